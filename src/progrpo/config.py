@@ -1,0 +1,185 @@
+"""Recipes: one TOML file a run, validated; what a recipe leaves out has a default here."""
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from progrpo.methods import METHODS
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(ValueError):
+    """A recipe, an override or a path that can't be used; its text is one sentence for the user."""
+
+
+class Section(BaseModel):
+    """A table of a recipe: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True)
+
+
+class ModelSection(Section):
+    """Where training starts."""
+
+    path: str = Field("countdown", description="'countdown' (the shipped model), a folder, or a Hugging Face id")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights; float32 on a CPU")
+
+
+class TaskSection(Section):
+    """What is trained on."""
+
+    name: Literal["countdown"] = "countdown"
+    numbers: Literal[3, 4, 5, 6] = Field(4, description="how many numbers a problem has")
+    train_size: Positive = Field(8192, description="training problems, all different")
+    heldout_size: Positive = Field(200, description="held-out problems, none of them a training problem")
+
+
+class TrainingSection(Section):
+    """The budget and the optimiser, the same for every method."""
+
+    steps: Positive = Field(200, description="optimiser steps")
+    prompts_per_step: Positive = 32
+    group_size: Annotated[int, Field(ge=2)] = Field(16, description="responses a prompt")
+    micro_batch: Positive | None = Field(None, description="responses a forward pass, on each process; all by default")
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    max_response_tokens: Positive = 24
+    clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
+    clip_high: Annotated[float, Field(ge=0)] = 0.28
+    checkpoint_every: Positive = Field(50, description="steps between checkpoints")
+    keep_checkpoints: Positive = Field(2, description="how many checkpoints stay on the disk")
+    rollouts_every: Positive = Field(1, description="steps between rollouts written to the run folder")
+
+
+class EvaluationSection(Section):
+    """How the policy is evaluated on the held-out problems."""
+
+    samples: Annotated[int, Field(ge=2)] = Field(64, description="responses a problem at the end: n of pass@k")
+    every: Annotated[int, Field(ge=0)] = Field(50, description="steps between evaluations in training; 0: none")
+    samples_in_training: Annotated[int, Field(ge=2)] = 32
+    problems_in_training: Positive = Field(100, description="the first of the held-out problems")
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    batch: Positive = Field(1024, description="responses generated at a time")
+
+
+class Recipe(Section):
+    """A run: what ``progrpo train`` reads."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    method: str = Field("progrpo", description="a name of progrpo.methods.METHODS")
+    seed: Annotated[int, Field(ge=0)] = 0
+    model: ModelSection = Field(default_factory=ModelSection)
+    task: TaskSection = Field(default_factory=TaskSection)
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    methods: dict[str, dict[str, Any]] = Field(default_factory=dict, description="settings by method name")
+    trl: dict[str, Any] = Field(default_factory=dict, description="further fields of TRL's GRPOConfig, as they are")
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"must be one of {', '.join(METHODS)}")
+        return method
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name in methods:
+            if name not in METHODS:
+                raise ValueError(f"has a table for {name!r}, which is not one of {', '.join(METHODS)}")
+        return methods
+
+    def method_settings(self) -> dict[str, Any]:
+        """The method's settings, with the recipe's own over the table's."""
+        return METHODS[self.method].settings | self.methods.get(self.method, {})
+
+
+def builtin_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folder = Path(str(files("progrpo") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe from a file, or a built-in one by its name, and apply ``key=value`` overrides.
+
+    Args:
+        source: path of a TOML file, or the name of a built-in recipe.
+        overrides: ``["training.steps=10", "method=grpo"]``; a value is read as TOML, else as text.
+
+    Raises:
+        ConfigError: a missing or unreadable file, an unknown key, a wrong type or value.
+
+    >>> load_recipe("countdown_cpu", ["training.steps=10"]).training.steps
+    10
+    """
+    values = _read_toml(source)
+    for override in overrides or []:
+        _apply_override(values, override)
+    return parse_recipe(values, source)
+
+
+def parse_recipe(values: dict[str, Any], source: str) -> Recipe:
+    """Validate a recipe's values; ``source`` names them in errors."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_first_error(error, source)) from None
+
+
+def _read_toml(source: str) -> dict[str, Any]:
+    path = builtin_recipes().get(source, Path(source))
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        names = ", ".join(builtin_recipes())
+        raise ConfigError(f"recipe {source!r} is neither a file nor a built-in recipe ({names}).") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {source!r} can't be read: {error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"recipe {source!r} is not valid TOML: {error}.") from None
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"override {override!r} is not of the form key=value, e.g. training.steps=100.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *tables, last = key.split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"override {override!r} goes through {table!r}, which is a value and not a table.")
+    values[last] = value
+
+
+def _first_error(error: ValidationError, source: str) -> str:
+    """The first of pydantic's errors as one sentence, with what is allowed."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        allowed = ", ".join(_fields_of(first["loc"][:-1]))
+        return f"recipe {source!r} has the unknown key {key!r}; known keys there are {allowed}."
+    if first["type"] == "missing":
+        return f"recipe {source!r} lacks the key {key!r}."
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"recipe {source!r}: {key} {message}, got {first['input']!r}."
+
+
+def _fields_of(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = Recipe
+    for part in location:
+        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+    return list(section.model_fields)

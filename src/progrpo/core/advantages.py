@@ -1,0 +1,196 @@
+"""Advantages: relative to the group (GRPO), then re-weighted by confidence (ARM)."""
+
+import torch
+from torch import Tensor
+
+from progrpo.core.checks import check_choice, check_groups, check_no_infinity, check_number, check_vector
+
+SCALES = ("group", "batch", "none")
+ACTIVATIONS = ("any_correct", "mixed")
+CENTERS = ("prompt", "group", "correct")
+
+
+def group_relative_advantages(
+    rewards_B: Tensor, groups_B: Tensor, *, scale: str = "group", eps: float = 1e-4
+) -> Tensor:
+    r"""Each reward relative to the others of its group.
+
+    .. math:: A_i = \frac{r_i - \mathrm{mean}(r)}{\mathrm{std}(r) + \delta}
+
+    with mean over the group and the sample standard deviation (ddof 1) over the group (``scale="group"``), over the
+    batch (``"batch"``), or no division (``"none"``: Dr. GRPO).
+
+    Args:
+        rewards_B: shape (B,). NaN means "could not be scored": the response takes no part in its group and has
+            advantage 0.
+        groups_B: integer group id of each response, shape (B,); ragged groups in any order.
+        scale: ``"group"``, ``"batch"`` or ``"none"``.
+        eps: delta, added to the standard deviation; TRL's 1e-4 by default (verl: 1e-6).
+
+    Returns:
+        Shape (B,), in the rewards' dtype (float32 for integers). Exactly 0 where a group has one response or all its
+        rewards are equal.
+
+    Raises:
+        TypeError, ValueError: shapes or devices that differ, ids that are not integers, an infinite reward.
+
+    Source: GRPO (arXiv 2402.03300, Sec. 4.1.2); ``scale="none"``: Dr. GRPO (arXiv 2503.20783).
+
+    >>> rewards, groups = torch.tensor([1.0, 0.0, 0.5, 0.5]), torch.tensor([7, 7, 3, 3])
+    >>> group_relative_advantages(rewards, groups, scale="none")
+    tensor([ 0.5000, -0.5000,  0.0000,  0.0000])
+    """
+    check_vector("rewards_B", rewards_B)
+    check_groups(groups_B, rewards_B, "rewards_B")
+    check_choice("scale", scale, SCALES)
+    check_number("eps", eps, low=0.0)
+    check_no_infinity("rewards_B", rewards_B)
+    rewards_B = rewards_B if rewards_B.dtype.is_floating_point else rewards_B.float()
+    scored_B = ~rewards_B.isnan()
+    index_B, n_groups = _dense_index(groups_B)
+    # Relative to the group's lowest reward: equal rewards become exact zeros, whatever their size.
+    lowest_N = rewards_B.new_full((n_groups,), torch.inf).scatter_reduce(
+        0, index_B, torch.where(scored_B, rewards_B, torch.inf), "amin"
+    )
+    above_B = torch.where(scored_B, rewards_B - lowest_N[index_B], 0.0)
+    deviations_B = torch.where(scored_B, above_B - _group_mean(above_B, scored_B, index_B, n_groups), 0.0)
+    if scale == "none":
+        return deviations_B
+    if scale == "group":
+        std_B = _sample_std(deviations_B, scored_B, index_B, n_groups)
+    else:
+        one_group_B = torch.zeros_like(index_B)
+        centred_B = torch.where(scored_B, rewards_B, 0.0)
+        centred_B = torch.where(scored_B, centred_B - _group_mean(centred_B, scored_B, one_group_B, 1), 0.0)
+        std_B = _sample_std(centred_B, scored_B, one_group_B, 1)
+    return torch.where(deviations_B == 0, 0.0, deviations_B / (std_B + eps))
+
+
+def arm_advantages(
+    advantages_B: Tensor,
+    rewards_B: Tensor,
+    prompt_confidence_B: Tensor,
+    answer_confidence_B: Tensor,
+    groups_B: Tensor,
+    *,
+    alpha: float,
+    activation: str = "any_correct",
+    center: str = "prompt",
+) -> Tensor:
+    r"""ARM, the Advantage Re-weighting Mechanism: the unlikely answer gains more, the over-confident one less.
+
+    .. math::
+        \tilde A_i = \begin{cases}
+            A_i + \alpha \, (c(q) - c(o_i|q)) & \text{if the group is activated} \\
+            A_i & \text{otherwise} \end{cases}
+
+    ``activation`` says which groups: ``"any_correct"``, those with a rewarded response (the paper's equation:
+    otherwise sum_k r_k = 0); ``"mixed"``, those that also have an unrewarded one. ``center`` says what takes the place
+    of c(q): ``"prompt"``, the prompt's confidence (the paper); ``"group"``, the mean answer confidence of the group, so
+    that the correction has mean 0 in it; ``"correct"``, the mean over the group's rewarded responses, for those
+    responses only (the others keep A_i). The last two are this project's own: ``docs/method.md`` says why.
+
+    Args:
+        advantages_B: group-relative advantages A, shape (B,).
+        rewards_B: shape (B,). A response is rewarded if its reward is above 0. NaN: the response takes no part in its
+            group and keeps its advantage.
+        prompt_confidence_B: c(q) of each response's prompt, shape (B,), in [0, 1]; NaN where unknown. Read for
+            ``center="prompt"`` only.
+        answer_confidence_B: c(o|q), shape (B,), in [0, 1]; NaN where no token counts.
+        groups_B: integer group id of each response, shape (B,); ragged groups in any order.
+        alpha: strength of the correction, at least 0; 0 gives the advantages back bit for bit.
+        activation, center: see above.
+
+    Returns:
+        Shape (B,), the dtype of ``advantages_B``. A response whose confidence is NaN keeps its advantage.
+
+    Raises:
+        TypeError, ValueError: shapes or devices that differ, ids that are not integers, a NaN or infinite advantage,
+            an infinite reward, a confidence outside [0, 1], a negative alpha, an unknown option.
+
+    Source: ProGRPO (arXiv 2602.05281), the ARM equation.
+
+    >>> A, r = torch.tensor([0.5, 0.5, -1.0]), torch.tensor([1.0, 1.0, 0.0])
+    >>> c_q, c_o = torch.full((3,), 0.5), torch.tensor([0.75, 0.25, 0.5])
+    >>> arm_advantages(A, r, c_q, c_o, torch.tensor([0, 0, 0]), alpha=1.0)
+    tensor([ 0.2500,  0.7500, -1.0000])
+    """
+    check_vector("advantages_B", advantages_B)
+    check_vector("rewards_B", rewards_B, like=advantages_B, like_name="advantages_B")
+    _check_confidence("prompt_confidence_B", prompt_confidence_B, advantages_B)
+    _check_confidence("answer_confidence_B", answer_confidence_B, advantages_B)
+    check_groups(groups_B, advantages_B, "advantages_B")
+    check_number("alpha", alpha, low=0.0)
+    check_choice("activation", activation, ACTIVATIONS)
+    check_choice("center", center, CENTERS)
+    check_no_infinity("rewards_B", rewards_B)
+    if not advantages_B.isfinite().all():
+        raise ValueError(
+            "advantages_B must be finite, got NaN or infinity; a response that could not be scored has advantage 0."
+        )
+
+    index_B, n_groups = _dense_index(groups_B)
+    scored_B = ~rewards_B.isnan()
+    rewarded_B = rewards_B > 0
+    activated_B = activated_groups(rewards_B, groups_B, activation=activation)
+    known_B = scored_B & ~answer_confidence_B.isnan()
+    if center == "prompt":
+        reference_B = prompt_confidence_B
+    elif center == "group":
+        reference_B = _group_mean(answer_confidence_B, known_B, index_B, n_groups)
+    else:
+        activated_B = activated_B & rewarded_B
+        reference_B = _group_mean(answer_confidence_B, known_B & rewarded_B, index_B, n_groups)
+    correction_B = alpha * (reference_B - answer_confidence_B).to(advantages_B.dtype)
+    corrected_B = activated_B & known_B & ~reference_B.isnan()
+    return torch.where(corrected_B, advantages_B + correction_B, advantages_B)
+
+
+def activated_groups(rewards_B: Tensor, groups_B: Tensor, *, activation: str = "any_correct") -> Tensor:
+    """Whether ARM acts on each response's group: bool, shape (B,). See :func:`arm_advantages`.
+
+    >>> rewards, groups = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0]), torch.tensor([0, 0, 1, 1, 2])
+    >>> activated_groups(rewards, groups), activated_groups(rewards, groups, activation="mixed")
+    (tensor([ True,  True,  True,  True, False]), tensor([False, False,  True,  True, False]))
+    """
+    index_B, n_groups = _dense_index(groups_B)
+    rewarded_B = rewards_B > 0
+    any_rewarded_B = _group_sum(rewarded_B.long(), index_B, n_groups) > 0
+    if activation == "any_correct":
+        return any_rewarded_B
+    unrewarded_B = ~rewarded_B & ~rewards_B.isnan()
+    return any_rewarded_B & (_group_sum(unrewarded_B.long(), index_B, n_groups) > 0)
+
+
+def _check_confidence(name: str, confidence_B: Tensor, advantages_B: Tensor) -> None:
+    check_vector(name, confidence_B, like=advantages_B, like_name="advantages_B")
+    outside_B = (confidence_B < 0) | (confidence_B > 1)
+    if outside_B.any():
+        index = int(outside_B.nonzero()[0])
+        raise ValueError(
+            f"{name} must lie in [0, 1] (NaN where unknown), got {float(confidence_B[index])} at [{index}]; pass "
+            "probabilities, not log-probs."
+        )
+
+
+def _dense_index(groups_B: Tensor) -> tuple[Tensor, int]:
+    """Group ids as 0..N-1 in the order of their values, and N."""
+    ids_N, index_B = groups_B.unique(return_inverse=True)
+    return index_B, len(ids_N)
+
+
+def _group_sum(values_B: Tensor, index_B: Tensor, n_groups: int) -> Tensor:
+    """The sum over each response's group, shape (B,)."""
+    return values_B.new_zeros(n_groups).index_add_(0, index_B, values_B)[index_B]
+
+
+def _group_mean(values_B: Tensor, counts_B: Tensor, index_B: Tensor, n_groups: int) -> Tensor:
+    """The mean over the counting responses of each response's group, shape (B,); NaN where none counts."""
+    sums_B = _group_sum(torch.where(counts_B, values_B, 0.0), index_B, n_groups)
+    return sums_B / _group_sum(counts_B.long(), index_B, n_groups)
+
+
+def _sample_std(deviations_B: Tensor, counts_B: Tensor, index_B: Tensor, n_groups: int) -> Tensor:
+    """Standard deviation with ddof 1 over each response's group, shape (B,); 0 where fewer than two count."""
+    squares_B = _group_sum(deviations_B**2, index_B, n_groups)
+    return (squares_B / (_group_sum(counts_B.long(), index_B, n_groups) - 1).clamp(min=1)).sqrt()

@@ -1,0 +1,123 @@
+"""How sure the policy is of a prompt and of its own answers."""
+
+import torch
+from torch import Tensor
+
+from progrpo.core.checks import check_logps, check_mask, check_matrix, check_number
+
+
+def prompt_confidence(logps_BP: Tensor, mask_BP: Tensor) -> Tensor:
+    r"""Confidence in the prompt: the inverse of its perplexity.
+
+    .. math:: c(q) = \exp\Big(\frac{1}{M} \sum_{m=1}^{M} \log \pi(q_m \mid q_{<m})\Big)
+
+    Args:
+        logps_BP: log-prob of each prompt token given those before it, in nats, shape (B, P). The first token has
+            nothing before it: leave it out, or mask it out.
+        mask_BP: bool, shape (B, P); True counts.
+
+    Returns:
+        Shape (B,), in (0, 1], without gradient. NaN for a prompt with no token that counts (a prompt of one token).
+
+    Raises:
+        TypeError, ValueError: shapes or devices that differ, a mask that is not bool, or a counted log-prob that is
+            NaN, infinite or above 0.
+
+    Source: ProGRPO (arXiv 2602.05281), prompt confidence c(q).
+
+    >>> logps = torch.tensor([[0.5, 0.125], [0.5, 0.5]]).log()
+    >>> prompt_confidence(logps, torch.tensor([[True, True], [True, False]]))
+    tensor([0.2500, 0.5000])
+    """
+    check_matrix("logps_BP", logps_BP)
+    check_mask("mask_BP", mask_BP, logps_BP, "logps_BP")
+    check_logps("logps_BP", logps_BP, mask_BP)
+    return _exp_mean(torch.where(mask_BP, logps_BP.detach().float(), 0.0).sum(dim=1), mask_BP.sum(dim=1))
+
+
+def answer_confidence(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: float = 0.2) -> Tensor:
+    r"""Confidence in each response, over its least likely tokens only.
+
+    .. math:: c(o|q) = \exp\Big(\frac{1}{|T_{low}|} \sum_{t \in T_{low}} \log \pi(o_t \mid q, o_{<t})\Big)
+
+    :math:`T_{low}` holds the ``ceil(low_prob_fraction * T_i)`` tokens of response i with the lowest probability, at
+    least one (:func:`low_probability_mask` shows which). About 80 % of a reasoning chain's tokens are near certain
+    and would drown the signal.
+
+    Args:
+        logps_BT: log-prob of each sampled token under the policy that sampled it, in nats, shape (B, T).
+        mask_BT: bool, shape (B, T); True counts.
+        low_prob_fraction: share of a response's tokens in T_low, in (0, 1]; 1 takes the whole response.
+
+    Returns:
+        Shape (B,), in (0, 1], without gradient. NaN for a response with no token that counts.
+
+    Raises:
+        TypeError, ValueError: as :func:`prompt_confidence`, and for a fraction outside (0, 1].
+
+    Source: ProGRPO (arXiv 2602.05281), answer confidence c(o|q) with low-probability token length normalisation.
+    T_low is taken per response; the paper's text was not available to settle whether it is taken over the batch.
+
+    >>> logps = torch.tensor([[0.9, 0.1, 0.9, 0.4, 0.9], [0.5, 0.25, 0.1, 0.1, 0.1]]).log()
+    >>> mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    >>> answer_confidence(logps, mask)
+    tensor([0.1000, 0.2500])
+    >>> answer_confidence(logps, mask, low_prob_fraction=0.4)
+    tensor([0.2000, 0.2500])
+    """
+    lowest_BK, counts_B = _lowest(logps_BT, mask_BT, low_prob_fraction)
+    in_T_low_BK = torch.arange(lowest_BK.shape[1], device=lowest_BK.device) < counts_B[:, None]
+    return _exp_mean(torch.where(in_T_low_BK, lowest_BK, 0.0).sum(dim=1), counts_B)
+
+
+def low_probability_mask(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: float = 0.2) -> Tensor:
+    """T_low: True at the least likely tokens of each response; of equally likely ones, the earlier come first.
+
+    Args and raises as :func:`answer_confidence`.
+
+    Returns:
+        Bool, shape (B, T): ``ceil(low_prob_fraction * T_i)`` True in row i, at least 1 if any token counts. The
+        product is rounded to 9 decimals first, so that 0.2 * 35 is 7, not 7.000000000000001.
+
+    Source: ProGRPO (arXiv 2602.05281), T_low.
+
+    >>> logps = torch.tensor([[0.9, 0.1, 0.9, 0.4, 0.9]]).log()
+    >>> low_probability_mask(logps, torch.ones(1, 5, dtype=torch.bool), low_prob_fraction=0.4)
+    tensor([[False,  True, False,  True, False]])
+    """
+    lowest_BK, counts_B = _lowest(logps_BT, mask_BT, low_prob_fraction)
+    if lowest_BK.shape[1] == 0:
+        return torch.zeros_like(mask_BT)
+    threshold_B1 = lowest_BK.gather(1, (counts_B - 1).clamp(min=0)[:, None])
+    logps_BT = logps_BT.detach().float()
+    below_BT = mask_BT & (logps_BT < threshold_B1)
+    tied_BT = mask_BT & (logps_BT == threshold_B1)
+    open_places_B1 = counts_B[:, None] - below_BT.sum(dim=1, keepdim=True)
+    return below_BT | (tied_BT & (tied_BT.cumsum(dim=1) <= open_places_B1))
+
+
+def _lowest(logps_BT: Tensor, mask_BT: Tensor, low_prob_fraction: float) -> tuple[Tensor, Tensor]:
+    """The lowest log-probs of each row in rising order (B, K), and how many of them are its T_low (B,)."""
+    check_matrix("logps_BT", logps_BT)
+    check_mask("mask_BT", mask_BT, logps_BT, "logps_BT")
+    check_number("low_prob_fraction", low_prob_fraction, low=0.0, high=1.0, open_low=True)
+    check_logps("logps_BT", logps_BT, mask_BT)
+    counts_B = _low_prob_counts(mask_BT.sum(dim=1), low_prob_fraction)
+    k = int(counts_B.max()) if len(counts_B) else 0
+    # Selecting k of T costs a fifth of sorting T; rows with a smaller T_low read a prefix of their k.
+    countable_BT = torch.where(mask_BT, logps_BT.detach().float(), torch.inf)
+    return countable_BT.topk(k, dim=1, largest=False).values, counts_B
+
+
+def _low_prob_counts(lengths_B: Tensor, low_prob_fraction: float) -> Tensor:
+    """``ceil(fraction * length)`` of every length, from a table in float64: float32 is too coarse for 9 decimals,
+    and not every device has float64."""
+    longest = int(lengths_B.max()) if len(lengths_B) else 0
+    table = torch.arange(longest + 1, dtype=torch.float64).mul(low_prob_fraction).round(decimals=9).ceil().long()
+    return torch.maximum(table.to(lengths_B.device)[lengths_B], lengths_B.clamp(max=1))
+
+
+def _exp_mean(sums_B: Tensor, counts_B: Tensor) -> Tensor:
+    """exp(sum / count), NaN where count is 0, at most 1 whatever the rounding of the log-probs."""
+    confidence_B = torch.exp(sums_B / counts_B.clamp(min=1)).clamp(max=1.0)
+    return torch.where(counts_B > 0, confidence_B, torch.nan)

@@ -1,0 +1,103 @@
+"""Log-probs and entropies of sampled tokens, without holding the whole vocabulary in float32 at once."""
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from progrpo.core.checks import check_number
+
+# Tokens per chunk. 1,024 x 152k float32 logits (Qwen2.5's vocabulary) are 0.6 GB; fewer only add kernel launches.
+CHUNK_TOKENS = 1024
+
+
+def token_logps(
+    logits_BTV: Tensor, tokens_BT: Tensor, *, temperature: float = 1.0, chunk_tokens: int = CHUNK_TOKENS
+) -> tuple[Tensor, Tensor]:
+    r"""Log-prob of each token and entropy of its distribution, from logits.
+
+    .. math:: \log \pi(o_t) = \frac{z_{o_t}}{\tau} - \log \sum_v e^{z_v / \tau}, \qquad
+              H_t = -\sum_v \pi(v) \log \pi(v)
+
+    Args:
+        logits_BTV: logits that predict each token, shape (B, T, V); shift them yourself.
+        tokens_BT: integer token ids in [0, V), shape (B, T). Where a token is masked out any valid id will do.
+        temperature: tau, above 0; the sampling temperature, if the log-probs are to be those of the rollout.
+        chunk_tokens: how many tokens are upcast to float32 at a time; recomputed in the backward pass.
+
+    Returns:
+        ``(logps_BT, entropy_BT)``, both float32, shape (B, T), in nats. Gradients flow through both.
+
+    Raises:
+        ValueError: shapes or devices that differ, a token id outside the vocabulary, a temperature that is not above 0.
+
+    >>> logps, entropy = token_logps(torch.zeros(1, 2, 4), torch.tensor([[0, 3]]))
+    >>> logps.exp(), entropy.exp()
+    (tensor([[0.2500, 0.2500]]), tensor([[4., 4.]]))
+    """
+    return token_logps_from_hidden(logits_BTV, None, tokens_BT, temperature=temperature, chunk_tokens=chunk_tokens)
+
+
+def token_logps_from_hidden(
+    hidden_BTD: Tensor,
+    head_VD: Tensor | None,
+    tokens_BT: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    temperature: float = 1.0,
+    chunk_tokens: int = CHUNK_TOKENS,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`token_logps`, from the last hidden states and the LM head: the (B, T, V) logits never exist.
+
+    Args:
+        hidden_BTD: hidden states that predict each token, shape (B, T, D).
+        head_VD: the LM head's weight, shape (V, D); None if ``hidden_BTD`` already holds logits.
+        bias_V: the LM head's bias, shape (V,), if it has one.
+        tokens_BT, temperature, chunk_tokens: as in :func:`token_logps`.
+
+    Returns and raises as :func:`token_logps`.
+
+    >>> hidden, head = torch.ones(1, 1, 2), torch.tensor([[0.5, 0.5], [0.5, 0.5]])
+    >>> token_logps_from_hidden(hidden, head, torch.tensor([[1]]))[0].exp()
+    tensor([[0.5000]])
+    """
+    check_number("temperature", temperature, low=0.0, open_low=True)
+    check_number("chunk_tokens", chunk_tokens, low=1)
+    _check_inputs(hidden_BTD, head_VD, tokens_BT)
+    hidden_chunks = hidden_BTD.flatten(0, 1).split(chunk_tokens)
+    token_chunks = tokens_BT.flatten().split(chunk_tokens)
+    chunks = [
+        checkpoint(_chunk_logps, hidden, head_VD, bias_V, tokens, temperature, use_reentrant=False)
+        for hidden, tokens in zip(hidden_chunks, token_chunks, strict=True)
+    ]
+    logps, entropies = zip(*chunks, strict=True)
+    return torch.cat(logps).view(tokens_BT.shape), torch.cat(entropies).view(tokens_BT.shape)
+
+
+def _chunk_logps(
+    hidden_CD: Tensor, head_VD: Tensor | None, bias_V: Tensor | None, tokens_C: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    logits_CV = hidden_CD if head_VD is None else torch.nn.functional.linear(hidden_CD, head_VD, bias_V)
+    logps_CV = (logits_CV.float() / temperature).log_softmax(dim=-1)
+    # A forbidden token (logit -inf) has probability 0 and adds 0 to the entropy, not 0 * -inf = NaN.
+    entropy_C = -(logps_CV.exp() * logps_CV.clamp(min=torch.finfo(logps_CV.dtype).min)).sum(dim=-1)
+    return logps_CV.gather(1, tokens_C[:, None]).squeeze(1), entropy_C
+
+
+def _check_inputs(hidden_BTD: Tensor, head_VD: Tensor | None, tokens_BT: Tensor) -> None:
+    name = "logits_BTV" if head_VD is None else "hidden_BTD"
+    if hidden_BTD.dim() != 3 or hidden_BTD.shape[:2] != tokens_BT.shape:
+        raise ValueError(
+            f"{name} must have the shape (B, T, ...) of tokens_BT, {tuple(tokens_BT.shape)}, got {tuple(hidden_BTD.shape)}."
+        )
+    if hidden_BTD.device != tokens_BT.device:
+        raise ValueError(f"tokens_BT is on {tokens_BT.device} but {name} is on {hidden_BTD.device}; move one with .to().")
+    if head_VD is not None and (head_VD.dim() != 2 or head_VD.shape[1] != hidden_BTD.shape[2]):
+        raise ValueError(f"head_VD must have shape (V, {hidden_BTD.shape[2]}), got {tuple(head_VD.shape)}.")
+    vocabulary = hidden_BTD.shape[2] if head_VD is None else head_VD.shape[0]
+    if tokens_BT.dtype.is_floating_point or tokens_BT.dtype == torch.bool:
+        raise TypeError(f"tokens_BT must hold integer token ids, got {tokens_BT.dtype}.")
+    if tokens_BT.numel() and (int(tokens_BT.min()) < 0 or int(tokens_BT.max()) >= vocabulary):
+        raise ValueError(
+            f"tokens_BT must hold ids in [0, {vocabulary}), got {int(tokens_BT.min())}..{int(tokens_BT.max())}; replace "
+            "the id of masked-out tokens (-100, say) with 0."
+        )

@@ -1,0 +1,44 @@
+"""Per-token policy-gradient losses; a reduction of ``masking.py`` makes one number of them."""
+
+import torch
+from torch import Tensor
+
+from progrpo.core.checks import check_matrix, check_number, check_vector
+
+
+def clipped_surrogate(
+    logps_BT: Tensor, old_logps_BT: Tensor, advantages_B: Tensor, *, clip_low: float = 0.2, clip_high: float = 0.28
+) -> Tensor:
+    r"""Per-token loss (to be minimised) of the clipped surrogate with asymmetric clipping.
+
+    .. math::
+        \ell_{it} = -\min\big(\rho_{it} A_i,\; \mathrm{clip}(\rho_{it}, 1 - \epsilon_{low}, 1 + \epsilon_{high}) A_i\big),
+        \qquad \rho_{it} = \exp(\log \pi_{it} - \log \pi^{old}_{it})
+
+    Args:
+        logps_BT: log-probs of the sampled tokens under the policy being trained, in nats, shape (B, T).
+        old_logps_BT: the same under the policy that sampled them, shape (B, T); no gradient flows into it.
+        advantages_B: one advantage per response, shape (B,); no gradient flows into it.
+        clip_low, clip_high: how far the ratio may fall below or rise above 1; equal values give PPO's clipping.
+
+    Returns:
+        Shape (B, T). The ratio of a masked-out token is whatever its log-probs make of it: reduce with a mask.
+
+    Raises:
+        TypeError, ValueError: shapes or devices that differ, clip_low outside [0, 1], clip_high below 0.
+
+    Source: PPO (arXiv 1707.06347, Eq. 7) with DAPO's asymmetric bounds (arXiv 2503.14476, Eq. 10); ProGRPO's objective
+    (arXiv 2602.05281) is minus the :func:`~progrpo.core.masking.token_mean` of it.
+
+    >>> old, new = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
+    >>> clipped_surrogate(new, old, torch.tensor([1.0]))
+    tensor([[-1.2800, -0.2000]])
+    """
+    check_matrix("logps_BT", logps_BT)
+    check_matrix("old_logps_BT", old_logps_BT, like=logps_BT, like_name="logps_BT")
+    check_vector("advantages_B", advantages_B, like=logps_BT.new_empty(len(logps_BT)), like_name="a column of logps_BT")
+    check_number("clip_low", clip_low, low=0.0, high=1.0)
+    check_number("clip_high", clip_high, low=0.0)
+    ratio_BT = torch.exp(logps_BT - old_logps_BT.detach())
+    advantages_B1 = advantages_B.detach()[:, None]
+    return -torch.minimum(ratio_BT * advantages_B1, ratio_BT.clamp(1 - clip_low, 1 + clip_high) * advantages_B1)

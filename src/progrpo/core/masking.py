@@ -1,0 +1,73 @@
+"""Reductions of per-token values to one number, over the tokens that count."""
+
+import torch
+from torch import Tensor
+
+from progrpo.core.checks import check_mask, check_matrix, check_number
+
+
+def token_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    r"""Mean over all counted tokens of the batch: every token weighs the same.
+
+    .. math:: \frac{1}{\sum_i T_i} \sum_i \sum_t x_{it}
+
+    Args:
+        values_BT: per-token values, shape (B, T).
+        mask_BT: bool, shape (B, T); True counts. What is masked out may hold anything, NaN included.
+
+    Returns:
+        A scalar tensor, 0 where no token counts (with a gradient, so that a fully masked micro-batch still
+        runs its backward pass).
+
+    Raises:
+        TypeError, ValueError: a mask that is not bool, or shapes and devices that differ.
+
+    Source: the loss aggregation of DAPO (arXiv 2503.14476, Eq. 8) and of ProGRPO's objective (arXiv 2602.05281).
+
+    >>> values = torch.tensor([[1.0, 2.0, 9.0], [6.0, 9.0, 9.0]])
+    >>> token_mean(values, torch.tensor([[True, True, False], [True, False, False]]))
+    tensor(3.)
+    """
+    check_matrix("values_BT", values_BT)
+    check_mask("mask_BT", mask_BT, values_BT, "values_BT")
+    return torch.where(mask_BT, values_BT, 0.0).sum() / mask_BT.sum().clamp(min=1)
+
+
+def sequence_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    r"""Mean over responses of each response's token mean: every response weighs the same.
+
+    .. math:: \frac{1}{B} \sum_i \frac{1}{T_i} \sum_t x_{it}
+
+    A response without a counted token adds 0 and still counts in B, as in TRL.
+
+    Args, returns and raises as :func:`token_mean`. Source: GRPO (arXiv 2402.03300, Eq. 3).
+
+    >>> values = torch.tensor([[1.0, 2.0, 9.0], [6.0, 9.0, 9.0]])
+    >>> sequence_mean(values, torch.tensor([[True, True, False], [True, False, False]]))
+    tensor(3.7500)
+    """
+    check_matrix("values_BT", values_BT)
+    check_mask("mask_BT", mask_BT, values_BT, "values_BT")
+    sums_B = torch.where(mask_BT, values_BT, 0.0).sum(dim=1)
+    return (sums_B / mask_BT.sum(dim=1).clamp(min=1)).sum() / max(len(values_BT), 1)
+
+
+def constant_mean(values_BT: Tensor, mask_BT: Tensor, *, max_tokens: int) -> Tensor:
+    r"""Sum over counted tokens divided by a constant, so that length carries no weight of its own.
+
+    .. math:: \frac{1}{B \, T_{max}} \sum_i \sum_t x_{it}
+
+    Args:
+        values_BT, mask_BT: as in :func:`token_mean`.
+        max_tokens: the generation budget of a response, at least 1.
+
+    Returns and raises as :func:`token_mean`. Source: Dr. GRPO (arXiv 2503.20783, Sec. 3.2).
+
+    >>> values = torch.tensor([[1.0, 2.0, 9.0], [6.0, 9.0, 9.0]])
+    >>> constant_mean(values, torch.tensor([[True, True, False], [True, False, False]]), max_tokens=3)
+    tensor(1.5000)
+    """
+    check_matrix("values_BT", values_BT)
+    check_mask("mask_BT", mask_BT, values_BT, "values_BT")
+    check_number("max_tokens", max_tokens, low=1)
+    return torch.where(mask_BT, values_BT, 0.0).sum() / (max(len(values_BT), 1) * max_tokens)

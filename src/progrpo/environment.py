@@ -1,0 +1,44 @@
+"""What a run ran on, for its folder and for ``progrpo doctor``."""
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+PACKAGES = ("progrpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "vllm", "verl", "plotly")
+
+
+def package_versions() -> dict[str, str | None]:
+    """Installed versions of the packages that matter to a run, None for those that are missing."""
+
+    def installed(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
+    return {name: installed(name) for name in PACKAGES}
+
+
+def device_name() -> str:
+    """``cuda: NVIDIA H100`` or ``cpu: 8 threads``."""
+    if torch.cuda.is_available():
+        return f"cuda: {torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    if torch.backends.mps.is_available():
+        return "mps: Apple GPU"
+    return f"cpu: {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+
+
+def describe(seed: int) -> dict[str, Any]:
+    """The record that a run keeps as environment.json."""
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "device": device_name(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "seed": seed,
+        "packages": package_versions(),
+    }

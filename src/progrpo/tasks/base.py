@@ -1,0 +1,31 @@
+"""What the trainer, the evaluation and the report need of a task."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from progrpo.verify import Verdict
+
+Problem = dict[str, Any]
+"""One row of a dataset: ``prompt`` (text), ``problem_id`` (unique in the task), and what the verifier needs."""
+
+
+class Task(Protocol):
+    """Prompts, a verifier, and a split into training and held-out problems."""
+
+    name: str
+
+    def train_problems(self) -> Sequence[Problem]:
+        """The problems to train on."""
+        ...
+
+    def heldout_problems(self) -> Sequence[Problem]:
+        """Problems that share nothing with the training ones."""
+        ...
+
+    def verify(self, problem: Problem, response: str) -> Verdict:
+        """Whether a response solves a problem; ``Verdict.canonical`` tells solutions apart."""
+        ...
+
+    def count_solutions(self, problem: Problem) -> int | None:
+        """How many different solutions a problem has; None where that can't be known."""
+        ...

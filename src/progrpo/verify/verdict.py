@@ -1,0 +1,39 @@
+"""What a verifier says of one answer."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["correct", "incorrect", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an answer is right, and why not.
+
+    ``incorrect`` is everything that the response brought on itself (no answer, unreadable, too long): a policy must
+    not escape its zero by breaking the verifier. ``error`` is what the verifier itself failed at: such a response has
+    no reward (None, NaN) and takes no part in its group.
+
+    Attributes:
+        status: ``"correct"``, ``"incorrect"`` or ``"error"``.
+        reason: one sentence for people; empty for a correct answer.
+        canonical: of a correct answer, a text that is the same for two answers exactly if they are the same solution.
+
+    >>> Verdict("correct", canonical="3*4").reward
+    1.0
+    >>> Verdict("error", "the worker was lost").reward is None
+    True
+    """
+
+    status: Status
+    reason: str = ""
+    canonical: str | None = None
+
+    @property
+    def correct(self) -> bool:
+        return self.status == "correct"
+
+    @property
+    def reward(self) -> float | None:
+        """1 for a correct answer, 0 for an incorrect one, None where the verifier failed."""
+        return None if self.status == "error" else float(self.correct)
