@@ -1,5 +1,6 @@
 """Recipes: one TOML file a run, validated; what a recipe leaves out has a default here."""
 
+import json
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -113,7 +114,7 @@ def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe from a file, or a built-in one by its name, and apply ``key=value`` overrides.
 
     Args:
-        source: path of a TOML file, or the name of a built-in recipe.
+        source: path of a TOML file, or of the ``recipe.json`` of a run, or the name of a built-in recipe.
         overrides: ``["training.steps=10", "method=grpo"]``; a value is read as TOML, else as text.
 
     Raises:
@@ -122,31 +123,28 @@ def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
     >>> load_recipe("countdown_cpu", ["training.steps=10"]).training.steps
     10
     """
-    values = _read_toml(source)
+    values = _read(source)
     for override in overrides or []:
         _apply_override(values, override)
-    return parse_recipe(values, source)
-
-
-def parse_recipe(values: dict[str, Any], source: str) -> Recipe:
-    """Validate a recipe's values; ``source`` names them in errors."""
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_first_error(error, source)) from None
 
 
-def _read_toml(source: str) -> dict[str, Any]:
+def _read(source: str) -> dict[str, Any]:
     path = builtin_recipes().get(source, Path(source))
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        return values
     except FileNotFoundError:
         names = ", ".join(builtin_recipes())
         raise ConfigError(f"recipe {source!r} is neither a file nor a built-in recipe ({names}).") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {source!r} can't be read: {error}.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"recipe {source!r} is not valid TOML: {error}.") from None
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"recipe {source!r} is not valid {path.suffix.removeprefix('.').upper()}: {error}.") from None
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

@@ -37,7 +37,5 @@ METHODS = {
     ),
     "progrpo": Method("ProGRPO", "2602.05281", {"alpha": 1.0, "center": "prompt"}),
     "progrpo_group": Method("ProGRPO, centred on the group", "2602.05281", {"alpha": 1.0, "center": "group"}),
-    "progrpo_correct": Method(
-        "ProGRPO, centred on the correct", "2602.05281", {"alpha": 3.0, "center": "correct"}
-    ),
+    "progrpo_correct": Method("ProGRPO, centred on the correct", "2602.05281", {"alpha": 3.0, "center": "correct"}),
 }

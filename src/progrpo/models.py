@@ -28,8 +28,8 @@ def load_model(path: str, dtype: str = "float32") -> tuple[Any, Any]:
     except (OSError, ValueError) as error:
         shipped = ", ".join(SHIPPED)
         raise ConfigError(
-            f"model {path!r} can't be loaded; give a shipped model ({shipped}), a folder with config.json, or a Hugging "
-            f"Face id that can be reached: {str(error).splitlines()[0]}"
+            f"model {path!r} can't be loaded; give a shipped model ({shipped}), a folder with config.json, or a "
+            f"Hugging Face id that can be reached: {str(error).splitlines()[0]}"
         ) from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from progrpo.config import ConfigError, Recipe, parse_recipe
-from progrpo.files import write_json
+from progrpo.config import ConfigError, Recipe, load_recipe
+from progrpo.files import write_json, write_text
 
 FINAL = "final"
 
@@ -61,11 +61,9 @@ class RunFolder:
         Raises:
             ConfigError: the folder is not a run folder.
         """
-        try:
-            values = json.loads(self.recipe_file.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise ConfigError(f"{str(self.path)!r} is not a run folder: recipe.json can't be read ({error}).") from None
-        return parse_recipe(values, str(self.recipe_file))
+        if not self.recipe_file.exists():
+            raise ConfigError(f"{str(self.path)!r} is not a run folder: it has no recipe.json.")
+        return load_recipe(str(self.recipe_file))
 
     def start(self, recipe: Recipe, environment: dict[str, Any]) -> None:
         """Write down what the run is, before it runs."""
@@ -100,8 +98,6 @@ class RunFolder:
         step = _step(checkpoint) if checkpoint else 0
         kept = [record for record in self.metrics() if record["step"] <= step]
         if self.metrics_file.exists():
-            from progrpo.files import write_text
-
             write_text(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept))
         for path in (*self.rollouts.glob("step-*"), *self.evaluations.glob("step-*")):
             if _step(path) > step:

@@ -1,10 +1,11 @@
 """Running a recipe: recipe -> task, model, trainer -> run folder."""
 
+import math
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -114,8 +115,8 @@ def _batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
     micro_batch = training.micro_batch or responses // processes
     if responses % (micro_batch * processes):
         raise ConfigError(
-            f"training.prompts_per_step * training.group_size is {responses}, which {processes} process(es) can't take in "
-            f"micro-batches of {micro_batch}; choose training.micro_batch so that it divides {responses // processes}."
+            f"training.prompts_per_step * training.group_size is {responses}, which {processes} process(es) can't "
+            f"take in micro-batches of {micro_batch}; choose training.micro_batch to divide {responses // processes}."
         )
     return {
         "per_device_train_batch_size": micro_batch,
@@ -202,9 +203,7 @@ def train(
     return finish(recipe, folder, task, model, tokenizer, progress)
 
 
-def finish(
-    recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer: Any, progress: Progress
-) -> Evaluation:
+def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer: Any, progress: Progress) -> Evaluation:
     """The final evaluation on all held-out problems, with its samples."""
     problems, section = task.heldout_problems(), recipe.evaluation
     progress.stage("evaluate", len(problems) * section.samples)
@@ -225,7 +224,7 @@ def finish(
     return evaluation
 
 
-def write_samples(path: Path, task: Task, problems: list[Problem], samples: list[list[Sample]]) -> None:
+def write_samples(path: Path, task: Task, problems: Sequence[Problem], samples: list[list[Sample]]) -> None:
     """One row a response: problem, text, tokens, log-probs, entropies, verdict, canonical form."""
     rows = []
     for problem, of_problem in zip(problems, samples, strict=True):
@@ -249,15 +248,13 @@ def _open_folder(recipe: Recipe, folder: RunFolder, resume: bool) -> int:
             f"{str(folder.path)!r} already holds a run; continue it with --resume, or choose another folder with --out."
         )
     if folder.recipe() != recipe:
-        raise ConfigError(
-            f"{str(folder.path)!r} holds a run of another recipe (its recipe.json differs); resume it without overrides."
-        )
+        raise ConfigError(f"{str(folder.path)!r} holds a run of another recipe; resume it as it is, without overrides.")
     return folder.rewind()
 
 
 @contextmanager
 def _catch_signals(recorder: "_Recorder") -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks for a checkpoint and an end after the current step; a second one ends at once."""
+    """The first SIGINT or SIGTERM asks for a checkpoint and an end after the step; a second one ends at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -275,7 +272,7 @@ def _catch_signals(recorder: "_Recorder") -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _Recorder(TrainerCallback):  # type: ignore[misc]
+class _Recorder(TrainerCallback):
     """Writes metrics, rollouts and evaluations to the run folder as training goes on."""
 
     def __init__(self, recipe: Recipe, folder: RunFolder, task: Task, progress: Progress) -> None:
@@ -296,7 +293,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
         if "loss" not in logs or not state.is_world_process_zero:
             return  # the closing summary of a training is not a step
-        finite = {name: value for name, value in logs.items() if value is not None and value == value}
+        finite = {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
         seconds = round(time.monotonic() - self._started, 3)
         self.folder.append_metrics({"step": state.global_step, "seconds": seconds} | finite)
         self.progress.advance(1, reward=logs["reward"], entropy=logs["entropy"])

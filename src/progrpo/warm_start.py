@@ -70,7 +70,9 @@ def sample_batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, batch_s
     return torch.tensor(tokenizer(texts)["input_ids"])
 
 
-def train(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps: int, batch_size: int, seed: int) -> None:
+def train(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps: int, batch_size: int, seed: int
+) -> None:
     """Supervised training on whole sequences, with warm-up and linear decay."""
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)

@@ -35,9 +35,7 @@ def check_groups(groups_B: Tensor, like: Tensor, like_name: str) -> None:
     """Raise unless ``groups_B`` holds one integer group id per response."""
     check_vector("groups_B", groups_B)
     if groups_B.dtype.is_floating_point or groups_B.dtype.is_complex or groups_B.dtype == torch.bool:
-        raise TypeError(
-            f"groups_B must hold integer group ids, got {groups_B.dtype}; pass one id per response, e.g. groups_B.long()."
-        )
+        raise TypeError(f"groups_B must hold integer group ids, got {groups_B.dtype}; pass one id per response.")
     _check_alike("groups_B", groups_B, like_name, like)
 
 
@@ -91,5 +89,5 @@ def _check_alike(name: str, values: Tensor, like_name: str, like: Tensor) -> Non
         raise ValueError(f"{name} must have the shape of {like_name}, {tuple(like.shape)}, got {tuple(values.shape)}.")
     if values.device != like.device:
         raise ValueError(
-            f"{name} is on {values.device} but {like_name} is on {like.device}; move one with .to({str(like.device)!r})."
+            f"{name} is on {values.device} but {like_name} is on {like.device}; move one of them with .to()."
         )

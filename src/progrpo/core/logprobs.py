@@ -87,10 +87,12 @@ def _check_inputs(hidden_BTD: Tensor, head_VD: Tensor | None, tokens_BT: Tensor)
     name = "logits_BTV" if head_VD is None else "hidden_BTD"
     if hidden_BTD.dim() != 3 or hidden_BTD.shape[:2] != tokens_BT.shape:
         raise ValueError(
-            f"{name} must have the shape (B, T, ...) of tokens_BT, {tuple(tokens_BT.shape)}, got {tuple(hidden_BTD.shape)}."
+            f"{name} must have shape (B, T, ...) with tokens_BT's {tuple(tokens_BT.shape)}, got {tuple(hidden_BTD.shape)}."
         )
     if hidden_BTD.device != tokens_BT.device:
-        raise ValueError(f"tokens_BT is on {tokens_BT.device} but {name} is on {hidden_BTD.device}; move one with .to().")
+        raise ValueError(
+            f"tokens_BT is on {tokens_BT.device} but {name} is on {hidden_BTD.device}; move one with .to()."
+        )
     if head_VD is not None and (head_VD.dim() != 2 or head_VD.shape[1] != hidden_BTD.shape[2]):
         raise ValueError(f"head_VD must have shape (V, {hidden_BTD.shape[2]}), got {tuple(head_VD.shape)}.")
     vocabulary = hidden_BTD.shape[2] if head_VD is None else head_VD.shape[0]
@@ -98,6 +100,6 @@ def _check_inputs(hidden_BTD: Tensor, head_VD: Tensor | None, tokens_BT: Tensor)
         raise TypeError(f"tokens_BT must hold integer token ids, got {tokens_BT.dtype}.")
     if tokens_BT.numel() and (int(tokens_BT.min()) < 0 or int(tokens_BT.max()) >= vocabulary):
         raise ValueError(
-            f"tokens_BT must hold ids in [0, {vocabulary}), got {int(tokens_BT.min())}..{int(tokens_BT.max())}; replace "
-            "the id of masked-out tokens (-100, say) with 0."
+            f"tokens_BT must hold ids in [0, {vocabulary}), got {int(tokens_BT.min())}..{int(tokens_BT.max())}; "
+            "replace the id of masked-out tokens (-100, say) with 0."
         )

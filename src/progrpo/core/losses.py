@@ -12,7 +12,8 @@ def clipped_surrogate(
     r"""Per-token loss (to be minimised) of the clipped surrogate with asymmetric clipping.
 
     .. math::
-        \ell_{it} = -\min\big(\rho_{it} A_i,\; \mathrm{clip}(\rho_{it}, 1 - \epsilon_{low}, 1 + \epsilon_{high}) A_i\big),
+        \ell_{it} = -\min\big(\rho_{it} A_i,\;
+            \mathrm{clip}(\rho_{it}, 1 - \epsilon_{low}, 1 + \epsilon_{high}) A_i\big),
         \qquad \rho_{it} = \exp(\log \pi_{it} - \log \pi^{old}_{it})
 
     Args:

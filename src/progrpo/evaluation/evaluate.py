@@ -89,7 +89,7 @@ class Evaluation:
         measures = [f"pass@{k}" for k in range(1, self.samples + 1)] + ["distinct", *([coverage] if coverage else [])]
         return {
             "settings": self.settings,
-            "summary": {name: value for name, value in self.summary().items() if value == value},
+            "summary": {name: value for name, value in self.summary().items() if not np.isnan(value)},
             "intervals": {name: asdict(self.estimate(name)) for name in measures},
             "problems": [asdict(problem) for problem in self.problems],
         }
@@ -128,7 +128,13 @@ def evaluate(
         batch=batch,
         on_progress=on_progress,
     )
-    settings = {"task": task.name, "samples": n, "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
+    settings = {
+        "task": task.name,
+        "samples": n,
+        "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+    }
     return Evaluation(settings, [count(task, p, s) for p, s in zip(problems, samples, strict=True)]), samples
 
 

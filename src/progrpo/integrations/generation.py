@@ -12,7 +12,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from progrpo.core import token_logps
 
 
-class SampledLogps(StoppingCriteria):  # type: ignore[misc]
+class SampledLogps(StoppingCriteria):
     """The log-prob and entropy of every token that ``model.generate`` samples.
 
     A forward hook sees each step's logits and a stopping criterion sees the token that was then chosen, so one gather
@@ -58,7 +58,7 @@ class SampledLogps(StoppingCriteria):  # type: ignore[misc]
 
 
 @contextmanager
-def record_logps(model: nn.Module, *, temperature: float) -> Iterator[SampledLogps]:
+def record_logps(model: Any, *, temperature: float) -> Iterator[SampledLogps]:
     """Record the log-probs of all that ``model.generate`` (or ``generate_batch``) samples within the block.
 
     ``generate_batch``, transformers' continuous batching, hands log-probs over itself if it is configured with

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import is_peft_model
@@ -68,8 +68,8 @@ class ProGRPOConfig(GRPOConfig):
         check_choice("center", self.center, CENTERS)
         super().__post_init__()
         if self.use_transformers_continuous_batching:
-            settings = dict(self.transformers_continuous_batching_config or {})
-            self.transformers_continuous_batching_config = {**settings, "return_logprobs": True}
+            settings: dict[str, Any] = dict(self.transformers_continuous_batching_config or {})
+            self.transformers_continuous_batching_config = settings | {"return_logprobs": True}
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class ProGRPOTrainer(GRPOTrainer):
     Source: ProGRPO (arXiv 2602.05281). A runnable example is in the README.
     """
 
-    _tag_names = ["trl", "progrpo"]
+    _tag_names: ClassVar[list[str]] = ["trl", "progrpo"]
     _name = "ProGRPO"
 
     def __init__(
@@ -223,7 +223,8 @@ class ProGRPOTrainer(GRPOTrainer):
             logps_BT = output.get("sampling_per_token_logps")
         if logps_BT is None:
             raise RuntimeError(
-                "The rollout returned no log-probs, so there is no answer confidence: return 'logprobs' from rollout_func."
+                "The rollout returned no log-probs, so there is no answer confidence; return 'logprobs' from "
+                "rollout_func."
             )
         mask_BT = output["completion_mask"].bool()
         if "tool_mask" in output:

@@ -12,7 +12,10 @@ Problem = dict[str, Any]
 class Task(Protocol):
     """Prompts, a verifier, and a split into training and held-out problems."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the task is called in records."""
+        ...
 
     def train_problems(self) -> Sequence[Problem]:
         """The problems to train on."""

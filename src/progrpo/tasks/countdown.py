@@ -244,8 +244,8 @@ class Countdown:
                 misses += 1
                 if misses > 100 * size + 10_000:
                     raise ValueError(
-                        f"{'heldout' if heldout else 'train'}_size is {size}, but countdown with {self.numbers} numbers "
-                        f"has only about {len(found)} such problems; ask for fewer, or for more numbers."
+                        f"{'heldout' if heldout else 'train'}_size is {size}, but countdown with {self.numbers} "
+                        f"numbers has only about {len(found)} such problems; ask for fewer, or for more numbers."
                     )
                 continue
             prompt = prompt_text(numbers, target)

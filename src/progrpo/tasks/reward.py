@@ -7,7 +7,7 @@ from progrpo.verify import Verdict
 
 
 class TaskReward:
-    """``TaskReward(task)`` is a reward function for GRPOTrainer: 1 correct, 0 incorrect, None where the verifier failed.
+    """A reward function for GRPOTrainer: 1 for correct, 0 for incorrect, None where the verifier failed.
 
     Its :meth:`canonical_form` is one for :class:`~progrpo.integrations.trl.ProGRPOTrainer`; the verdicts of the last
     batch are kept, so that telling solutions apart verifies nothing twice.

@@ -1,0 +1,5 @@
+"""``python -m progrpo`` is ``progrpo``."""
+
+from progrpo.cli import main
+
+main()

@@ -1,0 +1,41 @@
+"""The command line: ``progrpo train | evaluate | compare | report | doctor``. One short file a command."""
+
+import os
+import sys
+
+import typer
+
+from progrpo.cli.compare import compare
+from progrpo.cli.doctor import doctor
+from progrpo.cli.evaluate import evaluate
+from progrpo.cli.report import report
+from progrpo.cli.train import train
+from progrpo.config import ConfigError
+
+USAGE_ERROR = 2
+
+app = typer.Typer(
+    name="progrpo",
+    help="Reinforcement learning with verifiable rewards that keeps exploring (ProGRPO, arXiv 2602.05281).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for command in (train, evaluate, compare, report, doctor):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: bad input gets one sentence and exit code 2, never a traceback."""
+    try:
+        app()
+    except ConfigError as error:
+        print(f"progrpo: {error}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    except KeyboardInterrupt:
+        print("progrpo: stopped.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `progrpo doctor | head`: the reader has gone, and so has the need to say so
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,42 @@
+"""``progrpo doctor``"""
+
+import os
+import platform
+import shutil
+
+from progrpo.environment import device_name, package_versions
+
+# What each part of the package needs, and how to get it.
+PARTS = {
+    "train, compare, evaluate": (
+        ("torch", "transformers", "trl", "accelerate", "datasets"),
+        "pip install 'progrpo[trl]'",
+    ),
+    "report": (("plotly",), "pip install 'progrpo[report]'"),
+    "LoRA": (("peft",), "pip install 'progrpo[peft]'"),
+    "rollouts with vLLM": (("vllm",), "pip install vllm (needs a GPU)"),
+}
+
+
+def doctor() -> None:
+    """Show versions and devices, what would run here, and what is missing.
+
+    **Example**
+
+    `progrpo doctor`
+    """
+    packages = package_versions()
+    print(f"Python {platform.python_version()} on {platform.platform()}")
+    print(f"device: {device_name()}, {_memory()}")
+    for name, version in packages.items():
+        print(f"  {name:<13} {version or 'not installed'}")
+    for part, (needed, remedy) in PARTS.items():
+        missing = [name for name in needed if packages[name] is None]
+        print(f"{part}: " + (f"needs {', '.join(missing)}; {remedy}" if missing else "ready"))
+    print(f"free disk space here: {shutil.disk_usage('.').free / 1e9:.0f} GB")
+
+
+def _memory() -> str:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return "memory unknown"
+    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f} GB of memory"

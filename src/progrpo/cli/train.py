@@ -1,0 +1,75 @@
+"""``progrpo train``"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from progrpo.config import ConfigError, Recipe, load_recipe
+from progrpo.run_folder import RunFolder
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a built-in recipe such as countdown_cpu.")
+]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. training.steps=50.")
+]
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A TOML file, a built-in recipe's name, or with --resume a run folder."),
+    ],
+    overrides: OverridesArgument = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder. By default runs/<recipe>-<method>-seed<seed>.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the newest checkpoint in the folder.")
+    ] = False,
+) -> None:
+    """Train as a recipe says, evaluate on held-out problems, and leave a run folder with a report.
+
+    **Examples**
+
+    `progrpo train countdown_cpu`
+
+    `progrpo train my.toml method=grpo training.steps=50 --out runs/short`
+
+    `progrpo train --resume runs/short`
+    """
+    is_run_folder = resume and Path(recipe).is_dir()
+    if is_run_folder and (overrides or out):
+        raise ConfigError(f"{recipe!r} is resumed as its recipe.json says; leave the overrides and --out away.")
+    folder = RunFolder(Path(recipe)) if is_run_folder else None
+    loaded = folder.recipe() if folder else load_recipe(recipe, overrides)
+    folder = folder or RunFolder(out or Path("runs") / run_name(loaded))
+    run(loaded, folder, resume=resume)
+
+
+def run_name(recipe: Recipe) -> str:
+    """``countdown_cpu-grpo-seed0``"""
+    return f"{recipe.name}-{recipe.method}-seed{recipe.seed}"
+
+
+def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
+    """Train with a progress bar, then write the report and say where everything is."""
+    if resume and folder.is_finished():
+        print(f"{folder.path} is finished; its report is {folder.report}")
+        return
+    from progrpo.cli.progress import Bars
+    from progrpo.report import write_page
+    from progrpo.training import Interrupted
+    from progrpo.training import train as train_recipe
+
+    try:
+        with Bars() as bars:
+            evaluation = train_recipe(recipe, folder, bars.bar(""), resume=resume)
+    except Interrupted as stop:
+        print(f"{str(stop).capitalize()}. Continue with: progrpo train --resume {folder.path}")
+        raise typer.Exit(128 + stop.signal_number) from None
+    write_page([folder], folder.report)
+    for name, value in evaluation.summary().items():
+        print(f"{name:>10}  {value:.3f}")
+    print(folder.report)
