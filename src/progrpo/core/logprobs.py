@@ -87,7 +87,7 @@ def _check_inputs(hidden_BTD: Tensor, head_VD: Tensor | None, tokens_BT: Tensor)
     name = "logits_BTV" if head_VD is None else "hidden_BTD"
     if hidden_BTD.dim() != 3 or hidden_BTD.shape[:2] != tokens_BT.shape:
         raise ValueError(
-            f"{name} must have shape (B, T, ...) with tokens_BT's {tuple(tokens_BT.shape)}, got {tuple(hidden_BTD.shape)}."
+            f"{name} must have shape (B, T, ...) with (B, T) = {tuple(tokens_BT.shape)}, got {tuple(hidden_BTD.shape)}."
         )
     if hidden_BTD.device != tokens_BT.device:
         raise ValueError(

@@ -81,10 +81,11 @@ def record_logps(model: Any, *, temperature: float) -> Iterator[SampledLogps]:
         return outputs
 
     # Set on the instance, where they hide the class's methods for as long as the block lasts.
-    model.__dict__["generate"] = generate_and_record
-    model.__dict__["generate_batch"] = generate_batch_and_record
+    hidden = {name: model.__dict__[name] for name in ("generate", "generate_batch") if name in model.__dict__}
+    model.__dict__.update(generate=generate_and_record, generate_batch=generate_batch_and_record)
     try:
         yield record
     finally:
         hook.remove()
         del model.__dict__["generate"], model.__dict__["generate_batch"]
+        model.__dict__.update(hidden)

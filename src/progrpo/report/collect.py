@@ -1,0 +1,180 @@
+"""Run folders, read and grouped by method."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from progrpo.config import ConfigError, Recipe
+from progrpo.evaluation.evaluate import Evaluation
+from progrpo.evaluation.intervals import Estimate, mean_over_problems
+from progrpo.methods import METHODS
+from progrpo.run_folder import FINAL, RunFolder
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder, read."""
+
+    folder: RunFolder
+    recipe: Recipe
+    environment: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    evaluations: dict[int, Evaluation]
+    """Those made in training, by step; 0 is the base model."""
+    final: Evaluation | None
+    rollout_steps: list[int]
+
+    @property
+    def label(self) -> str:
+        """``GRPO, seed 0``."""
+        return f"{METHODS[self.recipe.method].title}, seed {self.recipe.seed}"
+
+    @property
+    def last_step(self) -> int:
+        """The newest step with metrics, 0 if there is none."""
+        return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+
+@dataclass(frozen=True)
+class MethodRuns:
+    """The runs of one method, by seed."""
+
+    name: str
+    runs: list[Run]
+
+    @property
+    def title(self) -> str:
+        return METHODS[self.name].title
+
+    @property
+    def finished(self) -> list[Run]:
+        """The runs with a final evaluation."""
+        return [run for run in self.runs if run.final is not None]
+
+    @property
+    def finals(self) -> list[Evaluation]:
+        return [run.final for run in self.runs if run.final is not None]
+
+
+def collect(folders: Sequence[RunFolder]) -> list[MethodRuns]:
+    """Read the runs and group them by method, in the order of :data:`progrpo.methods.METHODS` (GRPO first).
+
+    Raises:
+        ConfigError: no run was given, or a folder is not a run folder.
+    """
+    if not folders:
+        raise ConfigError("a report needs at least one run folder, got none.")
+    runs = sorted((_read(folder) for folder in folders), key=lambda run: (run.recipe.seed, run.folder.path.name))
+    grouped = ((name, [run for run in runs if run.recipe.method == name]) for name in METHODS)
+    return [MethodRuns(name, members) for name, members in grouped if members]
+
+
+def _read(folder: RunFolder) -> Run:
+    recipe = folder.recipe()
+    final = folder.evaluation(FINAL)
+    environment = folder.path / "environment.json"
+    return Run(
+        folder=folder,
+        recipe=recipe,
+        environment=json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else {},
+        metrics=folder.metrics(),
+        evaluations={step: Evaluation.from_json(v) for step, v in folder.evaluations_by_step().items() if v},
+        final=Evaluation.from_json(final) if final else None,
+        rollout_steps=sorted({int(path.name.split("-")[1]) for path in folder.rollouts.glob("step-*.parquet")}),
+    )
+
+
+def common_problems(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Ids of the problems that all the evaluations share, in the first one's order."""
+    shared = set.intersection(*({p.problem_id for p in e.problems} for e in evaluations)) if evaluations else set()
+    return [p.problem_id for p in evaluations[0].problems if p.problem_id in shared] if shared else []
+
+
+def samples_per_problem(evaluations: Sequence[Evaluation]) -> int:
+    """n: the fewest judged samples that a problem of any of them has, 0 if there is nothing."""
+    return min((e.samples for e in evaluations if e.problems), default=0)
+
+
+def values_of(evaluations: Sequence[Evaluation], measure: str, problems: Sequence[str]) -> NDArray[np.float64]:
+    """A measure by evaluation and problem, shape (runs, problems), in the order of ``problems``."""
+    rows = []
+    for evaluation in evaluations:
+        by_problem = dict(zip((p.problem_id for p in evaluation.problems), evaluation.values(measure), strict=True))
+        rows.append([by_problem[problem] for problem in problems])
+    return np.asarray(rows, dtype=np.float64).reshape(len(evaluations), len(problems))
+
+
+def estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None:
+    """A measure's mean over seeds and problems, its interval over problems; None if it can't be known.
+
+    That is so without evaluations, for a k above n, and for coverage where no problem's solutions are counted.
+    """
+    problems = common_problems(evaluations)
+    if not problems or (measure.startswith("pass@") and int(measure[5:]) > samples_per_problem(evaluations)):
+        return None
+    values = values_of(evaluations, measure, problems)
+    known = np.isfinite(values).all(axis=0)
+    return mean_over_problems(values[:, known]) if known.any() else None
+
+
+def base_evaluations(methods: Sequence[MethodRuns]) -> list[Evaluation]:
+    """The evaluations of step 0, one a seed: methods that start from the same model and seed sampled the same."""
+    by_start: dict[tuple[str, int], Evaluation] = {}
+    for method in methods:
+        for run in method.runs:
+            if 0 in run.evaluations:
+                by_start.setdefault((run.recipe.model.path, run.recipe.seed), run.evaluations[0])
+    # Two different starting models have no mean worth showing.
+    return list(by_start.values()) if len({path for path, _ in by_start}) == 1 else []
+
+
+def missing_parts(methods: Sequence[MethodRuns]) -> list[str]:
+    """What the runs lack and what makes them hard to compare, a sentence each."""
+    notes = [note for method in methods for run in method.runs for note in _missing_of(run)]
+    runs = [run for method in methods for run in method.runs]
+    differing = differing_keys([run.recipe for run in runs])
+    if differing:
+        notes.append(f"The recipes differ in {', '.join(differing)}: differences in results may come from there.")
+    finals = [evaluation for method in methods for evaluation in method.finals]
+    if len({frozenset(p.problem_id for p in e.problems) for e in finals}) > 1:
+        notes.append("The final evaluations are not on the same problems: each number is over those that its runs share.")
+    if len({e.settings.get("samples") for e in finals}) > 1:
+        notes.append("The final evaluations have different numbers of samples: distinct solutions and coverage don't compare.")
+    return notes
+
+
+def _missing_of(run: Run) -> list[str]:
+    notes, steps = [], run.recipe.training.steps
+    if run.final is None:
+        notes.append(f"{run.label}: not finished. {run.last_step} of {steps} steps are recorded, no final evaluation yet.")
+    elif not run.final.problems or run.final.samples < 1:
+        notes.append(f"{run.label}: a problem has no judged sample, so pass@k can't be estimated.")
+    errors = sum(p.errors for p in run.final.problems) if run.final else 0
+    if errors:
+        notes.append(f"{run.label}: the verifier failed on {errors} samples of the final evaluation; they are left out.")
+    if not run.metrics:
+        notes.append(f"{run.label}: no training metrics.")
+    if not run.evaluations:
+        why = " (evaluation.every is 0)" if run.recipe.evaluation.every == 0 else ""
+        notes.append(f"{run.label}: no evaluations during training{why}.")
+    if not run.rollout_steps:
+        notes.append(f"{run.label}: no rollouts, so there are no responses to read.")
+    return notes
+
+
+def differing_keys(recipes: Sequence[Recipe]) -> list[str]:
+    """The recipe keys, other than name, method, seed and methods' own settings, in which the recipes differ."""
+    flat = [_flatten(recipe.model_dump(exclude={"name", "method", "seed", "methods"})) for recipe in recipes]
+    keys = dict.fromkeys(key for values in flat for key in values)
+    return [key for key in keys if len({repr(values.get(key)) for values in flat}) > 1]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

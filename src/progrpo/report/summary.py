@@ -1,0 +1,245 @@
+"""What the numbers support: the sentences and the tables at the top of the page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from progrpo.evaluation.evaluate import Evaluation
+from progrpo.evaluation.intervals import Estimate, paired_difference
+from progrpo.report.collect import (
+    MethodRuns,
+    base_evaluations,
+    common_problems,
+    estimate,
+    samples_per_problem,
+    values_of,
+)
+
+BASELINE = "grpo"
+LARGEST_K = 32
+TABLE_KS = (1, 8, 32)
+NAMES = {"distinct": "distinct correct solutions", "coverage": "coverage", "entropy": "policy entropy"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method against the baseline in one measure."""
+
+    measure: str
+    method: MethodRuns
+    baseline: MethodRuns
+    mean: float
+    """The method's, over the pairs."""
+    baseline_mean: float
+    difference: Estimate
+    per_seed: list[float]
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the 95 % interval leaves out 0."""
+        return self.difference.low > 0 or self.difference.high < 0
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """``+0.043``, ``−0.012``: with a real minus sign.
+
+    >>> signed(0.0434), signed(-0.01)
+    ('+0.043', '−0.010')
+    """
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def largest_k(n: int) -> int:
+    """The k to report of n samples: at most 32 and at most n / 2, for at k = n the estimate is only "any correct".
+
+    >>> largest_k(64), largest_k(16), largest_k(2)
+    (32, 8, 1)
+    """
+    return max(1, min(LARGEST_K, n // 2))
+
+
+def choose_baseline(methods: Sequence[MethodRuns]) -> MethodRuns | None:
+    """GRPO if it is there, else the first method with a final evaluation."""
+    finished = [method for method in methods if method.finals]
+    return next((m for m in finished if m.name == BASELINE), finished[0] if finished else None)
+
+
+def compare(method: MethodRuns, baseline: MethodRuns, measure: str) -> Difference | None:
+    """The paired difference of two methods in a measure: over the problems that all runs share, and seed by seed.
+
+    With no seed in common, each method's seeds are averaged first and only problems are paired.
+    """
+    a_by_seed = {run.recipe.seed: run.final for run in method.finished if run.final}
+    b_by_seed = {run.recipe.seed: run.final for run in baseline.finished if run.final}
+    seeds = sorted(a_by_seed.keys() & b_by_seed.keys())
+    a = [a_by_seed[seed] for seed in seeds] or method.finals
+    b = [b_by_seed[seed] for seed in seeds] or baseline.finals
+    problems = common_problems([*a, *b])
+    if not a or not b or not problems or estimate([*a, *b], measure) is None:
+        return None
+    values_a, values_b = values_of(a, measure, problems), values_of(b, measure, problems)
+    known = np.isfinite(values_a).all(axis=0) & np.isfinite(values_b).all(axis=0)
+    values_a, values_b = values_a[:, known], values_b[:, known]
+    if not seeds:
+        values_a, values_b = values_a.mean(axis=0, keepdims=True), values_b.mean(axis=0, keepdims=True)
+    return Difference(
+        measure,
+        method,
+        baseline,
+        float(values_a.mean()),
+        float(values_b.mean()),
+        paired_difference(values_a, values_b),
+        [float(d) for d in (values_a - values_b).mean(axis=1)] if seeds else [],
+    )
+
+
+def differences(methods: Sequence[MethodRuns]) -> list[Difference]:
+    """Every other method against the baseline: pass@1, pass@8, pass@k, distinct solutions, coverage, entropy."""
+    baseline = choose_baseline(methods)
+    if baseline is None:
+        return []
+    k = largest_k(samples_per_problem([e for m in methods for e in m.finals]))
+    ks = sorted({1, k} | ({8} if k > 8 else set()))
+    found = []
+    for method in methods:
+        if method is not baseline and method.finals:
+            measures = [*(f"pass@{k}" for k in ks), "distinct", "coverage", "entropy"]
+            found += [compare(method, baseline, measure) for measure in measures]
+    return [difference for difference in found if difference is not None]
+
+
+def sentences(methods: Sequence[MethodRuns]) -> list[str]:
+    """One or two sentences: what is clear, and what is not."""
+    found = differences(methods)
+    if found:
+        k = largest_k(samples_per_problem([e for m in methods for e in m.finals]))
+        told = ("pass@1", f"pass@{k}", "distinct")
+        others = dict.fromkeys(d.method.name for d in found)
+        return [s for name in others for s in _compared([d for d in found if d.method.name == name and d.measure in told])]
+    finished = [method for method in methods if method.finals]
+    if finished:
+        return [s for method in finished for s in _alone(method)]
+    return [s for method in methods for s in _unfinished(method)]
+
+
+def _compared(found: list[Difference]) -> list[str]:
+    method, baseline = found[0].method.title, found[0].baseline.title
+    clear = [_clear_phrase(d) for d in found if d.is_clear]
+    unclear = [_unclear_phrase(d) for d in found if not d.is_clear]
+    told = []
+    if clear:
+        told.append(f"Against {baseline}, {method} {_join(clear)}.")
+    if unclear:
+        between = "" if clear else f" between {method} and {baseline}"
+        told.append(f"There is no clear difference{between} in {_join(unclear)}.")
+    return told
+
+
+def _clear_phrase(d: Difference) -> str:
+    if d.measure == "distinct":
+        numbers = f"({d.mean:.2f} against {d.baseline_mean:.2f} a problem; difference {_interval(d.difference, 2)})"
+        if d.baseline_mean > 0:
+            return f"finds {d.mean / d.baseline_mean:.2f} times as many distinct correct solutions {numbers}"
+        return f"finds distinct correct solutions where {d.baseline.title} finds none {numbers}"
+    direction = "higher" if d.difference.mean > 0 else "lower"
+    return f"has a {direction} {d.measure} ({d.mean:.3f} against {d.baseline_mean:.3f}; {_interval(d.difference)})"
+
+
+def _unclear_phrase(d: Difference) -> str:
+    digits = 2 if d.measure == "distinct" else 3
+    return f"{NAMES.get(d.measure, d.measure)} ({d.mean:.{digits}f} against {d.baseline_mean:.{digits}f}; {_interval(d.difference, digits)})"
+
+
+def _interval(value: Estimate, digits: int = 3) -> str:
+    return f"{signed(value.mean, digits)}, 95 % interval {signed(value.low, digits)} to {signed(value.high, digits)}"
+
+
+def _alone(method: MethodRuns) -> list[str]:
+    n = samples_per_problem(method.finals)
+    problems = len(common_problems(method.finals))
+    first, most = estimate(method.finals, "pass@1"), estimate(method.finals, f"pass@{largest_k(n)}")
+    if first is None or most is None:
+        return [f"{method.title} has a final evaluation, but a problem has no judged sample: pass@k can't be estimated."]
+    seeds = "one run" if len(method.finals) == 1 else f"{len(method.finals)} runs"
+    told = f"{method.title} ({seeds}) solves {first.mean:.1%} of {problems} held-out problems with one sample"
+    if largest_k(n) > 1:
+        told += f" and {most.mean:.1%} with the best of {largest_k(n)}"
+    return [told.replace("%", " %") + ".", *_since_base(method)]
+
+
+def _since_base(method: MethodRuns) -> list[str]:
+    """pass@1 after against before, on the problems of the first evaluation: it is unbiased whatever n is."""
+    pairs = [(run.final, run.evaluations[0]) for run in method.finished if run.final and 0 in run.evaluations]
+    both = [evaluation for pair in pairs for evaluation in pair]
+    problems = common_problems(both)
+    if not problems or samples_per_problem(both) < 1:
+        return []
+    after = values_of([a for a, _ in pairs], "pass@1", problems)
+    before = values_of([b for _, b in pairs], "pass@1", problems)
+    change = paired_difference(after, before)
+    start = f"On the {len(problems)} problems that were also evaluated before training, pass@1"
+    if change.low <= 0 <= change.high:
+        return [f"{start} shows no clear change ({before.mean():.3f} before, {after.mean():.3f} after; {_interval(change)})."]
+    verb = "rose" if change.mean > 0 else "fell"
+    return [f"{start} {verb} from {before.mean():.3f} to {after.mean():.3f} ({_interval(change)})."]
+
+
+def _unfinished(method: MethodRuns) -> list[str]:
+    run = max(method.runs, key=lambda run: run.last_step)
+    steps = run.recipe.training.steps
+    told = [f"{method.title} is not finished: {run.last_step} of {steps} steps are recorded."]
+    evaluated = [step for step in run.evaluations if step > 0]
+    if evaluated and (value := estimate([run.evaluations[max(evaluated)]], "pass@1")):
+        told.append(f"At step {max(evaluated)} its pass@1 was {value.mean:.3f} ({value.low:.3f} to {value.high:.3f}).")
+    return told
+
+
+def table(methods: Sequence[MethodRuns]) -> dict[str, Any]:
+    """Methods by measures with intervals, the base model first if it was evaluated: ``{columns, rows, notes}``."""
+    finished = [method for method in methods if method.finals]
+    n = samples_per_problem([e for m in finished for e in m.finals])
+    base = base_evaluations(methods)
+    n = n or samples_per_problem(base)
+    ks = sorted({k for k in TABLE_KS if k <= n} | ({largest_k(n)} if n else set()))
+    measures = [*(f"pass@{k}" for k in ks), "distinct", "coverage", "entropy"]
+    rows = [_row(method.title, method.name, method.finals, measures) for method in finished]
+    if base:
+        rows.insert(0, _row("Base model, before training", "base", base, measures))
+    measures = [m for i, m in enumerate(measures) if any(row["cells"][i]["mean"] != "–" for row in rows)]
+    sizes = {row["size"] for row in rows}
+    for row in rows:
+        row["cells"] = [cell for cell in row["cells"] if cell["measure"] in measures]
+    return {"measures": measures, "rows": rows, "mixed_sizes": len(sizes) > 1}
+
+
+def _row(title: str, name: str, evaluations: list[Evaluation], measures: list[str]) -> dict[str, Any]:
+    problems, n = len(common_problems(evaluations)), samples_per_problem(evaluations)
+    seeds = len(evaluations)
+    return {
+        "title": title,
+        "name": name,
+        "size": f"{problems} problems × {n} samples",
+        "seeds": f"{seeds} seed{'s' if seeds > 1 else ''}",
+        "cells": [_cell(measure, estimate(evaluations, measure)) for measure in measures],
+    }
+
+
+def _cell(measure: str, value: Estimate | None) -> dict[str, str]:
+    digits = 2 if measure == "distinct" else 3
+    if value is None:
+        return {"measure": measure, "mean": "–", "interval": ""}
+    interval = f"{value.low:.{digits}f}–{value.high:.{digits}f}"
+    return {"measure": measure, "mean": f"{value.mean:.{digits}f}", "interval": interval}
+
+
+def per_run(methods: Sequence[MethodRuns], measures: Sequence[str]) -> list[dict[str, Any]]:
+    """Each finished run's own means: how far apart seeds lie, which no interval over problems shows."""
+    rows = []
+    for method in methods:
+        for run in method.finished:
+            assert run.final is not None
+            estimates = [_cell(measure, estimate([run.final], measure)) for measure in measures]
+            rows.append({"title": run.label, "name": method.name, "folder": run.folder.path.name, "cells": estimates})
+    return rows

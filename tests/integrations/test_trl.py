@@ -1,0 +1,321 @@
+"""The trainer against TRL's own, and against slow re-computations of what it should have done."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from progrpo.core import answer_confidence, arm_advantages
+from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
+from progrpo.tasks import Countdown
+
+
+def weights(trainer: GRPOTrainer) -> dict[str, torch.Tensor]:
+    """The policy's weights by name."""
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+class Batches(TrainerCallback):
+    """Keeps the rollouts that a trainer hands over."""
+
+    def __init__(self) -> None:
+        self.rollouts: list[Rollout] = []
+
+    def __call__(self, rollout: Rollout) -> None:
+        self.rollouts.append(rollout)
+
+
+def logged(trainer: GRPOTrainer, name: str) -> list[float]:
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_iterations": 2, "max_steps": 4},
+        {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4},
+        {"per_device_train_batch_size": 8, "steps_per_generation": 4, "max_steps": 4},
+        {"loss_type": "grpo", "scale_rewards": "none", "beta": 0.02, "temperature": 0.8},
+        {"gradient_checkpointing": True, "bf16": True},
+    ],
+    ids=["aligned", "num_iterations", "accumulation", "steps_per_generation", "kl", "trl_defaults"],
+)
+def test_alpha_0_gives_the_weights_of_grpo_bit_for_bit(make_trainer: Any, settings: dict[str, Any]) -> None:
+    if "beta" in settings:  # the reference model is loaded by its path
+        settings = settings | {"model": "countdown"}
+    theirs, ours = make_trainer(GRPOTrainer, **_with_path(settings)), None
+    theirs.train()
+    ours = make_trainer(ProGRPOTrainer, alpha=0.0, **_with_path(settings))
+    before = weights(ours)
+    ours.train()
+    expected, got = weights(theirs), weights(ours)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert any(not torch.equal(before[name], got[name]) for name in got), "nothing was trained"
+
+
+def test_alpha_changes_the_weights(make_trainer: Any) -> None:
+    trained = []
+    for alpha in (0.0, 1.0):
+        trainer = make_trainer(alpha=alpha)
+        trainer.train()
+        trained.append(weights(trainer))
+    assert any(not torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+
+
+@pytest.mark.parametrize("center", ["prompt", "group", "correct"])
+def test_advantages_are_the_core_s_on_recomputed_confidences(make_trainer: Any, center: str) -> None:
+    keep = Batches()
+    trainer = make_trainer(alpha=0.7, center=center, temperature=0.8, on_rollout=keep, learning_rate=0.0, max_steps=2)
+    trainer.train()
+    for rollout in keep.rollouts:
+        c_q, c_o = zip(*(confidences(trainer, row, ids) for row, ids in zip(rollout.rows, rollout.token_ids)))
+        torch.testing.assert_close(rollout.prompt_confidence_B, torch.tensor(c_q), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(rollout.answer_confidence_B, torch.tensor(c_o), atol=1e-5, rtol=1e-4)
+        expected = arm_advantages(
+            rollout.grpo_advantages_B,
+            rollout.rewards_B,
+            torch.tensor(c_q),
+            torch.tensor(c_o),
+            torch.arange(16) // 4,
+            alpha=0.7,
+            center=center,
+        )
+        torch.testing.assert_close(rollout.advantages_B, expected, atol=1e-5, rtol=1e-4)
+        assert (rollout.rewards_B > 0).any()
+        assert not torch.equal(rollout.advantages_B, rollout.grpo_advantages_B)
+
+
+@torch.no_grad()
+def confidences(trainer: GRPOTrainer, row: dict[str, Any], response: list[int]) -> tuple[float, float]:
+    """c(q) and c(o|q) of one response by one plain forward pass over prompt and response."""
+    prompt = trainer.processing_class(row["prompt"])["input_ids"]
+    ids = torch.tensor([prompt + response])
+    trainer.model.eval()
+    logps = (trainer.model(ids).logits[0, :-1] / trainer.temperature).log_softmax(-1)
+    logps = logps.gather(1, ids[0, 1:, None])[:, 0].tolist()
+    of_prompt, of_response = logps[: len(prompt) - 1], sorted(logps[len(prompt) - 1 :])
+    lowest = of_response[: math.ceil(round(0.2 * len(of_response), 9))]
+    return math.exp(sum(of_prompt) / len(of_prompt)), math.exp(sum(lowest) / len(lowest))
+
+
+def test_the_batch_and_the_completions_log_hold_the_new_advantages(make_trainer: Any) -> None:
+    keep = Batches()
+    trainer = make_trainer(on_rollout=keep, max_steps=1)
+    seen = []
+    compute_loss = trainer._compute_loss
+    trainer._compute_loss = lambda model, inputs: (seen.append(inputs["advantages"]), compute_loss(model, inputs))[1]
+    trainer.train()
+    expected = keep.rollouts[0].advantages_B
+    assert sorted(seen[0].tolist()) == sorted(expected.tolist())  # TRL shuffles the batch
+    assert list(trainer._logs["advantages"]) == expected.tolist()
+
+
+def test_no_forward_pass_over_responses_is_added_and_one_over_each_distinct_prompt(make_trainer: Any) -> None:
+    def passes(trainer: GRPOTrainer) -> list[tuple[int, int]]:
+        """(rows, length) of every forward pass outside of generation."""
+        shapes: list[tuple[int, int]] = []
+        fused = trainer._get_per_token_logps_and_entropies
+
+        def count(model: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            shapes.append(tuple(input_ids.shape))
+            return fused(model, input_ids, *args, **kwargs)
+
+        trainer._get_per_token_logps_and_entropies = count
+        trainer.train()
+        return shapes
+
+    theirs = passes(make_trainer(GRPOTrainer, max_steps=2))
+    ours = passes(make_trainer(ProGRPOTrainer, alpha=1.0, max_steps=2))
+    assert [rows for rows, _ in theirs] == [16, 16]
+    assert [rows for rows, _ in ours] == [4, 16, 4, 16]  # 4 distinct prompts before each batch of 16
+    prompt_length = 6  # three numbers, a colon, the target, a semicolon
+    assert [length for _, length in ours[::2]] == [prompt_length, prompt_length]
+
+
+def test_the_log_probs_that_trl_computed_come_first(make_trainer: Any) -> None:
+    keep = Batches()
+    trainer = make_trainer(on_rollout=keep, num_iterations=2, max_steps=2)
+    scored = []
+    generate = GRPOTrainer._generate_and_score_completions
+
+    def spy(self: Any, inputs: Any) -> Any:
+        scored.append(generate(self, inputs))
+        return scored[-1]
+
+    GRPOTrainer._generate_and_score_completions = spy
+    try:
+        trainer.train()
+    finally:
+        GRPOTrainer._generate_and_score_completions = generate
+    assert torch.equal(keep.rollouts[0].logps_BT, scored[0]["old_per_token_logps"])
+    assert "sampling_per_token_logps" not in scored[0], "recorded log-probs must not reach TRL's loss"
+
+
+def scripted_rollout(prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
+    """What an engine of the user's own returns: ids, log-probs, and which tokens are its own."""
+    return {
+        "prompt_ids": [trainer.processing_class(prompt)["input_ids"] for prompt in prompts],
+        "completion_ids": [[20 + i % 5, 4, 21, 1] for i in range(len(prompts))],
+        "logprobs": [[-0.1, -3.0 - 0.01 * i, float("nan") if i == 2 else -0.5, -0.2] for i in range(len(prompts))],
+        "env_mask": [[1, 0, 1, 1]] * len(prompts),
+    }
+
+
+def test_an_engine_s_log_probs_are_used_without_other_peoples_tokens(make_trainer: Any) -> None:
+    keep = Batches()
+    rewards = lambda completions, **kwargs: [float(i % 2) for i in range(len(completions))]  # noqa: E731
+    trainer = make_trainer(on_rollout=keep, rollout_func=scripted_rollout, reward_funcs=rewards, max_steps=1)
+    trainer.train()
+    c_o = keep.rollouts[0].answer_confidence_B
+    expected = torch.full((16,), math.exp(-0.5))  # T_low is one token: not the tool's, which has the lowest log-prob
+    expected[2] = math.exp(-0.2)  # the engine could not score that token
+    torch.testing.assert_close(c_o, expected)
+
+
+def test_a_rollout_without_log_probs_is_a_clear_error(make_trainer: Any) -> None:
+    def rollout(prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
+        return scripted_rollout(prompts, trainer) | {"logprobs": None}
+
+    with pytest.raises(RuntimeError, match="return 'logprobs' from"):
+        make_trainer(rollout_func=rollout, max_steps=1).train()
+
+
+def test_rows_without_a_reward_take_no_part(make_trainer: Any) -> None:
+    def reward(completions: list[str], **columns: Any) -> list[float | None]:
+        return [None if i % 4 == 0 else float(i % 4 == 1) for i in range(len(completions))]
+
+    keep = Batches()
+    make_trainer(on_rollout=keep, reward_funcs=reward, center="group", max_steps=1).train()
+    rollout = keep.rollouts[0]
+    assert torch.isnan(rollout.rewards_B[::4]).all()
+    assert (rollout.advantages_B[::4] == 0).all()
+    corrections = (rollout.advantages_B - rollout.grpo_advantages_B).view(4, 4)
+    torch.testing.assert_close(corrections.sum(1), torch.zeros(4), atol=1e-6, rtol=0)
+    assert (corrections[:, 1:] != 0).all()
+
+
+def test_several_reward_functions_are_weighted(make_trainer: Any) -> None:
+    def first(completions: list[str], **columns: Any) -> list[float | None]:
+        return [1.0 if i % 2 else None for i in range(len(completions))]
+
+    def second(completions: list[str], **columns: Any) -> list[float]:
+        return [0.5] * len(completions)
+
+    keep = Batches()
+    make_trainer(on_rollout=keep, reward_funcs=[first, second], reward_weights=[2.0, 1.0], max_steps=1).train()
+    assert keep.rollouts[0].rewards_B.tolist() == [0.5, 2.5] * 8
+
+
+def test_metrics_are_logged(make_trainer: Any) -> None:
+    keep = Batches()
+    trainer = make_trainer(on_rollout=keep, max_steps=2, center="prompt")
+    trainer.train()
+    for step, rollout in enumerate(keep.rollouts):
+        correction = rollout.advantages_B - rollout.grpo_advantages_B
+        right = (rollout.rewards_B > 0).view(4, 4)
+        expected = {
+            "confidence/prompt/mean": rollout.prompt_confidence_B.mean(),
+            "confidence/answer/min": rollout.answer_confidence_B.min(),
+            "confidence/answer/max": rollout.answer_confidence_B.max(),
+            "correction/mean": correction.mean(),
+            "correction/min": correction.min(),
+            "groups/activated": right.any(1).float().mean(),
+            "groups/all_right": right.all(1).float().mean(),
+            "groups/all_wrong": (~right.any(1)).float().mean(),
+            "groups/mixed": (right.any(1) & ~right.all(1)).float().mean(),
+            "distinct_solutions": len(
+                {(i // 4, form.strip()) for i, form in enumerate(rollout.completions) if rollout.rewards_B[i] > 0}
+            )
+            / 4,
+        }
+        for name, value in expected.items():
+            assert logged(trainer, name)[step] == pytest.approx(float(value), abs=1e-6), name
+    assert len(logged(trainer, "entropy")) == 2
+
+
+def test_solutions_are_told_apart_by_the_given_canonical_form(make_trainer: Any) -> None:
+    trainer = make_trainer(canonical_form=lambda row, completion: "the same for all", max_steps=1)
+    trainer.train()
+    assert logged(trainer, "distinct_solutions") == logged(trainer, "groups/activated")
+
+
+def test_evaluation_has_its_own_group_size_and_metrics(make_trainer: Any) -> None:
+    problems = Dataset.from_list(Countdown(numbers=3, heldout_size=8).heldout_problems())
+    trainer = make_trainer(eval_dataset=problems, num_generations_eval=2, per_device_eval_batch_size=8, max_steps=1)
+    metrics = trainer.evaluate()
+    assert 0 < metrics["eval_confidence/answer/mean"] <= 1
+    assert metrics["eval_groups/mixed"] + metrics["eval_groups/all_right"] + metrics[
+        "eval_groups/all_wrong"
+    ] == pytest.approx(1.0)
+
+
+def test_peft(make_trainer: Any) -> None:
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    keep = Batches()
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    trainer = make_trainer(peft_config=config, on_rollout=keep, max_steps=2)
+    trainer.train()
+    rollout = keep.rollouts[0]  # the adapter starts as the identity: these are the base model's confidences
+    base, _ = zip(*[(ids, row) for ids, row in zip(rollout.token_ids, rollout.rows)])
+    assert len(base) == 16
+    assert ((rollout.answer_confidence_B > 0) & (rollout.answer_confidence_B <= 1)).all()
+    c_q, c_o = confidences(_unadapted(trainer), rollout.rows[0], rollout.token_ids[0])
+    assert rollout.answer_confidence_B[0].item() == pytest.approx(c_o, abs=1e-5)
+    assert rollout.prompt_confidence_B[0].item() == pytest.approx(c_q, abs=1e-5)
+
+
+def _unadapted(trainer: GRPOTrainer) -> Any:
+    """A stand-in that holds the starting model in the place of the adapted one."""
+    from types import SimpleNamespace
+
+    from progrpo.models import load_model
+
+    model, tokenizer = load_model("countdown")
+    return SimpleNamespace(model=model, processing_class=tokenizer, temperature=trainer.temperature)
+
+
+def test_dropout_draws_no_random_numbers_in_the_prompt_s_pass(make_trainer: Any) -> None:
+    from progrpo.models import load_model
+
+    trained = []
+    for trainer_class, extra in ((GRPOTrainer, {}), (ProGRPOTrainer, {"alpha": 0.0})):
+        model, _ = load_model("countdown")
+        model.config.attention_dropout = 0.1
+        for module in model.modules():
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = 0.1
+        trainer = make_trainer(trainer_class, model=model, **extra)
+        trainer.train()
+        trained.append(weights(trainer))
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+
+
+def test_a_plain_grpo_config_is_refused() -> None:
+    with pytest.raises(TypeError, match="args must be a ProGRPOConfig, got GRPOConfig"):
+        ProGRPOTrainer("countdown", lambda completions, **kw: [], GRPOConfig("out", bf16=False, use_cpu=True))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("alpha", -1.0, r"alpha must be a number in \[0.0, inf\), got -1.0"),
+        ("alpha", float("nan"), "alpha must be a number"),
+        ("low_prob_fraction", 0.0, r"low_prob_fraction must be a number in \(0.0, 1.0\], got 0.0"),
+        ("activation", "always", "activation must be one of 'any_correct', 'mixed', got 'always'"),
+        ("center", "mean", "center must be one of 'prompt', 'group', 'correct', got 'mean'"),
+    ],
+)
+def test_options_are_checked(option: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ProGRPOConfig("out", bf16=False, use_cpu=True, **{option: value})
+
+
+def _with_path(settings: dict[str, Any]) -> dict[str, Any]:
+    from progrpo.models import SHIPPED
+
+    return settings | {"model": str(SHIPPED["countdown"]), "model_init_kwargs": {"dtype": "float32"}} if "model" in settings else settings
