@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import pandas as pd
 import torch
 import transformers
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
@@ -59,7 +60,12 @@ def make_task(recipe: Recipe) -> Task:
     )
 
 
-def trl_config(recipe: Recipe, output_dir: Path) -> ProGRPOConfig:
+def response_budget(recipe: Recipe, task: Task) -> int:
+    """How many tokens a response may have: the recipe's word, or else the task's."""
+    return recipe.training.max_response_tokens or task.max_response_tokens
+
+
+def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> ProGRPOConfig:
     """The recipe in TRL's terms.
 
     Raises:
@@ -77,7 +83,7 @@ def trl_config(recipe: Recipe, output_dir: Path) -> ProGRPOConfig:
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "temperature": training.temperature,
-        "max_completion_length": training.max_response_tokens,
+        "max_completion_length": response_budget(recipe, task),
         "epsilon": training.clip_low,
         "epsilon_high": training.clip_high,
         "loss_type": "dapo",  # token mean over the global batch
@@ -95,15 +101,15 @@ def trl_config(recipe: Recipe, output_dir: Path) -> ProGRPOConfig:
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+    # Of this launch: on a CPU, accelerate must be told before anything else asks for its state.
+    settings |= _batch_settings(recipe, PartialState(cpu=settings["use_cpu"]).num_processes)
     for table in (recipe.method_settings(), recipe.trl):
         unknown = [name for name in table if name not in ProGRPOConfig.__dataclass_fields__]
         if unknown:
             raise ConfigError(f"{unknown[0]!r} is not a field of ProGRPOConfig (GRPOConfig's, and alpha and its like).")
         settings |= table
     try:
-        # World size is known once the config is built: a first one is built to ask for it.
-        processes = ProGRPOConfig(**settings | {"per_device_train_batch_size": training.group_size}).world_size
-        return ProGRPOConfig(**settings | _batch_settings(recipe, processes))
+        return ProGRPOConfig(**settings)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"the settings of recipe {recipe.name!r} don't go together: {error}") from error
 
@@ -172,8 +178,8 @@ def train(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     start = _open_folder(recipe, folder, resume)
-    config = trl_config(recipe, folder.checkpoints)
     task = make_task(recipe)
+    config = trl_config(recipe, task, folder.checkpoints)
     model, tokenizer = load_model(recipe.model.path, recipe.model.dtype)
     reward = TaskReward(task)
     recorder = _Recorder(recipe, folder, task, progress)
@@ -213,7 +219,7 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
         task,
         problems=problems,
         n=section.samples,
-        max_new_tokens=recipe.training.max_response_tokens,
+        max_new_tokens=response_budget(recipe, task),
         temperature=section.temperature,
         seed=recipe.seed,
         batch=section.batch,
@@ -318,7 +324,7 @@ class _Recorder(TrainerCallback):
             self.task,
             problems=self.task.heldout_problems()[: section.problems_in_training],
             n=section.samples_in_training,
-            max_new_tokens=self.recipe.training.max_response_tokens,
+            max_new_tokens=response_budget(self.recipe, self.task),
             temperature=section.temperature,
             seed=self.recipe.seed,
             batch=section.batch,

@@ -76,4 +76,3 @@ def make_trainer(tmp_path: Path) -> Callable[..., GRPOTrainer]:
         )
 
     return make
-

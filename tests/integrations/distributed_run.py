@@ -70,7 +70,9 @@ def main(out: str, center: str) -> None:
         "c_q": of_rank.prompt_confidence_B.tolist(),
         "c_o": of_rank.answer_confidence_B.tolist(),
         "advantages": of_rank.advantages_B.tolist(),
-        "log": {k: v for k, v in trainer.state.log_history[0].items() if k.startswith(("conf", "corr", "group", "dist"))},
+        "log": {
+            k: v for k, v in trainer.state.log_history[0].items() if k.startswith(("conf", "corr", "group", "dist"))
+        },
         "weights": float(sum(p.double().abs().sum() for p in trainer.model.parameters())),
     }
     with open(f"{out}-rank{STATE.process_index}.json", "w") as file:

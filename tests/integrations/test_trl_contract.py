@@ -9,7 +9,14 @@ from trl import GRPOConfig, GRPOTrainer
 from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer
 
 OVERRIDDEN = {
-    "_generate_single_turn": ["self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
+    "_generate_single_turn": [
+        "self",
+        "prompt_ids",
+        "images",
+        "multimodal_fields",
+        "num_generations",
+        "has_tool_images",
+    ],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     "_generate_and_score_completions": ["self", "inputs"],
 }

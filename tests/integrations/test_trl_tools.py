@@ -94,6 +94,4 @@ def test_a_tool_s_tokens_are_left_out_and_both_turns_are_recorded(make_trainer: 
         # In float32, a random model is near uniform: each recorded log-prob is about -log V, the tool's 0.0 is not.
         assert (rollout.logps_BT[i, : len(ids)][own] < -1).all()
         lowest = sorted(rollout.logps_BT[i, : len(ids)][own].tolist())[: math.ceil(round(0.2 * int(own.sum()), 9))]
-        assert math.isclose(
-            rollout.answer_confidence_B[i].item(), math.exp(sum(lowest) / len(lowest)), rel_tol=1e-5
-        )
+        assert math.isclose(rollout.answer_confidence_B[i].item(), math.exp(sum(lowest) / len(lowest)), rel_tol=1e-5)

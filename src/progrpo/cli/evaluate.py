@@ -34,7 +34,7 @@ def evaluate(
     from progrpo.evaluation.evaluate import evaluate as evaluate_model
     from progrpo.files import write_json
     from progrpo.models import load_model
-    from progrpo.training import make_task
+    from progrpo.training import make_task, response_budget
 
     lm, tokenizer = load_model(path, loaded.model.dtype)
     task, section = make_task(loaded), loaded.evaluation
@@ -48,7 +48,7 @@ def evaluate(
             task,
             problems=problems,
             n=section.samples,
-            max_new_tokens=loaded.training.max_response_tokens,
+            max_new_tokens=response_budget(loaded, task),
             temperature=section.temperature,
             seed=loaded.seed,
             batch=section.batch,

@@ -142,7 +142,8 @@ def arm_advantages(
         activated_B = activated_B & rewarded_B
         reference_B = _group_mean(answer_confidence_B, known_B & rewarded_B, index_B, n_groups)
     correction_B = alpha * (reference_B - answer_confidence_B).to(advantages_B.dtype)
-    corrected_B = activated_B & known_B & ~reference_B.isnan()
+    # Adding a correction of 0 would turn -0.0 into 0.0: alpha=0 is bit for bit the input.
+    corrected_B = activated_B & known_B & ~reference_B.isnan() & (correction_B != 0)
     return torch.where(corrected_B, advantages_B + correction_B, advantages_B)
 
 

@@ -39,13 +39,18 @@ def check_groups(groups_B: Tensor, like: Tensor, like_name: str) -> None:
     _check_alike("groups_B", groups_B, like_name, like)
 
 
-def check_logps(name: str, logps: Tensor, mask: Tensor) -> None:
-    """Raise if a log-prob that counts is NaN, infinite or above 0."""
-    # `where` writes 0 over what does not count, so that padding may hold anything.
-    counted = torch.where(mask, logps, 0.0)
+def counted_logps(name: str, logps: Tensor, mask: Tensor) -> Tensor:
+    """The log-probs that count, in float32, at most 0 and without gradient; 0 where the mask is False.
+
+    Raises if one that counts is NaN, infinite or above 0; what is masked out may be anything.
+    """
+    counted = torch.where(mask, logps.detach().float(), 0.0)
+    if counted.numel() == 0:
+        return counted
+    low, high = counted.aminmax()  # one pass; NaN comes through
+    if low.isfinite() and high <= LOGP_ROUNDING:
+        return counted.clamp_(max=0.0)
     bad = ~(counted.isfinite() & (counted <= LOGP_ROUNDING))
-    if not bad.any():
-        return
     index = tuple(int(i) for i in bad.nonzero()[0])
     raise ValueError(
         f"{name} must hold finite log-probabilities (at most 0) where its mask is True, got {float(counted[index])} "

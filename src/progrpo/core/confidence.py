@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from progrpo.core.checks import check_logps, check_mask, check_matrix, check_number
+from progrpo.core.checks import check_mask, check_matrix, check_number, counted_logps
+from progrpo.core.masking import token_counts
 
 
 def prompt_confidence(logps_BP: Tensor, mask_BP: Tensor) -> Tensor:
@@ -31,8 +32,7 @@ def prompt_confidence(logps_BP: Tensor, mask_BP: Tensor) -> Tensor:
     """
     check_matrix("logps_BP", logps_BP)
     check_mask("mask_BP", mask_BP, logps_BP, "logps_BP")
-    check_logps("logps_BP", logps_BP, mask_BP)
-    return _exp_mean(torch.where(mask_BP, logps_BP.detach().float(), 0.0).sum(dim=1), mask_BP.sum(dim=1))
+    return _exp_mean(counted_logps("logps_BP", logps_BP, mask_BP).sum(dim=1), token_counts(mask_BP))
 
 
 def answer_confidence(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: float = 0.2) -> Tensor:
@@ -65,7 +65,7 @@ def answer_confidence(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: f
     >>> answer_confidence(logps, mask, low_prob_fraction=0.4)
     tensor([0.2000, 0.2500])
     """
-    lowest_BK, counts_B = _lowest(logps_BT, mask_BT, low_prob_fraction)
+    lowest_BK, counts_B, _ = _lowest(logps_BT, mask_BT, low_prob_fraction)
     in_T_low_BK = torch.arange(lowest_BK.shape[1], device=lowest_BK.device) < counts_B[:, None]
     return _exp_mean(torch.where(in_T_low_BK, lowest_BK, 0.0).sum(dim=1), counts_B)
 
@@ -77,7 +77,7 @@ def low_probability_mask(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction
 
     Returns:
         Bool, shape (B, T): ``ceil(low_prob_fraction * T_i)`` True in row i, at least 1 if any token counts. The
-        product is rounded to 9 decimals first, so that 0.2 * 35 is 7, not 7.000000000000001.
+        product is rounded to 9 decimals first, so that 0.07 * 100 is 7, not 7.000000000000001.
 
     Source: ProGRPO (arXiv 2602.05281), T_low.
 
@@ -85,28 +85,27 @@ def low_probability_mask(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction
     >>> low_probability_mask(logps, torch.ones(1, 5, dtype=torch.bool), low_prob_fraction=0.4)
     tensor([[False,  True, False,  True, False]])
     """
-    lowest_BK, counts_B = _lowest(logps_BT, mask_BT, low_prob_fraction)
+    lowest_BK, counts_B, counted_BT = _lowest(logps_BT, mask_BT, low_prob_fraction)
     if lowest_BK.shape[1] == 0:
         return torch.zeros_like(mask_BT)
     threshold_B1 = lowest_BK.gather(1, (counts_B - 1).clamp(min=0)[:, None])
-    logps_BT = logps_BT.detach().float()
-    below_BT = mask_BT & (logps_BT < threshold_B1)
-    tied_BT = mask_BT & (logps_BT == threshold_B1)
+    below_BT = mask_BT & (counted_BT < threshold_B1)
+    tied_BT = mask_BT & (counted_BT == threshold_B1)
     open_places_B1 = counts_B[:, None] - below_BT.sum(dim=1, keepdim=True)
     return below_BT | (tied_BT & (tied_BT.cumsum(dim=1) <= open_places_B1))
 
 
-def _lowest(logps_BT: Tensor, mask_BT: Tensor, low_prob_fraction: float) -> tuple[Tensor, Tensor]:
-    """The lowest log-probs of each row in rising order (B, K), and how many of them are its T_low (B,)."""
+def _lowest(logps_BT: Tensor, mask_BT: Tensor, low_prob_fraction: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The lowest log-probs of each row in rising order (B, K), how many of them are its T_low (B,), and all (B, T)."""
     check_matrix("logps_BT", logps_BT)
     check_mask("mask_BT", mask_BT, logps_BT, "logps_BT")
     check_number("low_prob_fraction", low_prob_fraction, low=0.0, high=1.0, open_low=True)
-    check_logps("logps_BT", logps_BT, mask_BT)
-    counts_B = _low_prob_counts(mask_BT.sum(dim=1), low_prob_fraction)
+    counted_BT = counted_logps("logps_BT", logps_BT, mask_BT)
+    counts_B = _low_prob_counts(token_counts(mask_BT), low_prob_fraction)
     k = int(counts_B.max()) if len(counts_B) else 0
-    # Selecting k of T costs a fifth of sorting T; rows with a smaller T_low read a prefix of their k.
-    countable_BT = torch.where(mask_BT, logps_BT.detach().float(), torch.inf)
-    return countable_BT.topk(k, dim=1, largest=False).values, counts_B
+    # Selecting k of T costs a fifth of sorting T; rows with a smaller T_low read a prefix of their k. What is masked
+    # out is 0 here, the highest a log-prob can be: it never comes before a token that counts, at most beside its equal.
+    return counted_BT.topk(k, dim=1, largest=False).values, counts_B, counted_BT
 
 
 def _low_prob_counts(lengths_B: Tensor, low_prob_fraction: float) -> Tensor:

@@ -141,21 +141,29 @@ def missing_parts(methods: Sequence[MethodRuns]) -> list[str]:
         notes.append(f"The recipes differ in {', '.join(differing)}: differences in results may come from there.")
     finals = [evaluation for method in methods for evaluation in method.finals]
     if len({frozenset(p.problem_id for p in e.problems) for e in finals}) > 1:
-        notes.append("The final evaluations are not on the same problems: each number is over those that its runs share.")
+        notes.append(
+            "The final evaluations are not on the same problems: each number is over those that its runs share."
+        )
     if len({e.settings.get("samples") for e in finals}) > 1:
-        notes.append("The final evaluations have different numbers of samples: distinct solutions and coverage don't compare.")
+        notes.append(
+            "The final evaluations have different numbers of samples: distinct solutions and coverage don't compare."
+        )
     return notes
 
 
 def _missing_of(run: Run) -> list[str]:
     notes, steps = [], run.recipe.training.steps
     if run.final is None:
-        notes.append(f"{run.label}: not finished. {run.last_step} of {steps} steps are recorded, no final evaluation yet.")
+        notes.append(
+            f"{run.label}: not finished. {run.last_step} of {steps} steps are recorded, no final evaluation yet."
+        )
     elif not run.final.problems or run.final.samples < 1:
         notes.append(f"{run.label}: a problem has no judged sample, so pass@k can't be estimated.")
     errors = sum(p.errors for p in run.final.problems) if run.final else 0
     if errors:
-        notes.append(f"{run.label}: the verifier failed on {errors} samples of the final evaluation; they are left out.")
+        notes.append(
+            f"{run.label}: the verifier failed on {errors} samples of the final evaluation; they are left out."
+        )
     if not run.metrics:
         notes.append(f"{run.label}: no training metrics.")
     if not run.evaluations:

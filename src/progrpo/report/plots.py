@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from progrpo.methods import METHODS
 from progrpo.report.collect import (
     MethodRuns,
     Run,
@@ -25,7 +24,7 @@ Figure = dict[str, Any]
 Point = tuple[float, float]
 
 # Okabe and Ito's colour-blind-safe palette, each hue for white and for dark paper; the first two are told apart by
-# lightness too. Order as in METHODS: a method has one colour on every page.
+# lightness too. A method has one colour on every page.
 PALETTE = {
     "grpo": ("#0072B2", "#56B4E9"),
     "dr_grpo": ("#56798F", "#9FB6C4"),
@@ -37,18 +36,29 @@ PALETTE = {
     "progrpo_correct": ("#7A3B1D", "#D9A38A"),
     "base": ("#6B6B6B", "#A0A0A0"),
 }
-SYMBOLS = dict(
-    zip(METHODS, ("circle", "x", "triangle-up", "star", "cross", "square", "diamond", "triangle-down"), strict=True)
-)
+SYMBOLS = {
+    "grpo": "circle",
+    "dr_grpo": "x",
+    "gspo": "triangle-up",
+    "entropy_bonus": "star",
+    "high_entropy_tokens": "cross",
+    "progrpo": "square",
+    "progrpo_group": "diamond",
+    "progrpo_correct": "triangle-down",
+}
 SMOOTH_FROM = 60
 """Steps from which a curve's mean is averaged over neighbouring steps: noise hides a curve of hundreds of steps."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
-MOST_POINTS_WITH_BANDS = 16
 
 
 def colour(method: str) -> str:
     """The CSS variable of a method's colour; a method that is not in the palette is drawn in grey."""
     return f"var(--m-{method if method in PALETTE else 'base'})"
+
+
+def symbol(method: str) -> str:
+    """The mark of a method, so that it is not told by colour alone."""
+    return SYMBOLS.get(method, "circle-open")
 
 
 def band(method: str) -> str:
@@ -175,7 +185,7 @@ def _line(method: MethodRuns, x: Sequence[float], y: Sequence[float], markers: b
         "x": list(x),
         "y": [round(value, 5) for value in y],
         "line": {"color": colour(method.name), "width": 2.5},
-        "marker": {"symbol": SYMBOLS[method.name], "size": 8, "color": colour(method.name)},
+        "marker": {"symbol": symbol(method.name), "size": 8, "color": colour(method.name)},
         "hovertemplate": "%{y:.3f}",
     }
 
@@ -193,7 +203,7 @@ def pass_at_k_figure(methods: Sequence[MethodRuns]) -> Figure | None:
             continue
         most = max(most, n)
         bounds = [(k, e) for k in band_ks(n) if (e := estimate(method.finals, f"pass@{k}"))]
-        fill = {"x": [k for k, _ in bounds] + [k for k, _ in reversed(bounds)]}
+        fill: Figure = {"x": [k for k, _ in bounds] + [k for k, _ in reversed(bounds)]}
         fill["y"] = [e.low for _, e in bounds] + [e.high for _, e in reversed(bounds)]
         shared = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "line": {"width": 0}}
         data.append(shared | fill | {"fill": "toself", "fillcolor": band(method.name)})
@@ -218,11 +228,11 @@ def band_ks(n: int) -> list[int]:
     [1, 2, 3, 4, 5, 6, 8, 10, 13, 16]
     """
     spread = np.geomspace(1, n, max(2, 3 * n.bit_length()))
-    return sorted({int(round(k)) for k in spread} | {1, n})
+    return sorted({round(float(k)) for k in spread} | {1, n})
 
 
 def difference_figure(found: Sequence[Difference]) -> Figure | None:
-    """The paired differences in shares of problems, each with its interval and one small mark a seed; zero is no change."""
+    """The paired differences in shares of problems, each with its interval, and a small mark for each seed."""
     shown = [d for d in found if d.measure.startswith("pass@") or d.measure == "coverage"]
     if not shown:
         return None
@@ -239,7 +249,7 @@ def difference_figure(found: Sequence[Difference]) -> Figure | None:
                 "mode": "markers",
                 "x": [d.difference.mean],
                 "y": [name],
-                "marker": {"symbol": SYMBOLS[method], "size": 11, "color": colour(method)},
+                "marker": {"symbol": symbol(method), "size": 11, "color": colour(method)},
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
@@ -255,10 +265,24 @@ def difference_figure(found: Sequence[Difference]) -> Figure | None:
         if len(d.per_seed) > 1:
             seeds = {"symbol": "line-ns-open", "size": 10, "color": "var(--soft)"}
             marks = {"x": d.per_seed, "y": [name] * len(d.per_seed), "marker": seeds}
-            data.append({"type": "scatter", "mode": "markers", "hovertemplate": "one seed: %{x:+.3f}<extra></extra>"} | marks)
-    zero = {"type": "line", "x0": 0, "x1": 0, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": "var(--soft)", "width": 1}}
+            data.append(
+                {"type": "scatter", "mode": "markers", "hovertemplate": "one seed: %{x:+.3f}<extra></extra>"} | marks
+            )
+    zero = {
+        "type": "line",
+        "x0": 0,
+        "x1": 0,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "line": {"color": "var(--soft)", "width": 1},
+    }
     y = {"autorange": "reversed", "showgrid": False, "type": "category"}
-    x = {"title": {"text": f"difference from {shown[0].baseline.title}", "standoff": 4}, "tickformat": "+.2f", "showgrid": True}
+    x = {
+        "title": {"text": f"difference from {shown[0].baseline.title}", "standoff": 4},
+        "tickformat": "+.2f",
+        "showgrid": True,
+    }
     height = 90 + 38 * len(shown)
     return {"data": data, "layout": layout(height=height, x=x, y=y, shapes=[zero], hovermode="closest")}
 
@@ -284,7 +308,10 @@ def distinct_figure(methods: Sequence[MethodRuns]) -> Figure | None:
             )
     if not data:
         return None
-    x = {"title": {"text": "different correct solutions of a problem", "standoff": 4}, "dtick": 1 if _span(data) <= 16 else 5}
+    x = {
+        "title": {"text": "different correct solutions of a problem", "standoff": 4},
+        "dtick": 1 if _span(data) <= 16 else 5,
+    }
     y = {"tickformat": ".0%", "title": {"text": "problems"}}
     return {"data": data, "layout": layout(height=300, x=x, y=y, bargap=0.25, bargroupgap=0.08)}
 
@@ -323,9 +350,17 @@ def coverage_figure(methods: Sequence[MethodRuns]) -> Figure | None:
         }
         for title, name, value in known
     ]
-    x = {"tickformat": ".0%", "rangemode": "tozero", "showgrid": True, "title": {"text": "of all solutions found", "standoff": 4}}
+    x = {
+        "tickformat": ".0%",
+        "rangemode": "tozero",
+        "showgrid": True,
+        "title": {"text": "of all solutions found", "standoff": 4},
+    }
     y = {"autorange": "reversed", "showgrid": False, "type": "category"}
-    return {"data": data, "layout": layout(height=80 + 44 * len(known), x=x, y=y, hovermode="closest", barmode="overlay")}
+    return {
+        "data": data,
+        "layout": layout(height=80 + 44 * len(known), x=x, y=y, hovermode="closest", barmode="overlay"),
+    }
 
 
 def training_panels(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
@@ -344,13 +379,13 @@ def training_panels(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
         (
             "prompt-confidence",
             "Prompt confidence c(q)",
-            "How likely the policy finds the prompt itself: 1 / perplexity.",
+            "How likely the policy finds the prompt itself: 1 / perplexity. ProGRPO holds c(o|q) against it.",
             _metric(methods, "confidence/prompt/mean"),
         ),
         (
             "answer-confidence",
             "Answer confidence c(o|q)",
-            "How likely it finds the least likely tokens of its own answers. Near 1, it samples one answer again and again.",
+            "How likely it finds the least likely tokens of its own answers. Near 1, it repeats one answer.",
             _metric(methods, "confidence/answer/mean"),
         ),
         (
@@ -377,8 +412,18 @@ def training_panels(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
             "Only these teach GRPO anything: elsewhere every advantage is 0.",
             _metric(methods, "groups/mixed", share),
         ),
-        ("all-right", "Groups all right", "Prompts that are solved every time.", _metric(methods, "groups/all_right", share)),
-        ("all-wrong", "Groups all wrong", "Prompts that are never solved.", _metric(methods, "groups/all_wrong", share)),
+        (
+            "all-right",
+            "Groups all right",
+            "Prompts that are solved every time.",
+            _metric(methods, "groups/all_right", share),
+        ),
+        (
+            "all-wrong",
+            "Groups all wrong",
+            "Prompts that are never solved.",
+            _metric(methods, "groups/all_wrong", share),
+        ),
     ]
     return [{"id": i, "title": t, "caption": c, "figure": figure} for i, t, c, figure in wanted if figure]
 

@@ -101,22 +101,26 @@ def verdict_of(reward: float | None) -> str:
 
 
 def group_view(rows: Rows, decode: Decode, fraction: float) -> dict[str, Any]:
-    """One group as the page shows it: right responses first, the most confident ones first among them."""
-    letters: dict[str, int] = {}
-    responses = []
+    """One group as the page shows it: right responses first, among them the most confident."""
+    numbered: dict[str, int] = {}
+    responses: list[dict[str, Any]] = []
     order = {"right": 0, "wrong": 1, "not judged": 2}
+    # The same tokens sampled again are one entry with a count: how often a policy repeats itself is what to see.
+    again: dict[tuple[str, tuple[int, ...]], Rows] = {}
     for row in sorted(rows, key=lambda r: (order[verdict_of(r["reward"])], -(_number(r["answer_confidence"]) or 0.0))):
-        canonical = row.get("canonical")
-        known = isinstance(canonical, str) and verdict_of(row["reward"]) == "right"
-        solution = letters.setdefault(str(canonical), len(letters) + 1) if known else None
-        responses.append(response_view(row, decode, fraction) | {"solution": solution})
-    verdicts = [response["verdict"] for response in responses]
+        again.setdefault((verdict_of(row["reward"]), tuple(row["token_ids"])), []).append(row)
+    for (verdict, _), same in again.items():
+        canonical = same[0].get("canonical")
+        known = isinstance(canonical, str) and verdict == "right"
+        solution = numbered.setdefault(str(canonical), len(numbered) + 1) if known else None
+        responses.append(response_view(same[0], decode, fraction) | {"solution": solution, "times": len(same)})
+    verdicts = [verdict_of(row["reward"]) for row in rows]
     return {
         "prompt": as_text(rows[0]["prompt"]),
         "size": len(rows),
         "right": verdicts.count("right"),
         "not_judged": verdicts.count("not judged"),
-        "distinct": len(letters),
+        "distinct": len(numbered),
         "responses": responses,
     }
 

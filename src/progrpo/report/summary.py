@@ -41,6 +41,11 @@ class Difference:
         """Whether the 95 % interval leaves out 0."""
         return self.difference.low > 0 or self.difference.high < 0
 
+    @property
+    def seeds_agree(self) -> bool:
+        """Whether no two seeds point in opposite directions."""
+        return not (self.per_seed and min(self.per_seed) < 0 < max(self.per_seed))
+
 
 def signed(value: float, digits: int = 3) -> str:
     """``+0.043``, ``−0.012``: with a real minus sign.
@@ -117,7 +122,9 @@ def sentences(methods: Sequence[MethodRuns]) -> list[str]:
         k = largest_k(samples_per_problem([e for m in methods for e in m.finals]))
         told = ("pass@1", f"pass@{k}", "distinct")
         others = dict.fromkeys(d.method.name for d in found)
-        return [s for name in others for s in _compared([d for d in found if d.method.name == name and d.measure in told])]
+        return [
+            s for name in others for s in _compared([d for d in found if d.method.name == name and d.measure in told])
+        ]
     finished = [method for method in methods if method.finals]
     if finished:
         return [s for method in finished for s in _alone(method)]
@@ -127,33 +134,40 @@ def sentences(methods: Sequence[MethodRuns]) -> list[str]:
 def _compared(found: list[Difference]) -> list[str]:
     method, baseline = found[0].method.title, found[0].baseline.title
     clear = [_clear_phrase(d) for d in found if d.is_clear]
-    unclear = [_unclear_phrase(d) for d in found if not d.is_clear]
+    unclear = [f"{NAMES.get(d.measure, d.measure)} ({_interval(d)})" for d in found if not d.is_clear]
     told = []
     if clear:
         told.append(f"Against {baseline}, {method} {_join(clear)}.")
     if unclear:
         between = "" if clear else f" between {method} and {baseline}"
-        told.append(f"There is no clear difference{between} in {_join(unclear)}.")
+        told.append(f"There is no clear difference{between} in {_join(unclear, 'or')}.")
+    # An interval over problems can leave out 0 while a second seed points the other way.
+    split = [NAMES.get(d.measure, d.measure) for d in found if d.is_clear and not d.seeds_agree]
+    if split:
+        told.append(f"Seeds disagree on the direction in {_join(split)}: more seeds are needed.")
     return told
 
 
 def _clear_phrase(d: Difference) -> str:
+    if d.measure == "distinct" and d.baseline_mean > 0:
+        ratio = f"{d.mean / d.baseline_mean:.2f} times as many distinct correct solutions"
+        return f"finds {ratio} ({d.mean:.2f} against {d.baseline_mean:.2f} a problem; {_interval(d)})"
     if d.measure == "distinct":
-        numbers = f"({d.mean:.2f} against {d.baseline_mean:.2f} a problem; difference {_interval(d.difference, 2)})"
-        if d.baseline_mean > 0:
-            return f"finds {d.mean / d.baseline_mean:.2f} times as many distinct correct solutions {numbers}"
-        return f"finds distinct correct solutions where {d.baseline.title} finds none {numbers}"
-    direction = "higher" if d.difference.mean > 0 else "lower"
-    return f"has a {direction} {d.measure} ({d.mean:.3f} against {d.baseline_mean:.3f}; {_interval(d.difference)})"
+        return f"finds distinct correct solutions where {d.baseline.title} finds none ({_interval(d)})"
+    return f"has a {'higher' if d.difference.mean > 0 else 'lower'} {d.measure} ({_interval(d)})"
 
 
-def _unclear_phrase(d: Difference) -> str:
-    digits = 2 if d.measure == "distinct" else 3
-    return f"{NAMES.get(d.measure, d.measure)} ({d.mean:.{digits}f} against {d.baseline_mean:.{digits}f}; {_interval(d.difference, digits)})"
+def _interval(d: Difference) -> str:
+    return _change(d.difference, 2 if d.measure == "distinct" else 3)
 
 
-def _interval(value: Estimate, digits: int = 3) -> str:
-    return f"{signed(value.mean, digits)}, 95 % interval {signed(value.low, digits)} to {signed(value.high, digits)}"
+def _change(value: Estimate, digits: int = 3) -> str:
+    """``+0.043 [+0.010, +0.076]``."""
+    return f"{signed(value.mean, digits)} [{signed(value.low, digits)}, {signed(value.high, digits)}]"
+
+
+def _join(phrases: list[str], last: str = "and") -> str:
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} {last} {phrases[-1]}"
 
 
 def _alone(method: MethodRuns) -> list[str]:
@@ -161,7 +175,9 @@ def _alone(method: MethodRuns) -> list[str]:
     problems = len(common_problems(method.finals))
     first, most = estimate(method.finals, "pass@1"), estimate(method.finals, f"pass@{largest_k(n)}")
     if first is None or most is None:
-        return [f"{method.title} has a final evaluation, but a problem has no judged sample: pass@k can't be estimated."]
+        return [
+            f"{method.title} has a final evaluation, but a problem has no judged sample: pass@k can't be estimated."
+        ]
     seeds = "one run" if len(method.finals) == 1 else f"{len(method.finals)} runs"
     told = f"{method.title} ({seeds}) solves {first.mean:.1%} of {problems} held-out problems with one sample"
     if largest_k(n) > 1:
@@ -180,10 +196,10 @@ def _since_base(method: MethodRuns) -> list[str]:
     before = values_of([b for _, b in pairs], "pass@1", problems)
     change = paired_difference(after, before)
     start = f"On the {len(problems)} problems that were also evaluated before training, pass@1"
+    means = f"{before.mean():.3f} before, {after.mean():.3f} after; {_change(change)}"
     if change.low <= 0 <= change.high:
-        return [f"{start} shows no clear change ({before.mean():.3f} before, {after.mean():.3f} after; {_interval(change)})."]
-    verb = "rose" if change.mean > 0 else "fell"
-    return [f"{start} {verb} from {before.mean():.3f} to {after.mean():.3f} ({_interval(change)})."]
+        return [f"{start} shows no clear change ({means})."]
+    return [f"{start} {'rose' if change.mean > 0 else 'fell'} ({means})."]
 
 
 def _unfinished(method: MethodRuns) -> list[str]:
@@ -197,7 +213,7 @@ def _unfinished(method: MethodRuns) -> list[str]:
 
 
 def table(methods: Sequence[MethodRuns]) -> dict[str, Any]:
-    """Methods by measures with intervals, the base model first if it was evaluated: ``{columns, rows, notes}``."""
+    """Methods by measures with intervals, the base model first: ``{measures, rows, mixed_sizes}``."""
     finished = [method for method in methods if method.finals]
     n = samples_per_problem([e for m in finished for e in m.finals])
     base = base_evaluations(methods)

@@ -17,6 +17,11 @@ class Task(Protocol):
         """What the task is called in records."""
         ...
 
+    @property
+    def max_response_tokens(self) -> int:
+        """How many tokens a right response needs at most, its end included: the default budget of a response."""
+        ...
+
     def train_problems(self) -> Sequence[Problem]:
         """The problems to train on."""
         ...

@@ -9,9 +9,10 @@ Operators are ``+``, ``-`` and ``*``; every result is a whole number from 0 to :
 the text with a regular expression and does the sums itself: nothing of a response is ever evaluated.
 
 Two responses are the same solution if they compute the same intermediate results from the same numbers: the order of
-independent steps, and of the operands of ``+`` and ``*``, does not count; a different grouping does, for
-``1 + 2 = 3 , 3 + 3 = 6`` and ``2 + 3 = 5 , 1 + 5 = 6`` are different steps. So a solution is an expression tree with
-unordered sums and products. All solutions of a problem can be listed, so coverage is exact.
+the steps, and of the operands of ``+`` and ``*``, does not count; a different grouping does, for
+``1 + 2 = 3 , 3 + 3 = 6`` and ``2 + 3 = 5 , 1 + 5 = 6`` are different steps. So a solution is a set of steps (with
+repeats), not an expression tree: where two numbers at hand are equal, a step does not say which of them it takes. All
+solutions of a problem can be listed, so coverage is exact.
 """
 
 import hashlib
@@ -39,19 +40,21 @@ Steps = list[tuple[int, str, int, int]]
 
 
 class Expression(NamedTuple):
-    """An expression tree: its value, and a text that is its identity (``(2*(3+5))``)."""
+    """A number at hand: its value, and the steps that led to it in a fixed order, which are its identity."""
 
     value: int
-    text: str
-
-    @classmethod
-    def number(cls, value: int) -> "Expression":
-        return cls(value, str(value))
+    steps: tuple[str, ...] = ()
 
     def combine(self, operator: str, other: "Expression", value: int) -> "Expression":
         """``self operator other``, which has this value."""
-        texts = (self.text, other.text) if operator == "-" else sorted((self.text, other.text))
-        return Expression(value, f"({operator.join(texts)})")
+        left, right = (self.value, other.value) if operator == "-" else sorted((self.value, other.value))
+        step = f"{left}{operator}{right}={value}"
+        return Expression(value, tuple(sorted((*self.steps, *other.steps, step))))
+
+    @property
+    def text(self) -> str:
+        """The canonical form of a solution."""
+        return ",".join(self.steps)
 
 
 def apply(left: int, operator: str, right: int) -> int | None:
@@ -68,7 +71,7 @@ def check_steps(numbers: Sequence[int], target: int, response: str) -> Verdict:
     """Whether the response's steps lead from the numbers to the target.
 
     >>> check_steps([5, 3, 2], 16, "5 + 3 = 8 , 8 * 2 = 16")
-    Verdict(status='correct', reason='', canonical='((3+5)*2)')
+    Verdict(status='correct', reason='', canonical='2*8=16,3+5=8')
     >>> check_steps([5, 3, 2], 16, "5 + 3 = 8 , 8 + 8 = 16").reason
     'step 2 uses 8 + 8, which are not both left'
     """
@@ -79,7 +82,7 @@ def check_steps(numbers: Sequence[int], target: int, response: str) -> Verdict:
     texts = response.split(",")
     if len(texts) != wanted:
         return Verdict("incorrect", f"{len(texts)} steps, where {len(numbers)} numbers need {wanted}")
-    left_over = [Expression.number(n) for n in numbers]
+    left_over = [Expression(n) for n in numbers]
     for index, text in enumerate(texts, start=1):
         match = _STEP.fullmatch(text)
         if match is None:
@@ -112,7 +115,7 @@ def solutions(numbers: Sequence[int], target: int) -> frozenset[str]:
     """Every solution of a problem, in canonical form, by exhaustive search.
 
     >>> sorted(solutions([2, 3, 5], 16))
-    ['((3+5)*2)']
+    ['2*8=16,3+5=8']
     """
     return frozenset(e.text for e in _expressions(tuple(sorted(numbers)), target))
 
@@ -122,15 +125,15 @@ def solutions(numbers: Sequence[int], target: int) -> frozenset[str]:
 def _expressions(numbers: tuple[int, ...], target: int | None = None) -> tuple[Expression, ...]:
     """All expressions over exactly these numbers, once each; only those of value ``target`` if given."""
     if len(numbers) == 1:
-        return tuple(e for e in (Expression.number(numbers[0]),) if target in (None, e.value))
-    found: dict[str, Expression] = {}
+        return tuple(e for e in (Expression(numbers[0]),) if target in (None, e.value))
+    found: dict[tuple[str, ...], Expression] = {}
     for part, rest in _splits(numbers):
         for left, right in product(_expressions(part), _expressions(rest)):
             for a, operator, b in ((left, "+", right), (left, "*", right), (left, "-", right), (right, "-", left)):
                 value = apply(a.value, operator, b.value)
                 if value is not None and target in (None, value):
                     expression = a.combine(operator, b, value)
-                    found[expression.text] = expression
+                    found[expression.steps] = expression
     return tuple(found.values())
 
 
@@ -221,6 +224,11 @@ class Countdown:
         for name in ("train_size", "heldout_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}.")
+
+    @property
+    def max_response_tokens(self) -> int:
+        """Five tokens a step, a comma between steps, and the end, with the shipped model's tokenizer."""
+        return 6 * (self.numbers - 1)
 
     def train_problems(self) -> list[Problem]:
         return self._problems(random.Random(f"train {self.numbers} {self.seed}"), self.train_size, heldout=False)

@@ -1,0 +1,256 @@
+"""``make bench``: paired timings, printed and written to benchmarks/results.json.
+
+Two things that are compared run in one process and take turns, step by step, so that a drifting machine slows both.
+What is quoted is the ratio of the medians, with the interval that 95 % of 10,000 resamples of the pairs give.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+RESULTS = Path(__file__).with_name("results.json")
+RECIPE = "countdown_cpu"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=40, help="training steps of each of the two")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore", FutureWarning)
+    if args.only:
+        print(json.dumps(ALONE[args.only](args.steps)))
+        return
+    name = platform.processor() or platform.machine()
+    results = {
+        "machine": f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "answer_confidence / torch.sort, (512, 8192) float32": confidence_against_sort(),
+        "ProGRPOTrainer step / GRPOTrainer step": steps_against(our_trainer, their_trainer, args.steps),
+        "ProGRPOTrainer peak memory / GRPOTrainer peak memory": memory_against(),
+        "TRL's default step / the recipe's step": steps_against(trl_default_trainer, our_trainer, args.steps // 2),
+        "the same, TRL with the recipe's micro-batch": steps_against(trl_large_batch, our_trainer, args.steps // 2),
+        "the same, on a CPU without bfloat16 units": alone("without-bf16", 12, ONEDNN_MAX_CPU_ISA="AVX2"),
+    }
+    for name, value in results.items():
+        print(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def confidence_against_sort(rounds: int = 20) -> dict[str, float]:
+    """Time of ``answer_confidence`` over that of one ``torch.sort`` of the same matrix."""
+    from progrpo.core import answer_confidence
+
+    generator = torch.Generator().manual_seed(0)
+    logps_BT = -torch.rand(512, 8192, generator=generator) * 5
+    lengths_B = torch.randint(1, 8193, (512,), generator=generator)
+    mask_BT = torch.arange(8192) < lengths_B[:, None]
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(seconds(lambda: answer_confidence(logps_BT, mask_BT)))
+        theirs.append(seconds(lambda: torch.sort(logps_BT, dim=1)))
+    return ratio(ours[1:], theirs[1:])
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
+    """The ratio of the medians and its 95 % bootstrap interval over the pairs."""
+    a, b = np.array(numerator), np.array(denominator)
+    rows = np.random.default_rng(0).integers(len(a), size=(10_000, len(a)))
+    resampled = np.median(a[rows], axis=1) / np.median(b[rows], axis=1)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    named = {
+        "ratio": np.median(a) / np.median(b),
+        "low": low,
+        "high": high,
+        "seconds": np.median(a),
+        "seconds_of_the_other": np.median(b),
+        "pairs": len(a),
+    }
+    return {name: round(float(value), 4) for name, value in named.items()}
+
+
+def our_trainer(steps: int, **settings: Any) -> Any:
+    """ProGRPOTrainer with the recipe's settings; a learning rate of 0 keeps both policies, and their lengths, alike."""
+    from progrpo.integrations.trl import ProGRPOTrainer
+
+    return make_trainer(ProGRPOTrainer, steps, {}, settings)
+
+
+def their_trainer(steps: int, **settings: Any) -> Any:
+    """TRL's GRPOTrainer with identical settings."""
+    from trl import GRPOTrainer
+
+    return make_trainer(GRPOTrainer, steps, {}, settings)
+
+
+TRL_DEFAULTS = {"bf16": True, "gradient_checkpointing": True}
+
+
+def trl_default_trainer(steps: int) -> Any:
+    """TRL's GRPOTrainer on the same model and batch, its own defaults in all that the recipe sets for the CPU's sake:
+    bfloat16, recomputation, and micro-batches of 8 responses."""
+    from trl import GRPOTrainer
+
+    return make_trainer(GRPOTrainer, steps, TRL_DEFAULTS | {"per_device_train_batch_size": 8}, {})
+
+
+def trl_large_batch(steps: int) -> Any:
+    """The same, with the recipe's micro-batch of all responses."""
+    from trl import GRPOTrainer
+
+    return make_trainer(GRPOTrainer, steps, TRL_DEFAULTS, {})
+
+
+def make_trainer(trainer_class: Any, steps: int, changes: dict[str, Any], more: dict[str, Any]) -> Any:
+    from dataclasses import fields
+
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl import GRPOConfig
+
+    from progrpo.config import load_recipe
+    from progrpo.integrations.trl import ProGRPOTrainer
+    from progrpo.models import load_model
+    from progrpo.tasks.reward import TaskReward
+    from progrpo.training import make_task, trl_config
+
+    recipe = load_recipe(RECIPE, [f"training.steps={steps}", "training.learning_rate=1e-12"])
+    task = make_task(recipe)
+    config = trl_config(recipe, task, Path("unused"))
+    if trainer_class is not ProGRPOTrainer or changes:
+        own = {f.name for f in fields(GRPOConfig) if f.init}
+        given = {name: value for name, value in vars(config).items() if name in own}
+        responses = given.pop("generation_batch_size")
+        given |= changes
+        steps_a_batch = responses // given["per_device_train_batch_size"]
+        given |= {"gradient_accumulation_steps": steps_a_batch, "steps_per_generation": steps_a_batch}
+        config = GRPOConfig(**given)
+    config.save_strategy = "no"
+    model, tokenizer = load_model(recipe.model.path, recipe.model.dtype)
+    reward = TaskReward(task)
+    dataset = Dataset.from_list(reward.task.train_problems())
+    trainer = trainer_class(model, reward, config, train_dataset=dataset, processing_class=tokenizer, **more)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def steps_against(one: Callable[[int], Any], other: Callable[[int], Any], steps: int) -> dict[str, float]:
+    """Seconds a step of two trainers that take turns."""
+    turns = Turns()
+    trainers = [one(steps), other(steps)]
+    timings = [turns.timing(i) for i in range(2)]
+    threads = []
+    for trainer, timing in zip(trainers, timings, strict=True):
+        trainer.add_callback(timing)
+        threads.append(threading.Thread(target=run_quietly, args=(trainer, timing)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if any(timing.error for timing in timings):
+        raise next(timing.error for timing in timings if timing.error)
+    warm_up = 2
+    return ratio(timings[0].seconds[warm_up:], timings[1].seconds[warm_up:])
+
+
+def run_quietly(trainer: Any, timing: Any) -> None:
+    try:
+        trainer.train()
+    except BaseException as error:
+        timing.error = error
+    finally:
+        timing.leave()
+
+
+class Turns:
+    """Lets two threads step in turn: the one that has stepped hands over to the other."""
+
+    def __init__(self) -> None:
+        self.condition = threading.Condition()
+        self.turn = 0
+        self.left: set[int] = set()
+
+    def timing(self, index: int) -> Any:
+        from transformers import TrainerCallback
+
+        turns = self
+
+        class Timing(TrainerCallback):
+            seconds: list[float]
+            error: BaseException | None = None
+
+            def __init__(self) -> None:
+                self.seconds = []
+
+            def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+                with turns.condition:
+                    turns.condition.wait_for(lambda: turns.turn == index or turns.left)
+                self.start = time.perf_counter()
+
+            def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+                self.seconds.append(time.perf_counter() - self.start)
+                with turns.condition:
+                    turns.turn = 1 - index
+                    turns.condition.notify_all()
+
+            def leave(self) -> None:
+                with turns.condition:
+                    turns.left.add(index)
+                    turns.condition.notify_all()
+
+        return Timing()
+
+
+def memory_against(rounds: int = 3) -> dict[str, float]:
+    """Peak resident memory of a process that trains, ours over TRL's, each in processes of their own."""
+    peaks: dict[str, list[float]] = {"our": [], "their": []}
+    for _ in range(rounds):
+        for whose, found in peaks.items():
+            found.append(alone(f"{whose}-memory", 6)["gigabytes"])
+    measured = ratio(peaks["our"], peaks["their"])
+    return {"ratio": measured["ratio"], "gigabytes": measured["seconds"], "pairs": rounds}
+
+
+def peak_memory(trainer: Any) -> dict[str, float]:
+    """Peak resident gigabytes of this process after some steps."""
+    trainer.train()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+
+
+# What needs a process of its own.
+ALONE: dict[str, Callable[[int], dict[str, float]]] = {
+    "our-memory": lambda steps: peak_memory(our_trainer(steps)),
+    "their-memory": lambda steps: peak_memory(their_trainer(steps)),
+    "without-bf16": lambda steps: steps_against(trl_large_batch, our_trainer, steps),
+}
+
+
+def alone(what: str, steps: int, **environment: str) -> dict[str, float]:
+    """One of ``ALONE``, in a process of its own."""
+    command = [sys.executable, __file__, "--only", what, "--steps", str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environment)
+    measured: dict[str, float] = json.loads(done.stdout.strip().split("\n")[-1])
+    return measured
+
+
+if __name__ == "__main__":
+    main()

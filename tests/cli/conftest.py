@@ -1,0 +1,62 @@
+"""The command line as users run it: a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TINY = [
+    "training.steps=6",
+    "training.prompts_per_step=4",
+    "training.group_size=4",
+    "training.checkpoint_every=2",
+    "task.numbers=3",
+    "task.train_size=64",
+    "task.heldout_size=8",
+    "evaluation.samples=8",
+    "evaluation.every=3",
+    "evaluation.samples_in_training=4",
+    "evaluation.problems_in_training=4",
+]
+
+
+class Cli:
+    """``cli("train", ...)`` runs ``progrpo train ...`` in an empty folder and waits; ``start`` does not wait."""
+
+    tiny = TINY
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "progrpo", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: str, code: int = 0) -> Any:
+        process = self.start(*arguments)
+        process.out, process.err = process.communicate(timeout=300)  # type: ignore[attr-defined]
+        assert process.returncode == code, f"exit code {process.returncode}\n{process.out}\n{process.err}"  # type: ignore[attr-defined]
+        return process
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run that was never disturbed."""
+    cli = Cli(tmp_path_factory.mktemp("undisturbed"))
+    cli("train", "countdown_cpu", *TINY, "--out", "run")
+    return cli.folder / "run"

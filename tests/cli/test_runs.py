@@ -1,0 +1,153 @@
+"""Runs from the command line: what they leave behind, and that they survive being stopped and killed."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+NOT_COMPARED = ("seconds", "step_time")  # wall-clock times
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in NOT_COMPARED} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """The same curve, rollouts, weights and evaluations, to the last bit."""
+    assert metrics(one) == metrics(other)
+    a, b = (load_file(run / "checkpoints" / "checkpoint-6" / "model.safetensors") for run in (one, other))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    for folder in ("evaluations", "rollouts"):
+        names = sorted(path.name for path in (one / folder).iterdir())
+        assert names == sorted(path.name for path in (other / folder).iterdir())
+    for name in ("final", "step-000000", "step-000003"):
+        assert (one / "evaluations" / f"{name}.json").read_text() == (
+            other / "evaluations" / f"{name}.json"
+        ).read_text()
+    for path in (one / "rollouts").iterdir():
+        pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(other / "rollouts" / path.name))
+
+
+def wait_for(condition: Any, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_a_run_leaves_a_readable_folder(finished_run: Path) -> None:
+    recipe = json.loads((finished_run / "recipe.json").read_text())
+    assert recipe["training"]["steps"] == 6
+    environment = json.loads((finished_run / "environment.json").read_text())
+    assert environment["seed"] == 0
+    assert environment["packages"]["trl"]
+    assert [line["step"] for line in metrics(finished_run)] == [1, 2, 3, 4, 5, 6]
+
+    rollouts = pd.concat(pd.read_parquet(path) for path in sorted((finished_run / "rollouts").iterdir()))
+    assert len(rollouts) == 6 * 16
+    row = rollouts.iloc[0]
+    assert len(row["token_ids"]) == len(row["logps"])
+    known = rollouts.dropna(subset=["answer_confidence"])
+    np.testing.assert_allclose(known["advantage"], known["grpo_advantage"] + known["correction"], atol=1e-6)
+    rewarded = rollouts.groupby(["step", "group"])["reward"].transform("sum") > 0
+    expected = np.where(rewarded, rollouts["prompt_confidence"] - rollouts["answer_confidence"], 0.0)
+    np.testing.assert_allclose(rollouts["correction"], expected, atol=1e-6)
+    assert ((rollouts["reward"] == 1) == rollouts["canonical"].notna()).all()
+
+    final = json.loads((finished_run / "evaluations" / "final.json").read_text())
+    samples = pd.read_parquet(finished_run / "evaluations" / "final-samples.parquet")
+    assert len(final["problems"]) == 8
+    assert len(samples) == 8 * 8
+    correct = (samples["status"] == "correct").groupby(samples["problem_id"]).sum()
+    assert {p["problem_id"]: p["correct"] for p in final["problems"]} == correct.to_dict()
+    assert (finished_run / "report.html").stat().st_size > 10_000
+    assert sorted(p.name for p in (finished_run / "checkpoints").glob("checkpoint-*")) == [
+        "checkpoint-4",
+        "checkpoint-6",
+    ]
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_says_how_to_go_on_and_ends_on_the_same_curve(
+    cli: Any, finished_run: Path, signal_number: signal.Signals
+) -> None:
+    run = cli.folder / "run"
+    process = cli.start("train", "countdown_cpu", *cli.tiny, "--out", "run")
+    wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) >= 1)
+    process.send_signal(signal_number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal_number, err
+    assert "Continue with: progrpo train --resume run" in out
+    stopped_at = len(metrics(run))
+    assert 1 <= stopped_at < 6
+    assert (run / "checkpoints" / f"checkpoint-{stopped_at}" / "model.safetensors").exists()
+
+    cli("train", "--resume", "run")
+    # The checkpoint at the stop is one more than the undisturbed run has; nothing else differs.
+    assert_same_run(run, finished_run)
+
+
+def test_a_killed_run_loses_no_more_than_the_steps_since_its_checkpoint(cli: Any, finished_run: Path) -> None:
+    run = cli.folder / "run"
+    for checkpoint in (2, 4):
+        arguments = ["--resume", "run"] if checkpoint > 2 else ["countdown_cpu", *cli.tiny, "--out", "run"]
+        process = cli.start("train", *arguments)
+        wait_for((run / "checkpoints" / f"checkpoint-{checkpoint}").exists)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert (run / "checkpoints" / f"checkpoint-{checkpoint}" / "trainer_state.json").exists()
+        for line in (run / "metrics.jsonl").read_text().splitlines():
+            json.loads(line)
+    cli("train", "--resume", "run")
+    assert_same_run(run, finished_run)
+    assert not list(run.rglob(".*.tmp"))
+
+
+def test_a_finished_run_is_not_trained_again(cli: Any, finished_run: Path) -> None:
+    before = (finished_run / "metrics.jsonl").read_text()
+    assert "is finished" in cli("train", "--resume", str(finished_run)).out
+    assert (finished_run / "metrics.jsonl").read_text() == before
+
+
+def test_evaluate_a_run_and_report_it(cli: Any, finished_run: Path) -> None:
+    done = cli("evaluate", str(finished_run), "evaluation.samples=4", "--out", "four.json")
+    assert "8 problems, 4 samples each" in done.out
+    assert json.loads((cli.folder / "four.json").read_text())["settings"]["samples"] == 4
+    page = cli("report", str(finished_run), "--out", "page.html").out.strip()
+    assert (cli.folder / page).read_text().startswith("<!doctype html>")
+
+
+def test_compare_trains_every_method_and_writes_one_page(cli: Any) -> None:
+    arguments = ["compare", "countdown_cpu", *cli.tiny, "training.steps=2", "--methods", "grpo,progrpo", "--out", "c"]
+    page = Path(cli(*arguments).out.strip().split("\n")[-1])
+    assert page == Path("c/report.html")
+    assert (cli.folder / page).exists()
+    runs = sorted(path.parent for path in cli.folder.glob("c/*/metrics.jsonl"))
+    assert [run.name for run in runs] == ["countdown_cpu-grpo-seed0", "countdown_cpu-progrpo-seed0"]
+    first = [metrics(run)[0] for run in runs]
+    assert first[0]["reward"] == first[1]["reward"], "both start from the same model on the same prompts"
+    assert first[0]["correction/max"] == 0.0 < first[1]["correction/max"]
+    again = time.monotonic()
+    cli(*arguments)  # finished runs are not run again
+    assert time.monotonic() - again < 30
+    assert "holds a run with other settings" in cli(*arguments, "training.learning_rate=1.0", code=2).err
+
+
+def test_a_failing_run_stops_the_comparison_with_its_reason(cli: Any) -> None:
+    done = cli("compare", "countdown_cpu", *cli.tiny, "model.path=/nowhere", "--out", "c", code=2)
+    assert "failed: progrpo: model '/nowhere' can't be loaded" in done.err
+
+
+def test_doctor_names_versions_and_what_is_missing(cli: Any) -> None:
+    shown = cli("doctor").out
+    assert "torch" in shown
+    assert "train, compare, evaluate: ready" in shown
+    assert "rollouts with vLLM: needs vllm" in shown or "rollouts with vLLM: ready" in shown

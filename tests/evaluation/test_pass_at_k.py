@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from progrpo.evaluation import pass_at_k
+from reference import statistics
+
+
+def test_pass_at_k_worked_by_hand() -> None:
+    # Of the 6 pairs of 4 samples, 3 hold the one correct sample.
+    assert pass_at_k(4, 1, 2) == pytest.approx(0.5, abs=1e-15)
+    assert pass_at_k(3, 1, 1) == pytest.approx(1 / 3, abs=1e-15)
+    # 1 - C(3,2)/C(5,2) = 1 - 3/10.
+    assert pass_at_k(5, 2, 2) == pytest.approx(0.7, abs=1e-15)
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_pass_at_k_is_the_share_of_subsets_with_a_correct_sample(n: int) -> None:
+    for c in range(n + 1):
+        for k in range(1, n + 1):
+            assert pass_at_k(n, c, k) == pytest.approx(float(statistics.pass_at_k_by_subsets(n, c, k)), abs=1e-15)
+
+
+@pytest.mark.parametrize("n", range(1, 25))
+def test_pass_at_k_equals_exact_fractions(n: int) -> None:
+    for c in range(n + 1):
+        for k in range(1, n + 1):
+            exact = statistics.pass_at_k(n, c, k)
+            assert pass_at_k(n, c, k) == pytest.approx(float(exact), abs=1e-14)
+            # 0 and 1 are exact: a problem that is solved, or not, leaves no rounding error in a mean.
+            assert (pass_at_k(n, c, k) == exact) or 0 < exact < 1
+
+
+@pytest.mark.parametrize("c", [0, 1, 2, 17, 100, 2048, 4095, 4096])
+@pytest.mark.parametrize("k", [1, 2, 32, 256, 2048, 4095, 4096])
+def test_pass_at_k_is_precise_for_thousands_of_samples(c: int, k: int) -> None:
+    assert pass_at_k(4096, c, k) == pytest.approx(float(statistics.pass_at_k(4096, c, k)), abs=1e-12)
+
+
+def test_an_array_is_one_value_a_problem() -> None:
+    n, c = np.array([4, 10, 7, 3]), np.array([1, 0, 7, 2])
+    values = pass_at_k(n, c, 3)
+    assert isinstance(values, np.ndarray)
+    assert values.tolist() == [pass_at_k(int(a), int(b), 3) for a, b in zip(n, c, strict=True)]
+    assert pass_at_k(10, [0, 5, 10], 1) == pytest.approx([0.0, 0.5, 1.0], abs=1e-15)
+    assert np.shape(pass_at_k([[4, 4], [5, 5]], [[1, 2], [3, 4]], 2)) == (2, 2)
+    assert isinstance(pass_at_k(4, 1, 2), float)
+
+
+@pytest.mark.parametrize(("n", "c"), [(16, 3), (16, 16), (9, 0)])
+def test_pass_at_k_rises_with_k_and_with_correct_samples(n: int, c: int) -> None:
+    values = [pass_at_k(n, c, k) for k in range(1, n + 1)]
+    assert values == sorted(values)
+    assert values[0] == pytest.approx(c / n, abs=1e-15)
+    assert values[-1] == float(c > 0)
+
+
+def test_the_mean_over_draws_of_n_samples_does_not_depend_on_n() -> None:
+    # Unbiased: with 30 % right among 40 samples, the mean over what n of them show is the same for every n.
+    population = [True] * 12 + [False] * 28
+    rng = np.random.default_rng(0)
+    draws = rng.permuted(np.tile(population, (20_000, 1)), axis=1)
+    means = [np.mean(pass_at_k(n, draws[:, :n].sum(axis=1), 4)) for n in (4, 8, 20, 40)]
+    assert means == pytest.approx([float(statistics.pass_at_k(40, 12, 4))] * 4, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "k", "message"),
+    [
+        (4, 2, 5, "k is 5 but a problem has only 4 samples; take at least k of each"),
+        ([8, 3], [1, 1], 4, "k is 4 but a problem has only 3 samples"),
+        (0, 0, 1, "k is 1 but a problem has only 0 samples"),
+        (4, 5, 1, "num_correct must lie between 0 and num_samples for every problem"),
+        ([4, 4], [1, -1], 1, "num_correct must lie between 0 and num_samples"),
+        (4, 2, 0, "k must be an integer of at least 1, got 0"),
+        (4, 2, -1, "k must be an integer of at least 1, got -1"),
+        (4, 2, 1.0, "k must be an integer of at least 1, got 1.0"),
+        (4, 2, True, "k must be an integer of at least 1, got True"),
+        (4.0, 2, 1, "num_samples and num_correct must be integers, got float64"),
+        (4, [1.5], 1, "num_samples and num_correct must be integers, got int64 and float64"),
+    ],
+)
+def test_counts_that_are_not_possible_are_refused(n: int, c: int, k: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pass_at_k(n, c, k)
+
+
+def test_a_numpy_k_is_a_k() -> None:
+    assert pass_at_k(4, 1, np.int64(2)) == 0.5
