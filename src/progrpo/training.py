@@ -154,6 +154,7 @@ class RecipeTrainer(ProGRPOTrainer):
         if target.exists():
             shutil.rmtree(target)
         written.rename(target)
+        shutil.rmtree(written.parent)
         rotate_checkpoints(output_dir=str(final), save_total_limit=self.keep_checkpoints)
 
     keep_checkpoints = 2

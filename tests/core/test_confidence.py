@@ -73,6 +73,14 @@ def test_low_probability_mask_equals_a_sort(shape: tuple[int, int], fraction: fl
         assert row_places.nonzero().flatten().tolist() == expected
 
 
+def test_t_low_holds_one_token_however_small_the_fraction() -> None:
+    logps, mask = torch.tensor([[-1.0, -2.0, -1.5], [-1.0, -9.0, -9.0]]), torch.tensor([[True] * 3, [False] * 3])
+    places = low_probability_mask(logps, mask, low_prob_fraction=1e-12)
+    assert places.tolist() == [[False, True, False], [False, False, False]]
+    confidences = answer_confidence(logps, mask, low_prob_fraction=1e-12)
+    torch.testing.assert_close(confidences, torch.tensor([math.exp(-2), math.nan]), equal_nan=True)
+
+
 def test_of_equally_likely_tokens_the_earlier_are_in_t_low() -> None:
     logps = torch.tensor([[-1.0, -2.0, -2.0, -2.0, -0.5], [-3.0, -3.0, -3.0, -3.0, -3.0]])
     mask = torch.ones(2, 5, dtype=torch.bool)

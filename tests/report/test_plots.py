@@ -54,7 +54,7 @@ def test_pass_at_k_has_every_k_and_a_band_of_bootstrap_intervals(make_run):
     assert line["x"] == list(range(1, 9))
     assert line["y"][0] == pytest.approx(23 / 48, abs=1e-5)
     expected = mean_over_problems([0, 2 / 8, 4 / 8, 6 / 8, 1, 3 / 8])
-    assert (fill["y"][0], fill["y"][-1]) == (expected.low, expected.high)
+    assert [fill["y"][0], fill["y"][-1]] == pytest.approx([expected.low, expected.high])
 
 
 def test_the_share_of_problems_by_distinct_solutions_sums_to_one(make_run):

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from conftest import rollout
 
 from progrpo.report.collect import collect
 from progrpo.report.responses import as_text, group_view, reader, response_view, t_low, token_decoder, verdict_of
+from report.runs import rollout
 
 
 def test_first_and_last_step_of_each_method_with_the_same_prompts_mixed_first(make_run):

@@ -222,10 +222,10 @@ def pass_at_k_figure(methods: Sequence[MethodRuns]) -> Figure | None:
 
 
 def band_ks(n: int) -> list[int]:
-    """About three ks an octave from 1 to n.
+    """Three to four ks an octave from 1 to n.
 
     >>> band_ks(16)
-    [1, 2, 3, 4, 5, 6, 8, 10, 13, 16]
+    [1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 16]
     """
     spread = np.geomspace(1, n, max(2, 3 * n.bit_length()))
     return sorted({round(float(k)) for k in spread} | {1, n})
