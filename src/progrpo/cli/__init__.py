@@ -1,6 +1,5 @@
 """The command line: ``progrpo train | evaluate | compare | report | doctor``. One short file a command."""
 
-import logging
 import os
 import sys
 import warnings
@@ -32,7 +31,7 @@ def main() -> None:
     """Entry point: bad input gets one sentence and exit code 2, never a traceback."""
     # Deprecations in our dependencies, and each retry of a download, would bury the progress bar and the one sentence.
     warnings.filterwarnings("ignore", category=FutureWarning)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         app()
     except ConfigError as error:

@@ -55,7 +55,7 @@ def run_name(recipe: Recipe) -> str:
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     """Train with a progress bar, then write the report and say where everything is."""
-    if resume and folder.is_finished():
+    if resume and folder.is_finished() and folder.recipe() == recipe:
         print(f"{folder.path} is finished; its report is {folder.report}")
         return
     from progrpo.cli.progress import Bars

@@ -117,6 +117,5 @@ def _low_prob_counts(lengths_B: Tensor, low_prob_fraction: float) -> Tensor:
 
 
 def _exp_mean(sums_B: Tensor, counts_B: Tensor) -> Tensor:
-    """exp(sum / count), NaN where count is 0, at most 1 whatever the rounding of the log-probs."""
-    confidence_B = torch.exp(sums_B / counts_B.clamp(min=1)).clamp(max=1.0)
-    return torch.where(counts_B > 0, confidence_B, torch.nan)
+    """exp(sum / count), NaN where count is 0."""
+    return torch.where(counts_B > 0, torch.exp(sums_B / counts_B.clamp(min=1)), torch.nan)

@@ -23,7 +23,8 @@ def clipped_surrogate(
         clip_low, clip_high: how far the ratio may fall below or rise above 1; equal values give PPO's clipping.
 
     Returns:
-        Shape (B, T). The ratio of a masked-out token is whatever its log-probs make of it: reduce with a mask.
+        Shape (B, T). The ratio of a masked-out token is whatever its log-probs make of it: reduce with a mask,
+        and keep NaN out of its log-probs, for its own gradient would be NaN too.
 
     Raises:
         TypeError, ValueError: shapes or devices that differ, clip_low outside [0, 1], clip_high below 0.

@@ -52,7 +52,7 @@ class Evaluation:
         if measure.startswith("pass@"):
             return self.pass_at(int(measure.removeprefix("pass@")))
         if measure == "avg":
-            return np.array([p.correct / p.samples for p in self.problems])
+            return np.array([p.correct / p.samples if p.samples else np.nan for p in self.problems])
         if measure == "coverage":
             return np.array([p.distinct / p.solutions if p.solutions else np.nan for p in self.problems])
         return np.array([getattr(p, measure) for p in self.problems], dtype=np.float64)
