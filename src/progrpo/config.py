@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from progrpo.methods import METHODS
 
@@ -98,6 +98,12 @@ class Recipe(Section):
             if name not in METHODS:
                 raise ValueError(f"has a table for {name!r}, which is not one of {', '.join(METHODS)}")
         return methods
+
+    @model_validator(mode="after")
+    def _own_method_only(self) -> "Recipe":
+        """A run's recipe says nothing of other methods: the same run whatever they are set to."""
+        self.methods = {name: settings for name, settings in self.methods.items() if name == self.method}
+        return self
 
     def method_settings(self) -> dict[str, Any]:
         """The method's settings, with the recipe's own over the table's."""

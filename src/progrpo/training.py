@@ -133,6 +133,7 @@ def _batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
 class RecipeTrainer(ProGRPOTrainer):
     """ProGRPOTrainer whose checkpoints are whole or not there."""
 
+    keep_checkpoints = 2
     _staging: Path | None = None
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -156,8 +157,6 @@ class RecipeTrainer(ProGRPOTrainer):
         written.rename(target)
         shutil.rmtree(written.parent)
         rotate_checkpoints(output_dir=str(final), save_total_limit=self.keep_checkpoints)
-
-    keep_checkpoints = 2
 
 
 def train(
@@ -335,7 +334,6 @@ class _Recorder(TrainerCallback):
 
 def rollout_frame(rollout: Rollout, step: int) -> pd.DataFrame:
     """A rollout as a table, one row a response; ``docs/run-folder.md`` describes the columns."""
-    lengths = rollout.mask_BT.shape[1]
     correction_B = rollout.advantages_B - rollout.grpo_advantages_B
     logps = rollout.logps_BT.masked_fill(~rollout.mask_BT, torch.nan).tolist()
     return pd.DataFrame(
@@ -347,7 +345,7 @@ def rollout_frame(rollout: Rollout, step: int) -> pd.DataFrame:
             "text": rollout.completions,
             "canonical": rollout.canonical,
             "token_ids": rollout.token_ids,
-            "logps": [row[: min(len(ids), lengths)] for row, ids in zip(logps, rollout.token_ids, strict=True)],
+            "logps": [row[: len(ids)] for row, ids in zip(logps, rollout.token_ids, strict=True)],
             "reward": rollout.rewards_B.tolist(),
             "prompt_confidence": rollout.prompt_confidence_B.tolist(),
             "answer_confidence": rollout.answer_confidence_B.tolist(),

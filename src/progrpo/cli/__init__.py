@@ -37,6 +37,11 @@ def main() -> None:
     except ConfigError as error:
         print(f"progrpo: {error}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
+    except ModuleNotFoundError as error:  # an extra that was not installed
+        print(
+            f"progrpo: this needs {error.name!r}; pip install 'progrpo[all]', or see progrpo doctor.", file=sys.stderr
+        )
+        sys.exit(USAGE_ERROR)
     except KeyboardInterrupt:
         print("progrpo: stopped.", file=sys.stderr)
         sys.exit(130)

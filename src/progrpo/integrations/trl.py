@@ -68,8 +68,9 @@ class ProGRPOConfig(GRPOConfig):
         check_choice("center", self.center, CENTERS)
         super().__post_init__()
         if self.use_transformers_continuous_batching:
-            settings: dict[str, Any] = dict(self.transformers_continuous_batching_config or {})
-            self.transformers_continuous_batching_config = settings | {"return_logprobs": True}
+            # The engine hands log-probs over only when asked to.
+            given = vars(self)["transformers_continuous_batching_config"] or {}
+            vars(self)["transformers_continuous_batching_config"] = given | {"return_logprobs": True}
 
 
 @dataclass(frozen=True)
