@@ -210,10 +210,20 @@ def train(
 
 
 def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer: Any, progress: Progress) -> Evaluation:
-    """The final evaluation on all held-out problems, with its samples."""
+    """The final evaluation, written to the folder with its samples."""
+    evaluation, samples = evaluate_heldout(recipe, task, model, tokenizer, progress)
+    write_samples(folder.evaluations / f"{FINAL}-samples.parquet", task, task.heldout_problems(), samples)
+    write_json(folder.evaluations / f"{FINAL}.json", evaluation.to_json())
+    return evaluation
+
+
+def evaluate_heldout(
+    recipe: Recipe, task: Task, model: Any, tokenizer: Any, progress: Progress
+) -> tuple[Evaluation, list[list[Sample]]]:
+    """Evaluate a model on all held-out problems as the recipe says."""
     problems, section = task.heldout_problems(), recipe.evaluation
     progress.stage("evaluate", len(problems) * section.samples)
-    evaluation, samples = evaluate(
+    return evaluate(
         model,
         tokenizer,
         task,
@@ -225,9 +235,6 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
         batch=section.batch,
         on_progress=progress.advance,
     )
-    write_samples(folder.evaluations / f"{FINAL}-samples.parquet", task, problems, samples)
-    write_json(folder.evaluations / f"{FINAL}.json", evaluation.to_json())
-    return evaluation
 
 
 def write_samples(path: Path, task: Task, problems: Sequence[Problem], samples: list[list[Sample]]) -> None:

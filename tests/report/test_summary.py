@@ -4,7 +4,7 @@ import pytest
 
 from progrpo.config import ConfigError
 from progrpo.report.collect import collect, differing_keys, missing_parts
-from progrpo.report.summary import compare, differences, largest_k, per_run, sentences, table
+from progrpo.report.summary import compare, differences, largest_k, per_run, sentences, table, text
 
 
 def text_of(told: list[str]) -> str:
@@ -115,3 +115,10 @@ def test_largest_k(n, k):
 def test_no_run_is_refused():
     with pytest.raises(ConfigError, match="at least one run folder"):
         collect([])
+
+
+def test_the_terminal_gets_the_sentences_and_every_difference(make_run):
+    runs = [make_run("grpo", 0, correct=[2] * 6), make_run("progrpo", 0, correct=[4] * 6)]
+    told = text(collect(runs))
+    assert told.split("\n")[0] == sentences(collect(runs))[0]
+    assert "pass@1  ProGRPO 0.500, GRPO 0.250 (2.00 times), difference +0.250" in told

@@ -53,9 +53,11 @@ def compare(
     for run in runs:
         run.check()
     _run_all(runs, jobs or _default_jobs(len(runs)))
-    from progrpo.report import write_page
+    from progrpo.report import summary_text, write_page
 
-    print(write_page([run.folder for run in runs], root / "report.html", title=f"{recipes[0].name}: {methods}"))
+    folders = [run.folder for run in runs]
+    print(summary_text(folders))
+    print(write_page(folders, root / "report.html"))
 
 
 @dataclass

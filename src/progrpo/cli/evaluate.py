@@ -31,30 +31,16 @@ def evaluate(
     """
     loaded, path = _what(model, recipe, overrides or [])
     from progrpo.cli.progress import Bars
-    from progrpo.evaluation.evaluate import evaluate as evaluate_model
     from progrpo.files import write_json
     from progrpo.models import load_model
-    from progrpo.training import make_task, response_budget
+    from progrpo.training import evaluate_heldout, make_task
 
     lm, tokenizer = load_model(path, loaded.model.dtype)
-    task, section = make_task(loaded), loaded.evaluation
-    problems = task.heldout_problems()
     with Bars() as bars:
-        bar = bars.bar("")
-        bar.stage("evaluate", len(problems) * section.samples)
-        evaluation, _ = evaluate_model(
-            lm,
-            tokenizer,
-            task,
-            problems=problems,
-            n=section.samples,
-            max_new_tokens=response_budget(loaded, task),
-            temperature=section.temperature,
-            seed=loaded.seed,
-            batch=section.batch,
-            on_progress=bar.advance,
-        )
-    print(f"{path}: {len(problems)} problems, {section.samples} samples each; 95 % intervals over problems")
+        evaluation, _ = evaluate_heldout(loaded, make_task(loaded), lm, tokenizer, bars.bar(""))
+    print(
+        f"{path}: {len(evaluation.problems)} problems, {evaluation.samples} samples each; 95 % intervals over problems"
+    )
     for name, value in evaluation.summary().items():
         interval = str(evaluation.estimate(name)) if name.startswith(("pass@", "distinct")) else f"{value:.3f}"
         print(f"{name:>10}  {interval}")

@@ -22,9 +22,10 @@ def report(
 
     `progrpo report runs/*-seed0 --out comparison.html`
     """
-    from progrpo.report import write_page
+    from progrpo.report import summary_text, write_page
 
     folders = [RunFolder(path) for path in runs]
     for folder in folders:
         folder.recipe()  # a folder that is not a run is named before any work
+    print(summary_text(folders))
     print(write_page(folders, out or folders[0].report))

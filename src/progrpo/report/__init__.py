@@ -4,6 +4,6 @@ The data flow, one module a step: ``collect`` reads run folders, ``summary`` and
 values, ``plots`` into figures, ``page`` renders. Plotly and Jinja2 load when a page is written, not before.
 """
 
-from progrpo.report.page import write_page
+from progrpo.report.page import summary_text, write_page
 
-__all__ = ["write_page"]
+__all__ = ["summary_text", "write_page"]

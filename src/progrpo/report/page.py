@@ -42,6 +42,11 @@ def write_page(runs: Sequence[RunFolder], out: Path, *, title: str | None = None
     return out
 
 
+def summary_text(runs: Sequence[RunFolder]) -> str:
+    """What the page says first, for a terminal. Raises as :func:`write_page`."""
+    return summary.text(collect(runs))
+
+
 def assemble(methods: Sequence[MethodRuns], *, title: str | None = None) -> dict[str, Any]:
     """Everything that the page shows, as plain values: what the templates and the page's script are given."""
     found = summary.differences(methods)

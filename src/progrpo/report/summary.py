@@ -131,6 +131,19 @@ def sentences(methods: Sequence[MethodRuns]) -> list[str]:
     return [s for method in methods for s in _unfinished(method)]
 
 
+def text(methods: Sequence[MethodRuns]) -> str:
+    """The summary for a terminal: the sentences, and each difference with its interval and its seeds."""
+    lines = sentences(methods)
+    for d in differences(methods):
+        seeds = f"; seed by seed {', '.join(signed(value) for value in d.per_seed)}" if d.per_seed else ""
+        ratio = f" ({d.mean / d.baseline_mean:.2f} times)" if d.baseline_mean else ""
+        lines.append(
+            f"{d.measure:>9}  {d.method.title} {d.mean:.3f}, {d.baseline.title} {d.baseline_mean:.3f}{ratio}, "
+            f"difference {_change(d.difference)}{seeds}"
+        )
+    return "\n".join(lines)
+
+
 def _compared(found: list[Difference]) -> list[str]:
     method, baseline = found[0].method.title, found[0].baseline.title
     clear = [_clear_phrase(d) for d in found if d.is_clear]
