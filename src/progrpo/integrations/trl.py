@@ -69,8 +69,8 @@ class ProGRPOConfig(GRPOConfig):
         super().__post_init__()
         if self.use_transformers_continuous_batching:
             # The engine hands log-probs over only when asked to.
-            given = vars(self)["transformers_continuous_batching_config"] or {}
-            vars(self)["transformers_continuous_batching_config"] = given | {"return_logprobs": True}
+            given = getattr(self, "transformers_continuous_batching_config", None) or {}
+            self.transformers_continuous_batching_config = given | {"return_logprobs": True}
 
 
 @dataclass(frozen=True)
