@@ -18,7 +18,7 @@ def test_the_example_has_20_lines_and_runs(tmp_path: Path) -> None:
     code = example()
     assert len(code.strip().split("\n")) <= 20
     shortened = code.replace("max_steps=10", "max_steps=2").replace(
-        "per_device_train_batch_size=256", "per_device_train_batch_size=32"
+        '"per_device_train_batch_size": 256', '"per_device_train_batch_size": 32'
     )
     assert shortened != code
     (tmp_path / "example.py").write_text(shortened)

@@ -58,7 +58,8 @@ def test_a_run_leaves_a_readable_folder(finished_run: Path) -> None:
     known = rollouts.dropna(subset=["answer_confidence"])
     np.testing.assert_allclose(known["advantage"], known["grpo_advantage"] + known["correction"], atol=1e-6)
     rewarded = rollouts.groupby(["step", "group"])["reward"].transform("sum") > 0
-    expected = np.where(rewarded, rollouts["prompt_confidence"] - rollouts["answer_confidence"], 0.0)
+    alpha = recipe["methods"]["progrpo"]["alpha"]
+    expected = np.where(rewarded, alpha * (rollouts["prompt_confidence"] - rollouts["answer_confidence"]), 0.0)
     np.testing.assert_allclose(rollouts["correction"], expected, atol=1e-6)
     assert ((rollouts["reward"] == 1) == rollouts["canonical"].notna()).all()
 
