@@ -23,7 +23,7 @@ def train(
     ],
     overrides: OverridesArgument = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run folder. By default runs/<recipe>-<method>-seed<seed>.")
+        Path | None, typer.Option(help="The run folder. By default runs/RECIPE-METHOD-seedSEED.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint in the folder.")
