@@ -28,9 +28,7 @@ def compare(
     overrides: OverridesArgument = None,
     methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "grpo,progrpo",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the runs and the page; by default runs/RECIPE.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the runs and the page; by default runs/RECIPE.")] = None,
     jobs: Annotated[int, typer.Option(help="Runs at the same time; by default one a core. Each takes its share.")] = 0,
 ) -> None:
     """Train several methods from the same start under the same budget, and show them on one page.

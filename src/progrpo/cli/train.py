@@ -22,9 +22,7 @@ def train(
         typer.Argument(metavar="RECIPE", help="A TOML file, a built-in recipe's name, or with --resume a run folder."),
     ],
     overrides: OverridesArgument = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run folder. By default runs/RECIPE-METHOD-seedSEED.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder. By default runs/RECIPE-METHOD-seedSEED.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint in the folder.")
     ] = False,
