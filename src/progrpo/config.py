@@ -8,13 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from progrpo.errors import ConfigError
 from progrpo.methods import METHODS
+from progrpo.tasks.rows import Data
+from progrpo.tasks.templates import check_template
 
 Positive = Annotated[int, Field(ge=1)]
-
-
-class ConfigError(ValueError):
-    """A recipe, an override or a path that can't be used; its text is one sentence for the user."""
 
 
 class Section(BaseModel):
@@ -30,13 +29,75 @@ class ModelSection(Section):
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights; float32 on a CPU")
 
 
-class TaskSection(Section):
-    """What is trained on."""
+class CountdownSection(Section):
+    """Countdown: made here, with every solution known."""
 
     name: Literal["countdown"] = "countdown"
     numbers: Literal[3, 4, 5, 6] = Field(4, description="how many numbers a problem has")
     train_size: Positive = Field(8192, description="training problems, all different")
     heldout_size: Positive = Field(200, description="held-out problems, none of them a training problem")
+
+
+class DatasetSection(Section):
+    """What the tasks over datasets have in common."""
+
+    train: Data
+    heldout: Data
+    template: str = Field("chat", description="plain, base, chat, or a text with {problem} in it")
+    examples: Annotated[int, Field(ge=0)] = Field(0, description="worked examples in each prompt, from the first rows")
+    skip_bad_rows: bool = Field(False, description="leave bad rows out instead of refusing them all")
+
+    @field_validator("template")
+    @classmethod
+    def _known_template(cls, template: str) -> str:
+        return check_template(template)
+
+
+class MathSection(DatasetSection):
+    """Mathematics with a known answer."""
+
+    name: Literal["math"]
+    answer_style: Literal["boxed", "answer", "last_number"] = "boxed"
+
+
+class CodeSection(DatasetSection):
+    """Programs with tests."""
+
+    name: Literal["code"]
+
+
+class JsonlSection(DatasetSection):
+    """Rows that name their verifier."""
+
+    name: Literal["jsonl"]
+    template: str = "plain"
+    default_verifier: str = Field("math", description="of the rows that name none")
+
+
+class ReasoningGymSection(Section):
+    """A data set of reasoning-gym."""
+
+    name: Literal["reasoning_gym"]
+    dataset: str = Field(description="its name, e.g. countdown or gsm_symbolic")
+    config: dict[str, Any] = Field(default_factory=dict, description="its own settings")
+    train_size: Positive = 2048
+    heldout_size: Positive = 200
+    template: str = "chat"
+
+    @field_validator("template")
+    @classmethod
+    def _known_template(cls, template: str) -> str:
+        return check_template(template)
+
+
+TASK_SECTIONS: dict[str, type[Section]] = {
+    "countdown": CountdownSection,
+    "math": MathSection,
+    "code": CodeSection,
+    "jsonl": JsonlSection,
+    "reasoning_gym": ReasoningGymSection,
+}
+TaskSection = CountdownSection | MathSection | CodeSection | JsonlSection | ReasoningGymSection
 
 
 class TrainingSection(Section):
@@ -57,6 +118,9 @@ class TrainingSection(Section):
     clip_high: Annotated[float, Field(ge=0)] = 0.28
     checkpoint_every: Positive = Field(50, description="steps between checkpoints")
     keep_checkpoints: Positive = Field(2, description="how many checkpoints stay on the disk")
+    max_verifier_errors: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="share of responses that the verifier itself may fail on before the run stops"
+    )
     rollouts_every: Positive = Field(1, description="steps between rollouts written to the run folder")
 
 
@@ -78,11 +142,16 @@ class Recipe(Section):
     method: str = Field("progrpo", description="a name of progrpo.methods.METHODS")
     seed: Annotated[int, Field(ge=0)] = 0
     model: ModelSection = Field(default_factory=ModelSection)
-    task: TaskSection = Field(default_factory=TaskSection)
+    task: Annotated[TaskSection, Field(discriminator="name")] = Field(default_factory=CountdownSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict, description="settings by method name")
     trl: dict[str, Any] = Field(default_factory=dict, description="further fields of TRL's GRPOConfig, as they are")
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _default_task(cls, task: Any) -> Any:
+        return {"name": "countdown"} | task if isinstance(task, dict) else task
 
     @field_validator("method")
     @classmethod
@@ -172,18 +241,27 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 def _first_error(error: ValidationError, source: str) -> str:
     """The first of pydantic's errors as one sentence, with what is allowed."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    # A task's own keys come after its name, which says by which section they were read: ("task", "math", "template").
+    location = [part for i, part in enumerate(first["loc"]) if not (i == 1 and first["loc"][0] == "task")]
+    key = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
         allowed = ", ".join(_fields_of(first["loc"][:-1]))
         return f"recipe {source!r} has the unknown key {key!r}; known keys there are {allowed}."
     if first["type"] == "missing":
         return f"recipe {source!r} lacks the key {key!r}."
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        name = first["input"].get("name") if isinstance(first["input"], dict) else first["input"]
+        return f"recipe {source!r}: task.name must be one of {', '.join(TASK_SECTIONS)}, got {name!r}."
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"recipe {source!r}: {key} {message}, got {first['input']!r}."
 
 
 def _fields_of(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that a table of a recipe may have."""
     section: type[BaseModel] = Recipe
-    for part in location:
-        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+    for i, part in enumerate(map(str, location)):
+        if location[0] == "task" and i < 2:
+            section = TASK_SECTIONS.get(part, section)
+        else:
+            section = section.model_fields[part].annotation  # type: ignore[assignment]
     return list(section.model_fields)

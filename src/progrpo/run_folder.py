@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from progrpo.config import ConfigError, Recipe, load_recipe
+from progrpo.config import Recipe, load_recipe
+from progrpo.errors import ConfigError
 from progrpo.files import write_json, write_text
 
 FINAL = "final"

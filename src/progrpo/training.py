@@ -19,16 +19,24 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from progrpo.config import ConfigError, Recipe
+from progrpo.config import (
+    CodeSection,
+    CountdownSection,
+    JsonlSection,
+    MathSection,
+    ReasoningGymSection,
+    Recipe,
+)
 from progrpo.environment import describe
-from progrpo.evaluation.evaluate import Evaluation, evaluate
-from progrpo.evaluation.sample import Sample
+from progrpo.errors import ConfigError
+from progrpo.evaluation.evaluate import Evaluation, Judged, evaluate
 from progrpo.files import write_file, write_json
 from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
 from progrpo.models import load_model
+from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
-from progrpo.tasks import Countdown, Problem, Task
-from progrpo.tasks.reward import TaskReward
+from progrpo.tasks import CodeTask, Countdown, JsonlTask, MathTask, Problem, ReasoningGymTask, Task
+from progrpo.tasks.templates import prompt_text, response_text
 
 
 class Progress(Protocol):
@@ -53,11 +61,20 @@ class Interrupted(Exception):
 
 
 def make_task(recipe: Recipe) -> Task:
-    """The recipe's task. Its training problems depend on the recipe's seed, its held-out ones do not."""
+    """The recipe's task. Problems that are made, not read, depend on the recipe's seed where they are trained on."""
     section = recipe.task
-    return Countdown(
-        numbers=section.numbers, train_size=section.train_size, heldout_size=section.heldout_size, seed=recipe.seed
-    )
+    settings = {name: getattr(section, name) for name in type(section).model_fields if name != "name"}
+    match section:
+        case CountdownSection():
+            return Countdown(**settings, seed=recipe.seed)
+        case ReasoningGymSection():
+            return ReasoningGymTask(**settings, seed=recipe.seed)
+        case MathSection():
+            return MathTask(**settings)
+        case CodeSection():
+            return CodeTask(**settings)
+        case JsonlSection():
+            return JsonlTask(**settings)
 
 
 def response_budget(recipe: Recipe, task: Task) -> int:
@@ -181,8 +198,8 @@ def train(
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
     model, tokenizer = load_model(recipe.model.path, recipe.model.dtype)
-    reward = TaskReward(task)
-    recorder = _Recorder(recipe, folder, task, progress)
+    reward = task_reward(task, recipe.training.max_verifier_errors)
+    recorder = _Recorder(recipe, folder, task, reward, progress)
     trainer = RecipeTrainer(
         model,
         reward,
@@ -211,15 +228,15 @@ def train(
 
 def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer: Any, progress: Progress) -> Evaluation:
     """The final evaluation, written to the folder with its samples."""
-    evaluation, samples = evaluate_heldout(recipe, task, model, tokenizer, progress)
-    write_samples(folder.evaluations / f"{FINAL}-samples.parquet", task, task.heldout_problems(), samples)
+    evaluation, judged = evaluate_heldout(recipe, task, model, tokenizer, progress)
+    write_samples(folder.evaluations / f"{FINAL}-samples.parquet", task.heldout_problems(), judged)
     write_json(folder.evaluations / f"{FINAL}.json", evaluation.to_json())
     return evaluation
 
 
 def evaluate_heldout(
     recipe: Recipe, task: Task, model: Any, tokenizer: Any, progress: Progress
-) -> tuple[Evaluation, list[list[Sample]]]:
+) -> tuple[Evaluation, list[list[Judged]]]:
     """Evaluate a model on all held-out problems as the recipe says."""
     problems, section = task.heldout_problems(), recipe.evaluation
     progress.stage("evaluate", len(problems) * section.samples)
@@ -233,21 +250,20 @@ def evaluate_heldout(
         temperature=section.temperature,
         seed=recipe.seed,
         batch=section.batch,
+        max_error_share=recipe.training.max_verifier_errors,
         on_progress=progress.advance,
     )
 
 
-def write_samples(path: Path, task: Task, problems: Sequence[Problem], samples: list[list[Sample]]) -> None:
+def write_samples(path: Path, problems: Sequence[Problem], judged: list[list[Judged]]) -> None:
     """One row a response: problem, text, tokens, log-probs, entropies, verdict, canonical form."""
-    rows = []
-    for problem, of_problem in zip(problems, samples, strict=True):
-        for sample in of_problem:
-            verdict = task.verify(problem, sample.text)
-            rows.append(
-                {"problem_id": problem["problem_id"], "prompt": problem["prompt"]}
-                | asdict(sample)
-                | {"status": verdict.status, "reason": verdict.reason, "canonical": verdict.canonical}
-            )
+    rows = [
+        {"problem_id": problem["problem_id"], "prompt": prompt_text(problem["prompt"])}
+        | asdict(sample)
+        | {"status": verdict.status, "reason": verdict.reason, "canonical": verdict.canonical}
+        for problem, of_problem in zip(problems, judged, strict=True)
+        for sample, verdict in of_problem
+    ]
     with write_file(path) as beside:
         pd.DataFrame(rows).to_parquet(beside, index=False)
 
@@ -288,8 +304,8 @@ def _catch_signals(recorder: "_Recorder") -> Iterator[None]:
 class _Recorder(TrainerCallback):
     """Writes metrics, rollouts and evaluations to the run folder as training goes on."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, task: Task, progress: Progress) -> None:
-        self.recipe, self.folder, self.task, self.progress = recipe, folder, task, progress
+    def __init__(self, recipe: Recipe, folder: RunFolder, task: Task, reward: Reward, progress: Progress) -> None:
+        self.recipe, self.folder, self.task, self.reward, self.progress = recipe, folder, task, reward, progress
         self.trainer: RecipeTrainer
         self.stopped_by = 0
         self._started = time.monotonic()
@@ -319,7 +335,7 @@ class _Recorder(TrainerCallback):
         if step % self.recipe.training.rollouts_every == 0 or step == 1:
             rank = self.trainer.accelerator.process_index
             with write_file(self.folder.rollouts / f"step-{step:06d}-rank{rank}.parquet") as beside:
-                rollout_frame(rollout, step).to_parquet(beside, index=False)
+                rollout_frame(rollout, step, self.reward).to_parquet(beside, index=False)
 
     def _evaluate(self, step: int) -> None:
         section = self.recipe.evaluation
@@ -335,12 +351,14 @@ class _Recorder(TrainerCallback):
             temperature=section.temperature,
             seed=self.recipe.seed,
             batch=section.batch,
+            max_error_share=self.recipe.training.max_verifier_errors,
         )
         write_json(self.folder.evaluations / f"step-{step:06d}.json", evaluation.to_json())
 
 
-def rollout_frame(rollout: Rollout, step: int) -> pd.DataFrame:
+def rollout_frame(rollout: Rollout, step: int, reward: Reward) -> pd.DataFrame:
     """A rollout as a table, one row a response; ``docs/run-folder.md`` describes the columns."""
+    verdicts = [reward.verdict(row, text) for row, text in zip(rollout.rows, rollout.completions, strict=True)]
     correction_B = rollout.advantages_B - rollout.grpo_advantages_B
     logps = rollout.logps_BT.masked_fill(~rollout.mask_BT, torch.nan).tolist()
     return pd.DataFrame(
@@ -348,8 +366,10 @@ def rollout_frame(rollout: Rollout, step: int) -> pd.DataFrame:
             "step": step,
             "group": rollout.groups_B.tolist(),
             "problem_id": [row.get("problem_id") for row in rollout.rows],
-            "prompt": [row["prompt"] for row in rollout.rows],
-            "text": rollout.completions,
+            "prompt": [prompt_text(row["prompt"]) for row in rollout.rows],
+            "text": [response_text(completion) for completion in rollout.completions],
+            "status": [verdict.status for verdict in verdicts],
+            "reason": [verdict.reason for verdict in verdicts],
             "canonical": rollout.canonical,
             "token_ids": rollout.token_ids,
             "logps": [row[: len(ids)] for row, ids in zip(logps, rollout.token_ids, strict=True)],

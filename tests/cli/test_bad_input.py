@@ -9,7 +9,10 @@ import pytest
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train", "no-such.toml"], "recipe 'no-such.toml' is neither a file nor a built-in recipe (countdown_cpu)"),
+        (
+            ["train", "no-such.toml"],
+            "recipe 'no-such.toml' is neither a file nor a built-in recipe (countdown_cpu, smollm2",
+        ),
         (["train", "countdown_cpu", "training.step=3"], "unknown key 'training.step'; known keys there are steps,"),
         (["train", "countdown_cpu", "optimizer.lr=3"], "unknown key 'optimizer'; known keys there are name, method,"),
         (["train", "countdown_cpu", "training.steps=many"], "training.steps should be a valid integer, got 'many'"),
@@ -21,7 +24,10 @@ import pytest
         (["train", "countdown_cpu", "trl.no_such_field=1"], "'no_such_field' is not a field of ProGRPOConfig"),
         (["train", "countdown_cpu", "methods.progrpo.alpha=-1.0"], "alpha must be a number in [0.0, inf), got -1.0"),
         (["train", "countdown_cpu", "training.micro_batch=7"], "choose training.micro_batch to divide 512"),
-        (["train", "countdown_cpu", "model.path=/nowhere"], "model '/nowhere' can't be loaded; give a shipped model"),
+        (
+            ["train", "countdown_cpu", "model.path=/nowhere"],
+            "model '/nowhere' can't be loaded; give countdown, smollm2, a folder",
+        ),
         (["train", "--resume", "nowhere"], "recipe 'nowhere' is neither a file nor a built-in recipe"),
         (["compare", "countdown_cpu", "--methods", "grpo,,progrpo"], "--methods must be different names separated by"),
         (["compare", "countdown_cpu", "--seeds", "0,0"], "--seeds must be different names separated by commas"),

@@ -5,18 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from progrpo.evaluation.evaluate import Evaluation, ProblemResult, count
+from progrpo.evaluation.evaluate import Evaluation, ProblemResult, count, judge
 from progrpo.evaluation.intervals import mean_over_problems
 from progrpo.evaluation.sample import Sample
-from progrpo.tasks import Countdown, Problem
-from progrpo.verify import Verdict
+from progrpo.tasks import Countdown, Problem, Task
+from progrpo.verify import Verdict, VerifierFailedError
 from reference import statistics
 
 
 class FakeTask:
     """A response says its own verdict: ``right:NAME``, ``wrong`` or ``broken``."""
 
-    name = "fake"
+    name = verifier = "fake"
     max_response_tokens = 8
 
     def __init__(self, solutions: int | None = 4) -> None:
@@ -34,8 +34,19 @@ class FakeTask:
             return Verdict("correct", canonical=name)
         return Verdict("error", "lost") if kind == "broken" else Verdict("incorrect", "wrong")
 
+    def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        return [self.verify(problem, response) for problem, response in zip(problems, responses, strict=True)]
+
+    def gold(self, problem: Problem) -> str:
+        return ""
+
     def count_solutions(self, problem: Problem) -> int | None:
         return self.solutions
+
+
+def counted(task: Task, problem: Problem, samples: list[Sample]) -> ProblemResult:
+    """Judge the samples of one problem, and count them."""
+    return count(task, problem, judge(task, [problem], [samples], max_error_share=1.0)[0])
 
 
 def samples_of(*texts: str, entropies: Sequence[float] = (1.0,)) -> list[Sample]:
@@ -49,13 +60,13 @@ EVALUATION = Evaluation({"task": "fake", "samples": 4}, [A, B])
 
 def test_counting_the_samples_of_a_problem() -> None:
     samples = samples_of("right:x", "wrong", "right:y", "right:x", entropies=(0.5, 1.0))
-    assert count(FakeTask(), {"problem_id": "p"}, samples) == ProblemResult(
+    assert counted(FakeTask(), {"problem_id": "p"}, samples) == ProblemResult(
         "p", samples=4, correct=3, errors=0, distinct=2, solutions=4, entropy=0.75, tokens=8
     )
 
 
 def test_what_the_verifier_failed_on_is_counted_apart() -> None:
-    result = count(FakeTask(None), {"problem_id": "p"}, samples_of("right:x", "broken", "wrong", "broken", "right:x"))
+    result = counted(FakeTask(None), {"problem_id": "p"}, samples_of("right:x", "broken", "wrong", "broken", "right:x"))
     assert (result.samples, result.correct, result.errors, result.distinct) == (3, 2, 2, 1)
     assert result.solutions is None
     # Tokens and entropy are the policy's, whatever the verifier made of them.
@@ -64,11 +75,11 @@ def test_what_the_verifier_failed_on_is_counted_apart() -> None:
 
 def test_the_entropy_of_a_problem_is_over_its_tokens_and_not_its_responses() -> None:
     samples = samples_of("wrong", entropies=(1.0,)) + samples_of("wrong", entropies=(0.0, 0.0, 0.0))
-    assert count(FakeTask(), {"problem_id": "p"}, samples).entropy == 0.25
+    assert counted(FakeTask(), {"problem_id": "p"}, samples).entropy == 0.25
 
 
 def test_samples_without_tokens() -> None:
-    result = count(FakeTask(), {"problem_id": "p"}, samples_of("wrong", entropies=()))
+    result = counted(FakeTask(), {"problem_id": "p"}, samples_of("wrong", entropies=()))
     assert (result.entropy, result.tokens) == (0.0, 0)
 
 
@@ -76,7 +87,7 @@ def test_counting_countdown_finds_every_solution_once() -> None:
     task = Countdown(numbers=3)
     problem = {"problem_id": "2 2 2 : 6 ;", "numbers": [2, 2, 2], "target": 6}
     texts = ["2 + 2 = 4 , 4 + 2 = 6", "2 + 2 = 4 , 2 + 4 = 6", "2 * 2 = 4 , 4 + 2 = 6", "2 + 2 = 4 , 4 - 2 = 2"]
-    result = count(task, problem, samples_of(*texts))
+    result = counted(task, problem, samples_of(*texts))
     assert (result.correct, result.distinct, result.solutions) == (3, 2, 2)
 
 
@@ -135,7 +146,7 @@ def test_an_evaluation_comes_back_from_json_as_it_was() -> None:
         assert interval["low"] <= interval["mean"] <= interval["high"]
 
 
-@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+@pytest.mark.filterwarnings("error")
 def test_an_evaluation_whose_solutions_are_not_known_has_no_coverage() -> None:
     evaluation = Evaluation({}, [replace(A, solutions=None), replace(B, solutions=None)])
     assert np.isnan(evaluation.values("coverage")).all()
@@ -143,3 +154,21 @@ def test_an_evaluation_whose_solutions_are_not_known_has_no_coverage() -> None:
     assert "coverage" not in record["summary"]
     assert "coverage" not in record["intervals"]
     assert Evaluation.from_json(record) == evaluation
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_problem_on_which_the_verifier_always_failed_is_left_out_and_said_so() -> None:
+    lost = ProblemResult("lost", samples=0, correct=0, errors=4, distinct=0, solutions=None, entropy=9.0, tokens=1)
+    evaluation = Evaluation(EVALUATION.settings, [A, lost, B])
+    assert evaluation.samples == 4
+    summary = evaluation.summary()
+    assert summary["pass@1"] == EVALUATION.summary()["pass@1"]
+    assert (summary["errors"], summary["unjudged problems"]) == (4, 1)
+    assert "unjudged problems" not in EVALUATION.summary()
+    assert Evaluation.from_json(json.loads(json.dumps(evaluation.to_json(), allow_nan=False))) == evaluation
+
+
+def test_an_evaluation_stops_where_the_verifier_keeps_failing() -> None:
+    samples = [samples_of(*["broken"] * 40), samples_of(*["right:x"] * 1000)]
+    with pytest.raises(VerifierFailedError, match="failed on 40 of the last 40"):
+        judge(FakeTask(), [{"problem_id": "a"}, {"problem_id": "b"}], samples, 0.1)

@@ -12,8 +12,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer
 from progrpo.models import load_model
+from progrpo.rewards import task_reward
 from progrpo.tasks import Countdown
-from progrpo.tasks.reward import TaskReward
 
 SETTINGS: dict[str, Any] = {
     "max_steps": 3,
@@ -70,7 +70,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., GRPOTrainer]:
         defaults = {"train_dataset": Dataset.from_list(task.train_problems()), "processing_class": tokenizer}
         return trainer_class(
             kwargs.pop("model", model),
-            settings.pop("reward_funcs", TaskReward(task)),
+            settings.pop("reward_funcs", task_reward(task)),
             config_class(output_dir=str(tmp_path / "out"), **SETTINGS | settings),
             **defaults | kwargs,
         )

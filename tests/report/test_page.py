@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from plotly.offline import get_plotlyjs
 
-from progrpo.config import ConfigError
+from progrpo.errors import ConfigError
 from progrpo.report import write_page
 from progrpo.run_folder import RunFolder
 from report.runs import HOSTILE

@@ -2,7 +2,7 @@
 
 import pytest
 
-from progrpo.config import ConfigError
+from progrpo.errors import ConfigError
 from progrpo.report.collect import collect, differing_keys, missing_parts
 from progrpo.report.summary import compare, differences, largest_k, per_run, sentences, table, text
 

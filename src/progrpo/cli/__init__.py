@@ -1,4 +1,4 @@
-"""The command line: ``progrpo train | evaluate | compare | report | doctor``. One short file a command."""
+"""The command line: ``progrpo train | evaluate | compare | report | problems | doctor``. One short file a command."""
 
 import os
 import sys
@@ -9,10 +9,13 @@ import typer
 from progrpo.cli.compare import compare
 from progrpo.cli.doctor import doctor
 from progrpo.cli.evaluate import evaluate
+from progrpo.cli.problems import problems
 from progrpo.cli.report import report
 from progrpo.cli.train import train
-from progrpo.config import ConfigError
+from progrpo.errors import ConfigError
+from progrpo.verify import VerifierFailedError
 
+FAILURE = 1
 USAGE_ERROR = 2
 
 app = typer.Typer(
@@ -23,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (train, evaluate, compare, report, doctor):
+for command in (train, evaluate, compare, report, problems, doctor):
     app.command()(command)
 
 
@@ -37,6 +40,9 @@ def main() -> None:
     except ConfigError as error:
         print(f"progrpo: {error}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
+    except VerifierFailedError as error:
+        print(f"progrpo: {error}", file=sys.stderr)
+        sys.exit(FAILURE)
     except ModuleNotFoundError as error:  # an extra that was not installed
         print(
             f"progrpo: this needs {error.name!r}; pip install 'progrpo[all]', or see progrpo doctor.", file=sys.stderr

@@ -16,7 +16,8 @@ import typer
 
 from progrpo.cli.progress import Bar, Bars
 from progrpo.cli.train import OverridesArgument, RecipeArgument, run_name
-from progrpo.config import ConfigError, Recipe, load_recipe
+from progrpo.config import Recipe, load_recipe
+from progrpo.errors import ConfigError
 from progrpo.files import write_json
 from progrpo.run_folder import RunFolder
 

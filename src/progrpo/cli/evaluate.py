@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from progrpo.cli.train import OverridesArgument
-from progrpo.config import ConfigError, Recipe, load_recipe
+from progrpo.cli.train import OverridesArgument, SkipBadRowsOption, overrides_with
+from progrpo.config import Recipe, load_recipe
+from progrpo.errors import ConfigError
 from progrpo.run_folder import RunFolder
 
 
@@ -20,6 +21,7 @@ def evaluate(
         "countdown_cpu"
     ),
     out: Annotated[Path | None, typer.Option(help="Also write the evaluation as JSON to this file.")] = None,
+    skip_bad_rows: SkipBadRowsOption = False,
 ) -> None:
     """Evaluate a model, or a run's newest checkpoint, on held-out problems: pass@k, solutions, coverage, entropy.
 
@@ -29,7 +31,7 @@ def evaluate(
 
     `progrpo evaluate runs/countdown_cpu-grpo-seed0 evaluation.samples=128 --out 128.json`
     """
-    loaded, path = _what(model, recipe, overrides or [])
+    loaded, path = _what(model, recipe, overrides_with(overrides, skip_bad_rows))
     from progrpo.cli.progress import Bars
     from progrpo.files import write_json
     from progrpo.models import load_model
@@ -38,9 +40,7 @@ def evaluate(
     lm, tokenizer = load_model(path, loaded.model.dtype)
     with Bars() as bars:
         evaluation, _ = evaluate_heldout(loaded, make_task(loaded), lm, tokenizer, bars.bar(""))
-    print(
-        f"{path}: {len(evaluation.problems)} problems, {evaluation.samples} samples each; 95 % intervals over problems"
-    )
+    print(f"{path}: {len(evaluation.judged)} problems, {evaluation.samples} samples each; 95 % intervals over problems")
     for name, value in evaluation.summary().items():
         interval = str(evaluation.estimate(name)) if name.startswith(("pass@", "distinct")) else f"{value:.3f}"
         print(f"{name:>10}  {interval}")

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from progrpo.config import ConfigError, Recipe, load_recipe
+from progrpo.config import Recipe, load_recipe
+from progrpo.errors import ConfigError
 from progrpo.run_folder import RunFolder
 
 RecipeArgument = Annotated[
@@ -14,6 +15,14 @@ RecipeArgument = Annotated[
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. training.steps=50.")
 ]
+SkipBadRowsOption = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="Leave out rows of the data that can't be used, and count them.")
+]
+
+
+def overrides_with(overrides: list[str] | None, skip_bad_rows: bool) -> list[str]:
+    """The overrides, and one more for ``--skip-bad-rows``."""
+    return [*(overrides or []), *(["task.skip_bad_rows=true"] if skip_bad_rows else [])]
 
 
 def train(
@@ -26,6 +35,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint in the folder.")
     ] = False,
+    skip_bad_rows: SkipBadRowsOption = False,
 ) -> None:
     """Train as a recipe says, evaluate on held-out problems, and leave a run folder with a report.
 
@@ -35,9 +45,12 @@ def train(
 
     `progrpo train my.toml method=grpo training.steps=50 --out runs/short`
 
+    `progrpo train smollm2_word_problems_cpu`
+
     `progrpo train --resume runs/short`
     """
     is_run_folder = resume and Path(recipe).is_dir()
+    overrides = overrides_with(overrides, skip_bad_rows)
     if is_run_folder and (overrides or out):
         raise ConfigError(f"{recipe!r} is resumed as its recipe.json says; leave the overrides and --out away.")
     folder = RunFolder(Path(recipe)) if is_run_folder else None

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,12 @@ from numpy.typing import NDArray
 from progrpo.evaluation.intervals import Estimate, mean_over_problems
 from progrpo.evaluation.pass_at_k import pass_at_k
 from progrpo.evaluation.sample import Sample, sample
+from progrpo.rewards import MAX_ERROR_SHARE, ErrorWatch
 from progrpo.tasks import Problem, Task
+from progrpo.verify import Verdict, VerifierFailedError
+
+Judged = tuple[Sample, Verdict]
+"""A response and the verdict on it."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +47,27 @@ class Evaluation:
     settings: dict[str, Any]
     problems: list[ProblemResult]
 
+    @cached_property
+    def judged(self) -> list[ProblemResult]:
+        """The problems with a judged sample: all of them, unless the verifier failed on every sample of one."""
+        return [p for p in self.problems if p.samples]
+
     def pass_at(self, k: int) -> NDArray[np.float64]:
-        """pass@k of each problem."""
-        return np.atleast_1d(pass_at_k([p.samples for p in self.problems], [p.correct for p in self.problems], k))
+        """pass@k of each judged problem."""
+        return np.atleast_1d(pass_at_k([p.samples for p in self.judged], [p.correct for p in self.judged], k))
 
     def values(self, measure: str) -> NDArray[np.float64]:
-        """A measure of each problem: ``pass@K``, ``avg``, ``distinct``, ``coverage`` or ``entropy``.
+        """A measure of each judged problem: ``pass@K``, ``avg``, ``distinct``, ``coverage`` or ``entropy``.
 
         ``coverage`` is the share of a problem's solutions that were found; NaN where their number is not known.
         """
         if measure.startswith("pass@"):
             return self.pass_at(int(measure.removeprefix("pass@")))
         if measure == "avg":
-            return np.array([p.correct / p.samples if p.samples else np.nan for p in self.problems])
+            return np.array([p.correct / p.samples for p in self.judged])
         if measure == "coverage":
-            return np.array([p.distinct / p.solutions if p.solutions else np.nan for p in self.problems])
-        return np.array([getattr(p, measure) for p in self.problems], dtype=np.float64)
+            return np.array([p.distinct / p.solutions if p.solutions else np.nan for p in self.judged])
+        return np.array([getattr(p, measure) for p in self.judged], dtype=np.float64)
 
     def estimate(self, measure: str) -> Estimate:
         """A measure's mean over problems with its 95 % interval."""
@@ -63,8 +75,8 @@ class Evaluation:
 
     @property
     def samples(self) -> int:
-        """n: the fewest samples that a problem has."""
-        return min(p.samples for p in self.problems)
+        """n: the fewest samples that a judged problem has."""
+        return min(p.samples for p in self.judged)
 
     @property
     def entropy(self) -> float:
@@ -74,14 +86,17 @@ class Evaluation:
     def summary(self) -> dict[str, float]:
         """The means, under the field's names."""
         ks = sorted({k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256) if k <= self.samples})
-        named = {f"pass@{k}": float(self.pass_at(k).mean()) for k in ks}
-        return named | {
-            f"avg@{self.samples}": float(self.values("avg").mean()),
-            "distinct": float(self.values("distinct").mean()),
-            "coverage": float(np.nanmean(self.values("coverage"))),
-            "entropy": self.entropy,
-            "errors": float(sum(p.errors for p in self.problems)),
-        }
+        summary = {f"pass@{k}": float(self.pass_at(k).mean()) for k in ks}
+        summary[f"avg@{self.samples}"] = float(self.values("avg").mean())
+        summary["distinct"] = float(self.values("distinct").mean())
+        coverage = self.values("coverage")
+        if not np.isnan(coverage).all():
+            summary["coverage"] = float(np.nanmean(coverage))
+        summary["entropy"] = self.entropy
+        summary["errors"] = float(sum(p.errors for p in self.problems))
+        if len(self.judged) < len(self.problems):
+            summary["unjudged problems"] = float(len(self.problems) - len(self.judged))
+        return summary
 
     def to_json(self) -> dict[str, Any]:
         """Everything, for ``evaluations/*.json`` of a run folder."""
@@ -89,7 +104,7 @@ class Evaluation:
         measures = [f"pass@{k}" for k in range(1, self.samples + 1)] + ["distinct", *([coverage] if coverage else [])]
         return {
             "settings": self.settings,
-            "summary": {name: value for name, value in self.summary().items() if not np.isnan(value)},
+            "summary": self.summary(),
             "intervals": {name: asdict(self.estimate(name)) for name in measures},
             "problems": [asdict(problem) for problem in self.problems],
         }
@@ -110,11 +125,16 @@ def evaluate(
     temperature: float = 1.0,
     seed: int = 0,
     batch: int = 1024,
+    max_error_share: float = MAX_ERROR_SHARE,
     on_progress: Callable[[int], None] | None = None,
-) -> tuple[Evaluation, list[list[Sample]]]:
+) -> tuple[Evaluation, list[list[Judged]]]:
     """Sample n responses to each problem (the held-out ones by default), verify and count them.
 
-    Returns the counts and the samples themselves. Arguments as in :func:`progrpo.evaluation.sample.sample`.
+    Returns the counts, and the samples with their verdicts. Arguments as in
+    :func:`progrpo.evaluation.sample.sample`, and ``max_error_share`` as in :class:`progrpo.rewards.Reward`.
+
+    Raises:
+        VerifierFailedError: the verifier failed on too large a share of the samples, or on all.
     """
     problems = task.heldout_problems() if problems is None else problems
     samples = sample(
@@ -128,6 +148,7 @@ def evaluate(
         batch=batch,
         on_progress=on_progress,
     )
+    judged = judge(task, problems, samples, max_error_share)
     settings = {
         "task": task.name,
         "samples": n,
@@ -135,20 +156,38 @@ def evaluate(
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
-    return Evaluation(settings, [count(task, p, s) for p, s in zip(problems, samples, strict=True)]), samples
+    results = [count(task, problem, of_problem) for problem, of_problem in zip(problems, judged, strict=True)]
+    evaluation = Evaluation(settings, results)
+    if not evaluation.judged:
+        raise VerifierFailedError(f"The verifier failed on all {n * len(problems)} samples.")
+    return evaluation, judged
 
 
-def count(task: Task, problem: Problem, samples: Sequence[Sample]) -> ProblemResult:
-    """Verify the samples of one problem and count them."""
-    verdicts = [task.verify(problem, s.text) for s in samples]
-    judged = [verdict for verdict in verdicts if verdict.status != "error"]
-    entropies = [entropy for s in samples for entropy in s.entropies]
+def judge(
+    task: Task, problems: Sequence[Problem], samples: Sequence[Sequence[Sample]], max_error_share: float
+) -> list[list[Judged]]:
+    """Verify all samples at once, for verifiers that work on many at a time."""
+    rows = [problem for problem, of_problem in zip(problems, samples, strict=True) for _ in of_problem]
+    flat = [sample for of_problem in samples for sample in of_problem]
+    verdicts = task.verify_batch(rows, [sample.text for sample in flat])
+    pairs = iter(zip(flat, verdicts, strict=True))
+    judged = [list(islice(pairs, len(of_problem))) for of_problem in samples]
+    watch = ErrorWatch(max_error_share)
+    for of_problem in judged:
+        watch.see([verdict for _, verdict in of_problem])
+    return judged
+
+
+def count(task: Task, problem: Problem, judged: Sequence[Judged]) -> ProblemResult:
+    """Count the judged samples of one problem."""
+    verdicts = [verdict for _, verdict in judged if verdict.status != "error"]
+    entropies = [entropy for sample, _ in judged for entropy in sample.entropies]
     return ProblemResult(
         problem_id=problem["problem_id"],
-        samples=len(judged),
-        correct=sum(verdict.correct for verdict in judged),
-        errors=len(verdicts) - len(judged),
-        distinct=len({verdict.canonical for verdict in judged if verdict.correct}),
+        samples=len(verdicts),
+        correct=sum(verdict.correct for verdict in verdicts),
+        errors=len(judged) - len(verdicts),
+        distinct=len({verdict.canonical for verdict in verdicts if verdict.correct}),
         solutions=task.count_solutions(problem),
         entropy=float(np.mean(entropies)) if entropies else 0.0,
         tokens=len(entropies),

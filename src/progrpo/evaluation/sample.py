@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from progrpo.integrations.generation import record_logps
+from progrpo.tasks.templates import Prompt
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Sample:
 def sample(
     model: Any,
     tokenizer: Any,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     n: int,
     max_new_tokens: int,
@@ -36,7 +37,7 @@ def sample(
 
     Args:
         model, tokenizer: a causal language model and its tokenizer, which must have a pad token and pad on the left.
-        prompts: plain texts.
+        prompts: plain texts, or messages, which the tokenizer's chat template wraps.
         n: responses a prompt.
         max_new_tokens: where a response is cut off.
         temperature: of the sampling; log-probs and entropies are at it too.
@@ -65,9 +66,9 @@ def sample(
 
 
 def _sample_batch(
-    model: Any, tokenizer: Any, prompts: list[str], n: int, max_new_tokens: int, temperature: float
+    model: Any, tokenizer: Any, prompts: list[Prompt], n: int, max_new_tokens: int, temperature: float
 ) -> list[list[Sample]]:
-    inputs = tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False).to(model.device)
+    inputs = _tokenize(tokenizer, prompts).to(model.device)
     with record_logps(model, temperature=temperature) as record:
         ids_BT = model.generate(
             **inputs,
@@ -88,3 +89,12 @@ def _sample_batch(
         text = tokenizer.decode(ids[:length], skip_special_tokens=True)
         samples.append(Sample(text, ids[:length], logps[i][:length], entropies[i][:length]))
     return [samples[i : i + n] for i in range(0, len(samples), n)]
+
+
+def _tokenize(tokenizer: Any, prompts: list[Prompt]) -> Any:
+    """As TRL does: a chat template brings its own special tokens, the tokenizer adds them to plain text."""
+    options = {"return_tensors": "pt", "padding": True, "return_token_type_ids": False}
+    if all(isinstance(prompt, str) for prompt in prompts):
+        return tokenizer(prompts, **options)
+    texts = [tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True) for prompt in prompts]
+    return tokenizer(texts, add_special_tokens=False, **options)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from progrpo.config import ConfigError, Recipe
+from progrpo.config import Recipe
+from progrpo.errors import ConfigError
 from progrpo.evaluation.evaluate import Evaluation
 from progrpo.evaluation.intervals import Estimate, mean_over_problems
 from progrpo.methods import METHODS
@@ -90,20 +91,20 @@ def _read(folder: RunFolder) -> Run:
 
 def common_problems(evaluations: Sequence[Evaluation]) -> list[str]:
     """Ids of the problems that all the evaluations share, in the first one's order."""
-    shared = set.intersection(*({p.problem_id for p in e.problems} for e in evaluations)) if evaluations else set()
-    return [p.problem_id for p in evaluations[0].problems if p.problem_id in shared] if shared else []
+    shared = set.intersection(*({p.problem_id for p in e.judged} for e in evaluations)) if evaluations else set()
+    return [p.problem_id for p in evaluations[0].judged if p.problem_id in shared] if shared else []
 
 
 def samples_per_problem(evaluations: Sequence[Evaluation]) -> int:
     """n: the fewest judged samples that a problem of any of them has, 0 if there is nothing."""
-    return min((e.samples for e in evaluations if e.problems), default=0)
+    return min((e.samples for e in evaluations if e.judged), default=0)
 
 
 def values_of(evaluations: Sequence[Evaluation], measure: str, problems: Sequence[str]) -> NDArray[np.float64]:
     """A measure by evaluation and problem, shape (runs, problems), in the order of ``problems``."""
     rows = []
     for evaluation in evaluations:
-        by_problem = dict(zip((p.problem_id for p in evaluation.problems), evaluation.values(measure), strict=True))
+        by_problem = dict(zip((p.problem_id for p in evaluation.judged), evaluation.values(measure), strict=True))
         rows.append([by_problem[problem] for problem in problems])
     return np.asarray(rows, dtype=np.float64).reshape(len(evaluations), len(problems))
 
@@ -157,8 +158,9 @@ def _missing_of(run: Run) -> list[str]:
         notes.append(
             f"{run.label}: not finished. {run.last_step} of {steps} steps are recorded, no final evaluation yet."
         )
-    elif not run.final.problems or run.final.samples < 1:
-        notes.append(f"{run.label}: a problem has no judged sample, so pass@k can't be estimated.")
+    elif len(run.final.judged) < len(run.final.problems):
+        missing = len(run.final.problems) - len(run.final.judged)
+        notes.append(f"{run.label}: {missing} problems have no judged sample; they are left out of every mean.")
     errors = sum(p.errors for p in run.final.problems) if run.final else 0
     if errors:
         notes.append(

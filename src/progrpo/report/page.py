@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from progrpo.config import ConfigError
+from progrpo.errors import ConfigError
 from progrpo.files import write_text
 from progrpo.report import plots, responses, summary
 from progrpo.report.collect import (

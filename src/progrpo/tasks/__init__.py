@@ -1,6 +1,11 @@
 """Tasks: where prompts and verifiers meet."""
 
 from progrpo.tasks.base import Problem, Task
+from progrpo.tasks.code import CodeTask
 from progrpo.tasks.countdown import Countdown
+from progrpo.tasks.jsonl import JsonlTask
+from progrpo.tasks.math import MathTask
+from progrpo.tasks.reasoning_gym import ReasoningGymTask
+from progrpo.tasks.rows import Data
 
-__all__ = ["Countdown", "Problem", "Task"]
+__all__ = ["CodeTask", "Countdown", "Data", "JsonlTask", "MathTask", "Problem", "ReasoningGymTask", "Task"]

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 from progrpo.verify import Verdict
 
 Problem = dict[str, Any]
-"""One row of a dataset: ``prompt`` (text), ``problem_id`` (unique in the task), and what the verifier needs."""
+"""One row of a dataset: ``prompt`` (text, or messages for a chat template), ``problem_id`` (unique in the task), and
+what the verifier needs."""
 
 
 class Task(Protocol):
@@ -18,8 +19,13 @@ class Task(Protocol):
         ...
 
     @property
+    def verifier(self) -> str:
+        """Its name in :data:`progrpo.tasks.verifiers.VERIFIERS`."""
+        ...
+
+    @property
     def max_response_tokens(self) -> int:
-        """How many tokens a right response needs at most, its end included: the default budget of a response."""
+        """How many tokens a response may have where the recipe doesn't say: enough for right ones with their end."""
         ...
 
     def train_problems(self) -> Sequence[Problem]:
@@ -32,6 +38,14 @@ class Task(Protocol):
 
     def verify(self, problem: Problem, response: str) -> Verdict:
         """Whether a response solves a problem; ``Verdict.canonical`` tells solutions apart."""
+        ...
+
+    def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        """The verdict on each response to the problem at its place; slow verifiers work on many at a time."""
+        ...
+
+    def gold(self, problem: Problem) -> str:
+        """What the verifier compares with, as text: for the datasets of other trainers."""
         ...
 
     def count_solutions(self, problem: Problem) -> int | None:

@@ -16,6 +16,7 @@ solutions of a problem can be listed, so coverage is exact.
 """
 
 import hashlib
+import json
 import random
 import re
 from collections.abc import Sequence
@@ -217,6 +218,7 @@ class Countdown:
     heldout_size: int = 200
     seed: int = 0
     name: ClassVar[str] = "countdown"
+    verifier: ClassVar[str] = "countdown"
 
     def __post_init__(self) -> None:
         if self.numbers not in SIZES:
@@ -238,6 +240,12 @@ class Countdown:
 
     def verify(self, problem: Problem, response: str) -> Verdict:
         return check_steps(problem["numbers"], problem["target"], response)
+
+    def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        return [self.verify(problem, response) for problem, response in zip(problems, responses, strict=True)]
+
+    def gold(self, problem: Problem) -> str:
+        return json.dumps({"numbers": problem["numbers"], "target": problem["target"]})
 
     def count_solutions(self, problem: Problem) -> int:
         return len(solutions(problem["numbers"], problem["target"]))

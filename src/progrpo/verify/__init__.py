@@ -1,5 +1,32 @@
-"""Verifiers: they read what a model wrote and say whether it is right. They never evaluate it."""
+"""Verifiers: they read what a model wrote and say whether it is right. They never evaluate it in this process."""
 
-from progrpo.verify.verdict import Status, Verdict
+from progrpo.verify.code_tests import AssertTests, CallTests, Limits, StdinTests, run_code_tests, run_code_tests_batch
+from progrpo.verify.math_answer import (
+    AnswerStyle,
+    GoldError,
+    check_gold,
+    extract_answer,
+    verify_math,
+    verify_math_batch,
+    wrong_golds,
+)
+from progrpo.verify.verdict import Status, Verdict, VerifierFailedError
 
-__all__ = ["Status", "Verdict"]
+__all__ = [
+    "AnswerStyle",
+    "AssertTests",
+    "CallTests",
+    "GoldError",
+    "Limits",
+    "Status",
+    "StdinTests",
+    "Verdict",
+    "VerifierFailedError",
+    "check_gold",
+    "extract_answer",
+    "run_code_tests",
+    "run_code_tests_batch",
+    "verify_math",
+    "verify_math_batch",
+    "wrong_golds",
+]

@@ -37,3 +37,7 @@ class Verdict:
     def reward(self) -> float | None:
         """1 for a correct answer, 0 for an incorrect one, None where the verifier failed."""
         return None if self.status == "error" else float(self.correct)
+
+
+class VerifierFailedError(RuntimeError):
+    """The verifier fails too often for its verdicts to be trusted."""

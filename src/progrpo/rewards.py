@@ -1,0 +1,239 @@
+"""Verdicts as rewards: functions in TRL's form and in verl's.
+
+=============  ==========================================================================================
+TRL            ``reward_funcs=verified_reward("math", gold="solution")``, or ``task_reward(task)``
+verl           ``custom_reward_function.path`` this file, ``name=compute_score``; ``verl_row`` makes its rows
+=============  ==========================================================================================
+
+1 for a correct response, 0 for an incorrect one. Where the verifier itself failed (``error``) the response has no
+reward and takes no part in its group: None in TRL, ``verifier_error`` in verl. Such failures are logged, and past a
+set share of the last responses they stop the run: rewards that go missing unseen would train on whatever is left.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from progrpo.tasks.base import Problem, Task
+from progrpo.tasks.templates import response_text
+from progrpo.tasks.verifiers import VERIFIERS, verify
+from progrpo.verify import Verdict, VerifierFailedError
+
+logger = logging.getLogger(__name__)
+
+MAX_ERROR_SHARE = 0.1
+ERROR_WINDOW = 512
+"""The share of errors is taken over so many of the newest responses,"""
+FEWEST_JUDGED = 32
+"""and not before there are so many: one lost worker in the first ten responses is no trend."""
+
+
+class ErrorWatch:
+    """Counts the verifier's own failures among the newest responses, and stops past a share of them.
+
+    >>> watch = ErrorWatch(max_share=0.5)
+    >>> watch.see([Verdict("incorrect", "wrong")] * 32)
+    >>> watch.see([Verdict("error", "no isolation to be had")] * 40)
+    Traceback (most recent call last):
+    progrpo.verify.verdict.VerifierFailedError: The verifier failed on 40 of the last 72 responses, more than the \
+allowed share of 0.5 (max_error_share); the last time because: no isolation to be had
+    """
+
+    def __init__(self, max_share: float = MAX_ERROR_SHARE) -> None:
+        if not 0 <= max_share <= 1:
+            raise ValueError(f"max_error_share must be from 0 to 1, got {max_share!r}.")
+        self.max_share = max_share
+        self._failed: deque[bool] = deque(maxlen=ERROR_WINDOW)
+
+    def see(self, verdicts: Sequence[Verdict]) -> None:
+        """Take more verdicts into account.
+
+        Raises:
+            VerifierFailedError: the share of errors is too high.
+        """
+        self._failed += [verdict.status == "error" for verdict in verdicts]
+        reasons = [verdict.reason for verdict in verdicts if verdict.status == "error"]
+        if not reasons:
+            return
+        logger.warning("The verifier failed on %d of %d responses: %s", len(reasons), len(verdicts), reasons[-1])
+        seen, failed = len(self._failed), sum(self._failed)
+        if seen >= FEWEST_JUDGED and failed > self.max_share * seen:
+            raise VerifierFailedError(
+                f"The verifier failed on {failed} of the last {seen} responses, more than the allowed share of "
+                f"{self.max_share} (max_error_share); the last time because: {reasons[-1]}"
+            )
+
+
+class Reward:
+    """A reward function for GRPOTrainer. Its :meth:`canonical_form` is one for
+    :class:`~progrpo.integrations.trl.ProGRPOTrainer`.
+
+    Args:
+        verify_batch: of dataset rows and response texts; :meth:`progrpo.tasks.Task.verify_batch` is one.
+        name: what the trainer's logs call it.
+        max_error_share: how many of the newest responses, as a share, the verifier may fail on.
+
+    The verdicts of the last batch are kept: telling solutions apart, or recording the reasons, verifies nothing twice.
+    """
+
+    def __init__(
+        self,
+        verify_batch: Callable[[Sequence[Problem], Sequence[str]], list[Verdict]],
+        name: str = "verified_reward",
+        max_error_share: float = MAX_ERROR_SHARE,
+    ) -> None:
+        self.verify_batch = verify_batch
+        self.__name__ = name
+        self._watch = ErrorWatch(max_error_share)
+        self._verdicts: dict[str, Verdict] = {}
+
+    def __call__(
+        self,
+        prompts: list[Any],
+        completions: list[Any],
+        log_metric: Callable[[str, float], None] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        n = len(completions)
+        per_row = {name: values for name, values in columns.items() if isinstance(values, list) and len(values) == n}
+        rows = [{name: values[i] for name, values in per_row.items()} for i in range(n)]
+        keys = [_key(row, completion) for row, completion in zip(rows, completions, strict=True)]
+        # A collapsed policy says the same thing many times: each is verified once.
+        different = {key: i for i, key in enumerate(keys)}.values()
+        found = self.verify_batch([rows[i] for i in different], [response_text(completions[i]) for i in different])
+        self._verdicts = dict(zip((keys[i] for i in different), found, strict=True))
+        verdicts = [self._verdicts[key] for key in keys]
+        if log_metric is not None and n:
+            log_metric("verifier/errors", sum(verdict.status == "error" for verdict in verdicts) / n)
+        self._watch.see(verdicts)
+        return [verdict.reward for verdict in verdicts]
+
+    def canonical_form(self, row: dict[str, Any], completion: Any) -> str | None:
+        """The canonical form of a correct completion, None for any other."""
+        return self.verdict(row, completion).canonical
+
+    def verdict(self, row: dict[str, Any], completion: Any) -> Verdict:
+        """The verdict on a completion (text, or messages) to the problem of a dataset row."""
+        key = _key(row, completion)
+        if key not in self._verdicts:
+            self._verdicts[key] = self.verify_batch([row], [response_text(completion)])[0]
+        return self._verdicts[key]
+
+
+def _key(row: dict[str, Any], completion: Any) -> str:
+    known = {name: value for name, value in row.items() if name not in ("prompt", "completion")}
+    return repr((sorted(known.items()), response_text(completion)))
+
+
+def task_reward(task: Task, max_error_share: float = MAX_ERROR_SHARE) -> Reward:
+    """The reward function of a task, for the datasets made from its problems.
+
+    >>> from progrpo.tasks import Countdown
+    >>> reward = task_reward(Countdown(numbers=3))
+    >>> reward(["2 3 5 : 16 ;"], ["3 + 5 = 8 , 8 * 2 = 16"], problem_id=["a"], numbers=[[2, 3, 5]], target=[16])
+    [1.0]
+    """
+    return Reward(task.verify_batch, f"{task.name}_reward", max_error_share)
+
+
+def verified_reward(verifier: str, *, gold: str = "gold", max_error_share: float = MAX_ERROR_SHARE) -> Reward:
+    """A reward function for your own dataset, in TRL's form.
+
+    Args:
+        verifier: a name of :data:`progrpo.tasks.verifiers.VERIFIERS`, such as ``"math"`` or ``"code"``.
+        gold: the dataset's column that the verifier compares with.
+        max_error_share: see :class:`Reward`.
+
+    Raises:
+        ValueError: an unknown verifier.
+
+    >>> reward = verified_reward("math", gold="solution")
+    >>> reward(["1/2 + 1/4?"] * 2, [r"It is \\boxed{0.75}.", "0.75"], solution=["3/4", "3/4"])
+    [1.0, 0.0]
+    """
+    _check_verifier(verifier)
+
+    def verify_rows(rows: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        missing = next((row for row in rows if gold not in row), None)
+        if missing is not None:
+            raise KeyError(f"the dataset has no column {gold!r} (gold=...); it has {', '.join(missing) or 'none'}.")
+        return verify([verifier] * len(rows), [str(row[gold]) for row in rows], responses)
+
+    return Reward(verify_rows, f"{verifier}_reward", max_error_share)
+
+
+def _check_verifier(verifier: str) -> None:
+    if verifier not in VERIFIERS:
+        raise ValueError(f"verifier must be one of {', '.join(VERIFIERS)}, got {verifier!r}.")
+
+
+_verl_watch = ErrorWatch()
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any] | None = None,
+    *,
+    verifier: str | None = None,
+    **unused: Any,
+) -> dict[str, Any]:
+    """A response's reward in verl's form.
+
+    Args:
+        data_source: of the row; ``"progrpo/math"`` names the verifier ``math``.
+        solution_str: the response.
+        ground_truth: the gold.
+        extra_info: of the row; its ``"verifier"`` counts where ``data_source`` names none.
+        verifier: for data of others, set by ``custom_reward_function.reward_kwargs.verifier``; it comes first.
+        unused: what verl hands over beside these.
+
+    Returns:
+        ``score`` (1 or 0), ``verifier_error`` (1 where the verifier failed: such a row's score means nothing and it
+        must take no part in its group), ``reason`` and ``canonical``.
+
+    Raises:
+        ValueError: no verifier is named, or an unknown one.
+        VerifierFailedError: the verifier failed too often.
+
+    >>> compute_score("progrpo/math", r"So \\boxed{0.5}", "1/2")["score"]
+    1.0
+    """
+    source, _, named = data_source.partition("/")
+    name = verifier or (named if source == "progrpo" else None) or (extra_info or {}).get("verifier")
+    if name is None:
+        raise ValueError(
+            f"data_source {data_source!r} names no verifier; set custom_reward_function.reward_kwargs.verifier to one "
+            f"of {', '.join(VERIFIERS)}, or write rows with progrpo.rewards.verl_row."
+        )
+    _check_verifier(name)
+    verdict = verify([name], [ground_truth], [solution_str])[0]
+    _verl_watch.see([verdict])
+    return {
+        "score": verdict.reward or 0.0,
+        "verifier_error": float(verdict.status == "error"),
+        "reason": verdict.reason,
+        "canonical": verdict.canonical or "",
+    }
+
+
+def verl_row(task: Task, problem: Problem, *, split: str = "train") -> dict[str, Any]:
+    """A problem as a row of verl's datasets; :func:`compute_score` verifies its responses.
+
+    >>> from progrpo.tasks import Countdown
+    >>> task = Countdown(numbers=3, train_size=1)
+    >>> row = verl_row(task, task.train_problems()[0])
+    >>> row["data_source"], row["reward_model"]["style"]
+    ('progrpo/countdown', 'rule')
+    """
+    prompt = problem["prompt"]
+    verifier = problem.get("verifier", task.verifier)
+    return {
+        "data_source": f"progrpo/{verifier}",
+        "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
+        "ability": task.name,
+        "reward_model": {"style": "rule", "ground_truth": task.gold(problem)},
+        "extra_info": {"split": split, "index": problem["problem_id"], "verifier": verifier},
+    }

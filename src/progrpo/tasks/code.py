@@ -1,0 +1,229 @@
+"""Programming problems with tests."""
+
+import base64
+import io
+import json
+import pickle
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from progrpo.tasks.dataset import DatasetTask, Item, Preset
+from progrpo.tasks.programs import CodeTests, gold_of
+from progrpo.tasks.rows import BadRowError, Row, column, first_column, text_column
+from progrpo.tasks.small_functions import small_functions
+from progrpo.verify import AssertTests, CallTests, StdinTests
+
+INSTRUCTION = "Write the program in Python, in one ```python code block."
+STARTER = "\n\nStart from this code:\n```python\n{starter}\n```"
+MBPP_TESTS = "\n\nYour code should pass these tests:\n{tests}"
+
+
+def _json(row: Row, path: str) -> Any:
+    """A column of JSON, parsed already or still text."""
+    value = column(row, path)
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise BadRowError(f"column {path!r} is not valid JSON: {error}") from None
+
+
+def _listed(tests: Any, function: str | None) -> CodeTests:
+    """Tests as LiveCodeBench and DeepCoder list them: ``[{"input", "output", "testtype", "metadata"}, ...]``."""
+    try:
+        functions = {test.get("fn_name") or (test.get("metadata") or {}).get("func_name") for test in tests}
+        functional = {test.get("testtype", test.get("type", "stdin")) == "functional" for test in tests}
+        name = function or (functions.pop() if len(functions) == 1 else None)
+        pairs = [(test["input"], test["output"]) for test in tests]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadRowError(f"a test has no input and output: {error!r}") from None
+    if len(functional) > 1:
+        raise BadRowError("has tests of standard input and of a function mixed")
+    return _calls(name, pairs) if name and functional == {True} else _stdin(pairs)
+
+
+def _stdin(pairs: Sequence[tuple[Any, Any]]) -> StdinTests:
+    if not pairs:
+        raise BadRowError("has no tests")
+    return StdinTests(tuple((_text(given), _text(wanted)) for given, wanted in pairs))
+
+
+def _text(value: Any) -> str:
+    """TACO writes some inputs and outputs as lists of lines."""
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(value)
+    if not isinstance(value, str):
+        raise BadRowError(f"a test has the input or output {value!r}, where a text is needed")
+    return value
+
+
+def _calls(function: str, pairs: Sequence[tuple[Any, Any]]) -> CallTests:
+    """LiveCodeBench writes one JSON value a line for the arguments, others a list of arguments."""
+    if not pairs:
+        raise BadRowError("has no tests")
+    try:
+        cases = [
+            (
+                [json.loads(line) for line in given.split("\n") if line.strip()] if isinstance(given, str) else given,
+                json.loads(wanted) if isinstance(wanted, str) else wanted,
+            )
+            for given, wanted in pairs
+        ]
+    except ValueError as error:
+        raise BadRowError(f"a test of {function!r} is not JSON: {error}") from None
+    if not all(isinstance(arguments, list) for arguments, _ in cases):
+        raise BadRowError(f"a test of {function!r} has no list of arguments")
+    return CallTests(function, tuple(cases))
+
+
+def _deepcoder(row: Row) -> Item:
+    """DeepCoder-Preview: ``problem``, ``tests`` (a list, or TACO's inputs and outputs, or LeetCode's assert script)."""
+    tests = _json(row, "tests")
+    problem = text_column(row, "problem")
+    metadata = row.get("metadata")
+    function = metadata.get("func_name") if isinstance(metadata, dict) else None
+    if isinstance(tests, list):
+        return Item(_with_starter(problem, row), gold_of(_listed(tests, function)))
+    if isinstance(tests, dict) and "functional" in tests:
+        script = text_column(row, "tests.functional") if isinstance(row["tests"], dict) else str(tests["functional"])
+        return Item(problem, gold_of(AssertTests(script, setup=LEETCODE_IMPORTS), prefix=LEETCODE_IMPORTS))
+    if isinstance(tests, dict) and isinstance(tests.get("inputs"), list) and isinstance(tests.get("outputs"), list):
+        pairs = list(zip(tests["inputs"], tests["outputs"], strict=False))
+        if len(tests["inputs"]) != len(tests["outputs"]):
+            raise BadRowError(f"has {len(tests['inputs'])} inputs and {len(tests['outputs'])} outputs")
+        name = tests.get("fn_name")
+        return Item(_with_starter(problem, row), gold_of(_calls(name, pairs) if name else _stdin(pairs)))
+    raise BadRowError("column 'tests' is neither a list of tests, nor inputs and outputs, nor an assert script")
+
+
+LEETCODE_IMPORTS = """\
+from typing import *
+from collections import *
+from itertools import *
+from functools import *
+from heapq import *
+from bisect import *
+from math import *
+from operator import *
+from string import *
+import collections, itertools, functools, heapq, bisect, math, re, string, random
+"""
+"""LeetCode's own judge has these imported."""
+
+
+def _with_starter(problem: str, row: Row) -> str:
+    starter = row.get("starter_code")
+    return problem + STARTER.replace("{starter}", starter) if isinstance(starter, str) and starter.strip() else problem
+
+
+def _livecodebench(row: Row) -> Item:
+    """LiveCodeBench: public and private tests; the private ones are compressed, and pickled text inside."""
+    tests = [*_json(row, "public_test_cases"), *_private_tests(text_column(row, "private_test_cases"))]
+    metadata = _json(row, "metadata") if row.get("metadata") else {}
+    return Item(
+        _with_starter(text_column(row, "question_content"), row), gold_of(_listed(tests, metadata.get("func_name")))
+    )
+
+
+class _TextOnly(pickle.Unpickler):
+    """Unpickles text and nothing else: a pickle that names a class or a function could run anything."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+
+_MOST_TEST_BYTES = 512 * 1024 * 1024
+
+
+def _private_tests(text: str) -> list[Any]:
+    try:
+        tests = json.loads(text)
+    except ValueError:
+        try:
+            inflater = zlib.decompressobj()
+            data = inflater.decompress(base64.b64decode(text, validate=True), _MOST_TEST_BYTES)
+            tests = json.loads(_TextOnly(io.BytesIO(data)).load())
+        except (ValueError, TypeError, zlib.error, pickle.UnpicklingError, EOFError, IndexError, KeyError) as error:
+            raise BadRowError(f"column 'private_test_cases' can't be read: {error}") from None
+    if not isinstance(tests, list):
+        raise BadRowError("column 'private_test_cases' holds no list of tests")
+    return tests
+
+
+def _code_contests(row: Row) -> Item:
+    """DeepMind's CodeContests: ``description`` and three columns of tests, each with lists ``input`` and ``output``."""
+    pairs: list[tuple[Any, Any]] = []
+    for name in ("public_tests", "private_tests", "generated_tests"):
+        tests = row.get(name) or {"input": [], "output": []}
+        if not isinstance(tests, dict) or len(tests.get("input", ())) != len(tests.get("output", ())):
+            raise BadRowError(f"column {name!r} must have as many inputs as outputs")
+        pairs += zip(tests["input"], tests["output"], strict=True)
+    return Item(text_column(row, "description"), gold_of(_stdin(pairs)))
+
+
+def _humaneval(row: Row) -> Item:
+    """HumanEval: a function's head to be completed. Its helpers are run from the prompt, not from the response."""
+    prompt, entry_point = text_column(row, "prompt"), text_column(row, "entry_point")
+    script = f"{text_column(row, 'test')}\n\ncheck({entry_point})\n"
+    tests = AssertTests(script, setup=prompt, entry_point=entry_point)
+    return Item(prompt, gold_of(tests, prefix=prompt, completes=True))
+
+
+def _mbpp(row: Row) -> Item:
+    """MBPP, full or sanitized; its tests are part of the prompt, as in its paper."""
+    asserts = column(row, "test_list")
+    if not isinstance(asserts, list) or not asserts or not all(isinstance(test, str) for test in asserts):
+        raise BadRowError(f"column 'test_list' is {asserts!r}, where a list of assert statements is needed")
+    setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or [])
+    text = first_column(row, "text", "prompt")
+    problem = text + MBPP_TESTS.replace("{tests}", "\n".join(asserts))
+    code = row.get("code")
+    solution = f"```python\n{code.strip()}\n```" if isinstance(code, str) else None
+    script = "\n".join(asserts)
+    return Item(
+        problem, gold_of(AssertTests(script, setup=setup, entry_point=_tested(code, script))), solution=solution
+    )
+
+
+def _tested(code: Any, script: str) -> str | None:
+    """The function that the tests call, by the row's own solution: one is named like a built-in."""
+    defined = re.findall(r"^def\s+(\w+)", code, re.MULTILINE) if isinstance(code, str) else []
+    return next((name for name in defined if re.search(rf"\b{name}\b", script)), None)
+
+
+PRESETS: dict[str, Preset] = {
+    "deepcoder": Preset(_deepcoder, "agentica-org/DeepCoder-Preview-Dataset", subset="lcbv5"),
+    "livecodebench": Preset(_livecodebench, "livecodebench/code_generation_lite", "test"),
+    "code_contests": Preset(_code_contests, "deepmind/code_contests"),
+    "humaneval": Preset(_humaneval, "openai/openai_humaneval", "test"),
+    "mbpp": Preset(_mbpp, "google-research-datasets/mbpp"),
+    "small_functions": Preset(_mbpp, make=small_functions),
+}
+"""``Data.preset`` of a code task; each also reads a local copy of its dataset, given by ``Data.path``."""
+
+
+@dataclass(frozen=True)
+class CodeTask(DatasetTask):
+    """Programming problems, verified by :func:`progrpo.verify.run_code_tests`. Canonical form: see
+    :func:`progrpo.tasks.programs.canonical_program`.
+
+    >>> from progrpo.tasks.rows import Data
+    >>> task = CodeTask(Data(preset="small_functions", limit=4), Data(preset="small_functions", seed=1, limit=2))
+    >>> "```python" in task.heldout_problems()[0]["prompt"][0]["content"]
+    True
+    """
+
+    PRESETS: ClassVar[Mapping[str, Preset]] = PRESETS
+    name: ClassVar[str] = "code"
+
+    @property
+    def verifier(self) -> str:
+        return "code"
+
+    @property
+    def instruction(self) -> str:
+        return INSTRUCTION

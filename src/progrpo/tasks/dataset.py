@@ -1,0 +1,237 @@
+"""Tasks whose problems are rows of datasets: reading, checking, rendering, and the split."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import ClassVar
+
+from progrpo.errors import ConfigError
+from progrpo.tasks.base import Problem
+from progrpo.tasks.rows import BadRow, BadRowError, Data, Row, digest, read_rows, refuse_bad_rows, text_column
+from progrpo.tasks.templates import BASE_STOP, Prompt, check_template, render
+from progrpo.tasks.verifiers import verify, wrong_golds
+from progrpo.verify import Verdict
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a row says, whatever its columns are called."""
+
+    problem: str
+    gold: str
+    """What the verifier compares with: an answer, or tests as JSON."""
+    verifier: str = ""
+    """A name of :data:`progrpo.tasks.verifiers.VERIFIERS`; the task's where it is empty."""
+    solution: str | None = None
+    """How it is solved, for worked examples."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A public dataset: where it is, and how one of its rows is read."""
+
+    read: Callable[[Row], Item]
+    hub: str | None = None
+    split: str = "train"
+    subset: str | None = None
+    make: Callable[[int], Iterator[Row]] | None = None
+    """Makes rows from a seed, where there is nothing to read."""
+
+
+@dataclass(frozen=True)
+class DatasetTask(ABC):
+    """Problems from two sources of rows, one to train on and one held out.
+
+    Args:
+        train, heldout: where the rows come from. A training problem that is also held out is left out.
+        template: see :mod:`progrpo.tasks.templates`.
+        examples: worked examples in each prompt: the first training problems, which are then not trained on.
+        skip_bad_rows: leave out rows that can't be used, instead of refusing them all.
+
+    Raises:
+        ConfigError: (when problems are asked for) data that can't be read, an unknown preset, bad rows, too few rows.
+    """
+
+    train: Data
+    heldout: Data
+    template: str = "chat"
+    examples: int = 0
+    skip_bad_rows: bool = False
+
+    PRESETS: ClassVar[Mapping[str, Preset]] = {}
+    name: ClassVar[str]
+    max_response_tokens: ClassVar[int] = 1024
+
+    def __post_init__(self) -> None:
+        check_template(self.template)
+
+    @property
+    @abstractmethod
+    def verifier(self) -> str:
+        """Its name in :data:`progrpo.tasks.verifiers.VERIFIERS`."""
+
+    def read_columns(self, data: Data) -> Callable[[Row], Item]:
+        """How to read the rows of data without a preset."""
+        return lambda row: Item(text_column(row, data.problem or "problem"), text_column(row, data.gold or "answer"))
+
+    def write_response(self, item: Item) -> str:
+        """A worked example's response: its solution, and its answer where the verifier looks for it."""
+        return item.solution or ""
+
+    @property
+    def instruction(self) -> str:
+        """How an answer is to be written, said in the prompt."""
+        return ""
+
+    def train_problems(self) -> list[Problem]:
+        return self._problems[0]
+
+    def heldout_problems(self) -> list[Problem]:
+        return self._problems[1]
+
+    def verify(self, problem: Problem, response: str) -> Verdict:
+        return self.verify_batch([problem], [response])[0]
+
+    def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        if self.template == "base":
+            responses = [response.split(BASE_STOP)[0] for response in responses]
+        return verify(
+            [problem["verifier"] for problem in problems], [problem["gold"] for problem in problems], responses
+        )
+
+    def gold(self, problem: Problem) -> str:
+        return problem["gold"]
+
+    def count_solutions(self, problem: Problem) -> None:
+        return None
+
+    @cached_property
+    def bad_rows(self) -> list[BadRow]:
+        """The rows that were left out, train first."""
+        return [*self._rows[0].bad, *self._rows[1].bad]
+
+    @cached_property
+    def repeated_rows(self) -> int:
+        """How many rows repeat a problem, within a source or in both."""
+        train, heldout = self._rows
+        return train.repeated + heldout.repeated + len(train.items.keys() & heldout.items.keys())
+
+    @cached_property
+    def _rows(self) -> tuple["_Rows", "_Rows"]:
+        train, heldout = (self._read(data) for data in (self.train, self.heldout))
+        refuse_bad_rows([*train.bad, *heldout.bad], skip=self.skip_bad_rows)
+        return train, heldout
+
+    @cached_property
+    def _problems(self) -> tuple[list[Problem], list[Problem]]:
+        train, heldout = (rows.items for rows in self._rows)
+        train = {key: item for key, item in train.items() if key not in heldout}
+        shown = list(islice(train, self.examples))
+        examples = [self._example(train.pop(key)) for key in shown]
+        for name, items in (("train", train), ("heldout", heldout)):
+            if not items:
+                raise ConfigError(f"task.{name} has no usable problem; give it other rows, or a higher limit.")
+        return (
+            [self._problem(key, item, examples) for key, item in train.items()],
+            [self._problem(key, item, examples) for key, item in heldout.items()],
+        )
+
+    def _problem(self, key: str, item: Item, examples: Sequence[tuple[str, str]]) -> Problem:
+        prompt: Prompt = render(self.template, item.problem, self.instruction, examples)
+        return {
+            "prompt": prompt,
+            "problem_id": key,
+            "gold": item.gold,
+            "verifier": item.verifier or self.verifier,
+        }
+
+    def _example(self, item: Item) -> tuple[str, str]:
+        if item.solution is None:
+            raise ConfigError(
+                f"task.examples is {self.examples}, but these rows have no worked solutions to show; set it to 0."
+            )
+        return item.problem, self.write_response(item)
+
+    def _read(self, data: Data) -> "_Rows":
+        rows, read = self._source(data)
+        return _collect(rows, read, self.verifier, data.limit)
+
+    def _source(self, data: Data) -> tuple[Iterable[tuple[str, Row | BadRow]], Callable[[Row], Item]]:
+        """The rows, and how to read one."""
+        if data.preset is None:
+            if data.path is None:
+                raise ConfigError(
+                    "task.train and task.heldout each need a path or a preset "
+                    f"({', '.join(self.PRESETS) or 'none here'})."
+                )
+            return read_rows(data.path, data.subset, data.split), self.read_columns(data)
+        if data.preset not in self.PRESETS:
+            raise ConfigError(
+                f"preset {data.preset!r} is not one of task {self.name!r}: {', '.join(self.PRESETS)}; for other data "
+                "give path, problem and gold."
+            )
+        preset = self.PRESETS[data.preset]
+        if preset.make is not None:
+            if data.limit is None:
+                raise ConfigError(f"preset {data.preset!r} makes rows without end; say how many with limit.")
+            made = preset.make(data.seed)
+            return ((f"{data.preset} row {i}", row) for i, row in enumerate(made, start=1)), preset.read
+        path, subset, split = data.path or preset.hub, data.subset or preset.subset, data.split or preset.split
+        assert path is not None, "a preset has a dataset or makes its rows"
+        return read_rows(path, subset, split), preset.read
+
+
+@dataclass(frozen=True)
+class _Rows:
+    items: dict[str, Item]
+    """By problem id, in the order of the rows."""
+    bad: list[BadRow]
+    repeated: int
+
+
+# Golds are checked so many at a time: a limit is then reached without checking a whole dataset.
+_CHECKED_AT_ONCE = 1024
+
+
+def _collect(
+    rows: Iterable[tuple[str, Row | BadRow]], read: Callable[[Row], Item], verifier: str, limit: int | None
+) -> _Rows:
+    """The first ``limit`` different usable items; the same problem with another answer is a bad row."""
+    items: dict[str, Item] = {}
+    places: dict[str, str] = {}
+    bad: list[BadRow] = []
+    repeated = 0
+    remaining = iter(rows)
+    while (limit is None or len(items) < limit) and (chunk := list(islice(remaining, _chunk_size(limit, len(items))))):
+        entries = [(place, _read_row(place, row, read)) for place, row in chunk]
+        good = [item for _, item in entries if isinstance(item, Item)]
+        reasons = iter(wrong_golds([item.verifier or verifier for item in good], [item.gold for item in good]))
+        for place, item in entries:
+            if isinstance(item, BadRow):
+                bad.append(item)
+                continue
+            key, reason = digest(item.problem), next(reasons)
+            if reason:
+                bad.append(BadRow(place, reason))
+            elif key not in items:
+                items[key], places[key] = item, place
+            elif items[key].gold == item.gold:
+                repeated += 1
+            else:
+                bad.append(BadRow(place, f"is the problem of {places[key]} with another answer"))
+    return _Rows(items, bad, repeated)
+
+
+def _read_row(place: str, row: Row | BadRow, read: Callable[[Row], Item]) -> Item | BadRow:
+    if isinstance(row, BadRow):
+        return row
+    try:
+        return read(row)
+    except BadRowError as error:
+        return BadRow(place, str(error))
+
+
+def _chunk_size(limit: int | None, found: int) -> int:
+    return _CHECKED_AT_ONCE if limit is None else min(_CHECKED_AT_ONCE, limit - found)

@@ -1,0 +1,145 @@
+"""Programs in responses, and their tests as JSON: what a code task's gold is."""
+
+import builtins
+import json
+import keyword
+import re
+import tokenize
+from collections.abc import Sequence
+from dataclasses import replace
+from io import StringIO
+
+from progrpo.verify import AssertTests, CallTests, Limits, StdinTests, Verdict, run_code_tests_batch
+
+CodeTests = StdinTests | CallTests | AssertTests
+
+_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+_PYTHON = ("python", "python3", "py", "")
+_STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@")
+"""Where the completion of a function ends: a model goes on with others (the stops of the HumanEval paper, and "@")."""
+
+
+def gold_of(tests: CodeTests, *, prefix: str = "", completes: bool = False) -> str:
+    """Tests as the gold of a code task.
+
+    Args:
+        tests: of the program.
+        prefix: code that the program starts with, such as HumanEval's prompt.
+        completes: the whole response continues the prefix; otherwise the response holds a code block.
+    """
+    kind, value = {
+        StdinTests: lambda t: ("stdin", {"cases": t.cases}),
+        CallTests: lambda t: ("call", {"function": t.function, "cases": t.cases}),
+        AssertTests: lambda t: ("assert", {"script": t.script, "setup": t.setup, "entry_point": t.entry_point}),
+    }[type(tests)](tests)
+    return json.dumps({"kind": kind, **value, "prefix": prefix, "completes": completes})
+
+
+def read_gold(gold: str) -> tuple[CodeTests, str, bool]:
+    """The tests, the prefix, and whether a response continues it.
+
+    Raises:
+        ValueError: not the JSON that :func:`gold_of` writes.
+    """
+    try:
+        value = json.loads(gold)
+        kind, prefix, completes = value["kind"], value.get("prefix", ""), value.get("completes", False)
+        if kind == "stdin":
+            return StdinTests(tuple((str(i), str(o)) for i, o in value["cases"])), prefix, completes
+        if kind == "call":
+            return CallTests(value["function"], tuple((a, e) for a, e in value["cases"])), prefix, completes
+        if kind == "assert":
+            script, setup, entry_point = value["script"], value.get("setup", ""), value.get("entry_point")
+            return AssertTests(script, setup=setup, entry_point=entry_point), prefix, completes
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the gold {gold[:80]!r} holds no tests: {error!r}") from None
+    raise ValueError(f"the gold {gold[:80]!r} has the kind {kind!r}, where stdin, call or assert is needed")
+
+
+def extract_program(response: str) -> str | None:
+    """The last Python code block after the thinking part, None if there is none.
+
+    >>> extract_program("Here:\\n```python\\nprint(1)\\n```\\nDone.")
+    'print(1)\\n'
+    """
+    answer = response.rpartition("</think>")[2]
+    if "<think>" in answer:  # still thinking when it was cut off
+        return None
+    blocks = [code for language, code in _FENCE.findall(answer) if language.lower() in _PYTHON]
+    return blocks[-1] if blocks else None
+
+
+def verify_programs(golds: Sequence[str], responses: Sequence[str], *, limits: Limits | None = None) -> list[Verdict]:
+    """Run the program of each response on the tests of its gold."""
+    verdicts: dict[int, Verdict] = {}
+    to_run: dict[int, tuple[str, CodeTests]] = {}
+    for i, (gold, response) in enumerate(zip(golds, responses, strict=True)):
+        try:
+            tests, prefix, completes = read_gold(gold)
+        except ValueError as error:
+            verdicts[i] = Verdict("error", str(error))
+            continue
+        program = extract_program(response)
+        if program is None and completes:
+            to_run[i] = (prefix + _first_function(response), tests)
+        elif program is None:
+            verdicts[i] = Verdict("incorrect", "the response has no Python code block")
+        else:
+            to_run[i] = (f"{prefix}\n\n{program}" if prefix else program, tests)
+    programs, tests_run = [program for program, _ in to_run.values()], [tests for _, tests in to_run.values()]
+    run = run_code_tests_batch(programs, tests_run, limits or Limits())
+    for i, verdict in zip(to_run, run, strict=True):
+        verdicts[i] = replace(verdict, canonical=canonical_program(to_run[i][0])) if verdict.correct else verdict
+    return [verdicts[i] for i in range(len(golds))]
+
+
+def _first_function(completion: str) -> str:
+    ends = [at for stop in _STOPS if (at := completion.find(stop)) >= 0]
+    return completion[: min(ends, default=len(completion))]
+
+
+def canonical_program(program: str) -> str:
+    """A program without comments and layout, its own names numbered in their order: the same text for renamed copies.
+
+    >>> a = canonical_program("def f(x):\\n    # twice\\n    return x*2\\n")
+    >>> b = canonical_program("def f( n ):\\n  return n * 2")
+    >>> a == b
+    True
+    >>> a == canonical_program("def f(x):\\n    return x + x\\n")
+    False
+    """
+    names: dict[str, str] = {}
+    words: list[str] = []
+    try:
+        for token in tokenize.generate_tokens(StringIO(program).readline):
+            if token.type in (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER):
+                continue
+            words.append(_word(token, words, names))
+    except (tokenize.TokenError, SyntaxError):
+        return program.strip()  # it ran, so this is a quirk of the tokenizer; no other layout is the same then
+    return " ".join(words)
+
+
+def _word(token: tokenize.TokenInfo, words: Sequence[str], names: dict[str, str]) -> str:
+    if token.type in (tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE):
+        return tokenize.tok_name[token.type]
+    is_own = (
+        token.type == tokenize.NAME
+        and not keyword.iskeyword(token.string)
+        and not hasattr(builtins, token.string)
+        and (not words or words[-1] != ".")  # an attribute belongs to somebody else's type
+    )
+    return names.setdefault(token.string, f"name{len(names)}") if is_own else token.string
+
+
+def wrong_tests(golds: Sequence[str]) -> list[str]:
+    """Why each gold holds no tests; empty where it does."""
+    return [_wrong(gold) for gold in golds]
+
+
+def _wrong(gold: str) -> str:
+    try:
+        read_gold(gold)
+    except ValueError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,160 @@
+"""The verifiers by name: each takes the golds and the responses, as text, and gives verdicts.
+
+A gold is what a dataset's row knows of the right answer: the answer itself for ``math`` and ``exact``, tests as JSON
+for ``code``, the numbers and target as JSON for ``countdown``, where an entry comes from for ``reasoning_gym``. Tasks,
+and the reward functions for TRL and verl (:mod:`progrpo.rewards`), all go through this table.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from progrpo.tasks.countdown import check_steps
+from progrpo.tasks.programs import verify_programs, wrong_tests
+from progrpo.tasks.reasoning_gym_answers import verify_reasoning_gym, wrong_entries
+from progrpo.verify import AnswerStyle, Verdict, verify_math_batch
+from progrpo.verify import wrong_golds as wrong_math_golds
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """How golds and responses become verdicts."""
+
+    verify: Callable[[Sequence[str], Sequence[str]], list[Verdict]]
+    """Of golds and responses."""
+    wrong_golds: Callable[[Sequence[str]], list[str]]
+    """Why each gold can't be used, empty where it can: asked when a task is loaded."""
+
+
+def verify(names: Sequence[str], golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+    """The verdict on each response, by the verifier at its place.
+
+    >>> [v.status for v in verify(["exact", "exact"], ["a b", "a"], [" a  b", "b"])]
+    ['correct', 'incorrect']
+    """
+    verdicts: dict[int, Verdict] = {}
+    for name, places in _by_name(names).items():
+        found = VERIFIERS[name].verify([golds[i] for i in places], [responses[i] for i in places])
+        verdicts |= zip(places, found, strict=True)
+    return [verdicts[i] for i in range(len(names))]
+
+
+def wrong_golds(names: Sequence[str], golds: Sequence[str]) -> list[str]:
+    """Why each gold can't be used by the verifier at its place; empty where it can.
+
+    >>> wrong_golds(["countdown"], ["34"])
+    ["the gold '34' has no numbers and target"]
+    """
+    reasons: dict[int, str] = {}
+    for name, places in _by_name(names).items():
+        if name not in VERIFIERS:
+            found = [f"the verifier {name!r} is not one of {', '.join(VERIFIERS)}"] * len(places)
+        else:
+            found = VERIFIERS[name].wrong_golds([golds[i] for i in places])
+        reasons |= zip(places, found, strict=True)
+    return [reasons[i] for i in range(len(names))]
+
+
+def _by_name(names: Sequence[str]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        places.setdefault(name, []).append(i)
+    return places
+
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_EQUATION = re.compile(rf"(?<![\d.]){_NUMBER}(?:[-+*/]{_NUMBER})+={_NUMBER}(?!\.?\d)")
+_LONGEST_WORKING = 200
+_OPERATORS = {r"\times": "*", r"\cdot": "*", r"\div": "/", "×": "*", "·": "*", "÷": "/", "−": "-"}
+
+
+def verify_working(golds: Sequence[str], responses: Sequence[str], *, style: AnswerStyle) -> list[Verdict]:
+    """:func:`progrpo.verify.verify_math_batch`, with the working of a right answer as its canonical form."""
+    verdicts = verify_math_batch(responses, golds, style=style)
+    return [
+        replace(verdict, canonical=working(response) or verdict.canonical) if verdict.correct else verdict
+        for verdict, response in zip(verdicts, responses, strict=True)
+    ]
+
+
+def working(response: str) -> str:
+    """The equations between numbers in a response, each once, in a fixed order; empty if there is none.
+
+    The order of the equations, and of the terms of a sum or a product, does not count, nor does how it is written.
+
+    >>> working("First 4 + 3 = 7 pens, then 7 \\\\times 2 = 14.")
+    '3+4=7,2*7=14'
+    >>> working("7 × 2 = $14, as 3+4=7")
+    '3+4=7,2*7=14'
+    """
+    response = " ".join(response.split())
+    for written, operator in _OPERATORS.items():
+        response = response.replace(written, operator)
+    compact = re.sub(r"(?<=\d) ?[x*] ?(?=[\d$])", "*", response.replace("$", "").replace("\\", ""))
+    compact = re.sub(r"(?<=\d),(?=\d{3})", "", re.sub(r" ?([-+*/=]) ?", r"\1", compact))
+    # Searched piece by piece: in one long row of operators every place would be tried as the beginning.
+    pieces = [piece for piece in re.findall(r"[-+*/=.\d]+", compact) if len(piece) <= _LONGEST_WORKING]
+    found = {_in_order(equation) for piece in pieces for equation in _EQUATION.findall(piece)}
+    return ",".join(sorted(found, key=_by_result))
+
+
+def _in_order(equation: str) -> str:
+    left, _, result = equation.partition("=")
+    for operator in "+*":
+        terms = left.split(operator)
+        if all(re.fullmatch(_NUMBER, term) for term in terms):
+            return operator.join(sorted(terms, key=float)) + "=" + result
+    return equation
+
+
+def _by_result(equation: str) -> tuple[float, str]:
+    return float(equation.rpartition("=")[2]), equation
+
+
+def verify_exact(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+    """A response is right if it is the gold, up to the white space around and within it."""
+    verdicts = []
+    for gold, response in zip(golds, responses, strict=True):
+        text = " ".join(response.split())
+        right = text == " ".join(gold.split())
+        verdicts.append(Verdict("correct", canonical=text) if right else Verdict("incorrect", "is not the gold"))
+    return verdicts
+
+
+def verify_countdown(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+    """Gold: ``{"numbers": [5, 3, 2], "target": 16}``."""
+    verdicts = []
+    for gold, response in zip(golds, responses, strict=True):
+        problem = _countdown_problem(gold)
+        wrong = Verdict("error", f"the gold {gold[:80]!r} has no numbers and target")
+        verdicts.append(wrong if problem is None else check_steps(*problem, response))
+    return verdicts
+
+
+def _countdown_problem(gold: str) -> tuple[list[int], int] | None:
+    try:
+        problem = json.loads(gold)
+        return [int(n) for n in problem["numbers"]], int(problem["target"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _wrong_countdown(golds: Sequence[str]) -> list[str]:
+    return ["" if _countdown_problem(g) else f"the gold {g[:80]!r} has no numbers and target" for g in golds]
+
+
+def _all_usable(golds: Sequence[str]) -> list[str]:
+    return [""] * len(golds)
+
+
+VERIFIERS: Mapping[str, Verifier] = {
+    "math": Verifier(partial(verify_working, style="boxed"), wrong_math_golds),
+    "math_answer": Verifier(partial(verify_working, style="answer"), wrong_math_golds),
+    "math_last_number": Verifier(partial(verify_working, style="last_number"), wrong_math_golds),
+    "code": Verifier(verify_programs, wrong_tests),
+    "exact": Verifier(verify_exact, _all_usable),
+    "countdown": Verifier(verify_countdown, _wrong_countdown),
+    "reasoning_gym": Verifier(verify_reasoning_gym, wrong_entries),
+}

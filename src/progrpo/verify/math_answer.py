@@ -1,0 +1,301 @@
+r"""Mathematical answers: math-verify, behind our own guards.
+
+A response's answer goes through these, cheapest first; each may decide:
+
+1. where it stands (:func:`extract_answer`), and how long it may be;
+2. text: both sides brought to one spelling, and equal;
+3. exact arithmetic, where both are plain numbers;
+4. what math-verify would overlook: units, bases, per cent signs, sets against tuples;
+5. a look for expressions that would explode;
+6. math-verify, in a worker process, with a deadline that this process keeps.
+
+Whatever an answer does to the verifier is the answer's own doing and ``incorrect``. ``error`` is only a gold that can't
+be read, or a worker that can't be had.
+"""
+
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from progrpo.errors import ConfigError
+from progrpo.verify.math_guards import Reading, conflict, explosion, number, read
+from progrpo.verify.math_text import AnswerStyle, extract_answer, intervals, last_box, normalise, unstyled, words
+from progrpo.verify.pool import Outcome, WorkerPool, WorkerStartError
+from progrpo.verify.verdict import Verdict
+
+__all__ = [
+    "AnswerStyle",
+    "GoldError",
+    "check_gold",
+    "extract_answer",
+    "verify_math",
+    "verify_math_batch",
+    "wrong_golds",
+]
+
+LONGEST_ANSWER = 1000
+"""Characters. The longest gold of the public benchmarks has some 200."""
+DEADLINE_SECONDS = 5.0
+WORKERS = max(1, min(8, os.cpu_count() or 1))
+CACHED_VERDICTS = 100_000
+RELATIVE = Fraction(1, 1_000_000)
+"""A decimal counts as a number that is not known exactly, if it differs by no more than this share."""
+
+
+class GoldError(ValueError):
+    """A gold that the verifier can't use; its text says why."""
+
+
+def check_gold(gold: str) -> str:
+    r"""A gold as the verifier uses it: boxed, after the real parser has read it.
+
+    Raises:
+        GoldError: it is empty, too long, or can't be read.
+
+    >>> check_gold(r"11\sqrt2")
+    '\\boxed{11\\sqrt2}'
+    >>> check_gold(r"\frac{1}{")
+    Traceback (most recent call last):
+    progrpo.verify.math_answer.GoldError: the gold '\\frac{1}{' has unbalanced braces
+    """
+    reason = wrong_golds([gold])[0]
+    if reason:
+        raise GoldError(reason)
+    return rf"\boxed{{{_content(gold)}}}"
+
+
+def wrong_golds(golds: Sequence[str]) -> list[str]:
+    """Why each gold can't be used, empty where it can. Plain numbers and words are not sent to a worker.
+
+    >>> wrong_golds(["3/4", ""])
+    ['', "the gold '' is empty"]
+    """
+    reasons = [_text_problem(gold) for gold in golds]
+    to_read = [i for i, gold in enumerate(golds) if not reasons[i] and not _needs_no_reading(_content(gold))]
+    outcomes = _pool().run([{"golds": _for_worker(_reading(_content(golds[i])))} for i in to_read], DEADLINE_SECONDS)
+    for i, outcome in zip(to_read, outcomes, strict=True):
+        if outcome.status == "deadline":
+            reasons[i] = f"the gold {golds[i]!r} took more than {DEADLINE_SECONDS:g} s to read"
+        elif outcome.value != "equal":
+            reasons[i] = f"the gold {golds[i]!r} can't be read as mathematics"
+    return reasons
+
+
+def verify_math(answer: str, gold: str, *, style: AnswerStyle = "boxed") -> Verdict:
+    r"""Whether a response has the right answer.
+
+    Args:
+        answer: the whole response.
+        gold: the right answer in LaTeX or plain text, boxed or not.
+        style: where the answer stands in the response, see :func:`extract_answer`.
+
+    >>> verify_math(r"Half of it: \boxed{0.5}", r"\frac{1}{2}").status
+    'correct'
+    >>> verify_math("Half of it: 0.5", r"\frac{1}{2}").reason
+    'the response has no balanced \\boxed{} after its thinking part'
+    """
+    return verify_math_batch([answer], [gold], style=style)[0]
+
+
+def verify_math_batch(
+    answers: Sequence[str], golds: Sequence[str], *, style: AnswerStyle = "boxed", seconds: float = DEADLINE_SECONDS
+) -> list[Verdict]:
+    """:func:`verify_math` of many responses, on all workers at once.
+
+    Args:
+        answers, golds, style: as there.
+        seconds: what one comparison may take in a worker.
+
+    Raises:
+        ValueError: ``answers`` and ``golds`` differ in number.
+    """
+    if len(answers) != len(golds):
+        raise ValueError(f"answers and golds must be as many, got {len(answers)} and {len(golds)}.")
+    verdicts: dict[int, Verdict] = {}
+    waiting: dict[tuple[str, str], list[int]] = {}
+    for i, (response, gold) in enumerate(zip(answers, golds, strict=True)):
+        extracted = extract_answer(response, style)
+        verdict = Verdict("incorrect", _MISSING[style]) if extracted is None else _decide(extracted, gold)
+        if verdict is None:
+            assert extracted is not None
+            waiting.setdefault((_content(gold), extracted), []).append(i)
+        else:
+            verdicts[i] = verdict
+    for pair, verdict in zip(waiting, _compare(list(waiting), seconds), strict=True):
+        verdicts |= dict.fromkeys(waiting[pair], verdict)
+    return [verdicts[i] for i in range(len(answers))]
+
+
+_MISSING: dict[AnswerStyle, str] = {
+    "boxed": r"the response has no balanced \boxed{} after its thinking part",
+    "answer": 'the response has no "Answer:" after its thinking part',
+    "last_number": "the response has no number after its thinking part",
+}
+
+
+def _decide(extracted: str, gold: str) -> Verdict | None:
+    """The verdict where text and exact arithmetic can tell; None where algebra has to."""
+    problem = _text_problem(gold)
+    if problem:
+        return Verdict("error", problem)
+    if len(extracted) > LONGEST_ANSWER:
+        return Verdict("incorrect", f"the answer has {len(extracted)} characters, more than {LONGEST_ANSWER}")
+    content = _content(gold)
+    canonical = normalise(content)
+    if not normalise(extracted):
+        return Verdict("incorrect", "the answer is empty")
+    said, right = read(extracted), _reading(content)
+    answer_words = words(extracted)
+    if (
+        normalise(extracted) == canonical
+        or said == right
+        or unstyled(extracted) == unstyled(content)
+        or (answer_words is not None and answer_words == words(content))
+    ):
+        return Verdict("correct", canonical=canonical)
+    overlooked = conflict(said, right)
+    if overlooked:
+        return Verdict("incorrect", overlooked)
+    value, gold_value = number(said.body), number(right.body)
+    if value is not None and gold_value is not None:
+        value = value / 100 if said.is_percent else value
+        golds = [gold_value / 100, gold_value] if right.is_percent else [gold_value]
+        if said.is_percent and right.is_percent:
+            golds = golds[:1]
+        is_right = any(_same_number(value, gold) for gold in golds)
+        return Verdict("correct", canonical=canonical) if is_right else _not_equal(extracted, content)
+    blown_up = explosion(said.body)
+    if blown_up:
+        return Verdict("incorrect", blown_up)
+    # A gold that would explode can be told from others by its text alone.
+    return _not_equal(extracted, content) if explosion(right.body) else None
+
+
+def _same_number(value: Fraction, gold: Fraction) -> bool:
+    """Whole numbers exactly; others may be decimals that were cut off."""
+    if value.denominator == gold.denominator == 1:
+        return value == gold
+    return abs(value - gold) <= RELATIVE * max(abs(value), abs(gold))
+
+
+def _not_equal(answer: str, gold: str) -> Verdict:
+    return Verdict("incorrect", f"{answer!r} is not {gold!r}")
+
+
+def _compare(pairs: Sequence[tuple[str, str]], seconds: float) -> list[Verdict]:
+    """Verdicts on (gold, answer) pairs from the workers, or from the cache."""
+    missing = [pair for pair in pairs if _cache.get(pair) is None]
+    if missing:
+        tasks = [_task(gold, answer) for gold, answer in missing]
+        try:
+            outcomes = _pool().run(tasks, seconds)
+        except (WorkerStartError, OSError) as error:
+            lost = Verdict("error", str(error))
+            return [_cache.get(pair) or lost for pair in pairs]
+        fresh = {pair: _verdict(*pair, outcome, seconds) for pair, outcome in zip(missing, outcomes, strict=True)}
+        _cache.put(fresh)
+    else:
+        fresh = {}
+    return [fresh.get(pair) or _cache.get(pair) or Verdict("error", "the verdict was lost") for pair in pairs]
+
+
+def _verdict(gold: str, answer: str, outcome: Outcome, seconds: float) -> Verdict:
+    if outcome.status == "deadline":
+        return Verdict("incorrect", f"comparing {answer!r} took more than {seconds:g} s")
+    if outcome.status == "lost":
+        return Verdict("incorrect", f"comparing {answer!r} ended its worker, twice")
+    if outcome.value == "bad gold":
+        return Verdict("error", f"the gold {gold!r} can't be read as mathematics")
+    if outcome.value == "equal":
+        return Verdict("correct", canonical=normalise(gold))
+    if outcome.value == "unreadable":
+        return Verdict("incorrect", f"{answer!r} can't be read as mathematics")
+    if outcome.value == "too large":
+        return Verdict("incorrect", f"comparing {answer!r} took too much memory")
+    return _not_equal(answer, gold)
+
+
+class _Cache:
+    """The newest verdicts, for all threads."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._lock = size, threading.Lock()
+        self._verdicts: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
+
+    def get(self, pair: tuple[str, str]) -> Verdict | None:
+        with self._lock:
+            return self._verdicts.get(pair)
+
+    def put(self, verdicts: dict[tuple[str, str], Verdict]) -> None:
+        """Keep verdicts: not what the verifier failed at, which may go well another time."""
+        with self._lock:
+            self._verdicts |= {pair: v for pair, v in verdicts.items() if v.status != "error"}
+            while len(self._verdicts) > self._size:
+                self._verdicts.popitem(last=False)
+
+    def after_fork(self) -> None:
+        """A thread of the parent may have held the lock, in the middle of a change."""
+        self._lock, self._verdicts = threading.Lock(), OrderedDict()
+
+
+_cache = _Cache(CACHED_VERDICTS)
+
+
+@lru_cache(maxsize=8192)
+def _content(gold: str) -> str:
+    """A gold without the box or the dollar signs around it."""
+    inside = last_box(gold)
+    return (gold if inside is None else inside).strip().strip("$").strip()
+
+
+@lru_cache(maxsize=8192)
+def _reading(content: str) -> Reading:
+    return read(content)
+
+
+def _task(gold: str, answer: str) -> dict[str, object]:
+    """What a worker gets: a gold in per cent may be met with the sign, as a share, or without the sign."""
+    right, said = _reading(gold), read(answer)
+    golds = _for_worker(right)
+    return {"golds": golds[:1] if said.is_percent else golds, "answer": _for_worker(said)[0]}
+
+
+def _for_worker(reading: Reading) -> list[str]:
+    """The values that an answer may stand for, in LaTeX: inequalities as intervals, per cent as a share first."""
+    latex = intervals(reading.body) or reading.body
+    return [rf"\frac{{{latex}}}{{100}}", latex] if reading.is_percent else [latex]
+
+
+def _needs_no_reading(content: str) -> bool:
+    """A gold that is compared as a number, as words, or as text alone."""
+    body = _reading(content).body
+    return number(body) is not None or words(content) is not None or bool(explosion(body))
+
+
+@lru_cache(maxsize=8192)
+def _text_problem(gold: str) -> str:
+    """What is wrong with a gold's text, empty for nothing."""
+    content = _content(gold)
+    if not normalise(content):
+        return f"the gold {gold!r} is empty"
+    if len(content) > LONGEST_ANSWER:
+        return f"the gold {gold[:60]!r}... has {len(content)} characters, more than {LONGEST_ANSWER}"
+    braces = re.sub(r"\\.", "", content)
+    return f"the gold {gold!r} has unbalanced braces" if braces.count("{") != braces.count("}") else ""
+
+
+@cache
+def _pool() -> WorkerPool:
+    """This process's workers, started when they are first needed."""
+    if find_spec("math_verify") is None:
+        raise ConfigError("verifying mathematics needs math-verify: pip install 'progrpo[math]'.")
+    return WorkerPool(Path(__file__).with_name("math_worker.py"), workers=WORKERS)
+
+
+os.register_at_fork(after_in_child=_cache.after_fork)

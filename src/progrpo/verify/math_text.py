@@ -1,0 +1,298 @@
+r"""Reading an answer as text: where it stands in a response, and its spelling brought to one form.
+
+Nothing here evaluates anything, and the time taken grows with the length of the text only.
+"""
+
+import re
+import unicodedata
+from typing import Literal
+
+AnswerStyle = Literal["boxed", "answer", "last_number"]
+
+# -- Where it stands ---------------------------------------------------------------------------------------------------
+
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_UNBRACED_BOX = re.compile(r"-?\w[\w.,/]*")
+_ANSWER_LINE = re.compile(r"(?:\banswer\s*(?:is\s*:?|:)|^####)[ \t*]*(?P<answer>[^\n]*)", re.IGNORECASE | re.MULTILINE)
+_LAST_NUMBER = re.compile(r"(?<![\w.])[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?", re.ASCII)
+
+
+def after_thinking(text: str) -> str | None:
+    """What follows ``</think>``; None for a response that was still thinking when it ended."""
+    answer = text.rpartition("</think>")[2]
+    return None if "<think>" in answer else answer
+
+
+def extract_answer(text: str, style: AnswerStyle = "boxed") -> str | None:
+    r"""The answer as it stands in a response, after its thinking part; None if there is none.
+
+    Args:
+        text: the whole response.
+        style: ``"boxed"``: the content of the last balanced ``\boxed{}`` or ``\fbox{}``; ``"answer"``: what follows the
+            last ``Answer:``, ``the answer is`` or ``####``, up to the end of its line; ``"last_number"``: the last
+            number.
+
+    Raises:
+        ValueError: an unknown style.
+
+    >>> extract_answer(r"First \boxed{1}, but then \boxed{\frac{1}{2}}.")
+    '\\frac{1}{2}'
+    >>> extract_answer("The answer is 5.", "answer"), extract_answer("3 pens and 4 cups: 7.", "last_number")
+    ('5', '7')
+    """
+    if style not in ("boxed", "answer", "last_number"):
+        raise ValueError(f"style must be boxed, answer or last_number, got {style!r}.")
+    answer = after_thinking(text)
+    if answer is None:
+        return None
+    if style == "boxed":
+        return last_box(answer)
+    if style == "answer":
+        found = [match["answer"] for match in _ANSWER_LINE.finditer(answer)]
+        return _bare(found[-1]) if found else None
+    numbers = _LAST_NUMBER.findall(answer)
+    return numbers[-1] if numbers else None
+
+
+def _bare(line: str) -> str | None:
+    r"""The answer on a line, without the box or the marks around it."""
+    boxed = last_box(line)
+    if boxed is not None:
+        return boxed
+    line = line.strip().strip("*").strip().removesuffix(".").strip()
+    return line or None
+
+
+def last_box(text: str) -> str | None:
+    r"""The content of the last box whose braces balance; ``\boxed 5`` without braces is one as well.
+
+    >>> last_box(r"\boxed{\{1, 2\}}"), last_box(r"\boxed{1} \boxed{2")
+    ('\\{1, 2\\}', '1')
+    """
+    end = len(text)
+    for match in reversed(list(_BOX.finditer(text))):
+        start = match.end()
+        if text[start : start + 1] == "{":
+            close = _closing_brace(text, start, end)
+            if close is not None:
+                return text[start + 1 : close].strip()
+        elif bare := _UNBRACED_BOX.match(text, start, end):
+            return bare[0].rstrip(".,")
+        end = start  # a box ends before the next one begins: without this, many open boxes would take forever
+    return None
+
+
+def _closing_brace(text: str, start: int, end: int) -> int | None:
+    depth, i = 0, start
+    while i < end:
+        character = text[i]
+        if character == "\\":
+            i += 1  # an escaped brace is not one
+        elif character == "{":
+            depth += 1
+        elif character == "}":
+            depth -= 1
+            if depth == 0:
+                return i
+        i += 1
+    return None
+
+
+# -- One spelling ------------------------------------------------------------------------------------------------------
+
+_SYMBOLS = {
+    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/",
+    "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "φ": r"\phi ", "λ": r"\lambda ", "ω": r"\omega ",
+    "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ",
+    "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "′": "'", "“": '"', "”": '"', "’": "'", "∨": r"\lor ",
+    "ℝ": r"\mathbb{R}", "√": "sqrt", "∘": r"\circ ",
+}  # fmt: skip
+_RAISED = {"<super>": "^", "<sub>": "_"}
+_PLAIN_ROOT = re.compile(r"(?<![\\A-Za-z])sqrt\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+|[A-Za-z](?![A-Za-z])))")
+_PLAIN_FUNCTION = re.compile(
+    r"(?<![\\A-Za-z])(?:np\.|math\.)?(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|exp|pi)(?![A-Za-z])"
+)
+_SCIENTIFIC = re.compile(r"(?<![\w.\\])([-+]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([-+]?\d{1,4})(?![\w.])", re.ASCII)
+_NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+).split()
+_WORDS = {word: str(number) for number, word in enumerate(_NUMBERS)}
+STYLED = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:rm|bf|it|sf)|mbox|operatorname)\s*\{([^{}]*)\}")
+_SHORT_UNITS = set("mshgLlNJWVK")
+_NUMBER_BEFORE = re.compile(r"[\d)}][\s~]*(?:\\[,;:! ]\s*)*$")
+_STYLED_MATHS = re.compile(r"[\d.,\s()+*/=-]*|[A-Za-z]")
+_SPACING = re.compile(r"(?<!\\)\\[,;:!> ]|\\(?:q?quad|[hv]?phantom\{[^{}]*\}|thinspace)(?![A-Za-z])|~|\s+")
+_WRAPPERS = re.compile(
+    r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits|mathopen|mathclose)(?![A-Za-z])\s*\.?"
+)
+_THOUSANDS = re.compile(
+    r"(?<![\d.,(\[{])\d{1,3}(?:(,\\!|\\!,|,|\{,\}|\\,| )\d{3})(?:\1\d{3})*(?!\d|,|\)|\]|\\\})", re.ASCII
+)
+_THOUSANDS_IN_LATEX = re.compile(r"(?<=\d)(?:,\\!|\\!,|\{,\})(?=\d{3}(?!\d))", re.ASCII)
+_ARGUMENT = r"\s*(?:\{([^{}]*)\}|([0-9A-Za-z]|\\(?:pi|theta|alpha|beta|infty)(?![A-Za-z])))"
+_SHORT_FRACTION = re.compile(rf"\\[dtc]?frac(?![A-Za-z]){_ARGUMENT}{_ARGUMENT}")
+_SHORT_ROOT = re.compile(r"\\sqrt\s*([0-9A-Za-z])(?![A-Za-z])")
+_LATEX_SYNONYMS = [
+    (re.compile(rf"\\{names}(?![A-Za-z])\s*"), latex)
+    for names, latex in [
+        ("[dtc]frac", r"\\frac"), ("leq(?:slant)?", r"\\le "), ("geq(?:slant)?", r"\\ge "), ("neq", r"\\ne "),
+        ("[dt]binom", r"\\binom"), ("vee", r"\\lor "), ("varnothing", r"\\emptyset "), ("lt", "<"), ("gt", ">"),
+        ("lbrace", r"\\{"), ("rbrace", r"\\}"), ("degrees?", r"^\\circ "), ("dots|ldots|cdots", r"\\dots "),
+        ("colon", ":"), ("ast", "*"),
+    ]
+]  # fmt: skip
+
+
+def unify(text: str) -> str:
+    r"""The same answer in plain LaTeX: Unicode signs, plain functions and number words become what LaTeX has for them.
+
+    >>> unify("√2 + x²"), unify("2516₈"), unify("5½"), unify("two"), unify("1.6e-19")
+    ('\\sqrt{2} + x^{2}', '2516_{8}', '5\\frac{1}{2}', '2', '1.6\\times 10^{-19}')
+    """
+    if not text.isascii():
+        text = "".join(_latex(character) for character in text).replace("}^{", "").replace("}_{", "")
+    text = _PLAIN_ROOT.sub(_root, text)
+    text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
+    text = _PLAIN_FUNCTION.sub(r"\\\1 ", text)
+    return _WORDS.get(text.strip().lower(), text)
+
+
+def _latex(character: str) -> str:
+    """A character in ASCII, if it has a form in it: half, raised and full-width ones, the digits of other scripts."""
+    if character.isascii():
+        return character
+    if character in _SYMBOLS:
+        return _SYMBOLS[character]
+    kind = unicodedata.decomposition(character).partition(" ")[0]
+    plain = unicodedata.normalize("NFKC", character).replace("−", "-")
+    if kind in _RAISED:
+        return f"{_RAISED[kind]}{{{plain}}}"
+    if kind == "<fraction>" and "⁄" in plain:
+        return r"\frac{{{}}}{{{}}}".format(*plain.split("⁄"))
+    return "".join(_SYMBOLS.get(c, str(unicodedata.decimal(c, c))) for c in plain)
+
+
+def _root(match: re.Match[str]) -> str:
+    return r"\sqrt{" + next(group for group in match.groups() if group is not None) + "}"
+
+
+def normalise(text: str) -> str:
+    r"""One spelling for many: what is equal after this is the same answer, what is not may still be.
+
+    >>> normalise(r"$\dfrac12$"), normalise(r"\frac{1}{2}."), normalise(r"1{,}000"), normalise("1 2")
+    ('\\frac{1}{2}', '\\frac{1}{2}', '1000', '1 2')
+    """
+    text = unify(text)
+    text = re.sub(r"(?<!\\)\$", "", text).replace(r"\(", "(").replace(r"\)", ")").replace(r"\%", "%")
+    text = text.replace(r"\[", "[").replace(r"\]", "]") if text.startswith(r"\[") else text
+    text = STYLED.sub(_unstyle_maths, _WRAPPERS.sub("", text))
+    for synonym, latex in _LATEX_SYNONYMS:
+        text = synonym.sub(latex, text)
+    text = _THOUSANDS_IN_LATEX.sub("", text)
+    text = _THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[0]), text)
+    text = _SPACING.sub(" ", text).strip()
+    text = re.sub(r"(?<=\d)\.(?=\s*[-+*/)]|$)", "", text).removesuffix(".").rstrip()
+    text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))", r"^{\\circ}", text)
+    text = _SHORT_ROOT.sub(r"\\sqrt{\1}", _SHORT_FRACTION.sub(_fraction, text))
+    text = re.sub(r"([_^])\{([0-9A-Za-z])\}", r"\1\2", text)
+    return squeeze(text)
+
+
+def squeeze(text: str) -> str:
+    """Without the spaces that part nothing: ``1 2`` stays, and so do words."""
+    return re.sub(
+        r"(?<![A-Za-z0-9]) +| +(?![A-Za-z0-9])|(?<=\d) +(?=[A-Za-z\\])|(?<![\\A-Za-z])(?<=[A-Za-z]) +(?=\d)", "", text
+    )
+
+
+def _unstyle_maths(match: re.Match[str]) -> str:
+    r"""Numbers and single letters in ``\text{}`` are mathematics; words stay apart, and units such as m and s."""
+    content = match[1].strip()
+    if content in _SHORT_UNITS and _NUMBER_BEFORE.search(match.string[: match.start()]):
+        return match[0]
+    return content if _STYLED_MATHS.fullmatch(content) else _WORDS.get(content.lower(), match[0])
+
+
+def unstyled(text: str) -> str:
+    r"""The same in one spelling with every style left out, whatever stands in it.
+
+    >>> unstyled(r"3:00 \text{ p.m.}") == unstyled("3:00 p.m.")
+    True
+    """
+    return normalise(STYLED.sub(r" \1 ", text))
+
+
+def _fraction(match: re.Match[str]) -> str:
+    numerator, denominator = match[1] or match[2] or "", match[3] or match[4] or ""
+    return rf"\frac{{{numerator.strip()}}}{{{denominator.strip()}}}"
+
+
+# -- Words -------------------------------------------------------------------------------------------------------------
+
+
+def words(text: str) -> str | None:
+    r"""The words of an answer that is words alone, or a letter in brackets; None for any other.
+
+    Lower case, but for a bare word of up to three letters: that may be a product of variables.
+
+    >>> words(r"\text{ (B) }"), words("Evelyn"), words("3x"), words("AB")
+    ('b', 'evelyn', None, 'AB')
+    """
+    plain = re.sub(r"\s+", " ", STYLED.sub(r"\1", text).replace("$", "")).strip().strip(".").strip()
+    letter = re.fullmatch(r"\(([A-Za-z])\)", plain)
+    plain = letter[1] if letter else plain
+    if not re.fullmatch(r"[A-Za-z][A-Za-z' .,-]*", plain):
+        return None
+    is_word = letter is not None or STYLED.search(text) is not None or re.search("[A-Za-z]{4}", plain) is not None
+    return plain.lower().replace(".", "") if is_word else plain
+
+
+# -- Inequalities ------------------------------------------------------------------------------------------------------
+
+_OR = re.compile(r"\s*(?:\\(?:text|mathrm)\s*\{\s*or\s*\}|\\lor(?![A-Za-z])|(?<![A-Za-z])or(?![A-Za-z]))\s*")
+_SIGN = r"\s*(<=|>=|<|>|\\le(?![A-Za-z])|\\ge(?![A-Za-z]))\s*"
+_BOUND = r"((?:[^<>=,A-Za-z\\]|\\(?:frac|sqrt|pi|infty)(?![A-Za-z]))+)"
+_ONE_SIDED = re.compile(rf"([A-Za-z]){_SIGN}{_BOUND}")
+_TWO_SIDED = re.compile(rf"{_BOUND}{_SIGN}([A-Za-z])(?:{_SIGN}{_BOUND})?")
+
+
+def intervals(normalised: str) -> str | None:
+    r"""Inequalities of one variable as a union of intervals; None for anything else.
+
+    >>> intervals("x<1 or x\\ge 2")
+    '(-\\infty,1)\\cup[2,\\infty)'
+    >>> intervals("1<x\\le 2"), intervals("x+y<1")
+    ('(1,2]', None)
+    """
+    parts = [_interval(part.strip()) for part in _OR.split(normalised)]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or len({variable for variable, _ in known}) != 1:
+        return None
+    return r"\cup".join(interval for _, interval in known)
+
+
+def _interval(text: str) -> tuple[str, str] | None:
+    low = high = None
+    if match := _ONE_SIDED.fullmatch(text):
+        variable, sign, bound = match.groups()
+        low, high = (None, (bound, sign)) if _is_less(sign) else ((bound, sign), None)
+    elif match := _TWO_SIDED.fullmatch(text):
+        first, sign, variable, other_sign, second = match.groups()
+        if other_sign is not None and _is_less(sign) != _is_less(other_sign):
+            return None
+        ends = [(first, sign), None if other_sign is None else (second, other_sign)]
+        low, high = ends if _is_less(sign) else reversed(ends)
+    else:
+        return None
+    left = r"(-\infty" if low is None else f"{'[' if _is_closed(low[1]) else '('}{low[0].strip()}"
+    right = r"\infty)" if high is None else f"{high[0].strip()}{']' if _is_closed(high[1]) else ')'}"
+    return variable, f"{left},{right}"
+
+
+def _is_less(sign: str) -> bool:
+    return sign.startswith(("<", r"\l"))
+
+
+def _is_closed(sign: str) -> bool:
+    return "=" in sign or "e" in sign

@@ -1,0 +1,83 @@
+r"""A worker's script (:mod:`progrpo.verify.worker`) that compares answers with math-verify.
+
+A task is ``{"golds": [...], "answer": ...}`` in LaTeX; the answer may equal any of the golds. The reply is ``"equal"``,
+``"different"``, ``"unreadable"`` (the answer), ``"too large"`` (it ran out of memory or of depth), or ``"bad gold"``.
+Without an answer, only the golds are read. Deadlines and lost workers are the parent's business.
+"""
+
+import logging
+import re
+import sys
+from functools import lru_cache
+from typing import Any
+
+from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, normalize_latex
+from math_verify import verify
+from math_verify.parser import parse_latex_cached
+from sympy import Basic, Float, MatrixBase, nsimplify, simplify
+
+RELATIVE = 1e-6
+"""A gold that is a decimal is met by what differs from it by no more than this share."""
+# Units are compared before: theirs would be struck off, and 5t, 5h and 5c with them.
+_NORMALISATION = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
+
+# What the parser stumbles over or mistakes: E_1 is no power of e to it, and I_1 and I_2 are both the imaginary unit.
+_UNREADABLE = [
+    (re.compile(spelling), other)
+    for spelling, other in [
+        (r"_\{\\odot\}", "_{s}"), (r"_([0-9A-Za-z])", r"_{\1}"), (r"(?<![\\A-Za-z])E_\{", r"\\Xi_{"),
+        (r"(?<![\\A-Za-z])e_\{", r"\\eta_{"), (r"(?<![\\A-Za-z])I_\{", r"\\Psi_{"),
+    ]
+]  # fmt: skip
+
+logging.disable(logging.CRITICAL)
+sys.setrecursionlimit(2000)
+
+
+def handle(task: dict[str, Any]) -> str:
+    """What the worker replies."""
+    golds = [parse(gold) for gold in task["golds"]]
+    if None in golds:
+        return "bad gold"
+    if "answer" not in task:
+        return "equal"
+    try:
+        answer = parse(task["answer"])
+        if answer is None:
+            return "unreadable"
+        return "equal" if any(is_equal(gold, answer) for gold in golds) else "different"
+    except (MemoryError, RecursionError):
+        return "too large"
+
+
+@lru_cache(maxsize=4096)
+def parse(latex: str) -> Basic | MatrixBase | None:
+    """The expression, or None for what is not one. math-verify's own parse() would also find numbers in prose."""
+    for spelling, other in _UNREADABLE:
+        latex = spelling.sub(other, latex)
+    try:
+        parsed = parse_latex_cached(normalize_latex(latex, config=_NORMALISATION))
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # its parser raises whatever it comes across
+        return None
+    return parsed if isinstance(parsed, Basic | MatrixBase) else None
+
+
+def is_equal(gold: Basic | MatrixBase, answer: Basic | MatrixBase) -> bool:
+    """What math-verify says, and if it says equal, whether numbers are close enough as well."""
+    # Its timeouts are signals, which only work in a main thread and can be caught: the parent keeps the time.
+    return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True) and is_close(gold, answer)
+
+
+def is_close(gold: Any, answer: Any) -> bool:
+    """math-verify rounds to six decimals, which makes all tiny numbers equal, and a decimal equal to a root."""
+    if not (getattr(gold, "is_number", False) and getattr(answer, "is_number", False)):
+        return True
+    if gold.has(Float) or not answer.has(Float):
+        try:
+            first, second = (complex(number.doit().evalf(30)) for number in (gold, answer))
+        except (TypeError, ValueError, ArithmeticError):  # infinities, and what is a number by name only
+            return True
+        return abs(first - second) <= RELATIVE * max(abs(first), abs(second))
+    return bool(simplify(nsimplify(answer.doit(), rational=True) - gold.doit()) == 0)

@@ -1,0 +1,1 @@
+"""What runs in the sandbox's own processes: the standard library alone, and nothing of the trainer."""

@@ -1,0 +1,311 @@
+"""Shutting a process in: rlimits, Landlock, a seccomp filter, namespaces. Linux, by ctypes alone.
+
+The layers, each applied if the kernel allows it, the process itself reporting which it got:
+
+==========  ===========================================================================================================
+rlimits     memory, CPU time, file size, threads; an unprivileged user where the trainer is root
+landlock    no file but the interpreter's own libraries can be opened; nothing can be written but the own /tmp
+seccomp     no new process, no program, no socket, no signal, no tracing, no mount, no link, no kernel keyring ...
+namespaces  own process ids (its end ends all), own empty network, own IPC, own /tmp in memory with a quota
+==========  ===========================================================================================================
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import resource
+import struct
+from contextlib import suppress
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+LAYERS = ("rlimits", "landlock", "seccomp", "namespaces")
+NOBODY = 65534
+INODES = 1000
+THREADS = 64
+OPEN_FILES = 64
+STACK_BYTES = 128 << 20
+
+# -- prctl -------------------------------------------------------------------------------------------------------------
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_SECCOMP_MODE_FILTER = 2
+_SIGKILL = 9
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def _prctl(option: int, *arguments: int) -> None:
+    values = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
+    _check(_libc.prctl(option, *values), f"prctl {option}")
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent has ended; a change of user takes this back, so it is called after one."""
+    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+
+
+# -- User and namespaces -----------------------------------------------------------------------------------------------
+_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 1 << 17, 1 << 27, 1 << 28, 1 << 29, 1 << 30
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+
+
+def drop_root(libraries: tuple[str, ...]) -> None:
+    """Go on as nobody, if this is root and nobody can read the interpreter's libraries.
+
+    Where they lie in root's own home, the process stays root by number, but in a user namespace of its own, which
+    leaves it no rights over anything outside.
+    """
+    if os.geteuid() == 0 and all(_anybody_can_read(path) for path in libraries):
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def _anybody_can_read(path: str) -> bool:
+    while path != "/":
+        if os.path.exists(path) and os.stat(path).st_mode & 0o005 != 0o005:
+            return False
+        path = os.path.dirname(path)
+    return True
+
+
+def enter_network() -> None:
+    """An empty network, which the programs of one helper share: making one for each would take most of the time.
+
+    They can't meet there: a socket can't be made (seccomp), and a Unix socket of another can't be reached (Landlock).
+    """
+    _enter(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC)
+
+
+def enter_namespaces() -> None:
+    """Own process ids for the children, own mounts, own IPC."""
+    _enter(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC)
+
+
+def _enter(flags: int) -> None:
+    user, group = os.geteuid(), os.getegid()
+    _prctl(_PR_SET_DUMPABLE, 1)  # after a change of user the process would not own its own /proc files
+    _check(_libc.unshare(flags), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def mount_own_tmp(megabytes: int) -> None:
+    """A /tmp of its own, in memory, with a quota of bytes and of files, in place of the machine's."""
+    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount /")
+    options = f"size={megabytes}m,nr_inodes={INODES},mode=0700".encode()
+    _check(_libc.mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options), "mount /tmp")
+
+
+# -- Limits ------------------------------------------------------------------------------------------------------------
+
+
+def limit_resources(*, seconds: float, memory_mb: int, file_mb: int) -> None:
+    """Bounds on memory, CPU time, file size, threads and open files, none of which can be raised again."""
+    limits = {
+        resource.RLIMIT_AS: memory_mb << 20,
+        resource.RLIMIT_CPU: int(seconds) + 2,
+        resource.RLIMIT_FSIZE: file_mb << 20,
+        resource.RLIMIT_NPROC: THREADS,
+        resource.RLIMIT_NOFILE: OPEN_FILES,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+    }
+    for name, value in limits.items():
+        hard = resource.getrlimit(name)[1]
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(name, (most, most))
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    stack = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_STACK, (stack, hard))
+
+
+# -- Landlock ----------------------------------------------------------------------------------------------------------
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_VERSION_FLAG, _RULE_PATH_BENEATH = 1, 1
+_READ_FILE, _READ_DIR, _EXECUTE = 1 << 2, 1 << 3, 1 << 0
+_TRUNCATE = 1 << 14
+_WRITE = sum(1 << bit for bit in (1, 4, 5, 7, 8))  # write, remove folder and file, make folder and file
+_ALL_FILES = (1 << 13) - 1  # version 1: execute to make_sym
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
+_FILES = ("/etc/ld.so.cache", "/dev/null", "/dev/urandom")
+
+
+def landlock_version() -> int:
+    """The kernel's Landlock version, 0 if it has none."""
+    return max(0, _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG))
+
+
+def restrict_files(readable: tuple[str, ...], writable: tuple[str, ...]) -> None:
+    """Only these folders can be read, only those written; no TCP, no signal and no abstract socket to the outside.
+
+    Raises:
+        OSError: the kernel has no Landlock.
+    """
+    version = landlock_version()
+    if version < 1:
+        raise OSError(errno.ENOSYS, "the kernel has no Landlock")
+    files = _ALL_FILES | (1 << 13 if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
+    files |= 1 << 15 if version >= 5 else 0
+    network = 0b11 if version >= 4 else 0
+    scoped = 0b11 if version >= 6 else 0
+    attributes = struct.pack("=QQQ", files, network, scoped)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    ruleset = _check(_libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size), 0), "landlock_create_ruleset")
+    for path in (*readable, *_LIBRARIES):
+        _allow(ruleset, path, _READ_FILE | _READ_DIR | _EXECUTE)
+    for path in _FILES:
+        _allow(ruleset, path, _READ_FILE | (1 << 1 if path == "/dev/null" else 0))
+    for path in writable:
+        _allow(ruleset, path, (_READ_FILE | _READ_DIR | _WRITE | (_TRUNCATE if version >= 3 else 0)) & files)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _check(_libc.syscall(_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
+    os.close(ruleset)
+
+
+def _allow(ruleset: int, path: str, access: int) -> None:
+    with suppress(FileNotFoundError):
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if not os.path.isdir(path):
+                access &= ~_READ_DIR
+            rule = struct.pack("=Qi", access, handle)
+            _check(_libc.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0), f"landlock_add_rule {path}")
+        finally:
+            os.close(handle)
+
+
+# -- seccomp -----------------------------------------------------------------------------------------------------------
+_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+# name: (x86_64, aarch64); None where the architecture has no such call.
+_DENIED: dict[str, tuple[int | None, int]] = {
+    # Sockets, and passing descriptors.
+    "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
+    "accept": (43, 202), "accept4": (288, 242), "sendto": (44, 206), "sendmsg": (46, 211), "recvmsg": (47, 212),
+    "sendmmsg": (307, 269), "recvmmsg": (299, 243),
+    # Programs, and processes of others. (New processes: see clone below.)
+    "execve": (59, 221), "execveat": (322, 281), "kill": (62, 129), "tkill": (200, 130),
+    "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434),
+    "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438), "ptrace": (101, 117),
+    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440), "kcmp": (312, 272),
+    # Mounts, namespaces, users.
+    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
+    "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
+    "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
+    "setuid": (105, 146), "setgid": (106, 144), "setreuid": (113, 145), "setregid": (114, 143),
+    "setresuid": (117, 147), "setresgid": (119, 149), "setgroups": (116, 159), "capset": (126, 91),
+    "chown": (92, 55), "fchown": (93, 55), "lchown": (94, 54), "fchownat": (260, 54),
+    # Links and devices.
+    "link": (86, 37), "linkat": (265, 37), "symlink": (88, 36), "symlinkat": (266, 36), "mknod": (133, 33),
+    "mknodat": (259, 33), "open_by_handle_at": (304, 265), "name_to_handle_at": (303, 264),
+    # Memory and messages outside the limits.
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196),
+    "shmctl": (31, 195), "semget": (64, 190), "semctl": (66, 191), "msgget": (68, 186), "mq_open": (240, 180),
+    # The kernel's larger interfaces.
+    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "keyctl": (250, 219), "add_key": (248, 217),
+    "request_key": (249, 218), "fanotify_init": (300, 262), "init_module": (175, 105), "finit_module": (313, 273),
+    "delete_module": (176, 106), "kexec_load": (246, 104), "kexec_file_load": (320, 294), "reboot": (169, 142),
+    "swapon": (167, 224), "swapoff": (168, 225), "acct": (163, 89), "quotactl": (179, 60), "syslog": (103, 116),
+    "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266),
+    "sethostname": (170, 161), "setdomainname": (171, 162), "personality": (135, 92),
+    "iopl": (172, -1), "ioperm": (173, -1), "fork": (57, -1), "vfork": (58, -1),
+}  # fmt: skip
+# Those that are looked at more closely.
+_CLONE3 = 435
+_CLONE = {"x86_64": 56, "aarch64": 220}
+_TGKILL = {"x86_64": 234, "aarch64": 131}
+_PRCTL = {"x86_64": 157, "aarch64": 167}
+_PRLIMIT = {"x86_64": 302, "aarch64": 261}
+_CLONE_THREAD = 1 << 16
+_X32_BIT = 0x40000000
+_LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_KILL, _ALLOW = 0x80000000, 0x7FFF0000
+_DENY, _NO_SUCH_CALL = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+_NR, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
+
+
+def _statement(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, if_true, if_false, value)
+
+
+def _filter(machine: str, own_pid: int) -> bytes:
+    """The program: what is denied fails with EPERM, another architecture's calls end the process."""
+    column = 0 if machine == "x86_64" else 1
+    denied = sorted({number for numbers in _DENIED.values() if (number := numbers[column]) is not None and number >= 0})
+    program = [
+        _statement(_LOAD, _ARCH),
+        _statement(_JUMP_EQUAL, _AUDIT_ARCH[machine], 1, 0),
+        _statement(_RETURN, _KILL),
+        _statement(_LOAD, _NR),
+    ]
+    if machine == "x86_64":
+        program += [_statement(_JUMP_GREATER_EQUAL, _X32_BIT, 0, 1), _statement(_RETURN, _KILL)]
+    for number in denied:
+        program += [_statement(_JUMP_EQUAL, number, 0, 1), _statement(_RETURN, _DENY)]
+    # glibc falls back to clone, whose flags can be looked at: those of clone3 lie behind a pointer.
+    program += [_statement(_JUMP_EQUAL, _CLONE3, 0, 1), _statement(_RETURN, _NO_SUCH_CALL)]
+    program += [  # threads, but no processes
+        _statement(_JUMP_EQUAL, _CLONE[machine], 0, 4),
+        _statement(_LOAD, _FIRST_ARGUMENT),
+        _statement(_JUMP_SET, _CLONE_THREAD, 0, 1),
+        _statement(_RETURN, _ALLOW),
+        _statement(_RETURN, _DENY),
+    ]
+    program += [  # signals to its own threads, which abort() and thread libraries send
+        _statement(_JUMP_EQUAL, _TGKILL[machine], 0, 4),
+        _statement(_LOAD, _FIRST_ARGUMENT),
+        _statement(_JUMP_EQUAL, own_pid, 0, 1),
+        _statement(_RETURN, _ALLOW),
+        _statement(_RETURN, _DENY),
+    ]
+    program += [  # its own limits, which can only become stricter
+        _statement(_JUMP_EQUAL, _PRLIMIT[machine], 0, 4),
+        _statement(_LOAD, _FIRST_ARGUMENT),
+        _statement(_JUMP_EQUAL, 0, 0, 1),
+        _statement(_RETURN, _ALLOW),
+        _statement(_RETURN, _DENY),
+    ]
+    program += [  # what ties it to its parent, and keeps others from reading its memory, stays
+        _statement(_JUMP_EQUAL, _PRCTL[machine], 0, 5),
+        _statement(_LOAD, _FIRST_ARGUMENT),
+        _statement(_JUMP_EQUAL, _PR_SET_PDEATHSIG, 1, 0),
+        _statement(_JUMP_EQUAL, _PR_SET_DUMPABLE, 0, 1),
+        _statement(_RETURN, _DENY),
+        _statement(_RETURN, _ALLOW),
+    ]
+    return b"".join([*program, _statement(_RETURN, _ALLOW)])
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def restrict_calls() -> None:
+    """Deny the system calls that a program under test has no use for, in this process and all its threads to come.
+
+    Raises:
+        OSError: the kernel has no seccomp filters, or the machine is neither x86-64 nor 64-bit ARM.
+    """
+    machine = platform.machine()
+    if machine not in _AUDIT_ARCH:
+        raise OSError(errno.ENOSYS, f"there is no filter for {machine}")
+    text = _filter(machine, os.getpid())
+    buffer = ctypes.create_string_buffer(text, len(text))
+    program = _Program(len(text) // 8, ctypes.cast(buffer, ctypes.c_char_p))
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "seccomp")
+
+
+def hide_memory() -> None:
+    """No process of the same user can read this one's memory or environment."""
+    _prctl(_PR_SET_DUMPABLE, 0)

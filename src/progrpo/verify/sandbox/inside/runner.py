@@ -1,0 +1,270 @@
+"""What a shut-in process does: run a program, answer calls of its functions, run an assert script, or a scorer.
+
+Messages go over one socket, a JSON line each. Whatever a program does to this module, to the socket or to the built-in
+types happens in its own process, and can change its own output alone: what is right is decided elsewhere.
+"""
+
+import ast
+import atexit
+import builtins
+import importlib
+import os
+import random
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from inside.values import decode, encode, read_lines, to_line  # type: ignore[import-not-found]
+
+MOST_MESSAGE_BYTES = 64 << 20
+MOST_REASON = 300
+
+
+class Channel:
+    """The socket to the process that judges."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        self._messages: Iterator[Any] = read_lines(lambda size: os.read(handle, size), MOST_MESSAGE_BYTES)
+
+    def receive(self) -> Any:
+        """The next message; the process ends where there is none."""
+        message = next(self._messages, None)
+        if message is None:
+            os._exit(1)
+        return message
+
+    def send(self, message: Any) -> None:
+        line = to_line(message)
+        while line:
+            line = line[os.write(self._handle, line) :]
+
+
+def run(channel: Channel) -> None:
+    """Do the one job that the channel asks for, and end the process."""
+    job = channel.receive()
+    random.seed()
+    try:
+        {"program": _program, "calls": _calls, "script": _script, "scorer": _scorer}[job["kind"]](job, channel)
+    except BaseException as error:  # the program's own, of any kind: it ends the process, and is its failure
+        channel.send({"failed": describe(error)})
+        _flush()
+        os._exit(1)
+    os._exit(0)
+
+
+def describe(error: BaseException) -> str:
+    """One line about an exception, even where its own text can't be had."""
+    try:
+        place, trace = "", error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == "program.py":
+                place = f" (line {trace.tb_lineno})"
+            trace = trace.tb_next
+        return f"{type(error).__name__}: {error}{place}"[:MOST_REASON]
+    except BaseException:
+        return "an exception without a text"
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BaseException):
+            stream.flush()
+
+
+def load(program: str) -> dict[str, Any]:
+    """Run a program as ``__main__``, and return its names."""
+    module = types.ModuleType("__main__")
+    module.__dict__["__file__"] = "program.py"
+    sys.modules["__main__"] = module
+    sys.argv = ["program.py"]
+    exec(compile(program, "program.py", "exec"), module.__dict__)
+    return module.__dict__
+
+
+def _program(job: dict[str, Any], channel: Channel) -> None:
+    """Run a program on its standard input; an exit code other than 0 is a failure, as in a shell."""
+    try:
+        load(job["program"])
+        threading._shutdown()  # type: ignore[attr-defined]  # wait for its threads, as the interpreter does
+        atexit._run_exitfuncs()
+    except SystemExit as error:
+        if error.code not in (None, 0, False):
+            raise
+    _flush_all_or_fail()
+
+
+def _flush_all_or_fail() -> None:
+    sys.stdout.flush()
+
+
+def _calls(job: dict[str, Any], channel: Channel) -> None:
+    """Run a program, then answer one request after another: names, attributes, calls."""
+    objects: dict[int, Any] = {}
+
+    def keep(value: Any) -> int:
+        objects[len(objects)] = value
+        return len(objects) - 1
+
+    names = load(job["program"])
+    channel.send({"loaded": True})
+    while True:
+        request = channel.receive()
+        try:
+            target = objects[request["handle"]] if "handle" in request else _named(names, request["name"])
+            if "attribute" in request:
+                target = getattr(target, request["attribute"])
+            if "set" in request:
+                setattr(target, request["set"], decode(request["value"], objects.__getitem__))
+                target = None
+            elif "arguments" in request:
+                arguments = decode(request["arguments"], objects.__getitem__)
+                keywords = decode(request["keywords"], objects.__getitem__)
+                target = target(*arguments, **keywords)
+            answer = {"value": encode(target, keep)}
+        except (Exception, SystemExit) as error:
+            answer = {"raised": type(error).__name__, "text": describe(error)}
+        channel.send(answer)
+
+
+def _named(names: dict[str, Any], name: str) -> Any:
+    """A function of the program, or else a method of its class Solution."""
+    if name in names:
+        return names[name]
+    solution = names.get("Solution")
+    if solution is not None and hasattr(solution, name):
+        return getattr(solution(), name)
+    raise NameError(f"the program defines no {name!r}")
+
+
+# -- Assert scripts ----------------------------------------------------------------------------------------------------
+
+
+def _script(job: dict[str, Any], channel: Channel) -> None:
+    """Run the dataset's own assert script, in which what it does not define is the program's, in another process."""
+    remote = _Remote(channel)
+    counter = [0]
+    names: dict[str, Any] = {"__name__": "__main__", "__builtins__": _Names(remote)}
+    names[_COUNT] = lambda: counter.__setitem__(0, counter[0] + 1)
+    tree = _count_asserts(ast.parse(job["script"], "script.py"))
+    try:
+        exec(compile(job["setup"], "setup.py", "exec"), names)
+        if job["entry_point"] is not None:
+            names[job["entry_point"]] = RemoteObject(remote, {"name": job["entry_point"]})
+        exec(compile(tree, "script.py", "exec"), names)
+    except _RemoteError as error:
+        channel.send({"failed": str(error)})
+    except Exception as error:
+        channel.send({"failed": _describe_assert(error, job["script"])})
+    else:
+        channel.send({"passed": counter[0]})
+
+
+class _Names(dict[str, Any]):
+    """The built-in names; one that neither they nor the scripts define is the program's."""
+
+    def __init__(self, remote: "_Remote") -> None:
+        super().__init__(vars(builtins))
+        self._remote = remote
+
+    def __missing__(self, name: str) -> "RemoteObject":
+        if name.startswith("__"):
+            raise KeyError(name)
+        return RemoteObject(self._remote, {"name": name})
+
+
+_COUNT = "__count_assert__"
+
+
+def _count_asserts(tree: ast.Module) -> ast.Module:
+    """Before each assert, a call that counts it: a script that asserts nothing must not pass."""
+
+    class Counter(ast.NodeTransformer):
+        def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
+            call = ast.Expr(ast.Call(ast.Name(_COUNT, ast.Load()), [], []))
+            return [ast.copy_location(call, node), node]
+
+    return ast.fix_missing_locations(Counter().visit(tree))
+
+
+def _describe_assert(error: Exception, script: str) -> str:
+    trace, line = error.__traceback__, 0
+    while trace is not None:
+        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == "script.py" else line
+        trace = trace.tb_next
+    lines = script.split("\n")
+    text = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+    return f"{type(error).__name__} in {text!r}"[:MOST_REASON]
+
+
+class _RemoteError(BaseException):
+    """The program could not be asked: no ``except Exception`` of a test script is meant for this."""
+
+
+class _Remote:
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        self._channel.send({"ask": request})
+        answer = self._channel.receive()
+        if "raised" in answer:
+            raise _raised(answer["raised"], answer["text"])
+        if "value" not in answer:
+            raise _RemoteError(answer.get("failed", "the program is gone"))
+        return decode(answer["value"], lambda number: RemoteObject(self, {"handle": number}))
+
+
+def _raised(name: str, text: str) -> BaseException:
+    """The program's exception, as the built-in one of its name; a program's own classes are none of the script's."""
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        try:
+            return kind(text)
+        except TypeError:
+            pass
+    return _RemoteError(text)
+
+
+class RemoteObject:
+    """Something in the program's process: it can be called and has attributes. It is equal to itself alone."""
+
+    def __init__(self, remote: _Remote, place: dict[str, Any]) -> None:
+        self.__dict__["_remote"], self.__dict__["_place"] = remote, place
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        request = {"arguments": encode(list(arguments), _handle), "keywords": encode(keywords, _handle)}
+        return self._remote.ask(self._place | request)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._remote.ask(self._place | {"attribute": name})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._remote.ask(self._place | {"set": name, "value": encode(value, _handle)})
+
+
+def _handle(value: Any) -> int:
+    """The number of a remote object, which a name gets when it is first passed on."""
+    if isinstance(value, RemoteObject) and "name" in value._place:
+        value = value._remote.ask(value._place)
+    if not isinstance(value, RemoteObject) or "handle" not in value._place:
+        raise TypeError(f"a test passes a {type(value).__name__}, which can't be sent to the program")
+    return int(value._place["handle"])
+
+
+# -- Scorers -----------------------------------------------------------------------------------------------------------
+
+
+def _scorer(job: dict[str, Any], channel: Channel) -> None:
+    """Call a function of a module that was loaded before, on text that is not to be trusted."""
+    module, _, name = job["function"].partition(":")
+    function: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
+    try:
+        channel.send({"value": encode(function(job["payload"]), lambda value: -1)})
+    except Exception as error:
+        channel.send({"failed": describe(error)})

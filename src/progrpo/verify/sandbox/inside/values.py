@@ -1,0 +1,204 @@
+"""Values between processes that don't trust each other: tagged JSON, in which only plain built-in types come back.
+
+What is encoded was made by a program under test; what is decoded is used by whoever judges it. So decoding builds
+nothing but the types below, from text of bounded size and depth, and an object that is none of them becomes a
+:class:`Handle`: a number that the other side knows, equal to nothing but itself.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
+from itertools import islice
+from typing import Any
+
+DEEPEST = 100
+MOST_ITEMS = 1_000_000
+MOST_BITS = 400_000
+"""Of an integer; some 120,000 decimal digits."""
+_ITERATORS = tuple(
+    type(i) for i in (iter([]), iter(()), iter(""), iter({}), iter(set()), map(str, ""), filter(str, ""))
+)
+_LAZY = (*_ITERATORS, type(zip()), type(reversed([])), type(enumerate("")), type(i for i in ""))
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+
+
+_TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)}
+
+
+class ValueTooLargeError(ValueError):
+    """It is too deep, too long, or has too many digits."""
+
+
+class Handle:
+    """An object of the other process."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def encode(value: Any, keep: Callable[[Any], int]) -> Any:
+    """A value as JSON can hold it.
+
+    Args:
+        value: anything.
+        keep: keeps an object of no plain type, and gives the number that the other side will know it by.
+
+    Raises:
+        ValueTooLargeError: it is too deep, too long, or has too many digits.
+
+    >>> encode({1: (2.5, "a")}, keep=id)
+    {'dict': [[1, {'tuple': [2.5, 'a']}]]}
+    """
+    return _Encoder(keep).encode(value, 0)
+
+
+class _Encoder:
+    def __init__(self, keep: Callable[[Any], int]) -> None:
+        self._keep = keep
+        self._items = 0
+
+    def encode(self, value: Any, depth: int) -> Any:  # noqa: PLR0912 - one branch a type, in plain sight
+        self._items += 1
+        if depth > DEEPEST or self._items > MOST_ITEMS:
+            raise ValueTooLargeError(f"a value is deeper than {DEEPEST} or has more than {MOST_ITEMS} parts")
+        if value is None or value is True or value is False:
+            return value
+        if isinstance(value, int):
+            return self._integer(int.__int__(value))
+        if isinstance(value, float):
+            return self._float(float.__float__(value))
+        if isinstance(value, str):
+            return "".join(str.__iter__(value)).encode("utf-8", "replace").decode()
+        if isinstance(value, list):
+            return [self.encode(item, depth + 1) for item in list.__iter__(value)]
+        if isinstance(value, tuple):
+            return {"tuple": [self.encode(item, depth + 1) for item in tuple.__iter__(value)]}
+        if isinstance(value, dict):
+            pairs = zip(dict.keys(value), dict.values(value), strict=True)
+            return {"dict": [[self.encode(k, depth + 1), self.encode(v, depth + 1)] for k, v in pairs]}
+        if isinstance(value, set | frozenset):
+            kind = "set" if isinstance(value, set) else "frozenset"
+            iterate: Callable[[Any], Iterator[Any]] = set.__iter__ if kind == "set" else frozenset.__iter__
+            return {kind: [self.encode(item, depth + 1) for item in iterate(value)]}
+        if isinstance(value, bytes | bytearray):
+            return {"bytes": bytes(value).hex()}
+        if isinstance(value, complex):
+            return {"complex": [self._float(value.real), self._float(value.imag)]}
+        if type(value) is range:
+            return {"range": [value.start, value.stop, value.step]}
+        if type(value) in (Decimal, Fraction):
+            return {type(value).__name__.lower(): str(value)}
+        if type(value) is deque:
+            return {"deque": [self.encode(item, depth + 1) for item in value]}
+        if type(value) in _VIEWS:
+            return [self.encode(item, depth + 1) for item in value]
+        if type(value) in _LAZY:
+            items = list(islice(value, MOST_ITEMS))
+            return {"iterator": [self.encode(item, depth + 1) for item in items]}
+        if any(value is kind for kind in _TYPES.values()):
+            return {"type": value.__name__}
+        return {"handle": self._keep(value)}
+
+    @staticmethod
+    def _integer(value: int) -> Any:
+        if value.bit_length() > MOST_BITS:
+            raise ValueTooLargeError(f"an integer has more than {MOST_BITS} bits")
+        return value if abs(value) < 1 << 53 else {"int": hex(value)}
+
+    @staticmethod
+    def _float(value: float) -> Any:
+        return value if value - value == 0 else {"float": repr(value)}
+
+
+def decode(text: Any, handle: Callable[[int], Any] = Handle) -> Any:
+    """The value that :func:`encode` wrote.
+
+    Raises:
+        ValueError: it wrote no such thing.
+
+    >>> decode({"dict": [[1, {"tuple": [2.5, "a"]}]]})
+    {1: (2.5, 'a')}
+    """
+    try:
+        return _decode(text, handle, 0)
+    except (TypeError, KeyError, IndexError, ArithmeticError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not an encoded value: {error!r}") from None
+
+
+def _decode(value: Any, handle: Callable[[int], Any], depth: int) -> Any:
+    if depth > 2 * DEEPEST:
+        raise ValueError("an encoded value is too deep")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list):
+        return [_decode(item, handle, depth + 1) for item in value]
+    if not isinstance(value, dict) or len(value) != 1:
+        raise ValueError("an encoded value has no single tag")
+    tag, content = next(iter(value.items()))
+    if tag in ("int", "type", "float", "bytes", "complex", "range", "decimal", "fraction", "handle"):
+        return _SCALARS[tag](content) if tag != "handle" else handle(int(content))
+    items = [_decode(item, handle, depth + 1) for item in content]
+    return _CONTAINERS[tag](items)
+
+
+def _integer(text: str) -> int:
+    if len(text) > MOST_BITS // 4 + 4:
+        raise ValueError("an encoded integer is too long")
+    return int(text, 16)
+
+
+def _short(text: str) -> str:
+    if len(text) > 10_000:
+        raise ValueError("an encoded number is too long")
+    return text
+
+
+_SCALARS: dict[str, Callable[[Any], Any]] = {
+    "int": _integer,
+    "type": _TYPES.__getitem__,
+    "float": lambda text: float(_short(text)),
+    "bytes": bytes.fromhex,
+    "complex": lambda parts: complex(_decode(parts[0], Handle, 0), _decode(parts[1], Handle, 0)),
+    "range": lambda parts: range(int(parts[0]), int(parts[1]), int(parts[2])),
+    "decimal": lambda text: Decimal(_short(text)),
+    "fraction": lambda text: Fraction(_short(text)),
+}
+_CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "dict": dict,
+    "deque": deque,
+    "iterator": iter,
+}
+
+
+def to_line(message: Any) -> bytes:
+    """A message as one line."""
+    return json.dumps(message).encode() + b"\n"
+
+
+def read_lines(read: Callable[[int], bytes], most: int) -> Iterator[Any]:
+    """The messages from a stream, until it ends.
+
+    Raises:
+        ValueError: a line is no JSON, or longer than ``most`` bytes.
+    """
+    rest = b""
+    while True:
+        line, newline, after = rest.partition(b"\n")
+        if newline:
+            rest = after
+            try:
+                yield json.loads(line)
+            except RecursionError:
+                raise ValueError("a message is nested too deep") from None
+            continue
+        more = read(1 << 16)
+        if not more:
+            return
+        rest += more
+        if len(rest) > most:
+            raise ValueError(f"a message has more than {most} bytes")

@@ -1,0 +1,203 @@
+"""The presets of the code task: rows written in each dataset's published schema, and its real rows where they are."""
+
+import base64
+import json
+import pickle
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from progrpo.errors import ConfigError
+from progrpo.tasks import CodeTask, Data
+from progrpo.tasks.code import PRESETS
+from verify.shared_data import shared_file
+
+ADD = "```python\na, b = map(int, input().split())\nprint(a + b)\n```"
+TWICE = "```python\ndef twice(x):\n    return x * 2\n```"
+SOLUTION = "```python\nclass Solution:\n    def twice(self, x):\n        return x * 2\n```"
+STDIN = [{"input": "1 2\n", "output": "3\n", "testtype": "stdin"}, {"input": "2 2", "output": "4", "testtype": "stdin"}]
+FUNCTIONAL = [{"input": "[1, 2]", "output": "[1, 2, 1, 2]", "testtype": "functional"}]
+
+
+def compressed(tests: Any) -> str:
+    """LiveCodeBench's private tests: JSON, pickled as text, compressed, in base 64."""
+    return base64.b64encode(zlib.compress(pickle.dumps(json.dumps(tests)))).decode()
+
+
+def livecodebench(public: Any, private: Any, metadata: Any = None) -> dict[str, Any]:
+    return {
+        "question_title": "t",
+        "question_content": "p",
+        "platform": "leetcode",
+        "starter_code": "class Solution:\n    def twice(self, x):\n",
+        "public_test_cases": json.dumps(public),
+        "private_test_cases": private,
+        "metadata": json.dumps(metadata or {}),
+    }
+
+
+def deepcoder(tests: Any, **more: Any) -> dict[str, Any]:
+    return {"problem": "p", "solutions": [], "tests": json.dumps(tests), **more}
+
+
+ROWS: list[tuple[str, dict[str, Any], str]] = [
+    ("deepcoder", deepcoder(STDIN), ADD),
+    ("deepcoder", deepcoder([{"type": "stdin_stdout", "input": "1 2", "output": "3", "fn_name": None}]), ADD),
+    ("deepcoder", deepcoder({"inputs": ["1 2\n", ["3 4"]], "outputs": ["3\n", ["7"]]}), ADD),
+    (
+        "deepcoder",
+        deepcoder({"inputs": [[[1, 2]], [[0]]], "outputs": [[1, 2, 1, 2], [0, 0]], "fn_name": "twice"}),
+        TWICE,
+    ),
+    ("deepcoder", deepcoder([{**FUNCTIONAL[0], "metadata": {"func_name": "twice"}}], starter_code="s"), SOLUTION),
+    ("deepcoder", {"problem": "p", "tests": {"functional": "assert Solution().twice(4) == 8"}}, SOLUTION),
+    ("livecodebench", livecodebench(STDIN, compressed(STDIN)), ADD),
+    ("livecodebench", livecodebench(STDIN, json.dumps(STDIN)), ADD),
+    ("livecodebench", livecodebench(FUNCTIONAL, compressed(FUNCTIONAL), {"func_name": "twice"}), SOLUTION),
+    (
+        "code_contests",
+        {
+            "name": "n",
+            "description": "p",
+            "public_tests": {"input": ["1 2\n"], "output": ["3\n"]},
+            "private_tests": {"input": ["4 4\n"], "output": ["8\n"]},
+            "generated_tests": {"input": [], "output": []},
+        },
+        ADD,
+    ),
+    (
+        "humaneval",
+        {
+            "task_id": "HumanEval/x",
+            "prompt": 'def twice(x):\n    """Two times x."""\n',
+            "entry_point": "twice",
+            "canonical_solution": "    return x * 2\n",
+            "test": "def check(candidate):\n    assert candidate(4) == 8\n",
+        },
+        "    return x * 2\n",
+    ),
+    (
+        "mbpp",
+        {"text": "p", "code": "c", "task_id": 1, "test_setup_code": "", "test_list": ["assert twice(4) == 8"]},
+        TWICE,
+    ),
+    (
+        "mbpp",  # sanitized
+        {
+            "prompt": "p",
+            "code": "c",
+            "task_id": 1,
+            "test_imports": ["import math"],
+            "test_list": ["assert twice(math.floor(4.5)) == 8"],
+        },
+        TWICE,
+    ),
+    ("small_functions", {"text": "p", "code": "c", "test_list": ["assert twice(4) == 8"]}, TWICE),
+]
+
+
+def problem_of(preset: str, row: dict[str, Any], folder: Path) -> tuple[CodeTask, dict[str, Any]]:
+    file = folder / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    data = Data(preset=preset, path=str(file)) if PRESETS[preset].hub else Data(preset=preset, limit=1)
+    task = CodeTask(Data(preset="small_functions", seed=5, limit=1), data)
+    if PRESETS[preset].hub:
+        return task, task.heldout_problems()[0]
+    return task, {"gold": PRESETS[preset].read(row).gold, "verifier": "code"}
+
+
+def test_there_is_a_row_for_every_preset() -> None:
+    assert {preset for preset, _, _ in ROWS} == set(PRESETS)
+
+
+@pytest.mark.parametrize(("preset", "row", "right"), ROWS)
+def test_a_row_of_the_published_schema(preset: str, row: dict[str, Any], right: str, tmp_path: Path) -> None:
+    task, problem = problem_of(preset, row, tmp_path)
+    assert task.verify(problem, right).correct, task.verify(problem, right)
+    wrong = right.replace("* 2", "* 3").replace("a + b", "a - b")
+    assert task.verify(problem, wrong).status == "incorrect"
+
+
+def test_the_starter_code_and_the_instruction_are_in_the_prompt(tmp_path: Path) -> None:
+    _, problem = problem_of("livecodebench", livecodebench(STDIN, compressed(STDIN)), tmp_path)
+    text = problem["prompt"][0]["content"]
+    assert "class Solution:" in text
+    assert "one ```python code block" in text
+
+
+class Harmful:
+    """A pickle that writes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_harmful_pickle_in_a_dataset_does_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "touched"
+    private = base64.b64encode(zlib.compress(pickle.dumps(Harmful(target)))).decode()
+    pickle.loads(zlib.decompress(base64.b64decode(private)))
+    assert target.exists(), "the pickle does its harm where it is trusted"
+    target.unlink()
+    with pytest.raises(ConfigError, match="column 'private_test_cases' can't be read"):
+        problem_of("livecodebench", livecodebench(STDIN, private), tmp_path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("preset", "row", "reason"),
+    [
+        ("deepcoder", deepcoder([]), "has no tests"),
+        ("deepcoder", deepcoder([{"input": "1"}]), "a test has no input and output"),
+        ("deepcoder", deepcoder({"inputs": ["1"], "outputs": []}), "has 1 inputs and 0 outputs"),
+        ("deepcoder", deepcoder({}), "column 'tests' is neither"),
+        ("deepcoder", {"problem": "p", "tests": "[1"}, "column 'tests' is not valid JSON"),
+        ("deepcoder", deepcoder([*STDIN, *FUNCTIONAL]), "has tests of standard input and of a function mixed"),
+        ("livecodebench", livecodebench(STDIN, "?"), "column 'private_test_cases' can't be read"),
+        (
+            "livecodebench",
+            livecodebench(STDIN, compressed({"a": 1})),
+            "column 'private_test_cases' holds no list of tests",
+        ),
+        (
+            "code_contests",
+            {"description": "p", "public_tests": {"input": ["1"], "output": []}},
+            "column 'public_tests' must have as many inputs as outputs",
+        ),
+        ("humaneval", {"prompt": "p", "test": "t"}, "has no column 'entry_point'"),
+        ("mbpp", {"text": "p", "test_list": []}, "column 'test_list' is []"),
+    ],
+)
+def test_a_row_without_usable_tests_is_bad(preset: str, row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        problem_of(preset, row, tmp_path)
+    assert f"rows.jsonl:1: {reason}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("preset", "file", "count"),
+    [
+        ("humaneval", "humaneval.jsonl", 164),
+        ("mbpp", "mbpp.jsonl", 974),
+        ("deepcoder", "codeforces_rllm_test.jsonl", 408),
+        ("deepcoder", "code_contests_rllm_test.jsonl", 165),
+    ],
+)
+def test_the_real_rows_are_all_good(preset: str, file: str, count: int) -> None:
+    task = CodeTask(Data(preset="small_functions", limit=1), Data(preset=preset, path=str(shared_file(file))))
+    assert len(task.heldout_problems()) == count
+
+
+def test_the_functions_made_here_are_solved_by_their_own_solutions() -> None:
+    task = CodeTask(
+        Data(preset="small_functions", limit=8), Data(preset="small_functions", seed=1, limit=4), examples=4
+    )
+    problem = task.train_problems()[0]
+    assert len(problem["prompt"]) == 9
+    # The worked examples of a prompt are solutions of other problems.
+    assert not task.verify(problem, problem["prompt"][1]["content"]).correct

@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from progrpo.errors import ConfigError
+from progrpo.tasks.rows import BadRow, BadRowError, column, read_rows, refuse_bad_rows, text_column
+
+ROWS = [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?\u2028(a sum)", "answer": "4"}]
+
+
+def test_jsonl_is_split_at_newlines_alone(tmp_path: Path) -> None:
+    """str.splitlines would cut the second row in two at U+2028."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n", encoding="utf-8")
+    assert list(read_rows(str(file))) == [("rows.jsonl:1", ROWS[0]), ("rows.jsonl:2", ROWS[1])]
+
+
+def test_a_bad_line_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'{"a": 1}\n{"a": \n[1]\n\xff\xfe\n' + b"[" * 100_000 + b'\n{"a": 2}\n')
+    read = dict(read_rows(str(file)))
+    assert read["rows.jsonl:1"] == {"a": 1}
+    assert read["rows.jsonl:6"] == {"a": 2}
+    bad = [row for row in read.values() if isinstance(row, BadRow)]
+    assert [row.place for row in bad] == ["rows.jsonl:2", "rows.jsonl:3", "rows.jsonl:4", "rows.jsonl:5"]
+    assert "not a list" in bad[1].reason
+
+
+def test_json_and_parquet_hold_the_same_rows(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS), encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
+    assert list(read_rows(str(tmp_path / "rows.json"))) == [("rows.json row 1", ROWS[0]), ("rows.json row 2", ROWS[1])]
+    assert [row for _, row in read_rows(str(tmp_path / "rows.parquet"))] == ROWS
+
+
+def test_a_hugging_face_dataset_is_read_from_a_folder(tmp_path: Path) -> None:
+    """The hub's own loading code, on a folder in its layout."""
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "set" / "test.parquet")
+    read = list(read_rows(str(tmp_path / "set"), split="test"))
+    assert [row for _, row in read] == ROWS
+    assert read[0][0].endswith("set row 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.jsonl", None, "does not exist"),
+        ("rows.json", b"{", "is not valid JSON"),
+        ("rows.json", b'{"a": 1}', "must hold a list of objects, not a dict"),
+        ("rows.parquet", b"PAR1 not really", "is not a parquet file"),
+        ("nobody/nothing", None, "is neither a .jsonl, .json, .parquet file nor a Hugging Face dataset"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as raised:
+        list(read_rows(str(path)))
+    assert str(path) in str(raised.value)
+
+
+def test_a_column_path_goes_into_objects_and_lists() -> None:
+    row = {"prompt": [{"content": "q"}], "reward_model": {"ground_truth": "34"}}
+    assert column(row, "prompt.0.content") == "q"
+    assert column(row, "reward_model.ground_truth") == "34"
+    for path in ("answer", "prompt.1.content", "prompt.x", "reward_model.style", "prompt.0.content.0"):
+        with pytest.raises(BadRowError, match=f"has no column '{path}'"):
+            column(row, path)
+
+
+@pytest.mark.parametrize(("value", "text"), [(27.0, "27"), (3, "3"), (0.5, "0.5"), (" a ", " a ")])
+def test_a_text_column_takes_numbers_too(value: object, text: str) -> None:
+    assert text_column({"a": value}, "a") == text
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", [], {}, True])
+def test_a_text_column_takes_nothing_else(value: object) -> None:
+    with pytest.raises(BadRowError, match="where a text is needed"):
+        text_column({"a": value}, "a")
+
+
+def test_bad_rows_are_listed_or_skipped() -> None:
+    bad = [BadRow(f"rows.jsonl:{i}", "no answer") for i in range(1, 26)]
+    refuse_bad_rows(bad, skip=True)
+    refuse_bad_rows([], skip=False)
+    with pytest.raises(ConfigError) as raised:
+        refuse_bad_rows(bad, skip=False)
+    lines = str(raised.value).split("\n")
+    assert lines[0].startswith("25 bad row(s)")
+    assert "--skip-bad-rows" in lines[0]
+    assert lines[1] == "  rows.jsonl:1: no answer"
+    assert lines[-1] == "  and 5 more"

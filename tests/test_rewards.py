@@ -1,0 +1,196 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from progrpo.rewards import FEWEST_JUDGED, ErrorWatch, compute_score, task_reward, verified_reward, verl_row
+from progrpo.tasks import Countdown, MathTask, Problem
+from progrpo.tasks.rows import Data
+from progrpo.verify import Verdict, VerifierFailedError
+
+
+class SpyTask:
+    """Right is the row's answer, "broken" is the verifier's failure; it remembers what it was asked."""
+
+    name = verifier = "spy"
+    max_response_tokens = 8
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Problem, str]] = []
+
+    def train_problems(self) -> Sequence[Problem]:
+        return []
+
+    def heldout_problems(self) -> Sequence[Problem]:
+        return []
+
+    def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        return [self.verify(problem, response) for problem, response in zip(problems, responses, strict=True)]
+
+    def gold(self, problem: Problem) -> str:
+        return problem["answer"]
+
+    def verify(self, problem: Problem, response: str) -> Verdict:
+        self.asked.append((problem, response))
+        if response == "broken":
+            return Verdict("error", "the worker was lost")
+        if response == problem["answer"]:
+            return Verdict("correct", canonical=f"the {response}")
+        return Verdict("incorrect", "wrong")
+
+    def count_solutions(self, problem: Problem) -> int | None:
+        return None
+
+
+def test_each_completion_is_verified_with_its_own_row() -> None:
+    task = SpyTask()
+    rewards = task_reward(task)(["p", "p", "q"], ["a", "b", "b"], problem_id=["1", "1", "2"], answer=["a", "a", "b"])
+    assert rewards == [1.0, 0.0, 1.0]
+    assert task.asked == [
+        ({"problem_id": "1", "answer": "a"}, "a"),
+        ({"problem_id": "1", "answer": "a"}, "b"),
+        ({"problem_id": "2", "answer": "b"}, "b"),
+    ]
+
+
+def test_an_error_of_the_verifier_has_no_reward() -> None:
+    reward = task_reward(SpyTask())
+    assert reward(["p"] * 3, ["broken", "a", "b"], problem_id=["1"] * 3, answer=["a"] * 3) == [None, 1.0, 0.0]
+    assert reward.canonical_form({"problem_id": "1", "answer": "a"}, "broken") is None
+
+
+def test_columns_that_are_not_one_value_a_row_are_left_out() -> None:
+    task = SpyTask()
+    task_reward(task)(["p"], ["a"], problem_id=["1"], answer=["a"], trainer_state=object(), other=[1, 2], text="x")
+    assert task.asked[0][0] == {"problem_id": "1", "answer": "a"}
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        [{"role": "assistant", "content": "a"}],
+        [
+            {"role": "assistant", "content": "wait"},
+            {"role": "tool", "content": "b"},
+            {"role": "assistant", "content": "a"},
+        ],
+    ],
+)
+def test_of_messages_the_last_one_is_verified(completion: list[dict[str, str]]) -> None:
+    reward = task_reward(SpyTask())
+    assert reward([["p"]], [completion], problem_id=["1"], answer=["a"]) == [1.0]
+    assert reward.canonical_form({"problem_id": "1", "answer": "a"}, completion) == "the a"
+
+
+def test_telling_solutions_apart_verifies_nothing_twice() -> None:
+    task = SpyTask()
+    reward = task_reward(task)
+    reward(["p", "p"], ["a", "a"], problem_id=["1", "1"], answer=["a", "a"])
+    assert reward.canonical_form({"problem_id": "1", "answer": "a"}, "a") == "the a"
+    assert reward.verdict({"problem_id": "1", "answer": "a"}, "a").correct
+    assert len(task.asked) == 1
+
+
+def test_the_same_text_is_another_answer_to_another_problem() -> None:
+    reward = task_reward(SpyTask())
+    assert reward(["p", "q"], ["a", "a"], problem_id=["1", "2"], answer=["a", "b"]) == [1.0, 0.0]
+
+
+def test_the_verdicts_of_an_earlier_batch_are_forgotten() -> None:
+    reward = task_reward(SpyTask())
+    assert reward(["p"], ["a"], problem_id=["1"], answer=["a"]) == [1.0]
+    assert reward(["p"], ["a"], problem_id=["1"], answer=["b"]) == [0.0]
+
+
+def test_no_completion_has_no_reward() -> None:
+    assert task_reward(SpyTask())([], [], problem_id=[]) == []
+
+
+def test_the_function_is_named_after_its_task() -> None:
+    assert task_reward(Countdown()).__name__ == "countdown_reward"
+
+
+def test_countdown_rewards() -> None:
+    columns: dict[str, Any] = {"problem_id": ["a"] * 2, "numbers": [[2, 3, 5]] * 2, "target": [16, 16]}
+    completions = ["3 + 5 = 8 , 8 * 2 = 16", "3 + 5 = 8 , 8 * 2 = 61"]
+    assert task_reward(Countdown(numbers=3))(["2 3 5 : 16 ;"] * 2, completions, **columns) == [1.0, 0.0]
+
+
+def test_errors_are_logged_and_stop_the_run_past_their_share(caplog: pytest.LogCaptureFixture) -> None:
+    reward = task_reward(SpyTask(), max_error_share=0.25)
+    logged: list[tuple[str, float]] = []
+
+    def call(*texts: str) -> list[float | None]:
+        n = len(texts)
+        columns: dict[str, Any] = {"problem_id": [str(i) for i in range(n)], "answer": ["a"] * n}
+        return reward(["p"] * n, list(texts), log_metric=lambda *pair: logged.append(pair), **columns)
+
+    assert call(*["a"] * 30, "broken", "broken")[-3:] == [1.0, None, None]
+    assert logged == [("verifier/errors", 2 / 32)]
+    assert "failed on 2 of 32 responses: the worker was lost" in caplog.text
+    with pytest.raises(VerifierFailedError, match=r"failed on 12 of the last 42 responses.*0\.25.*the worker was lost"):
+        call(*["broken"] * 10)
+
+
+def test_the_share_is_of_the_newest_responses_and_never_of_a_handful() -> None:
+    watch, right, lost = ErrorWatch(0.1), Verdict("correct"), Verdict("error", "lost")
+    watch.see([lost] * (FEWEST_JUDGED - 1))
+    with pytest.raises(VerifierFailedError):
+        watch.see([lost])
+    watch = ErrorWatch(0.1)
+    watch.see([lost] * 3)
+    watch.see([right] * 600)
+    watch.see([right] * 460 + [lost] * 51)
+    with pytest.raises(VerifierFailedError, match="52 of the last 512"):
+        watch.see([lost])
+    ErrorWatch(1.0).see([lost] * 100)
+    with pytest.raises(ValueError, match=r"from 0 to 1, got 1\.5"):
+        ErrorWatch(1.5)
+
+
+def test_a_reward_for_a_dataset_of_ones_own() -> None:
+    reward = verified_reward("countdown", gold="problem")
+    gold = '{"numbers": [2, 3, 5], "target": 16}'
+    right, wrong = "3 + 5 = 8 , 8 * 2 = 16", "3 + 5 = 9 , 9 * 2 = 18"
+    messages = [{"role": "assistant", "content": right}]
+    assert reward(["p"] * 3, [right, wrong, messages], problem=[gold] * 3) == [1.0, 0.0, 1.0]
+    assert reward(["p"], [right], problem=["16"]) == [None]
+    assert reward.__name__ == "countdown_reward"
+    with pytest.raises(KeyError, match=r"no column 'problem' \(gold=...\); it has solution"):
+        reward(["p"], [right], solution=[gold])
+    with pytest.raises(ValueError, match="verifier must be one of math, "):
+        verified_reward("maths")
+
+
+def test_the_same_reward_in_verls_form() -> None:
+    task = Countdown(numbers=3, train_size=2)
+    problem = {"prompt": "2 3 5 : 16 ;", "problem_id": "x", "numbers": [2, 3, 5], "target": 16}
+    row = verl_row(task, problem)
+    assert row["prompt"] == [{"role": "user", "content": "2 3 5 : 16 ;"}]
+
+    def score(response: str, **changes: Any) -> dict[str, Any]:
+        arguments = {"data_source": row["data_source"], "ground_truth": row["reward_model"]["ground_truth"]}
+        return compute_score(solution_str=response, extra_info=row["extra_info"], **(arguments | changes))
+
+    assert score("3 + 5 = 8 , 8 * 2 = 16") == {
+        "score": 1.0,
+        "verifier_error": 0.0,
+        "reason": "",
+        "canonical": "2*8=16,3+5=8",
+    }
+    assert score("3 + 5 = 8 , 8 * 2 = 17")["score"] == 0.0
+    assert score("3 + 5 = 8 , 8 * 2 = 16", data_source="dapo")["score"] == 1.0  # by extra_info
+    assert score("3 + 5 = 8", ground_truth="?")["verifier_error"] == 1.0
+    assert score("16", verifier="exact", ground_truth="16")["score"] == 1.0
+    with pytest.raises(ValueError, match="data_source 'dapo' names no verifier"):
+        compute_score("dapo", "16", "16")
+
+
+def test_a_row_for_verl_of_a_task_over_a_dataset() -> None:
+    task = MathTask(Data(preset="word_problems", limit=2), Data(preset="word_problems", seed=1, limit=2))
+    problem = task.train_problems()[0]
+    row = verl_row(task, problem)
+    assert row["data_source"] == "progrpo/math"
+    assert row["reward_model"] == {"style": "rule", "ground_truth": problem["gold"]}
+    assert row["prompt"] == problem["prompt"]
+    assert compute_score(row["data_source"], f"So \\boxed{{{problem['gold']}}}.", problem["gold"])["score"] == 1.0
