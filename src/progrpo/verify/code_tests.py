@@ -295,6 +295,8 @@ def same_value(value: Any, expected: Any) -> bool:
             return _close(float(value), expected)
         except OverflowError:
             return False
+    if isinstance(value, bool) != isinstance(expected, bool):
+        return False
     return type(value) in (bool, int, float, str, type(None)) and bool(value == expected)
 
 

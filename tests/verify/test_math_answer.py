@@ -1,0 +1,162 @@
+"""The hazards of mathematical answers, each of which is wrong with a verifier that somebody uses."""
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from progrpo.verify import GoldError, check_gold, verify_math, verify_math_batch, wrong_golds
+from verify.shared_data import shared_rows
+
+pytest.importorskip("math_verify")
+
+EQUAL = [
+    ("1,2", "2,1"),
+    ("x=5", "5"),
+    ("5", "x=5"),
+    (r"\frac{1}{3}", "0.333333"),
+    (r"(-\infty,1)\cup(2,\infty)", "x<1 or x>2"),
+    ("(1,2)", "1<x<2"),
+    ("[1,2]", r"x \in [1,2]"),
+    (r"9\%", "9"),
+    ("0.5", r"50\%"),
+    ("2516_8", "2516"),
+    ("1.6e-19", r"1.6 \times 10^{-19}"),
+    ("x+y", "y+x"),
+    ("(x+1)^2", "x^2+2x+1"),
+    ("B", r"\text{(B)}"),
+    ("10^8", "100000000"),
+    (r"11\sqrt2", r"11\sqrt{2}"),
+    (r"\sqrt{2}", "√2"),
+    (r"\theta^2", "θ²"),
+    (r"\ln(x)", "ln(x)"),
+    ("2", "two"),
+    ("1000", "1{,}000"),
+    ("1,234", "1234"),
+    ("5", r"\$5"),
+    (r"90^\circ", "90"),
+    ("90", "90°"),
+    ("2^{10}", "1024"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix}1&2\\3&4\end{bmatrix}"),
+    (r"\begin{pmatrix} -1/3 \\ 2/3 \end{pmatrix}", r"\begin{pmatrix}-\frac13\\ \frac23\end{pmatrix}"),
+    (r"3:00 \text{ p.m.}", "3:00 p.m."),
+    (r"\text{Evelyn}", "Evelyn"),
+    ("5", "５"),
+    ("y=2x+1", "2x+1"),
+    (r"\frac{1}{3}E_1+\frac{2}{3}E_2", r"\frac{E_{1}+2E_{2}}{3}"),
+]
+DIFFERENT = [
+    ("5", "1,2,3,4,5"),
+    ("(1,2)", "(2,1)"),
+    ("[0,1]", "(0,1)"),
+    ("5", "5 or 6"),
+    ("5", "x=5, y=6"),
+    (r"\frac13", "0.333"),
+    ("9", r"9\%"),
+    ("2516_8", "2516_9"),
+    ("2516", "2516_9"),
+    (r"5\text{ cm}", r"5\text{ m}"),
+    ("1.6e-19", "9.1e-31"),
+    (r"\{1,2\}", "(1,2)"),
+    ("5", r"\pm 5"),
+    ("I_1", "I_2"),
+    ("1.5", "1.50001"),
+]
+BLOW_UPS = [
+    "9^9^9^9",
+    "9^{9^{9^{9}}}",
+    "10^8!",
+    "100000000!",
+    "(x+y+z+w+1)^60",
+    r"\{" + ",".join(map(str, range(3000))) + r"\}",
+    r"\binom{100000000}{50000000}",
+    "(" * 200 + "1" + ")" * 200,
+    "9" * 900,
+]
+
+
+@pytest.mark.parametrize(("gold", "answer"), EQUAL)
+def test_the_same_in_another_form(gold: str, answer: str) -> None:
+    assert verify_math(rf"\boxed{{{answer}}}", gold).correct, verify_math(rf"\boxed{{{answer}}}", gold)
+
+
+@pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
+def test_not_the_same(gold: str, answer: str) -> None:
+    assert verify_math(rf"\boxed{{{answer}}}", gold).status == "incorrect"
+
+
+def test_blow_ups_are_refused_by_a_look() -> None:
+    verify_math(r"\boxed{x+1}", "1+x")
+    start = time.monotonic()
+    verdicts = verify_math_batch([rf"\boxed{{{answer}}}" for answer in BLOW_UPS], ["x+1"] * len(BLOW_UPS))
+    assert time.monotonic() - start < 0.5
+    assert {verdict.status for verdict in verdicts} == {"incorrect"}
+    assert all(verdict.reason.startswith("the answer") for verdict in verdicts)
+
+
+def test_an_unforeseen_one_meets_the_deadline_and_no_other_verdict_changes(monkeypatch: Any) -> None:
+    monkeypatch.setattr("progrpo.verify.math_answer.explosion", lambda text: "")
+    answers = [r"\boxed{9^{9^{9}}x}", *(rf"\boxed{{{n}+x}}" for n in range(20))]
+    start = time.monotonic()
+    verdicts = verify_math_batch(answers, ["x+7"] * len(answers), seconds=1.0)
+    assert time.monotonic() - start < 10
+    assert [i for i, verdict in enumerate(verdicts) if verdict.correct] == [8]
+    assert verdicts[0].status == "incorrect"
+
+
+@pytest.mark.parametrize(
+    "response",
+    ["There are 11 apples", "", r"\boxed{11", r"<think>\boxed{11}", r"<think>\boxed{11}</think> so 11", r"\boxed{}"],
+)
+def test_without_an_answer_in_its_place_there_is_none(response: str) -> None:
+    assert verify_math(response, "11").status == "incorrect"
+
+
+def test_the_last_box_counts() -> None:
+    assert verify_math(r"\boxed{3} no, \boxed{4}", "4").correct
+    assert not verify_math(r"\boxed{4} no, \boxed{3}", "4").correct
+
+
+def test_code_in_an_answer_is_not_run(tmp_path: Any) -> None:
+    target = tmp_path / "touched"
+    for code in (f"__import__('os').system('touch {target}')", f"open('{target}','w')"):
+        assert verify_math(rf"\boxed{{{code}}}", "x+1").status == "incorrect"
+    assert not target.exists()
+
+
+def test_a_bad_gold_is_named_and_an_error_not_a_zero() -> None:
+    assert [bool(reason) for reason in wrong_golds(["7", "", r"\frac{1}{", "t(0,4]"])] == [False, True, True, True]
+    with pytest.raises(GoldError, match="is empty"):
+        check_gold(" ")
+    assert verify_math(r"\boxed{7}", r"\frac{1}{").status == "error"
+
+
+def test_from_many_threads() -> None:
+    found: dict[int, bool] = {}
+
+    def check(n: int) -> None:
+        found[n] = (
+            verify_math(rf"\boxed{{{n}+a}}", f"a+{n}").correct and not verify_math(rf"\boxed{{{n}-a}}", "b").correct
+        )
+
+    threads = [threading.Thread(target=check, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == dict.fromkeys(range(8), True)
+
+
+@pytest.mark.parametrize(
+    ("file", "gold", "solution"),
+    [
+        ("math500.jsonl", "answer", "solution"),
+        ("aime_1983_2023.jsonl", "answer", "solution"),
+        ("aime24.jsonl", "answer", "solution"),
+    ],
+)
+def test_golds_agree_with_their_own_solutions(file: str, gold: str, solution: str) -> None:
+    rows = [row for row in shared_rows(file) if "boxed" in str(row[solution])]
+    verdicts = verify_math_batch([row[solution] for row in rows], [str(row[gold]) for row in rows])
+    assert [row[gold] for row, verdict in zip(rows, verdicts, strict=True) if not verdict.correct] == []
