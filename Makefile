@@ -29,6 +29,8 @@ doctest: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/math_verification.py
+	$(BIN)/python benchmarks/code_verification.py
 
 # The comparison of docs/study: three seeds of the default recipe, some 25 minutes on two cores.
 study: $(VENV)/.installed-dev

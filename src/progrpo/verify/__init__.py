@@ -1,6 +1,15 @@
 """Verifiers: they read what a model wrote and say whether it is right. They never evaluate it in this process."""
 
-from progrpo.verify.code_tests import AssertTests, CallTests, Limits, StdinTests, run_code_tests, run_code_tests_batch
+from progrpo.verify.code_tests import (
+    AssertTests,
+    CallTests,
+    Isolation,
+    Limits,
+    StdinTests,
+    isolation_level,
+    run_code_tests,
+    run_code_tests_batch,
+)
 from progrpo.verify.math_answer import (
     AnswerStyle,
     GoldError,
@@ -17,6 +26,7 @@ __all__ = [
     "AssertTests",
     "CallTests",
     "GoldError",
+    "Isolation",
     "Limits",
     "Status",
     "StdinTests",
@@ -24,6 +34,7 @@ __all__ = [
     "VerifierFailedError",
     "check_gold",
     "extract_answer",
+    "isolation_level",
     "run_code_tests",
     "run_code_tests_batch",
     "verify_math",
