@@ -66,14 +66,20 @@ class _Worker:
         self.task: int | None = None
         self.is_ready = False
         self.tasks_done = 0
-        self.deadline = time.monotonic() + START_SECONDS
+        self.deadline = self.half_time = time.monotonic() + START_SECONDS
+
+    @property
+    def is_late(self) -> bool:
+        """Half of its task's time is over: most tasks take a thousandth, so it will probably be killed."""
+        return self.task is not None and time.monotonic() > self.half_time
 
     @property
     def is_busy(self) -> bool:
         return self.task is not None or not self.is_ready
 
     def send(self, index: int, task: Any, seconds: float) -> None:
-        self.task, self.deadline = index, time.monotonic() + seconds
+        self.task, now = index, time.monotonic()
+        self.half_time, self.deadline = now + seconds / 2, now + seconds
         line = json.dumps([seconds, task]).encode() + b"\n"
         with suppress(BrokenPipeError):  # found out when its answer is read
             while line:
@@ -146,7 +152,8 @@ class WorkerPool:
     def run(self, tasks: Sequence[Any], seconds: float) -> list[Outcome]:  # noqa: PLR0912 - one loop, in plain sight
         """Do all tasks, each within so many seconds, and return what became of them, in order.
 
-        A worker that is lost is replaced, and its task tried once more.
+        A worker that is lost is replaced, and its task tried once more. The successor of one that is late is started
+        ahead of its end, so that a deadline costs no more than itself.
 
         Raises:
             WorkerStartError: a worker did not get ready.
@@ -155,6 +162,7 @@ class WorkerPool:
         waiting = deque(range(len(tasks)))
         attempts = [0] * len(tasks)
         slots = self._take(len(tasks))
+        successors: dict[int, _Worker] = {}
         try:
             while len(outcomes) < len(tasks):
                 for i, idle in enumerate(slots):
@@ -166,6 +174,9 @@ class WorkerPool:
                         attempts[index] += 1
                         worker.send(index, tasks[index], seconds)
                 busy = [(i, worker) for i, worker in enumerate(slots) if worker is not None and worker.is_busy]
+                for i, worker in busy:
+                    if waiting and worker.is_late and i not in successors:
+                        successors[i] = _Worker(self.script, self.memory_mb)
                 _wait([worker for _, worker in busy])
                 for i, worker in busy:
                     task = worker.task
@@ -174,7 +185,7 @@ class WorkerPool:
                         continue
                     if outcome.status != "done" or worker.tasks_done >= self.recycle_after:
                         worker.end()
-                        slots[i] = None
+                        slots[i] = successors.pop(i, None)
                     if task is None:
                         raise WorkerStartError(f"{self.script.name} did not start as a worker: {outcome}.")
                     if outcome.status == "lost" and attempts[task] < ATTEMPTS:
@@ -182,6 +193,8 @@ class WorkerPool:
                     else:
                         outcomes[task] = outcome
         finally:
+            for successor in successors.values():  # of a late worker that made it after all
+                successor.end()
             for slot in slots:
                 if slot is None or slot.task is None:
                     self._slots.put(slot)
@@ -231,9 +244,9 @@ class WorkerPool:
 
 
 def _wait(workers: Sequence[_Worker]) -> None:
-    """Until one of them has something to say, or the next deadline has passed."""
+    """Until one of them has something to say, or the next deadline or half of it has passed."""
     poll = select.poll()  # select.select can't take file numbers above 1023
     for worker in workers:
         poll.register(worker.stdout, select.POLLIN)
-    left = min(worker.deadline for worker in workers) - time.monotonic()
+    left = min(worker.deadline if worker.is_late else worker.half_time for worker in workers) - time.monotonic()
     poll.poll(max(0.0, left) * 1000 + 1)
