@@ -17,6 +17,9 @@ HEAVY = [
     "datasets",
     "scipy",
     "peft",
+    "sympy",
+    "math_verify",
+    "reasoning_gym",
 ]
 
 SCRIPT = f"""

@@ -25,6 +25,9 @@ def test_the_wheel_holds_what_runs_need(wheel: Path) -> None:
     for needed in (
         "progrpo/py.typed",
         "progrpo/recipes/countdown_cpu.toml",
+        "progrpo/recipes/smollm2_word_problems_cpu.toml",
+        "progrpo/verify/worker.py",
+        "progrpo/verify/sandbox/inside/__init__.py",
         "progrpo/assets/countdown/model.safetensors",
         "progrpo/assets/countdown/tokenizer.json",
         "progrpo/report/templates/page.html.j2",

@@ -1,8 +1,10 @@
 """Programs that try to pass without being right, or to do harm. Each would succeed with a naive runner."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -220,3 +222,49 @@ def test_canonical_solutions_pass_and_mutants_do_not() -> None:
     assert [v.reason for v in run_code_tests_batch(programs, tests) if not v.correct] == []
     broken = [row["prompt"] + "    return 'none of the right answers'\n" for row in rows]
     assert [v.status for v in run_code_tests_batch(broken, tests) if v.status != "incorrect"] == []
+
+
+def test_a_helper_that_was_killed_is_replaced() -> None:
+    sandbox = code_tests._sandbox
+    assert run("print(input())").correct
+    assert sandbox._helper is not None
+    sandbox._helper.kill()
+    sandbox._helper.wait()
+    assert run("print(input())").correct
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
+def test_as_an_ordinary_user() -> None:
+    """Not root, and nothing that root left open: the whole of the sandbox is there all the same."""
+    python = next((p for p in (sys.executable, "/usr/bin/python3") if _works_for_others(p)), None)
+    if python is None:
+        pytest.skip("no Python here that an ordinary user may run")
+    code = (
+        "from progrpo.verify import StdinTests, isolation_level, run_code_tests\n"
+        "tests = StdinTests((('7\\n', '7\\n'),))\n"
+        "print(isolation_level()[0].name, run_code_tests('print(input())', tests).status,\n"
+        "    run_code_tests('open(\"/etc/passwd\"); print(7)', tests).status)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        # The verifiers by themselves: the package's environment may lie where others can't read.
+        shutil.copytree(Path(code_tests.__file__).parent, Path(folder, "progrpo", "verify"))
+        shutil.copy(Path(code_tests.__file__).parents[1] / "errors.py", Path(folder, "progrpo"))
+        Path(folder, "progrpo", "__init__.py").touch()
+        Path(folder).chmod(0o755)
+        environment = {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = _as_nobody([python, "-c", code], environment)
+    assert done.stdout.split() == [isolation_level()[0].name, "correct", "incorrect"], done.stderr
+
+
+def _as_nobody(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, user=65534, group=65534, extra_groups=(), cwd="/", env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+def _works_for_others(python: str) -> bool:
+    try:
+        return _as_nobody([python, "-c", "import json, sys; assert sys.version_info >= (3, 11)"], {}).returncode == 0
+    except OSError:
+        return False

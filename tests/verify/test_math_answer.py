@@ -1,7 +1,9 @@
 """The hazards of mathematical answers, each of which is wrong with a verifier that somebody uses."""
 
+import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,3 +162,41 @@ def test_golds_agree_with_their_own_solutions(file: str, gold: str, solution: st
     rows = [row for row in shared_rows(file) if "boxed" in str(row[solution])]
     verdicts = verify_math_batch([row[solution] for row in rows], [str(row[gold]) for row in rows])
     assert [row[gold] for row, verdict in zip(rows, verdicts, strict=True) if not verdict.correct] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "gold", "text"),
+    [
+        ("gsm8k_test.jsonl", lambda row: row["answer"].rpartition("####")[2].strip(), lambda row: row["answer"]),
+        ("olympiadbench_math_en.jsonl", lambda row: row["final_answer"][0], lambda row: row["final_answer"][0]),
+        ("amc23.jsonl", lambda row: str(row["answer"]), lambda row: str(row["answer"])),
+        ("aime25.jsonl", lambda row: row["expected_answer"], lambda row: row["expected_answer"]),
+    ],
+)
+def test_golds_agree_with_their_own_answers(file: str, gold: Any, text: Any) -> None:
+    """GSM8K's solutions end in ``#### 18``; the others have a final answer and no solution with a box."""
+    rows = shared_rows(file)
+    style = "answer" if "gsm8k" in file else "boxed"
+    texts = [text(row) if style == "answer" else rf"\boxed{{{text(row).strip('$')}}}" for row in rows]
+    golds = [gold(row) for row in rows]
+    unreadable = [i for i, reason in enumerate(wrong_golds(golds)) if reason]
+    assert len(unreadable) <= (2 if "olympiad" in file else 0)
+    verdicts = verify_math_batch(texts, golds, style=style)
+    wrong = [i for i, verdict in enumerate(verdicts) if not verdict.correct and i not in unreadable]
+    assert wrong == []
+
+
+def test_verifying_on_and_on_leaves_nothing_behind() -> None:
+    def some(start: int) -> None:
+        numbers = range(start, start + 1000)
+        golds = [f"{n}+a" for n in numbers]
+        assert all(v.correct for v in verify_math_batch([rf"\boxed{{a+{n}}}" for n in numbers], golds))
+
+    some(0)
+    before = len(os.listdir("/proc/self/fd"))
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    processes = len(children.read_text().split())
+    for n in range(1, 4):
+        some(1000 * n)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(children.read_text().split()) == processes

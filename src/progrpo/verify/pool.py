@@ -66,12 +66,12 @@ class _Worker:
         self.task: int | None = None
         self.is_ready = False
         self.tasks_done = 0
-        self.deadline = self.half_time = time.monotonic() + START_SECONDS
+        self.deadline = self.late_at = time.monotonic() + START_SECONDS
 
     @property
     def is_late(self) -> bool:
-        """Half of its task's time is over: most tasks take a thousandth, so it will probably be killed."""
-        return self.task is not None and time.monotonic() > self.half_time
+        """A quarter of its task's time is over: most tasks take a thousandth, so it will probably be killed."""
+        return self.task is not None and time.monotonic() > self.late_at
 
     @property
     def is_busy(self) -> bool:
@@ -79,7 +79,7 @@ class _Worker:
 
     def send(self, index: int, task: Any, seconds: float) -> None:
         self.task, now = index, time.monotonic()
-        self.half_time, self.deadline = now + seconds / 2, now + seconds
+        self.late_at, self.deadline = now + seconds / 4, now + seconds
         line = json.dumps([seconds, task]).encode() + b"\n"
         with suppress(BrokenPipeError):  # found out when its answer is read
             while line:
@@ -244,9 +244,9 @@ class WorkerPool:
 
 
 def _wait(workers: Sequence[_Worker]) -> None:
-    """Until one of them has something to say, or the next deadline or half of it has passed."""
+    """Until one of them has something to say, or one is late, or its deadline has passed."""
     poll = select.poll()  # select.select can't take file numbers above 1023
     for worker in workers:
         poll.register(worker.stdout, select.POLLIN)
-    left = min(worker.deadline if worker.is_late else worker.half_time for worker in workers) - time.monotonic()
+    left = min(worker.deadline if worker.is_late else worker.late_at for worker in workers) - time.monotonic()
     poll.poll(max(0.0, left) * 1000 + 1)
