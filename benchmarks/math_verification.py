@@ -159,13 +159,16 @@ def unforeseen(number: int = 5000, blown: int = 50) -> dict[str, object]:
 
 
 def leak(number: int) -> dict[str, object]:
+    from progrpo.verify import verify_math_batch
+
     ours(make_items(10_000, seed=10**6))
-    sizes, errors = [_resident_mb()], 0
+    sizes, wrong = [_resident_mb()], []
     began = time.perf_counter()
     for n in range(number // 10_000):
         items = make_items(10_000, seed=100 + n)
-        verdicts = ours(items)
-        errors += sum(item.is_right is not None and a != item.is_right for item, a in zip(items, verdicts, strict=True))
+        verdicts = verify_math_batch(*responses(items))
+        told = zip(items, verdicts, strict=True)
+        wrong += [f"{item}: {v}" for item, v in told if item.is_right is not None and v.correct != item.is_right]
         sizes.append(_resident_mb())
         if n % 10 == 9:
             print(f"{(n + 1) * 10_000}/{number}  {sizes[-1]} MB  {_processes()} processes", flush=True)
@@ -175,7 +178,7 @@ def leak(number: int) -> dict[str, object]:
         "MB at the start, a tenth, half, the end": [sizes[i] for i in (0, len(sizes) // 10, len(sizes) // 2, -1)],
         "worker processes at the end": _processes(),
         "descriptors at the end": len(os.listdir("/proc/self/fd")),
-        "wrong": errors,
+        "wrong": wrong,
     }
 
 
