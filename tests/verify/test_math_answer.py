@@ -1,6 +1,8 @@
 """The hazards of mathematical answers, each of which is wrong with a verifier that somebody uses."""
 
+import asyncio
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from progrpo.verify import GoldError, check_gold, verify_math, verify_math_batch, wrong_golds
+from progrpo.verify import GoldError, check_gold, math_answer, verify_math, verify_math_batch, wrong_golds
 from verify.shared_data import shared_rows
 
 pytest.importorskip("math_verify")
@@ -32,6 +34,7 @@ EQUAL = [
     (r"11\sqrt2", r"11\sqrt{2}"),
     (r"\sqrt{2}", "√2"),
     (r"\theta^2", "θ²"),
+    (r"\frac{\pi}{2}", "π/2"),
     (r"\ln(x)", "ln(x)"),
     ("2", "two"),
     ("1000", "1{,}000"),
@@ -64,6 +67,9 @@ DIFFERENT = [
     ("5", r"\pm 5"),
     ("I_1", "I_2"),
     ("1.5", "1.50001"),
+    (r"11\sqrt2", "11"),
+    ("2^{10}", "2"),
+    ("1,2", "1.2"),
 ]
 BLOW_UPS = [
     "9^9^9^9",
@@ -150,6 +156,35 @@ def test_from_many_threads() -> None:
     assert found == dict.fromkeys(range(8), True)
 
 
+def test_inside_an_asyncio_loop() -> None:
+    async def work() -> list[bool]:
+        direct = verify_math(r"\boxed{b+31}", "31+b").correct
+        others = (asyncio.to_thread(verify_math, rf"\boxed{{b+{n}}}", f"{n}+b") for n in (32, 33))
+        return [direct, *(verdict.correct for verdict in await asyncio.gather(*others))]
+
+    assert asyncio.run(work()) == [True] * 3
+
+
+def test_an_alarm_of_the_caller_is_left_alone() -> None:
+    """math-verify's own timeouts would cancel it, and fail off the main thread."""
+    rang: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: rang.append(number))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 60)
+        assert verify_math(r"\boxed{(c+1)^2}", "c^2+2c+1").correct
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        time.sleep(0.1)
+        assert rang == [signal.SIGALRM]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_deadline_of_part_of_a_second() -> None:
+    assert verify_math_batch([r"\boxed{(d+1)^2}"], ["d^2+2d+1"], seconds=1.5)[0].correct
+
+
 @pytest.mark.parametrize(
     ("file", "gold", "solution"),
     [
@@ -200,3 +235,13 @@ def test_verifying_on_and_on_leaves_nothing_behind() -> None:
         some(1000 * n)
     assert len(os.listdir("/proc/self/fd")) == before
     assert len(children.read_text().split()) == processes
+
+
+def test_a_verdict_that_the_cache_lets_go_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(math_answer, "_cache", math_answer._Cache(1))
+    assert verify_math(r"\boxed{\frac{\sqrt{4}}{3}}", r"\frac{2}{3}").correct
+    first, second = verify_math_batch(
+        [r"\boxed{\frac{\sqrt{4}}{3}}", r"\boxed{\frac{\sqrt{4}}{5}}"], [r"\frac{2}{3}", r"\frac{2}{3}"]
+    )
+    assert first.correct
+    assert second.status == "incorrect"

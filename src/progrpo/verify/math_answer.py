@@ -189,20 +189,21 @@ def _not_equal(answer: str, gold: str) -> Verdict:
 
 
 def _compare(pairs: Sequence[tuple[str, str]], seconds: float) -> list[Verdict]:
-    """Verdicts on (gold, answer) pairs from the workers, or from the cache."""
-    missing = [pair for pair in pairs if _cache.get(pair) is None]
+    """Verdicts on (gold, answer) pairs from the cache, or from the workers."""
+    # Looked up once: what the cache has now may have made room for others when the workers are done.
+    verdicts = {pair: verdict for pair in pairs if (verdict := _cache.get(pair)) is not None}
+    missing = [pair for pair in pairs if pair not in verdicts]
     if missing:
         tasks = [_task(gold, answer) for gold, answer in missing]
         try:
             outcomes = _pool().run(tasks, seconds)
         except (WorkerStartError, OSError) as error:
-            lost = Verdict("error", str(error))
-            return [_cache.get(pair) or lost for pair in pairs]
-        fresh = {pair: _verdict(*pair, outcome, seconds) for pair, outcome in zip(missing, outcomes, strict=True)}
-        _cache.put(fresh)
-    else:
-        fresh = {}
-    return [fresh.get(pair) or _cache.get(pair) or Verdict("error", "the verdict was lost") for pair in pairs]
+            verdicts |= dict.fromkeys(missing, Verdict("error", str(error)))
+        else:
+            fresh = {pair: _verdict(*pair, outcome, seconds) for pair, outcome in zip(missing, outcomes, strict=True)}
+            _cache.put(fresh)
+            verdicts |= fresh
+    return [verdicts[pair] for pair in pairs]
 
 
 def _verdict(gold: str, answer: str, outcome: Outcome, seconds: float) -> Verdict:
