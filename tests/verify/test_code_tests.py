@@ -1,6 +1,7 @@
 """Programs that try to pass without being right, or to do harm. Each would succeed with a naive runner."""
 
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are is
 
 SHORT = Limits(seconds=2.0, memory_mb=512, output_mb=1, file_mb=4)
 ECHO = StdinTests((("7\n", "7\n"),))
-DOUBLE = AssertTests("assert double(4) == 8\nassert double(5) == 10")
+ASSERTS = "assert double(4) == 8\nassert double(5) == 10\n"
+DOUBLE = AssertTests(
+    f"{ASSERTS}assert math.isclose(double(6), 12)\nassert all(map(lambda pair: double(pair[0]) == pair[1], [(7, 14)]))"
+)
 
 
 def run(program: str, tests: StdinTests | CallTests | AssertTests = ECHO) -> Verdict:
@@ -60,6 +65,8 @@ FAKES = {
     "infinite loop": "def double(x):\n    while True: pass",
     "memory": "def double(x): return len(bytearray(1 << 31)) and 8",
     "deep value": "def double(x):\n    v = []\n    for _ in range(100000): v = [v]\n    return v",
+    "no more items": "def double(x): raise StopIteration",
+    "a math of its own": "class math: isclose = lambda *a, **k: True\ndef double(x): return 0",
     "all objects": "import gc\ndef double(x): return [o for o in gc.get_objects() if 'assert' in str(o)][0]",
 }  # fmt: skip
 
@@ -73,6 +80,25 @@ def test_it_does_not_pass(program: str) -> None:
 
 def test_a_script_that_asserts_nothing_is_the_tests_fault() -> None:
     assert run("def double(x): return 0", AssertTests("x = double(4)")).status == "error"
+
+
+UNUSABLE = {
+    "not Python": AssertTests("assert double(4) == "),
+    "a setup that fails": AssertTests("assert double(4) == 8", setup="import a_module_that_nobody_has"),
+    "a function as an argument": AssertTests("assert double(lambda: 4) == 8"),
+    "an argument nested too deep": CallTests("double", (([eval("[" * 150 + "]" * 150)], 8),)),
+}
+
+
+@pytest.mark.parametrize("tests", UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_tests_that_cannot_be_run_are_an_error_whatever_the_program(tests: AssertTests | CallTests) -> None:
+    assert run("def double(x): return 2 * x", tests).status == "error"
+
+
+def test_asserts_that_a_program_keeps_from_being_reached_are_its_own_doing() -> None:
+    script = AssertTests("for value in doubles(4):\n    assert value == 8")
+    assert run("def doubles(x): return []", script).status == "incorrect"
+    assert run("def doubles(x): return [2 * x]", script).correct
 
 
 OUTPUTS = {
@@ -111,6 +137,13 @@ ATTACKS = {
     "fill the disk": "import os\nfor i in range(20): open('/tmp/%d' % i, 'wb').write(bytes(1 << 20))",
     "fill /dev/shm": "open('/dev/shm/x', 'wb').write(b'x')",
     "ptrace": "import ctypes; assert ctypes.CDLL(None).ptrace(16, {parent}, 0, 0) == 0",
+    "lock a file": "import os; os.chmod('{secret}', 0)",
+    "date a file": "import os; os.utime('{secret}', (0, 0))",
+    "mark a file": "import os; os.setxattr('{secret}', 'user.x', b'1')",
+    "empty a file": "import os; os.truncate('{secret}', 0)",
+    "slow the parent": "import os; os.setpriority(os.PRIO_PROCESS, {parent}, 19)",
+    "move the parent": "import os; os.sched_setaffinity({parent}, [0])",
+    "a signal by way of a file": "import fcntl, os\nr, w = os.pipe()\nfcntl.fcntl(r, 8, {parent})",
     "raise a limit": "import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
 }
 
@@ -134,9 +167,7 @@ def aimed(attack: str, places: dict[str, object]) -> str:
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
-def test_it_does_no_harm(
-    attack: str, target: tuple[dict[str, object], socket.socket], tmp_path: Path
-) -> None:
+def test_it_does_no_harm(attack: str, target: tuple[dict[str, object], socket.socket], tmp_path: Path) -> None:
     places, server = target
     verdict = run(aimed(attack, places))
     assert verdict.status == "incorrect", verdict
@@ -149,7 +180,7 @@ def test_it_does_no_harm(
 # Not tried: what would stop this process, fill this machine, or leave something on it.
 LEFT_OUT = {
     "write to the libraries", "a daemonised child", "fill the disk", "fill /dev/shm", "ptrace", "list a home",
-    "raise a limit",
+    "raise a limit", "lock a file", "date a file", "empty a file", "slow the parent", "move the parent",
 }  # fmt: skip
 
 
@@ -164,7 +195,7 @@ def test_the_same_attack_succeeds_with_a_naive_runner(
 
 @pytest.mark.parametrize("name", ["os._exit", "exit in the function", "always equal", "always equal integer"])
 def test_the_same_fake_passes_where_the_exit_code_is_the_verdict(name: str) -> None:
-    done = subprocess.run([sys.executable, "-c", f"{FAKES[name]}\n{DOUBLE.script}"], capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", f"{FAKES[name]}\n{ASSERTS}"], capture_output=True, check=False)
     assert done.returncode == 0
 
 
@@ -177,12 +208,16 @@ def _programs() -> str:
     """The process ids of the programs that are running, and of their guards."""
     helper = code_tests._sandbox._helper
     assert helper is not None
+    # With namespaces, the helper is the one child of the process that was started.
+    inner = _children(helper.pid) if isolation_level()[0] == Isolation.FULL else str(helper.pid)
     deadline = time.monotonic() + 5
-    while (
-        children := Path(f"/proc/{helper.pid}/task/{helper.pid}/children").read_text()
-    ) and time.monotonic() < deadline:
+    while (children := _children(int(inner))) and time.monotonic() < deadline:
         time.sleep(0.05)
     return children
+
+
+def _children(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()
 
 
 def test_no_descriptor_and_no_process_is_left() -> None:
@@ -225,6 +260,107 @@ def test_below_the_wanted_level_nothing_is_run(monkeypatch: pytest.MonkeyPatch) 
 def test_the_level_is_found_out_by_trying() -> None:
     level, missing = isolation_level()
     assert level >= Isolation.SECCOMP, missing
+
+
+SAY = """
+import os
+def say(line):
+    for part in (line[i:i + 100000] for i in range(0, len(line), 100000)):
+        os.write(3, part.encode())
+    os.write(3, b"\\n")
+    os._exit(0)
+"""
+# Each would have taken this process minutes or gigabytes.
+BOMBS = {
+    "a fraction's exponent": 'say(\'{"value":{"fraction":"1e16000000"}}\')',
+    "colliding numbers": "say('{\"value\":{\"set\":[' + ','.join(str(k * (2**61 - 1)) for k in range(40000)) + ']}}')",
+    "colliding keys": 'say(\'{"value":{"dict":[\''
+    " + ','.join('[%d,0]' % (k * (2**61 - 1)) for k in range(40000)) + ']}}')",
+    "many containers": "say('{\"value\":[' + ','.join(['{\"deque\":[]}'] * 60000) + ']}')",
+    "a long reason": 'say(\'{"raised":"x","failed":"\' + \'A\' * 900000 + \'"}\')',
+    "half a surrogate pair": "raise ValueError('\\ud800')",
+    "a key that can't be written": "return {10 ** 5000: 1}",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
+@pytest.mark.parametrize("tests", [CallTests("double", (([4], {"8": 1}),)), DOUBLE], ids=["call", "assert"])
+def test_an_answer_that_is_meant_for_the_judge(bomb: str, tests: CallTests | AssertTests) -> None:
+    start = time.monotonic()
+    verdict = run(f"{SAY}\ndef double(x):\n    {bomb}", tests)
+    assert verdict.status == "incorrect"
+    assert len(verdict.reason.encode()) <= 2000
+    assert time.monotonic() - start < 2 * SHORT.seconds + 2
+
+
+def test_outputs_that_are_meant_for_the_judge() -> None:
+    start = time.monotonic()
+    assert compare_output("1" * 1_000_000 + "x", "0.5")
+    assert compare_output("x", "1" * 1_000_000 + ".")
+    assert time.monotonic() - start < 1
+
+
+ORDINARY = {
+    "exit": "print(input())\nexit()",
+    "a thread, and the main one exits": "import sys, threading\n"
+    "threading.Thread(target=lambda: print(input())).start()\nsys.exit()",
+    "an exit function": "import atexit, sys\natexit.register(lambda: print(input()))\nsys.exit(0)",
+    "output kept back": "import atexit, io, sys\nsys.stdout = io.StringIO()\n"
+    "atexit.register(lambda: sys.__stdout__.write(sys.stdout.getvalue()))\nprint(input())",
+    "a file not closed": "f = open(1, 'w')\nf.write(input())",
+    "output closed": "import sys\nprint(input())\nsys.stdout.close()",
+    "asyncio": "import asyncio\nasync def main():\n    await asyncio.sleep(0)\n    print(input())\nasyncio.run(main())",
+    "thirty threads": "from concurrent.futures import ThreadPoolExecutor\nimport time\n"
+    "with ThreadPoolExecutor(30) as threads: list(threads.map(lambda _: time.sleep(0.02), range(60)))\nprint(input())",
+    "deep recursion": "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(1 << 27)\n"
+    "def deep(n): return n if n == 0 else deep(n - 1)\n"
+    "t = threading.Thread(target=deep, args=(50000,)); t.start(); t.join()\nprint(input())",
+    "all of stdin": "import os, sys\nprint(sys.stdin.buffer.read().decode().strip())",
+    "if main": "def main(): print(input())\nif __name__ == '__main__': main()",
+}
+
+
+@pytest.mark.parametrize("program", ORDINARY.values(), ids=ORDINARY.keys())
+def test_ordinary_programs_pass(program: str) -> None:
+    assert run(program).correct, run(program)
+
+
+IMPORTED = {
+    "a guarded main": "if __name__ == '__main__':\n    import sys; sys.exit(input())",
+    "its own exception": "class TooMuch(ValueError): pass",
+    "itertools": "import itertools",
+}
+
+
+@pytest.mark.parametrize("program", IMPORTED.values(), ids=IMPORTED.keys())
+def test_ordinary_functions_pass(program: str) -> None:
+    error = "TooMuch" if "TooMuch" in program else "ValueError"
+    double = f"def double(x):\n    if x < 0: raise {error}('negative')\n    return 2 * x\n"
+    both = "def both(x):\n    import itertools\n    return itertools.chain([x], [x])"
+    script = (
+        "assert double(4) == 8\nassert list(both(4)) == [4, 4]\n"
+        "try: double(-1)\nexcept ValueError as error: assert str(error) == 'negative'\nelse: assert False"
+    )
+    assert run(f"{program}\n{double}\n{both}", AssertTests(script)).correct
+
+
+def test_each_case_has_the_whole_time() -> None:
+    program = (
+        "import time\ndef work(x):\n    end = time.process_time() + 0.7\n    while time.process_time() < end: pass"
+    )
+    tests = CallTests("work", (([1], None),) * 5)
+    assert run_code_tests(program, tests, Limits(seconds=1.5)).correct
+
+
+def test_with_a_thousand_open_files(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limit[1]), limit[1]))
+    with ExitStack() as stack:
+        for _ in range(1100):
+            stack.enter_context((tmp_path / "x").open())
+        assert run("print(input())").correct
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 def test_outputs_are_compared_as_the_benchmarks_do() -> None:

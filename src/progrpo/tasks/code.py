@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
-from progrpo.tasks.programs import CodeTests, gold_of
+from progrpo.tasks.programs import gold_of
 from progrpo.tasks.rows import BadRowError, Row, column, first_column, text_column
 from progrpo.tasks.small_functions import small_functions
 from progrpo.verify import AssertTests, CallTests, StdinTests
@@ -32,7 +32,7 @@ def _json(row: Row, path: str) -> Any:
         raise BadRowError(f"column {path!r} is not valid JSON: {error}") from None
 
 
-def _listed(tests: Any, function: str | None) -> CodeTests:
+def _listed(tests: Any, function: str | None) -> StdinTests | CallTests:
     """Tests as LiveCodeBench and DeepCoder list them: ``[{"input", "output", "testtype", "metadata"}, ...]``."""
     try:
         functions = {test.get("fn_name") or (test.get("metadata") or {}).get("func_name") for test in tests}
@@ -87,7 +87,7 @@ def _deepcoder(row: Row) -> Item:
     metadata = row.get("metadata")
     function = metadata.get("func_name") if isinstance(metadata, dict) else None
     if isinstance(tests, list):
-        return Item(_with_starter(problem, row), gold_of(_listed(tests, function)))
+        return Item(_with_starter(problem, row), _gold(_listed(tests, function)))
     if isinstance(tests, dict) and "functional" in tests:
         script = text_column(row, "tests.functional") if isinstance(row["tests"], dict) else str(tests["functional"])
         return Item(problem, gold_of(AssertTests(script, setup=LEETCODE_IMPORTS), prefix=LEETCODE_IMPORTS))
@@ -96,7 +96,7 @@ def _deepcoder(row: Row) -> Item:
         if len(tests["inputs"]) != len(tests["outputs"]):
             raise BadRowError(f"has {len(tests['inputs'])} inputs and {len(tests['outputs'])} outputs")
         name = tests.get("fn_name")
-        return Item(_with_starter(problem, row), gold_of(_calls(name, pairs) if name else _stdin(pairs)))
+        return Item(_with_starter(problem, row), _gold(_calls(name, pairs) if name else _stdin(pairs)))
     raise BadRowError("column 'tests' is neither a list of tests, nor inputs and outputs, nor an assert script")
 
 
@@ -115,6 +115,11 @@ import collections, itertools, functools, heapq, bisect, math, re, string, rando
 """LeetCode's own judge has these imported."""
 
 
+def _gold(tests: StdinTests | CallTests) -> str:
+    """The starting code of a function has ``List[int]`` and imports nothing, as on the judge that it comes from."""
+    return gold_of(tests, prefix=LEETCODE_IMPORTS if isinstance(tests, CallTests) else "")
+
+
 def _with_starter(problem: str, row: Row) -> str:
     starter = row.get("starter_code")
     return problem + STARTER.replace("{starter}", starter) if isinstance(starter, str) and starter.strip() else problem
@@ -124,9 +129,8 @@ def _livecodebench(row: Row) -> Item:
     """LiveCodeBench: public and private tests; the private ones are compressed, and pickled text inside."""
     tests = [*_json(row, "public_test_cases"), *_private_tests(text_column(row, "private_test_cases"))]
     metadata = _json(row, "metadata") if row.get("metadata") else {}
-    return Item(
-        _with_starter(text_column(row, "question_content"), row), gold_of(_listed(tests, metadata.get("func_name")))
-    )
+    problem = _with_starter(text_column(row, "question_content"), row)
+    return Item(problem, _gold(_listed(tests, metadata.get("func_name"))))
 
 
 class _TextOnly(pickle.Unpickler):

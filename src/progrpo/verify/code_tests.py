@@ -37,7 +37,7 @@ from progrpo.verify.sandbox import (
     Sandbox,
     SandboxError,
 )
-from progrpo.verify.sandbox.inside.values import decode, encode
+from progrpo.verify.sandbox.inside.values import encode, plain
 from progrpo.verify.verdict import Verdict
 
 __all__ = [
@@ -189,7 +189,8 @@ def _run_stdin(program: str, tests: StdinTests, limits: Limits, min_isolation: I
     return Verdict("correct")
 
 
-_DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_DECIMAL = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_LONGEST_DECIMAL = 400
 
 
 def compare_output(output: str, expected: str) -> str:
@@ -217,10 +218,10 @@ def compare_output(output: str, expected: str) -> str:
 def _same_word(word: str, expected: str) -> bool:
     if word == expected:
         return True
-    is_decimal = _DECIMAL.fullmatch(expected) and not expected.lstrip("+-").isdigit()
-    if not is_decimal or not _DECIMAL.fullmatch(word) or max(len(word), len(expected)) > 400:
+    if max(len(word), len(expected)) > _LONGEST_DECIMAL or expected.lstrip("+-").isdigit():
         return False
-    return _close(float(word), float(expected))
+    both_are_numbers = _DECIMAL.fullmatch(expected) and _DECIMAL.fullmatch(word)
+    return bool(both_are_numbers) and _close(float(word), float(expected))
 
 
 def _close(value: float, expected: float) -> bool:
@@ -237,12 +238,16 @@ def _short(text: str) -> str:
 def _run_calls(program: str, tests: CallTests, limits: Limits, min_isolation: Isolation) -> Verdict:
     if not tests.cases:
         return Verdict("error", "there are no tests")
-    with _sandbox.process(limits, min_isolation) as process:
+    try:
+        calls = [_call(tests.function, arguments) for arguments, _ in tests.cases]
+    except (TypeError, ValueError) as error:
+        return Verdict("error", f"the tests can't be run: {error}")
+    with _sandbox.process(limits, min_isolation, cases=1 + len(calls)) as process:
         _load(process, program)
-        for number, (arguments, expected) in enumerate(tests.cases, start=1):
+        for number, (call, (_, expected)) in enumerate(zip(calls, tests.cases, strict=True), start=1):
             process.allow(limits.seconds)
             try:
-                process.send(_call({"name": tests.function}, arguments))
+                process.send(call)
                 value = _value(process.receive())
             except ProgramFailedError as error:
                 return Verdict("incorrect", f"case {number}: the program {error}")
@@ -258,24 +263,26 @@ def _load(process: Process, program: str) -> None:
         raise ProgramFailedError(f"ended with {answer.get('failed', 'no answer')}")
 
 
-def _call(target: dict[str, Any], arguments: list[Any]) -> dict[str, Any]:
+def _call(function: str, arguments: list[Any]) -> dict[str, Any]:
     def refuse(value: Any) -> int:
-        raise TypeError(f"a test passes a {type(value).__name__}, which is not JSON")
+        raise TypeError(f"one passes a {type(value).__name__}, which is not JSON")
 
-    return target | {"arguments": encode(arguments, refuse), "keywords": encode({}, refuse)}
+    return {"name": function, "arguments": encode(arguments, refuse), "keywords": encode({}, refuse)}
 
 
 def _value(answer: dict[str, Any]) -> Any:
     if "value" not in answer:
-        raise ProgramFailedError(f"raised {answer.get('text') or answer.get('failed')}")
+        raise ProgramFailedError(f"raised {answer.get('failed', 'something')}")
     try:
-        return decode(answer["value"])
+        return plain(answer["value"])
     except ValueError as error:
         raise ProgramFailedError(f"returned no plain value ({error})") from None
 
 
 def same_value(value: Any, expected: Any) -> bool:
-    """Whether a returned value is the expected JSON value: a tuple counts as a list, a decimal may be off by 1e-6.
+    """Whether a returned value, made plain, is the expected JSON value.
+
+    A tuple counts as a list, and a decimal may be off by 1e-6. Nothing else is taken for something that it is not.
 
     >>> same_value((1, 2.0000001), [1, 2.0]), same_value({"a": 1}, {"a": 2})
     (True, False)
@@ -285,11 +292,9 @@ def same_value(value: Any, expected: Any) -> bool:
             return False
         return all(same_value(a, b) for a, b in zip(value, expected, strict=True))
     if isinstance(expected, dict):
-        if not isinstance(value, dict) or len(value) != len(expected):
+        if not isinstance(value, dict) or value.keys() != expected.keys():
             return False
-        # JSON's keys are text, those of a program may be numbers.
-        by_text = {str(key): item for key, item in value.items()}
-        return by_text.keys() == expected.keys() and all(same_value(by_text[k], v) for k, v in expected.items())
+        return all(same_value(value[key], item) for key, item in expected.items())
     if isinstance(expected, float) and isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return _close(float(value), expected)
@@ -330,20 +335,18 @@ def _run_asserts(program: str, tests: AssertTests, limits: Limits, min_isolation
         except ProgramFailedError:
             _ = tested.left  # whose time is up as well says whose fault it was
             raise
+        if "unusable" in said:
+            return Verdict("error", f"the tests can't be run: {said['unusable']}")
         if isinstance(said.get("passed"), int):
-            return Verdict("correct") if said["passed"] else Verdict("error", "the tests assert nothing")
+            return Verdict("correct") if said["passed"] else Verdict("incorrect", "no assert of the tests was reached")
         return Verdict("incorrect", f"a test failed: {said.get('failed', 'without an answer')}")
 
 
 def _answer(tested: Process) -> dict[str, Any]:
-    """The program's answer, made anew of what can be read of it: nothing else of it reaches the tester."""
+    """The program's answer, made anew of its parts: nothing else of it reaches the tester, where it is decoded."""
     answer = tested.receive()
     if "raised" in answer:
         return {"raised": str(answer["raised"])[:100], "text": str(answer.get("text"))[:400]}
     if "value" not in answer:
         raise ProgramFailedError(f"ended with {answer.get('failed', 'no answer')}")
-    try:
-        decode(answer["value"])
-    except ValueError as error:
-        raise ProgramFailedError(f"returned no plain value ({error})") from None
     return {"value": answer["value"]}

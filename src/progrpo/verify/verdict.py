@@ -6,6 +6,10 @@ from typing import Literal
 Status = Literal["correct", "incorrect", "error"]
 
 
+LONGEST_REASON = 400
+"""Characters; a reason quotes what a response made the verifier say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether an answer is right, and why not.
@@ -16,7 +20,7 @@ class Verdict:
 
     Attributes:
         status: ``"correct"``, ``"incorrect"`` or ``"error"``.
-        reason: one sentence for people; empty for a correct answer.
+        reason: one sentence for people, short and valid UTF-8 whatever the response; empty for a correct answer.
         canonical: of a correct answer, a text that is the same for two answers exactly if they are the same solution.
 
     >>> Verdict("correct", canonical="3*4").reward
@@ -28,6 +32,10 @@ class Verdict:
     status: Status
     reason: str = ""
     canonical: str | None = None
+
+    def __post_init__(self) -> None:
+        reason = self.reason[:LONGEST_REASON].encode("utf-8", "backslashreplace").decode()
+        object.__setattr__(self, "reason", reason)
 
     @property
     def correct(self) -> bool:

@@ -17,7 +17,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from progrpo.verify.sandbox.inside.values import decode, to_line
+from progrpo.verify.sandbox.inside.values import plain, to_line
 
 START_SECONDS = 60.0
 LAYERS = ("rlimits", "landlock", "seccomp", "namespaces")
@@ -214,8 +214,12 @@ class Process:
         if code is None:
             return "ended without an answer"
         if code < 0:
-            names = {signal.SIGKILL: "was killed", signal.SIGSEGV: "crashed", signal.SIGXCPU: "used too much CPU time"}
-            return names.get(signal.Signals(-code), f"was ended by {signal.Signals(-code).name}")
+            names: dict[int, str] = {
+                signal.SIGKILL: "was killed",
+                signal.SIGSEGV: "crashed",
+                signal.SIGXCPU: "used too much CPU time",
+            }
+            return names.get(-code, f"was ended by signal {-code}")
         return f"ended with exit code {code}"
 
     def kill(self) -> None:
@@ -223,7 +227,9 @@ class Process:
         if self._pidfd is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            select.select([self._pidfd], [], [], 5.0)
+            gone = select.poll()  # select.select can't take file numbers above 1023
+            gone.register(self._pidfd, select.POLLIN)
+            gone.poll(5000)
             os.close(self._pidfd)
             self._pidfd = None
         self._control.close()
@@ -255,9 +261,15 @@ class Sandbox:
 
     @contextmanager
     def process(
-        self, limits: Limits, min_isolation: Isolation = MIN_ISOLATION, stdin: bytes | None = None
+        self, limits: Limits, min_isolation: Isolation = MIN_ISOLATION, stdin: bytes | None = None, cases: int = 1
     ) -> Iterator[Process]:
         """A shut-in process that waits for its job, and is gone when the block ends.
+
+        Args:
+            limits: what it may use.
+            min_isolation: how well it must be shut in.
+            stdin: what it reads on its standard input; nothing by default.
+            cases: how many times it will have ``limits.seconds``.
 
         Raises:
             NotIsolatedError: it is shut in less well than ``min_isolation``.
@@ -267,7 +279,7 @@ class Sandbox:
             raise NotIsolatedError(
                 f"programs can't be isolated on {sys.platform}, only on Linux; use a Linux machine or container."
             )
-        process = self._start(limits, stdin)
+        process = self._start(limits, stdin, cases)
         try:
             if process.isolation < min_isolation:
                 raise NotIsolatedError(_advice(process, min_isolation))
@@ -291,7 +303,7 @@ class Sandbox:
         if "value" not in answer:
             raise ProgramFailedError(str(answer.get("failed", "gave no answer")))
         try:
-            return decode(answer["value"])
+            return plain(answer["value"])
         except ValueError as error:
             raise ProgramFailedError(str(error)) from None
 
@@ -307,13 +319,13 @@ class Sandbox:
             self._socket.close()
         self._helper = self._socket = None
 
-    def _start(self, limits: Limits, stdin: bytes | None) -> Process:
+    def _start(self, limits: Limits, stdin: bytes | None, cases: int) -> Process:
         """A process, by a second helper if the first one is lost."""
         for attempt in range(2):
             helper_socket = self._running_helper()
             process = None
             try:
-                process = self._ask(helper_socket, limits, stdin)
+                process = self._ask(helper_socket, limits, stdin, cases)
                 process.await_start()
                 return process
             except (_HelperLostError, OSError) as error:
@@ -326,7 +338,7 @@ class Sandbox:
                     raise SandboxError(f"the sandbox can't be started: {error}") from None
         raise AssertionError("two attempts end in a process or in an error")
 
-    def _ask(self, helper: socket.socket, limits: Limits, stdin: bytes | None) -> Process:
+    def _ask(self, helper: socket.socket, limits: Limits, stdin: bytes | None, cases: int) -> Process:
         control, control_theirs = socket.socketpair()
         channel, channel_theirs = socket.socketpair()
         stdout, stdout_theirs = os.pipe()
@@ -336,7 +348,7 @@ class Sandbox:
         process = Process(control, channel, stdout, limits)
         try:
             with self._lock:
-                socket.send_fds(helper, [json.dumps(asdict(limits)).encode()], theirs)
+                socket.send_fds(helper, [json.dumps(asdict(limits) | {"cases": cases}).encode()], theirs)
         except BaseException:
             process.kill()
             raise
@@ -370,10 +382,13 @@ class Sandbox:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"},
+                env={
+                    "PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1",
+                    "MALLOC_ARENA_MAX": "1",  # each thread's own arena would take 64 MB of the address space
+                },
                 cwd="/",
                 start_new_session=True,
-            )
+            )  # fmt: skip
         self._socket = ours
         ours.settimeout(START_SECONDS)
         with suppress(OSError):

@@ -9,10 +9,12 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -35,23 +37,18 @@ def main() -> None:
     for name in (*COMMON, *settings["preload"]):
         importlib.import_module(name)
     sys.path.pop(0)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # what has ended leaves no zombie
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.freeze()  # the copies share these pages as long as nobody writes to them
     missing = {layer: "switched off" for layer in isolation.LAYERS if layer not in settings["layers"]}
     isolation.drop_root(tuple(settings["readable"]))
-    _try("namespaces", isolation.enter_network, missing)
-    jobs = socket.socket(fileno=0)
-    jobs.sendall(b"ready\n")
-    while True:
-        line, descriptors, _, _ = socket.recv_fds(jobs, 1 << 16, JOB_DESCRIPTORS)
-        if not line:
-            return  # the parent has gone
-        if os.fork() == 0:
-            _guard(json.loads(line), settings, descriptors, missing, jobs)
-            os._exit(0)
-        for descriptor in descriptors:
-            os.close(descriptor)
+    _try("namespaces", isolation.enter_namespaces, missing)
+    if "namespaces" not in missing and (first := os.fork()) != 0:
+        os.close(0)  # the socket is the child's, the first process of the namespace
+        os.waitpid(first, 0)
+        return
+    isolation.die_with_parent()
+    _try("seccomp", isolation.prepare_filter, missing)
+    gc.freeze()  # the copies share these pages as long as nobody writes to them
+    _serve(socket.socket(fileno=0), settings, missing)
 
 
 def _try(layer: str, apply: Callable[[], None], missing: dict[str, str]) -> None:
@@ -63,46 +60,73 @@ def _try(layer: str, apply: Callable[[], None], missing: dict[str, str]) -> None
             missing[layer] = str(error)
 
 
-def _guard(
-    limits: dict[str, Any],
-    settings: dict[str, Any],
-    descriptors: list[int],
-    missing: dict[str, str],
-    jobs: socket.socket,
-) -> None:
-    """Make the namespaces, fork the shut-in process into them, tell the parent how to kill it, and wait for its end."""
-    jobs.close()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()
-    _try("namespaces", isolation.enter_namespaces, missing)
-    isolation.die_with_parent()
-    control, channel, *standard = descriptors
+def _serve(jobs: socket.socket, settings: dict[str, Any], missing: dict[str, str]) -> None:
+    """Fork a process for each job, and tell the parent how each ended, until the parent has gone."""
+    jobs.sendall(b"ready\n")
+    running: dict[int, tuple[int, int]] = {}  # by pidfd: process id, control
+    poll = select.poll()
+    poll.register(jobs, select.POLLIN)
+    while True:
+        for descriptor, _ in poll.poll():
+            if descriptor in running:
+                poll.unregister(descriptor)
+                child, control = running.pop(descriptor)
+                _tell_end(control, os.waitpid(child, 0)[1])
+                os.close(descriptor)
+                continue
+            line, descriptors, _, _ = socket.recv_fds(jobs, 1 << 16, JOB_DESCRIPTORS)
+            if not line:
+                return
+            control, *others = descriptors
+            child = _fork(json.loads(line), settings, others, missing)
+            handle = os.pidfd_open(child)
+            running[handle] = (child, control)
+            poll.register(handle, select.POLLIN)
+            _tell_start(control, handle)
+
+
+def _fork(limits: dict[str, Any], settings: dict[str, Any], descriptors: list[int], missing: dict[str, str]) -> int:
+    missing = dict(missing)
+    _try("namespaces", isolation.new_process_ids, missing)
     child = os.fork()
     if child == 0:
-        os.close(control)
+        channel, *standard = descriptors
         _shut_in(limits, settings, channel, standard, missing)
-    with socket.socket(fileno=control) as tell:
-        handle = os.pidfd_open(child)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return child
+
+
+def _tell_start(control: int, handle: int) -> None:
+    """How to kill it."""
+    with socket.socket(fileno=os.dup(control)) as tell, suppress(OSError):  # the parent may have given up
         socket.send_fds(tell, [b"started\n"], [handle])
-        os.close(handle)
-        for descriptor in (channel, *standard):
-            os.close(descriptor)
-        status = os.waitpid(child, 0)[1]
+
+
+def _tell_end(control: int, status: int) -> None:
+    with socket.socket(fileno=control) as tell, suppress(OSError):
         tell.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode() + b"\n")
 
 
 def _shut_in(
     limits: dict[str, Any], settings: dict[str, Any], channel: int, standard: list[int], missing: dict[str, str]
 ) -> None:
+    os.setsid()
     isolation.die_with_parent()
     channel = _arrange(channel, standard)
     _try("namespaces", lambda: isolation.mount_own_tmp(limits["file_mb"]), missing)
+    _try("rlimits", isolation.drop_capabilities, missing)
     has_own_tmp = "namespaces" not in missing
     os.chdir("/tmp" if has_own_tmp else "/")
     os.environ.clear()
     os.environ.update({"HOME": "/tmp", "PATH": "/nowhere", "LANG": "C.UTF-8"})
-    own = {name: limits[name] for name in ("seconds", "memory_mb", "file_mb")}
-    _try("rlimits", lambda: isolation.limit_resources(**own), missing)
+    own = {name: limits[name] for name in ("memory_mb", "file_mb")}
+    cpu_seconds = limits["seconds"] * limits["cases"]
+    _try(
+        "rlimits",
+        lambda: isolation.limit_resources(cpu_seconds=cpu_seconds, own_user_namespace=has_own_tmp, **own),
+        missing,
+    )
     readable = tuple(settings["readable"])
     writable = ("/tmp",) if has_own_tmp else ()
     _try("landlock", lambda: isolation.restrict_files(readable, writable), missing)

@@ -17,6 +17,7 @@ import platform
 import resource
 import struct
 from contextlib import suppress
+from functools import cache
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -24,7 +25,8 @@ _libc.syscall.restype = ctypes.c_long
 LAYERS = ("rlimits", "landlock", "seccomp", "namespaces")
 NOBODY = 65534
 INODES = 1000
-THREADS = 64
+THREADS = 512
+"""Of all programs of one helper together; for a single one, the address space of their stacks is the closer bound."""
 OPEN_FILES = 64
 STACK_BYTES = 128 << 20
 
@@ -76,30 +78,33 @@ def _anybody_can_read(path: str) -> bool:
     return True
 
 
-def enter_network() -> None:
-    """An empty network, which the programs of one helper share: making one for each would take most of the time.
-
-    They can't meet there: a socket can't be made (seccomp), and a Unix socket of another can't be reached (Landlock).
-    """
-    _enter(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC)
-
-
 def enter_namespaces() -> None:
-    """Own process ids for the children, own mounts, own IPC."""
-    _enter(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC)
+    """The helper's own: users, an empty network, IPC, and process ids for its children.
 
-
-def _enter(flags: int) -> None:
+    The programs of one helper share these but the last: making a network for each would take most of the time. They
+    can't meet there: a socket can't be made (seccomp), and a Unix socket of another can't be reached (Landlock).
+    """
     user, group = os.geteuid(), os.getegid()
     _prctl(_PR_SET_DUMPABLE, 1)  # after a change of user the process would not own its own /proc files
-    _check(_libc.unshare(flags), "unshare")
+    _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWPID), "unshare")
     for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(text)
 
 
+def new_process_ids() -> None:
+    """The next child is the first process of a namespace of its own: when it ends, so does all that it started.
+
+    Asked for once, this would stay: from the second time on, it begins with the way back to one's own.
+    """
+    with open("/proc/self/ns/pid") as own:
+        _check(_libc.setns(own.fileno(), _CLONE_NEWPID), "setns")
+    _check(_libc.unshare(_CLONE_NEWPID), "unshare")
+
+
 def mount_own_tmp(megabytes: int) -> None:
     """A /tmp of its own, in memory, with a quota of bytes and of files, in place of the machine's."""
+    _check(_libc.unshare(_CLONE_NEWNS), "unshare")
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount /")
     options = f"size={megabytes}m,nr_inodes={INODES},mode=0700".encode()
     _check(_libc.mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options), "mount /tmp")
@@ -108,18 +113,30 @@ def mount_own_tmp(megabytes: int) -> None:
 # -- Limits ------------------------------------------------------------------------------------------------------------
 
 
-def limit_resources(*, seconds: float, memory_mb: int, file_mb: int) -> None:
-    """Bounds on memory, CPU time, file size, threads and open files, none of which can be raised again."""
+def drop_capabilities() -> None:
+    """No right of root's is left: not even those that a user namespace gives over itself."""
+    version_3, this_process = 0x20080522, 0
+    none = struct.pack("=6I", *[0] * 6)
+    _check(_libc.capset(struct.pack("=Ii", version_3, this_process), none), "capset")
+
+
+def limit_resources(*, cpu_seconds: float, memory_mb: int, file_mb: int, own_user_namespace: bool) -> None:
+    """Bounds on memory, CPU time, file size, threads and open files, none of which can be raised again.
+
+    Threads are counted for each user: in the helper's user namespace, those of its programs. Elsewhere the trainer's
+    would count as well.
+    """
     limits = {
         resource.RLIMIT_AS: memory_mb << 20,
-        resource.RLIMIT_CPU: int(seconds) + 2,
+        resource.RLIMIT_CPU: int(cpu_seconds) + 2,
         resource.RLIMIT_FSIZE: file_mb << 20,
-        resource.RLIMIT_NPROC: THREADS,
         resource.RLIMIT_NOFILE: OPEN_FILES,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
     }
+    if own_user_namespace:
+        limits[resource.RLIMIT_NPROC] = THREADS
     for name, value in limits.items():
         hard = resource.getrlimit(name)[1]
         most = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -136,7 +153,7 @@ _READ_FILE, _READ_DIR, _EXECUTE = 1 << 2, 1 << 3, 1 << 0
 _TRUNCATE = 1 << 14
 _WRITE = sum(1 << bit for bit in (1, 4, 5, 7, 8))  # write, remove folder and file, make folder and file
 _ALL_FILES = (1 << 13) - 1  # version 1: execute to make_sym
-_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo")
 _FILES = ("/etc/ld.so.cache", "/dev/null", "/dev/urandom")
 
 
@@ -189,7 +206,7 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 # name: (x86_64, aarch64); None where the architecture has no such call.
 _DENIED: dict[str, tuple[int | None, int]] = {
     # Sockets, and passing descriptors.
-    "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
+    "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     "accept": (43, 202), "accept4": (288, 242), "sendto": (44, 206), "sendmsg": (46, 211), "recvmsg": (47, 212),
     "sendmmsg": (307, 269), "recvmmsg": (299, 243),
     # Programs, and processes of others. (New processes: see clone below.)
@@ -201,9 +218,20 @@ _DENIED: dict[str, tuple[int | None, int]] = {
     "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
     "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
     "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
+    "open_tree_attr": (467, 467),
     "setuid": (105, 146), "setgid": (106, 144), "setreuid": (113, 145), "setregid": (114, 143),
     "setresuid": (117, 147), "setresgid": (119, 149), "setgroups": (116, 159), "capset": (126, 91),
     "chown": (92, 55), "fchown": (93, 55), "lchown": (94, 54), "fchownat": (260, 54),
+    # What Landlock does not cover: attributes of the user's own files, and old kernels' truncate.
+    "chmod": (90, -1), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "utime": (132, -1),
+    "utimes": (235, -1), "futimesat": (261, -1), "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469), "truncate": (76, 45),
+    "inotify_init": (253, -1), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27),
+    # How others are scheduled, and the machine's disks.
+    "setpriority": (141, 140), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122), "sched_setattr": (314, 274), "ioprio_set": (251, 30), "setpgid": (109, 154),
+    "migrate_pages": (256, 238), "move_pages": (279, 239), "sync": (162, 81), "syncfs": (306, 267),
     # Links and devices.
     "link": (86, 37), "linkat": (265, 37), "symlink": (88, 36), "symlinkat": (266, 36), "mknod": (133, 33),
     "mknodat": (259, 33), "open_by_handle_at": (304, 265), "name_to_handle_at": (303, 264),
@@ -211,8 +239,9 @@ _DENIED: dict[str, tuple[int | None, int]] = {
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196),
     "shmctl": (31, 195), "semget": (64, 190), "semctl": (66, 191), "msgget": (68, 186), "mq_open": (240, 180),
     # The kernel's larger interfaces.
-    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "keyctl": (250, 219), "add_key": (248, 217),
+    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_setup": (206, 0),
+    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
+    "keyctl": (250, 219), "add_key": (248, 217),
     "request_key": (249, 218), "fanotify_init": (300, 262), "init_module": (175, 105), "finit_module": (313, 273),
     "delete_module": (176, 106), "kexec_load": (246, 104), "kexec_file_load": (320, 294), "reboot": (169, 142),
     "swapon": (167, 224), "swapoff": (168, 225), "acct": (163, 89), "quotactl": (179, 60), "syslog": (103, 116),
@@ -226,18 +255,24 @@ _CLONE = {"x86_64": 56, "aarch64": 220}
 _TGKILL = {"x86_64": 234, "aarch64": 131}
 _PRCTL = {"x86_64": 157, "aarch64": 167}
 _PRLIMIT = {"x86_64": 302, "aarch64": 261}
+_SOCKETPAIR = {"x86_64": 53, "aarch64": 199}
+_FCNTL = {"x86_64": 72, "aarch64": 25}
+_IOCTL = {"x86_64": 16, "aarch64": 29}
+_AF_UNIX = 1
+_F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _FIOSETOWN, _SIOCSPGRP = 8, 10, 15, 0x8901, 0x8902
 _CLONE_THREAD = 1 << 16
 _X32_BIT = 0x40000000
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _KILL, _ALLOW = 0x80000000, 0x7FFF0000
 _DENY, _NO_SUCH_CALL = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
-_NR, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
+_NR, _ARCH, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
 
 
 def _statement(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return struct.pack("=HBBI", code, if_true, if_false, value)
 
 
+@cache
 def _filter(machine: str, own_pid: int) -> bytes:
     """The program: what is denied fails with EPERM, another architecture's calls end the process."""
     column = 0 if machine == "x86_64" else 1
@@ -254,36 +289,48 @@ def _filter(machine: str, own_pid: int) -> bytes:
         program += [_statement(_JUMP_EQUAL, number, 0, 1), _statement(_RETURN, _DENY)]
     # glibc falls back to clone, whose flags can be looked at: those of clone3 lie behind a pointer.
     program += [_statement(_JUMP_EQUAL, _CLONE3, 0, 1), _statement(_RETURN, _NO_SUCH_CALL)]
-    program += [  # threads, but no processes
-        _statement(_JUMP_EQUAL, _CLONE[machine], 0, 4),
-        _statement(_LOAD, _FIRST_ARGUMENT),
-        _statement(_JUMP_SET, _CLONE_THREAD, 0, 1),
-        _statement(_RETURN, _ALLOW),
-        _statement(_RETURN, _DENY),
-    ]
-    program += [  # signals to its own threads, which abort() and thread libraries send
-        _statement(_JUMP_EQUAL, _TGKILL[machine], 0, 4),
-        _statement(_LOAD, _FIRST_ARGUMENT),
-        _statement(_JUMP_EQUAL, own_pid, 0, 1),
-        _statement(_RETURN, _ALLOW),
-        _statement(_RETURN, _DENY),
-    ]
-    program += [  # its own limits, which can only become stricter
-        _statement(_JUMP_EQUAL, _PRLIMIT[machine], 0, 4),
-        _statement(_LOAD, _FIRST_ARGUMENT),
-        _statement(_JUMP_EQUAL, 0, 0, 1),
-        _statement(_RETURN, _ALLOW),
-        _statement(_RETURN, _DENY),
-    ]
-    program += [  # what ties it to its parent, and keeps others from reading its memory, stays
-        _statement(_JUMP_EQUAL, _PRCTL[machine], 0, 5),
-        _statement(_LOAD, _FIRST_ARGUMENT),
-        _statement(_JUMP_EQUAL, _PR_SET_PDEATHSIG, 1, 0),
-        _statement(_JUMP_EQUAL, _PR_SET_DUMPABLE, 0, 1),
-        _statement(_RETURN, _DENY),
-        _statement(_RETURN, _ALLOW),
-    ]
+    # Threads, but no processes.
+    program += _if_argument(_CLONE[machine], _FIRST_ARGUMENT, [_CLONE_THREAD], _ALLOW, _DENY, test=_JUMP_SET)
+    # Signals to its own threads, which abort() and thread libraries send.
+    program += _if_argument(_TGKILL[machine], _FIRST_ARGUMENT, [own_pid], _ALLOW, _DENY)
+    # Its own limits, which can only become stricter.
+    program += _if_argument(_PRLIMIT[machine], _FIRST_ARGUMENT, [0], _ALLOW, _DENY)
+    # asyncio wants a pair of sockets to talk to itself; they reach nobody.
+    program += _if_argument(_SOCKETPAIR[machine], _FIRST_ARGUMENT, [_AF_UNIX], _ALLOW, _DENY)
+    # What ties it to its parent, and keeps others from reading its memory, stays.
+    kept = [_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE]
+    program += _if_argument(_PRCTL[machine], _FIRST_ARGUMENT, kept, _DENY, _ALLOW)
+    # A file can send signals to its owner, whoever that is made to be.
+    owners = [_F_SETOWN, _F_SETSIG, _F_SETOWN_EX]
+    program += _if_argument(_FCNTL[machine], _SECOND_ARGUMENT, owners, _DENY, _ALLOW)
+    program += _if_argument(_IOCTL[machine], _SECOND_ARGUMENT, [_FIOSETOWN, _SIOCSPGRP], _DENY, _ALLOW)
     return b"".join([*program, _statement(_RETURN, _ALLOW)])
+
+
+def _if_argument(
+    call: int, argument: int, values: list[int], then: int, otherwise: int, test: int = _JUMP_EQUAL
+) -> list[bytes]:
+    """For one system call: one outcome if its argument is any of the values, the other if it is none."""
+    tests = [_statement(test, value, len(values) - i, 0) for i, value in enumerate(values)]
+    return [
+        _statement(_JUMP_EQUAL, call, 0, len(values) + 3),
+        _statement(_LOAD, argument),
+        *tests,
+        _statement(_RETURN, otherwise),
+        _statement(_RETURN, then),
+    ]
+
+
+def prepare_filter() -> None:
+    """Work the filter out beforehand, for the first process of a namespace."""
+    _filter(_machine(), 1)
+
+
+def _machine() -> str:
+    machine = platform.machine()
+    if machine not in _AUDIT_ARCH:
+        raise OSError(errno.ENOSYS, f"there is no filter for {machine}")
+    return machine
 
 
 class _Program(ctypes.Structure):
@@ -296,10 +343,7 @@ def restrict_calls() -> None:
     Raises:
         OSError: the kernel has no seccomp filters, or the machine is neither x86-64 nor 64-bit ARM.
     """
-    machine = platform.machine()
-    if machine not in _AUDIT_ARCH:
-        raise OSError(errno.ENOSYS, f"there is no filter for {machine}")
-    text = _filter(machine, os.getpid())
+    text = _filter(_machine(), os.getpid())
     buffer = ctypes.create_string_buffer(text, len(text))
     program = _Program(len(text) // 8, ctypes.cast(buffer, ctypes.c_char_p))
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)

@@ -75,41 +75,49 @@ def _flush() -> None:
             stream.flush()
 
 
-def load(program: str) -> dict[str, Any]:
-    """Run a program as ``__main__``, and return its names."""
-    module = types.ModuleType("__main__")
+def load(program: str, name: str) -> dict[str, Any]:
+    """Run a program as the module of a name, and return its names."""
+    module = types.ModuleType(name)
     module.__dict__["__file__"] = "program.py"
-    sys.modules["__main__"] = module
+    sys.modules[name] = module
     sys.argv = ["program.py"]
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # which come from site, and that was not loaded
     exec(compile(program, "program.py", "exec"), module.__dict__)
     return module.__dict__
 
 
 def _program(job: dict[str, Any], channel: Channel) -> None:
-    """Run a program on its standard input; an exit code other than 0 is a failure, as in a shell."""
+    """Run a program on its standard input, to its end as the interpreter does: threads, exit functions, open files.
+
+    An exit code other than 0 is a failure, as in a shell.
+    """
+    code: object = None
     try:
-        load(job["program"])
-        threading._shutdown()  # type: ignore[attr-defined]  # wait for its threads, as the interpreter does
-        atexit._run_exitfuncs()
+        load(job["program"], "__main__")
     except SystemExit as error:
-        if error.code not in (None, 0, False):
-            raise
-    _flush_all_or_fail()
-
-
-def _flush_all_or_fail() -> None:
-    sys.stdout.flush()
+        code = error.code
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    vars(sys.modules["__main__"]).clear()
+    for stream in (sys.stdout, sys.__stdout__):
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()
+    if code not in (None, 0, False):
+        raise SystemExit(code)
 
 
 def _calls(job: dict[str, Any], channel: Channel) -> None:
-    """Run a program, then answer one request after another: names, attributes, calls."""
+    """Run a program, then answer one request after another: names, attributes, calls.
+
+    As a module that is imported: what stands under ``if __name__ == "__main__"`` is for other uses of the program.
+    """
     objects: dict[int, Any] = {}
 
     def keep(value: Any) -> int:
         objects[len(objects)] = value
         return len(objects) - 1
 
-    names = load(job["program"])
+    names = load(job["program"], "program")
     channel.send({"loaded": True})
     while True:
         request = channel.receive()
@@ -126,8 +134,21 @@ def _calls(job: dict[str, Any], channel: Channel) -> None:
                 target = target(*arguments, **keywords)
             answer = {"value": encode(target, keep)}
         except (Exception, SystemExit) as error:
-            answer = {"raised": type(error).__name__, "text": describe(error)}
+            answer = {"raised": _builtin_kind(error), "text": _text(error), "failed": describe(error)}
         channel.send(answer)
+
+
+def _builtin_kind(error: BaseException) -> str:
+    """The name of the built-in exception that an exception is: the program's own classes are none of the tester's."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        argument = error.args[0] if isinstance(error, KeyError) and error.args else error
+        return str(argument)[:MOST_REASON]
+    except BaseException:
+        return ""
 
 
 def _named(names: dict[str, Any], name: str) -> Any:
@@ -147,14 +168,23 @@ def _script(job: dict[str, Any], channel: Channel) -> None:
     """Run the dataset's own assert script, in which what it does not define is the program's, in another process."""
     remote = _Remote(channel)
     counter = [0]
-    names: dict[str, Any] = {"__name__": "__main__", "__builtins__": _Names(remote)}
+    names: dict[str, Any] = {"__name__": "__main__"}
     names[_COUNT] = lambda: counter.__setitem__(0, counter[0] + 1)
-    tree = _count_asserts(ast.parse(job["script"], "script.py"))
     try:
+        tree = ast.parse(job["script"], "script.py")
+        if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
+            raise _UnusableTestsError("assert nothing")
+        names["__builtins__"] = _Names(remote, tree)
         exec(compile(job["setup"], "setup.py", "exec"), names)
-        if job["entry_point"] is not None:
-            names[job["entry_point"]] = RemoteObject(remote, {"name": job["entry_point"]})
-        exec(compile(tree, "script.py", "exec"), names)
+    except (Exception, _UnusableTestsError) as error:  # nothing of the program has had a part in this
+        channel.send({"unusable": describe(error)})
+        return
+    if job["entry_point"] is not None:
+        names[job["entry_point"]] = RemoteObject(remote, {"name": job["entry_point"]})
+    try:
+        exec(compile(_count_asserts(tree), "script.py", "exec"), names)
+    except _UnusableTestsError as error:
+        channel.send({"unusable": str(error)})
     except _RemoteError as error:
         channel.send({"failed": str(error)})
     except Exception as error:
@@ -163,17 +193,28 @@ def _script(job: dict[str, Any], channel: Channel) -> None:
         channel.send({"passed": counter[0]})
 
 
-class _Names(dict[str, Any]):
-    """The built-in names; one that neither they nor the scripts define is the program's."""
+class _UnusableTestsError(BaseException):
+    """The tests themselves can't be run: the dataset's fault, whatever the program."""
 
-    def __init__(self, remote: "_Remote") -> None:
+
+class _Names(dict[str, Any]):
+    """The built-in names; one that neither they nor the scripts define is the program's.
+
+    But where a script says ``math.isclose(...)`` and forgets to import it, it means the standard library: a program's
+    own ``math`` would be handed the expected value, and say that it is close.
+    """
+
+    def __init__(self, remote: "_Remote", script: ast.Module) -> None:
         super().__init__(vars(builtins))
         self._remote = remote
+        calls = [node.func for node in ast.walk(script) if isinstance(node, ast.Call)]
+        called = {function.id for function in calls if isinstance(function, ast.Name)}
+        self._modules = sys.stdlib_module_names - called
 
-    def __missing__(self, name: str) -> "RemoteObject":
+    def __missing__(self, name: str) -> Any:
         if name.startswith("__"):
             raise KeyError(name)
-        return RemoteObject(self._remote, {"name": name})
+        return importlib.import_module(name) if name in self._modules else RemoteObject(self._remote, {"name": name})
 
 
 _COUNT = "__count_assert__"
@@ -215,12 +256,17 @@ class _Remote:
             raise _raised(answer["raised"], answer["text"])
         if "value" not in answer:
             raise _RemoteError(answer.get("failed", "the program is gone"))
-        return decode(answer["value"], lambda number: RemoteObject(self, {"handle": number}))
+        try:
+            return decode(answer["value"], lambda number: RemoteObject(self, {"handle": number}))
+        except ValueError as error:
+            raise _RemoteError(f"the program returned no plain value ({error})") from None
 
 
 def _raised(name: str, text: str) -> BaseException:
-    """The program's exception, as the built-in one of its name; a program's own classes are none of the script's."""
+    """The program's exception, as the built-in one of its name."""
     kind = getattr(builtins, name, None)
+    if kind in (StopIteration, StopAsyncIteration):  # it would end the script's own loops as if they were done
+        kind = RuntimeError
     if isinstance(kind, type) and issubclass(kind, Exception):
         try:
             return kind(text)
@@ -253,7 +299,7 @@ def _handle(value: Any) -> int:
     if isinstance(value, RemoteObject) and "name" in value._place:
         value = value._remote.ask(value._place)
     if not isinstance(value, RemoteObject) or "handle" not in value._place:
-        raise TypeError(f"a test passes a {type(value).__name__}, which can't be sent to the program")
+        raise _UnusableTestsError(f"they pass a {type(value).__name__}, which can't be sent to the program")
     return int(value._place["handle"])
 
 

@@ -1,11 +1,13 @@
 """Values between processes that don't trust each other: tagged JSON, in which only plain built-in types come back.
 
-What is encoded was made by a program under test; what is decoded is used by whoever judges it. So decoding builds
-nothing but the types below, from text of bounded size and depth, and an object that is none of them becomes a
-:class:`Handle`: a number that the other side knows, equal to nothing but itself.
+What is encoded was made by a program under test. :func:`decode` is for another shut-in process: it builds nothing but
+the types below, and an object that is none of them becomes a :class:`Handle`: a number that the other side knows, equal
+to nothing but itself. :func:`plain` is for the process that judges, and builds even less.
 """
 
+import itertools
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -20,7 +22,10 @@ MOST_BITS = 400_000
 _ITERATORS = tuple(
     type(i) for i in (iter([]), iter(()), iter(""), iter({}), iter(set()), map(str, ""), filter(str, ""))
 )
-_LAZY = (*_ITERATORS, type(zip()), type(reversed([])), type(enumerate("")), type(i for i in ""))
+_LAZY = (
+    *_ITERATORS, type(zip()), type(reversed([])), type(enumerate("")), type(i for i in ""),
+    *(kind for kind in vars(itertools).values() if isinstance(kind, type) and hasattr(kind, "__next__")),
+)  # fmt: skip
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
@@ -70,7 +75,7 @@ class _Encoder:
         if isinstance(value, float):
             return self._float(float.__float__(value))
         if isinstance(value, str):
-            return "".join(str.__iter__(value)).encode("utf-8", "replace").decode()
+            return "".join(str.__iter__(value)).encode("utf-8", "backslashreplace").decode()
         if isinstance(value, list):
             return [self.encode(item, depth + 1) for item in list.__iter__(value)]
         if isinstance(value, tuple):
@@ -143,10 +148,75 @@ def _decode(value: Any, handle: Callable[[int], Any], depth: int) -> Any:
     return _CONTAINERS[tag](items)
 
 
+class Foreign:
+    """A value of a type that JSON has not, equal to nothing but itself."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __repr__(self) -> str:
+        return f"<a {self._kind}>"
+
+
+def plain(text: Any) -> Any:
+    """What :func:`encode` wrote, as far as JSON can hold it: numbers, text, lists, tuples, and dicts by text.
+
+    For the process that judges, in which no deadline holds. Nothing is hashed but text, whose hashes can't be foreseen:
+    numbers can be chosen such that a set of them takes an hour to build. All else becomes a :class:`Foreign`.
+
+    Raises:
+        ValueError: it wrote no such thing, or too much.
+
+    >>> plain({"dict": [[1, {"tuple": [2.5, "a"]}]]}), plain({"set": [1]})
+    ({'1': (2.5, 'a')}, <a set>)
+    """
+    try:
+        return _Plain().build(text, 0)
+    except (TypeError, KeyError, IndexError, ArithmeticError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not an encoded value: {error!r}") from None
+
+
+class _Plain:
+    def __init__(self) -> None:
+        self._items = 0
+
+    def build(self, value: Any, depth: int) -> Any:
+        self._items += 1
+        if depth > 2 * DEEPEST or self._items > MOST_ITEMS:
+            raise ValueError(f"it is deeper than {2 * DEEPEST} or has more than {MOST_ITEMS} parts")
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, list):
+            return [self.build(item, depth + 1) for item in value]
+        ((tag, content),) = value.items()
+        if tag == "tuple":
+            return tuple(self.build(item, depth + 1) for item in content)
+        if tag == "dict":
+            by_text = {_key(self.build(key, depth + 1)): self.build(item, depth + 1) for key, item in content}
+            if len(by_text) != len(content):
+                raise ValueError("two keys of a dict are the same text")
+            return by_text
+        return _SCALARS[tag](content) if tag in ("int", "float") else Foreign(str(tag)[:20])
+
+
+def _key(key: Any) -> str:
+    """JSON's keys are text, those of a program may be numbers."""
+    if key is not None and not isinstance(key, bool | int | float | str):
+        raise ValueError(f"a key is a {type(key).__name__}")
+    return str(key)  # raises ValueError for integers of more than 4,300 digits
+
+
 def _integer(text: str) -> int:
     if len(text) > MOST_BITS // 4 + 4:
         raise ValueError("an encoded integer is too long")
     return int(text, 16)
+
+
+def _fraction(text: str) -> Fraction:
+    # Fraction itself would also read "1e999999999", and work it out.
+    if not re.fullmatch(r"-?\d+(?:/\d+)?", _short(text)):
+        raise ValueError("not a fraction")
+    return Fraction(text)
 
 
 def _short(text: str) -> str:
@@ -163,7 +233,7 @@ _SCALARS: dict[str, Callable[[Any], Any]] = {
     "complex": lambda parts: complex(_decode(parts[0], Handle, 0), _decode(parts[1], Handle, 0)),
     "range": lambda parts: range(int(parts[0]), int(parts[1]), int(parts[2])),
     "decimal": lambda text: Decimal(_short(text)),
-    "fraction": lambda text: Fraction(_short(text)),
+    "fraction": _fraction,
 }
 _CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
     "tuple": tuple,
