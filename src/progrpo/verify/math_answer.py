@@ -13,18 +13,29 @@ Whatever an answer does to the verifier is the answer's own doing and ``incorrec
 be read, or a worker that can't be had.
 """
 
+import logging
 import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from progrpo.errors import ConfigError
-from progrpo.verify.math_guards import Reading, conflict, explosion, number, read
+from progrpo.verify.math_guards import (
+    Reading,
+    conflict,
+    explosion,
+    like,
+    number,
+    read,
+    sides,
+    unfinished,
+    values,
+)
 from progrpo.verify.math_text import AnswerStyle, extract_answer, intervals, last_box, normalise, unstyled, words
 from progrpo.verify.pool import Outcome, WorkerPool, WorkerStartError
 from progrpo.verify.verdict import Verdict
@@ -38,6 +49,8 @@ __all__ = [
     "verify_math_batch",
     "wrong_golds",
 ]
+
+logger = logging.getLogger(__name__)
 
 LONGEST_ANSWER = 1000
 """Characters. The longest gold of the public benchmarks has some 200."""
@@ -117,19 +130,18 @@ def verify_math_batch(
     """
     if len(answers) != len(golds):
         raise ValueError(f"answers and golds must be as many, got {len(answers)} and {len(golds)}.")
-    verdicts: dict[int, Verdict] = {}
-    waiting: dict[tuple[str, str], list[int]] = {}
-    for i, (response, gold) in enumerate(zip(answers, golds, strict=True)):
-        extracted = extract_answer(response, style)
-        verdict = Verdict("incorrect", _MISSING[style]) if extracted is None else _decide(extracted, gold)
-        if verdict is None:
-            assert extracted is not None
-            waiting.setdefault((_content(gold), extracted), []).append(i)
-        else:
-            verdicts[i] = verdict
-    for pair, verdict in zip(waiting, _compare(list(waiting), seconds), strict=True):
-        verdicts |= dict.fromkeys(waiting[pair], verdict)
-    return [verdicts[i] for i in range(len(answers))]
+    decided = [_verdict_on(response, gold, style) for response, gold in zip(answers, golds, strict=True)]
+    pairs = {pair: None for found in decided if not isinstance(found, Verdict) for pair in found}
+    compared = dict(zip(pairs, _compare(list(pairs), seconds), strict=True))
+    return [found if isinstance(found, Verdict) else _of_all(compared[pair] for pair in found) for found in decided]
+
+
+def _of_all(verdicts: Iterable[Verdict]) -> Verdict:
+    """The first that is not correct, or else the last."""
+    for verdict in verdicts:
+        if not verdict.correct:
+            break
+    return verdict
 
 
 _MISSING: dict[AnswerStyle, str] = {
@@ -139,8 +151,24 @@ _MISSING: dict[AnswerStyle, str] = {
 }
 
 
-def _decide(extracted: str, gold: str) -> Verdict | None:
-    """The verdict where text and exact arithmetic can tell; None where algebra has to."""
+Pairs = list[tuple[str, str]]
+"""Golds and answers that have to be equal, all of them, by algebra."""
+
+
+def _verdict_on(response: str, gold: str, style: AnswerStyle) -> Verdict | Pairs:
+    extracted = extract_answer(response, style)
+    if extracted is None:
+        return Verdict("incorrect", _MISSING[style])
+    try:
+        return _decide(extracted, gold)
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        # Reading must not raise, whatever the text; should it do so all the same, the other responses go on.
+        logger.warning("reading the answer %r failed: %r", extracted[:200], error)
+        return Verdict("incorrect", f"the answer can't be read: {error!r}")
+
+
+def _decide(extracted: str, gold: str) -> Verdict | Pairs:
+    """The verdict where text and exact arithmetic can tell; where algebra has to, what it has to compare."""
     problem = _text_problem(gold)
     if problem:
         return Verdict("error", problem)
@@ -148,9 +176,11 @@ def _decide(extracted: str, gold: str) -> Verdict | None:
         return Verdict("incorrect", f"the answer has {len(extracted)} characters, more than {LONGEST_ANSWER}")
     content = _content(gold)
     canonical = normalise(content)
+    extracted = _without_choice(extracted, content)
     if not normalise(extracted):
         return Verdict("incorrect", "the answer is empty")
-    said, right = read(extracted), _reading(content)
+    right = _reading(content)
+    said = like(read(extracted), right)
     answer_words = words(extracted)
     if (
         normalise(extracted) == canonical
@@ -162,6 +192,13 @@ def _decide(extracted: str, gold: str) -> Verdict | None:
     overlooked = conflict(said, right)
     if overlooked:
         return Verdict("incorrect", overlooked)
+    equated = sides(said.body)
+    if len(equated) > 1 and len(sides(right.body)) == 1 and not _are_equations(said, right):
+        decided = [_decide(side, gold) for side in values(equated)]
+        settled = [found for found in decided if isinstance(found, Verdict)]
+        wrong = next((verdict for verdict in settled if not verdict.correct), None)
+        open_pairs = [pair for found in decided if not isinstance(found, Verdict) for pair in found]
+        return wrong or open_pairs or settled[0]
     value, gold_value = number(said.body), number(right.body)
     if value is not None and gold_value is not None:
         value = value / 100 if said.is_percent else value
@@ -170,16 +207,36 @@ def _decide(extracted: str, gold: str) -> Verdict | None:
             golds = golds[:1]
         is_right = any(_same_number(value, gold) for gold in golds)
         return Verdict("correct", canonical=canonical) if is_right else _not_equal(extracted, content)
-    blown_up = explosion(said.body)
-    if blown_up:
-        return Verdict("incorrect", blown_up)
+    refused = explosion(said.body) or unfinished(said.body, right.body)
+    if refused:
+        return Verdict("incorrect", refused)
     # A gold that would explode can be told from others by its text alone.
-    return _not_equal(extracted, content) if explosion(right.body) else None
+    return _not_equal(extracted, content) if explosion(right.body) else [(content, extracted)]
+
+
+def _are_equations(said: Reading, right: Reading) -> bool:
+    """Whether a gold such as ``y = 2x + 1`` may be met by another equation of the same variables."""
+    equated = sides(said.body)
+    return right.symbol != "" and len(equated) == 2 and values(equated) == equated
+
+
+_CHOICE = re.compile(
+    r"(?:\\(?:text(?:bf)?|math(?:rm|bf)|bf)\s*\{)?\s*\(?([A-J])(?:\)|[.:](?=[\s\\}]))\s*\}?[\s\\~]*(.*)", re.DOTALL
+)
+
+
+def _without_choice(extracted: str, content: str) -> str:
+    """``(B) 12`` says twice which choice is meant: by its letter, if the gold is one, or else by its value."""
+    match = _CHOICE.fullmatch(extracted.strip())
+    if match is None or not match[2]:
+        return extracted
+    is_letter = re.fullmatch("[A-Za-z]", (words(content) or "").strip()) is not None
+    return match[1] if is_letter else match[2]
 
 
 def _same_number(value: Fraction, gold: Fraction) -> bool:
-    """Whole numbers exactly; others may be decimals that were cut off."""
-    if value.denominator == gold.denominator == 1:
+    """Whole numbers exactly; others may be met by decimals that were cut off."""
+    if gold.denominator == 1:
         return value == gold
     return abs(value - gold) <= RELATIVE * max(abs(value), abs(gold))
 
@@ -262,7 +319,10 @@ def _reading(content: str) -> Reading:
 
 def _task(gold: str, answer: str) -> dict[str, object]:
     """What a worker gets: a gold in per cent may be met with the sign, as a share, or without the sign."""
-    right, said = _reading(gold), read(answer)
+    right = _reading(gold)
+    said = like(read(answer), right)
+    if _are_equations(said, right):
+        return {"golds": [f"{right.symbol}={right.body}"], "answer": said.body}
     golds = _for_worker(right)
     return {"golds": golds[:1] if said.is_percent else golds, "answer": _for_worker(said)[0]}
 

@@ -1,11 +1,11 @@
 r"""What math-verify would overlook, and what it could not survive: two cheap looks at an answer's text."""
 
-import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from progrpo.verify.math_text import STYLED, normalise
+from progrpo.verify.math_size import TooLargeError, size
+from progrpo.verify.math_text import STYLED, inequality_variable, normalise
 
 # -- What it would overlook --------------------------------------------------------------------------------------------
 
@@ -43,10 +43,11 @@ _AFTER_NUMBER = r"(?<=[\d.)}\]!])"
 _STYLED_UNIT = re.compile(rf"(?:{STYLED.pattern.replace('([^{}]*)', '([A-Za-z ./-]+)')})(?:\^(\d))?$")
 _BARE_UNIT = re.compile(rf"{_AFTER_NUMBER}([A-Za-z]{{2,}}(?:[ /][A-Za-z]+)*)\.?(?:\^(\d))?$")
 _CURRENCY = re.compile(r"^(-?)(\\\$|£|€|\\pounds(?![A-Za-z])|\\euro(?![A-Za-z]))")
-_DEGREES = re.compile(rf"{_AFTER_NUMBER}\^\{{\\circ\}}$")
+_DEGREES = re.compile(rf"{_AFTER_NUMBER}\^\{{\\circ\}} ?[CF]?$")
+_WHOLE_NUMBERS = re.compile(r",?\(?[a-z]\\in ?\\mathbb\{[ZN]\}\)?$|\\pmod\{[^{}]*\}$|\(\\bmod ?[^()]*\)$")
 _PERCENT = re.compile(rf"{_AFTER_NUMBER}\s*(?:%|per ?cent|pct)$")
 _BASE = re.compile(
-    r"^(-?[0-9A-Z.]+)_(?:(\w)|\{\s*(\w+)\s*\}|\{\s*\\(?:text|mathrm)\{\s*(\w+)\s*\}\s*\}|\\text\{\s*(\w+)\s*\})$"
+    r"^\(?(-?[0-9A-Z.]+)\)?_(?:(\w)|\{\s*(\w+)\s*\}|\{\s*\\(?:text|mathrm)\{\s*(\w+)\s*\}\s*\}|\\text\{\s*(\w+)\s*\})$"
 )
 _BASES = "two three four five six seven eight nine ten eleven twelve".split()
 _BASE_WORDS = {word: str(base) for base, word in enumerate(_BASES, start=2)}
@@ -55,7 +56,7 @@ _GREEK = r"\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega|sigma|rho|tau|angle|t
 _NAMED = re.compile(
     rf"^(?P<name>(?P<symbol>{_SYMBOL}|{_GREEK})|"
     rf"{_SYMBOL}\([^()=]*\)|{_GREEK} ?[A-Z]+|[A-Z]{{2,3}}|[A-Za-z ]{{4,}}|{STYLED.pattern})"
-    r"(?:=|\\approx(?![a-z]) ?|\\in(?![a-z]) ?)(?P<said>[^=]+)$"
+    r"(?:=|\\(?:approx|equiv)(?![a-z]) ?|\\in(?![a-z]) ?(?=[\[(\\]))(?P<said>[^=]+)$"
 )
 
 
@@ -87,6 +88,7 @@ def read(text: str) -> Reading:
     ('9', '5\\times 10^6')
     """
     body, symbol, unit, base, is_percent = normalise(text), "", "", "", False
+    body = _WHOLE_NUMBERS.sub("", body).removeprefix(r"\approx").strip() or body
     if match := _NAMED.match(body):
         body, symbol = match["said"].strip(), (match["symbol"] or "").lower()
     if match := _CURRENCY.match(body):
@@ -147,15 +149,97 @@ def conflict(answer: Reading, gold: Reading) -> str:
         return f"the base is {answer.base or 10}, not {gold.base or 10}"
     if answer.symbol and gold.symbol and answer.symbol != gold.symbol:
         return f"the answer is about {answer.symbol!r}, not {gold.symbol!r}"
+    if re.search(r"\\in ?[\da-z]", answer.body):
+        return "the answer is in what is no set"
+    if answer.symbol and re.search(rf"(?i)(?<![\\A-Za-z]){re.escape(answer.symbol)}(?![A-Za-z])", answer.body):
+        return f"the answer says {answer.symbol!r} by means of itself"
+    variables = [inequality_variable(reading.body) for reading in (answer, gold)]
+    if None not in variables and variables[0] != variables[1]:
+        return f"the answer is about {variables[0]!r}, not {variables[1]!r}"
     if {_brackets(answer.body), _brackets(gold.body)} == {"set", "ordered"}:
         return "one is a set, the other an ordered pair or an interval"
+    answers, golds = members(answer.body), members(gold.body)
+    if len(golds) > len(set(golds)) and len(answers) > 1 and len(answers) != len(golds):
+        return f"the answer lists {len(answers)} things, not {len(golds)}"
     return ""
 
 
 def _brackets(body: str) -> str:
     if body.startswith(r"\{") and body.endswith(r"\}"):
         return "set"
-    return "ordered" if re.fullmatch(r"[(\[].*,.*[)\]]", body) else ""
+    is_whole = body[:1] in ("(", "[") and body[-1:] in (")", "]") and len(members(body)) == 1
+    return "ordered" if is_whole and "," in body else ""
+
+
+# -- Lists and equations -----------------------------------------------------------------------------------------------
+
+_EQUALS = re.compile(r"(?<![<>:=])(?<![^\d)}\]]!)=")
+_AND_OR = re.compile(
+    r"\s*(?:,|\\(?:text|mathrm)\s*\{\s*(?:or|and)\s*\}|\\l(?:or|and)(?![A-Za-z])|(?<![A-Za-z])(?:or|and)(?![A-Za-z]))\s*"
+)
+_ASSIGNMENT = re.compile(r"([A-Za-z](?:_\w|_\{\w*\})?)=([^=]+)")
+_NO_PART_OF_A_NAME = re.compile(r"[0-9^]|^-|\\(?:sqrt|ln|log|exp)(?![a-z])")
+_SUBSCRIPTS_AND_ARGUMENTS = re.compile(r"_(?:\{[^{}]*\}|\w)|(?<=[A-Za-z'])\([^()]*\)|\[[^\[\]]*\]")
+
+
+def members(body: str, separator: re.Pattern[str] = re.compile(",")) -> list[str]:
+    """What stands between the commas that are in no brackets.
+
+    >>> members("(1,2),3")
+    ['(1,2)', '3']
+    """
+    parts, depth, last = [], 0, 0
+    places = {match.start() for match in separator.finditer(body)}
+    for i, character in enumerate(body):
+        depth += (character in "{([") - (character in "})]")
+        if i in places and depth <= 0:
+            parts.append(body[last:i])
+            last = i + 1
+    return [*parts, body[last:]]
+
+
+def sides(body: str) -> list[str]:
+    r"""The sides of an equation, or of a chain of them.
+
+    >>> sides("x^2=2+2=4"), sides("1<x")
+    (['x^2', '2+2', '4'], ['1<x'])
+    """
+    return members(body, _EQUALS)
+
+
+def values(parts: list[str]) -> list[str]:
+    r"""The sides of an equation that claim to be the answer: all but a name for it on the left.
+
+    A name is letters, with subscripts and arguments: ``m+n``, ``[ABC]``, ``\sin\theta``. A side with numbers or powers
+    is none: who writes ``x^2=5`` has not said what x is, and ``3=5`` is no 5.
+
+    >>> values(["m+n", "5"]), values(["2x", "5"])
+    (['5'], ['2x', '5'])
+    """
+    name = _SUBSCRIPTS_AND_ARGUMENTS.sub("", parts[0])
+    is_name = re.search("[A-Za-z]", parts[0]) and not _NO_PART_OF_A_NAME.search(name)
+    return parts[1:] if is_name else parts
+
+
+def like(answer: Reading, gold: Reading) -> Reading:
+    """The answer in the form of the gold, where one lists values by name, or leaves the brackets of a pair out.
+
+    >>> like(read("y=1, x=2"), read("(2,1)")).body, like(read("2, 1"), read("(2,1)")).body
+    ('(2,1)', '(2,1)')
+    """
+    is_ordered = _brackets(gold.body) == "ordered" and gold.body.startswith("(")
+    listed = _AND_OR.split(f"{answer.symbol}={answer.body}" if answer.symbol else answer.body)
+    named = [match.groups() for item in listed if (match := _ASSIGNMENT.fullmatch(item))]
+    if 1 < len(named) == len(listed) and "=" not in gold.body:
+        if is_ordered and len({name for name, _ in named}) == len(named):
+            named.sort()
+        listed = [value for _, value in named]
+    else:
+        listed = members(answer.body)
+        if not is_ordered or "=" in answer.body or len(listed) < 2:
+            return answer
+    body = ",".join(listed)
+    return replace(answer, body=f"({body})" if is_ordered else body)
 
 
 # -- Plain numbers -----------------------------------------------------------------------------------------------------
@@ -167,6 +251,7 @@ _LATEX_QUOTIENT = re.compile(r"([-+]?)(\d*)\\frac\{(-?\d+)\}\{(\d+)\}", re.ASCII
 _POWER_OF_TEN = re.compile(
     r"(?:([-+]?(?:\d+\.?\d*|\.\d+))(?:\\times|\\cdot|\*) ?)?10\^(?:\{([-+]?\d{1,3})\}|(\d))", re.ASCII
 )
+_REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\overline\{(\d+)\}", re.ASCII)
 _MOST_DIGITS = 400
 
 
@@ -179,6 +264,11 @@ def number(body: str) -> Fraction | None:
     """
     if len(body) > _MOST_DIGITS:
         return None
+    if match := _REPEATING.fullmatch(body):
+        sign, whole, first, again = match[1], match[2] or "0", match[3], match[4]
+        fraction = Fraction(int(again), 10 ** len(again) - 1) / 10 ** len(first)
+        value = Fraction(f"{whole}.{first}0") + fraction
+        return -value if sign == "-" else value
     if _INTEGER.fullmatch(body) or _DECIMAL.fullmatch(body):
         return Fraction(body)
     if match := _QUOTIENT.fullmatch(body) or _LATEX_QUOTIENT.fullmatch(body):
@@ -194,28 +284,24 @@ def number(body: str) -> Fraction | None:
 
 # -- What it could not survive -----------------------------------------------------------------------------------------
 
-MOST_DIGITS = 5_000
-"""A number with more digits is not worked out."""
-MOST_TERMS = 1_000
-"""Nor is a power of a sum with more terms, or a list with more members."""
+LONGEST_DIGITS = 300
+MOST_MEMBERS = 200
 DEEPEST = 30
-_FACTORIAL = re.compile(r"(\d+|[)}\]!])\s*!")
-_SUM_TO_POWER = re.compile(r"\(([^()]*)\)\^(?:\{(\d+)\}|(\d+))")
+LARGEST_DETERMINANT = 4
 _BIG_OPERATOR = re.compile(r"\\(?:sum|prod|int|iint|oint|lim|bigcup|bigcap)(?![A-Za-z])")
-_BINOMIAL = re.compile(r"\\[dt]?binom\{(\d+)\}\{(\d+)\}|(?<![A-Za-z])[CP]\((\d+),(\d+)\)")
+_UNFINISHED = re.compile(r"\\(?:i+nt|oint)(?![A-Za-z])|\\(?:sum|prod)(?![A-Za-z])[^a-z]*(?:[a-z][^a-z]*)?\\infty")
+_DETERMINANT = re.compile(r"\\begin\{vmatrix\}(.*?)\\end\{vmatrix\}|\\det(?![A-Za-z])(.*)")
 
 
 def explosion(normalised: str) -> str:
     r"""Why an expression is not worth working out; empty if it is harmless as far as can be seen.
 
-    Looked for: digits without end, long lists, deep nesting, powers and factorials with more than
-    :data:`MOST_DIGITS` digits, powers of sums with more than :data:`MOST_TERMS` terms, large binomials, and several
-    nested sums or products. What is not seen here meets the worker's deadline.
+    Looked for: digits without end, long lists, deep nesting, large determinants, several nested sums or products, and
+    what :mod:`progrpo.verify.math_size` finds too large. What is not seen here meets the worker's deadline.
 
     >>> explosion("9^9^9^9"), explosion("2^{2016}"), explosion("100!")
-    ('the answer is a number of more than 5000 digits', '', '')
+    ('the answer has a number of more than 5000 digits', '', '')
     """
-    too_many = f"the answer is a number of more than {MOST_DIGITS} digits"
     if re.search(rf"\d{{{LONGEST_DIGITS},}}", normalised):
         return f"the answer has a number of more than {LONGEST_DIGITS} digits"
     if max(normalised.count(","), normalised.count("&"), normalised.count(r"\pm") ** 2) > MOST_MEMBERS:
@@ -224,15 +310,25 @@ def explosion(normalised: str) -> str:
         return f"the answer is nested more than {DEEPEST} deep"
     if len(_BIG_OPERATOR.findall(normalised)) > 2:
         return "the answer has more than 2 sums, products, integrals or limits"
-    if any(int(n) > 2000 for pair in _BINOMIAL.findall(normalised) for n in pair if n):
-        return too_many
-    if any(not part.isdigit() or int(part) > 1500 for part in _FACTORIAL.findall(normalised)) or "!!" in normalised:
-        return too_many
-    return too_many if _digits_of_powers(normalised) > MOST_DIGITS else _expansion(normalised)
+    for groups in _DETERMINANT.findall(normalised):
+        if any(group.count(r"\\") >= LARGEST_DETERMINANT for group in groups):
+            return f"the answer has a determinant of more than {LARGEST_DETERMINANT} rows"
+    try:
+        size(normalised)
+    except TooLargeError as error:
+        return str(error)
+    return ""
 
 
-LONGEST_DIGITS = 300
-MOST_MEMBERS = 200
+def unfinished(answer: str, gold: str) -> str:
+    r"""Why an answer still has to be worked out where the gold is not; empty if it has not.
+
+    >>> unfinished(r"\int_0^1 x^x dx", "0.78"), unfinished(r"\int_0^1 f(x) dx", r"\int_0^1 f(t) dt")
+    ('the answer leaves an integral or an infinite sum to be worked out', '')
+    """
+    if _UNFINISHED.search(answer) and not _BIG_OPERATOR.search(gold):
+        return "the answer leaves an integral or an infinite sum to be worked out"
+    return ""
 
 
 def _depth(text: str) -> int:
@@ -244,91 +340,3 @@ def _depth(text: str) -> int:
         elif character in "})]":
             depth -= 1
     return deepest
-
-
-def _digits_of_powers(text: str) -> float:
-    """At most how many digits a power in the text has, each nested exponent counted in full; infinite if unknown."""
-    most = 0.0
-    for start, end in _power_chains(text):
-        most = max(most, _chain_digits(text[start:end]))
-    return most
-
-
-def _power_chains(text: str) -> list[tuple[int, int]]:
-    """Where ``a^b^c...`` stands: each with its exponents, groups included."""
-    chains = []
-    for match in re.finditer(r"\d+(?:\.\d+)?(?=\^)|[)}\]](?=\^)", text):
-        i = match.end()
-        while i < len(text) and text[i] == "^":
-            i = _end_of_exponent(text, i + 1)
-            if i < len(text) and text[i] == "!":
-                i += 1
-        chains.append((match.start(), i))
-    return chains
-
-
-def _end_of_exponent(text: str, i: int) -> int:
-    """Where an exponent that begins at i ends."""
-    if i < len(text) and text[i] in "{(":
-        depth = 0
-        for j in range(i, len(text)):
-            depth += (text[j] in "{(") - (text[j] in "})")
-            if depth == 0:
-                return j + 1
-        return len(text)
-    match = re.match(r"-?(?:\d+(?:\.\d+)?|\\?[A-Za-z]+)", text[i:])
-    return i + (match.end() if match else 1)
-
-
-def _chain_digits(chain: str) -> float:
-    head, *exponents = _split_powers(chain)
-    value = 1.0
-    for exponent in reversed(exponents):
-        inner = _value(exponent)
-        if inner is None:
-            return 0.0  # with a letter in it: a matter of algebra, not of digits
-        try:
-            value = inner**value
-        except OverflowError:
-            return math.inf
-    number = _value(head) or 10.0  # a group to a power: taken for ten, a digit a power
-    return abs(value) * math.log10(max(abs(number), 2.0))
-
-
-def _split_powers(chain: str) -> list[str]:
-    parts, depth, last = [], 0, 0
-    for i, character in enumerate(chain):
-        depth += (character in "{(") - (character in "})")
-        if character == "^" and depth <= 0:
-            parts.append(chain[last:i])
-            last = i + 1
-    return [*parts, chain[last:]]
-
-
-def _value(text: str) -> float | None:
-    """The size of an exponent: a number, a power or a factorial of numbers; None where letters stand in it."""
-    text = text.strip("{}() ")
-    if "^" in text:
-        digits = _chain_digits(text)
-        return math.inf if digits > 300 else 10.0**digits
-    if text.endswith("!"):
-        return math.inf if not text[:-1].isdigit() or int(text[:-1]) > 20 else float(math.factorial(int(text[:-1])))
-    numbers = re.findall(r"\d+(?:\.\d+)?", text)
-    if re.search(r"(?<!\\)[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", text)) or not numbers:
-        return None
-    # A product at most, whatever the signs between the numbers: larger than any sum of them.
-    return math.prod(max(float(number), 1.0) for number in numbers)
-
-
-def _expansion(text: str) -> str:
-    """A power of a sum has C(n + k - 1, k - 1) terms, for the n-th power of k summands."""
-    for content, braced, digit in _SUM_TO_POWER.findall(text):
-        summands = len([term for term in re.split(r"(?<=[^\^{(])[+-]", content) if term])
-        power = int(braced or digit)
-        if (
-            summands > 1
-            and re.search(r"[A-Za-z]", content)
-            and (power > 2000 or math.comb(power + summands - 1, summands - 1) > MOST_TERMS)
-        ):
-            return f"the answer has a power of a sum with more than {MOST_TERMS} terms"
-    return ""

@@ -105,7 +105,7 @@ _SYMBOLS = {
     "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "φ": r"\phi ", "λ": r"\lambda ", "ω": r"\omega ",
     "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ",
     "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "′": "'", "“": '"', "”": '"', "’": "'", "∨": r"\lor ",
-    "ℝ": r"\mathbb{R}", "√": "sqrt", "∘": r"\circ ",
+    "ℝ": r"\mathbb{R}", "√": "sqrt", "∘": r"\circ ", "≈": r"\approx ", "≡": r"\equiv ", "⟨": "(", "⟩": ")",
 }  # fmt: skip
 _RAISED = {"<super>": "^", "<sub>": "_"}
 _PLAIN_ROOT = re.compile(r"(?<![\\A-Za-z])sqrt\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+|[A-Za-z](?![A-Za-z])))")
@@ -118,13 +118,18 @@ _NUMBERS = (
     "eighteen nineteen twenty"
 ).split()
 _WORDS = {word: str(number) for number, word in enumerate(_NUMBERS)}
-STYLED = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:rm|bf|it|sf)|mbox|operatorname)\s*\{([^{}]*)\}")
+STYLED = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:rm|bf|it|sf)|mbox|operatorname|boldsymbol|bm|pmb|underline)"
+    r"\s*\{([^{}]*)\}"
+)
 _SHORT_UNITS = set("mshgLlNJWVK")
 _NUMBER_BEFORE = re.compile(r"[\d)}][\s~]*(?:\\[,;:! ]\s*)*$")
-_STYLED_MATHS = re.compile(r"[\d.,\s()+*/=-]*|[A-Za-z]")
+_STYLED_MATHS = re.compile(r"[\d.,\s()+*/=-]*|[A-Za-z]|\d[\d.,]* [A-Za-z ]+")
+_CLOCK = re.compile(r"(?<=\d)\s*([AaPp])\.?\s?[Mm](?![A-Za-z])\.?")
 _SPACING = re.compile(r"(?<!\\)\\[,;:!> ]|\\(?:q?quad|[hv]?phantom\{[^{}]*\}|thinspace)(?![A-Za-z])|~|\s+")
 _WRAPPERS = re.compile(
-    r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits|mathopen|mathclose)(?![A-Za-z])\s*\.?"
+    r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits|mathopen|mathclose)(?![A-Za-z])\s*\.?|"
+    r"\\(?:text)?color\s*\{[^{}]*\}|(?<=\\\\)\s*\[[\d.]+\s*(?:pt|em|ex|mm|cm)\]"
 )
 _THOUSANDS = re.compile(
     r"(?<![\d.,(\[{])\d{1,3}(?:(,\\!|\\!,|,|\{,\}|\\,| )\d{3})(?:\1\d{3})*(?!\d|,|\)|\]|\\\})", re.ASCII
@@ -132,14 +137,14 @@ _THOUSANDS = re.compile(
 _THOUSANDS_IN_LATEX = re.compile(r"(?<=\d)(?:,\\!|\\!,|\{,\})(?=\d{3}(?!\d))", re.ASCII)
 _ARGUMENT = r"\s*(?:\{([^{}]*)\}|([0-9A-Za-z]|\\(?:pi|theta|alpha|beta|infty)(?![A-Za-z])))"
 _SHORT_FRACTION = re.compile(rf"\\[dtc]?frac(?![A-Za-z]){_ARGUMENT}{_ARGUMENT}")
-_SHORT_ROOT = re.compile(r"\\sqrt\s*([0-9A-Za-z])(?![A-Za-z])")
+_SHORT_ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*([0-9A-Za-z])(?![A-Za-z])")
 _LATEX_SYNONYMS = [
     (re.compile(rf"\\{names}(?![A-Za-z])\s*"), latex)
     for names, latex in [
         ("[dtc]frac", r"\\frac"), ("leq(?:slant)?", r"\\le "), ("geq(?:slant)?", r"\\ge "), ("neq", r"\\ne "),
         ("[dt]binom", r"\\binom"), ("vee", r"\\lor "), ("varnothing", r"\\emptyset "), ("lt", "<"), ("gt", ">"),
         ("lbrace", r"\\{"), ("rbrace", r"\\}"), ("degrees?", r"^\\circ "), ("dots|ldots|cdots", r"\\dots "),
-        ("colon", ":"), ("ast", "*"),
+        ("colon", ":"), ("ast", "*"), ("langle", "("), ("rangle", ")"),
     ]
 ]  # fmt: skip
 
@@ -185,6 +190,7 @@ def normalise(text: str) -> str:
     """
     text = unify(text)
     text = re.sub(r"(?<!\\)\$", "", text).replace(r"\(", "(").replace(r"\)", ")").replace(r"\%", "%")
+    text = text.replace("{:}", ":")
     text = text.replace(r"\[", "[").replace(r"\]", "]") if text.startswith(r"\[") else text
     text = STYLED.sub(_unstyle_maths, _WRAPPERS.sub("", text))
     for synonym, latex in _LATEX_SYNONYMS:
@@ -194,7 +200,7 @@ def normalise(text: str) -> str:
     text = _SPACING.sub(" ", text).strip()
     text = re.sub(r"(?<=\d)\.(?=\s*[-+*/)]|$)", "", text).removesuffix(".").rstrip()
     text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))", r"^{\\circ}", text)
-    text = _SHORT_ROOT.sub(r"\\sqrt{\1}", _SHORT_FRACTION.sub(_fraction, text))
+    text = _SHORT_ROOT.sub(r"\\sqrt\1{\2}", _SHORT_FRACTION.sub(_fraction, text))
     text = re.sub(r"([_^])\{([0-9A-Za-z])\}", r"\1\2", text)
     return squeeze(text)
 
@@ -211,16 +217,19 @@ def _unstyle_maths(match: re.Match[str]) -> str:
     content = match[1].strip()
     if content in _SHORT_UNITS and _NUMBER_BEFORE.search(match.string[: match.start()]):
         return match[0]
-    return content if _STYLED_MATHS.fullmatch(content) else _WORDS.get(content.lower(), match[0])
+    if _STYLED_MATHS.fullmatch(content):
+        # \circ\text{C} is no command \circC
+        return f" {content}" if match.string[: match.start()][-1:].isalpha() else content
+    return _WORDS.get(content.lower(), match[0])
 
 
 def unstyled(text: str) -> str:
     r"""The same in one spelling with every style left out, whatever stands in it.
 
-    >>> unstyled(r"3:00 \text{ p.m.}") == unstyled("3:00 p.m.")
+    >>> unstyled(r"3:00 \text{ p.m.}") == unstyled("3:00 PM")
     True
     """
-    return normalise(STYLED.sub(r" \1 ", text))
+    return normalise(_CLOCK.sub(lambda match: f" {match[1].lower()}m", STYLED.sub(r" \1 ", text)))
 
 
 def _fraction(match: re.Match[str]) -> str:
@@ -265,11 +274,25 @@ def intervals(normalised: str) -> str | None:
     >>> intervals("1<x\\le 2"), intervals("x+y<1")
     ('(1,2]', None)
     """
+    known = _intervals(normalised)
+    return r"\cup".join(interval for _, interval in known) if known else None
+
+
+def inequality_variable(normalised: str) -> str | None:
+    """The variable of what :func:`intervals` reads; None for anything else.
+
+    >>> inequality_variable("1<x"), inequality_variable("1+x")
+    ('x', None)
+    """
+    known = _intervals(normalised)
+    return known[0][0] if known else None
+
+
+def _intervals(normalised: str) -> list[tuple[str, str]]:
+    """Each with its variable; empty if these are no inequalities of one variable."""
     parts = [_interval(part.strip()) for part in _OR.split(normalised)]
     known = [part for part in parts if part is not None]
-    if len(known) < len(parts) or len({variable for variable, _ in known}) != 1:
-        return None
-    return r"\cup".join(interval for _, interval in known)
+    return known if len(known) == len(parts) and len({variable for variable, _ in known}) == 1 else []
 
 
 def _interval(text: str) -> tuple[str, str] | None:

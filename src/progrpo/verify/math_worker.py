@@ -14,7 +14,7 @@ from typing import Any
 from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, normalize_latex
 from math_verify import verify
 from math_verify.parser import parse_latex_cached
-from sympy import Basic, Float, MatrixBase, nsimplify, simplify
+from sympy import Abs, Basic, Eq, Float, MatrixBase, Max, nsimplify, simplify, solve
 
 RELATIVE = 1e-6
 """A gold that is a decimal is met by what differs from it by no more than this share."""
@@ -48,6 +48,8 @@ def handle(task: dict[str, Any]) -> str:
         return "equal" if any(is_equal(gold, answer) for gold in golds) else "different"
     except (MemoryError, RecursionError):
         return "too large"
+    except Exception:  # sympy raises whatever it comes across: the answer is then not what the gold is
+        return "different"
 
 
 @lru_cache(maxsize=4096)
@@ -66,8 +68,19 @@ def parse(latex: str) -> Basic | MatrixBase | None:
 
 def is_equal(gold: Basic | MatrixBase, answer: Basic | MatrixBase) -> bool:
     """What math-verify says, and if it says equal, whether numbers are close enough as well."""
+    if isinstance(gold, Eq) and isinstance(answer, Eq):
+        if is_same_equation(gold, answer):
+            return True
+        if not solve(gold, gold.free_symbols):  # it would take all equations that it can't solve for equal
+            return False
     # Its timeouts are signals, which only work in a main thread and can be caught: the parent keeps the time.
     return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True) and is_close(gold, answer)
+
+
+def is_same_equation(gold: Eq, answer: Eq) -> bool:
+    """Whether one is a multiple of the other: 2x + 2y = 2 is x + y = 1."""
+    ratio = simplify((answer.lhs - answer.rhs) / (gold.lhs - gold.rhs))
+    return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero)
 
 
 def is_close(gold: Any, answer: Any) -> bool:
@@ -76,10 +89,10 @@ def is_close(gold: Any, answer: Any) -> bool:
         return True
     if gold.has(Float) or not answer.has(Float):
         try:
-            first, second = (complex(number.doit().evalf(30)) for number in (gold, answer))
+            first, second = (number.doit().evalf(30) for number in (gold, answer))
+            return bool(Abs(first - second) <= RELATIVE * Max(Abs(first), Abs(second)))
         except (TypeError, ValueError, ArithmeticError):  # infinities, and what is a number by name only
             return True
-        return abs(first - second) <= RELATIVE * max(abs(first), abs(second))
     return bool(simplify(nsimplify(answer.doit(), rational=True) - gold.doit()) == 0)
 
 
