@@ -38,7 +38,8 @@ def test_terms_when_it_is_multiplied_out(text: str, terms: int) -> None:
 
 HARMLESS = [
     "x+1", r"2^{\frac{n^2}{2}}", r"2^{\sqrt{x^2+1}}", r"(x+1)^{\frac{x^2}{2}}", "2^{n(n^2+1)}", "10^{400}",
-    "e^{-x^2/2}", r"(2+\sqrt3)^{2020}", r"\binom{2000}{1000}", r"\binom{n}{k}", "(x+1)^{17}", r"\frac{(2n)!}{n!(n+1)!}", "1500!",
+    "e^{-x^2/2}", r"(2+\sqrt3)^{2020}", r"\binom{2000}{1000}", r"\binom{n}{k}", "(x+1)^{17}",
+    r"\frac{(2n)!}{n!(n+1)!}", "1500!",
     "(1+x)^{100}", r"\sum_{k=0}^{n}\binom{n}{k}", "n^{n^n}", "2^{2^{11}}", "x^{10^9}", "2^{፩!}",
     "", "^", "{", ")", "!",
 ]  # fmt: skip

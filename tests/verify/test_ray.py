@@ -50,7 +50,7 @@ EXPECTED = ["correct", "incorrect"] * 2
 
 def test_in_tasks() -> None:
     task = ray.remote(verdicts)
-    assert ray.get([task.remote(n) for n in range(2, 6)], timeout=120) == [EXPECTED] * 4
+    assert ray.get([task.remote(n) for n in range(2, 6)], timeout=300) == [EXPECTED] * 4
 
 
 def test_in_the_threads_of_an_actor() -> None:
@@ -59,7 +59,7 @@ def test_in_the_threads_of_an_actor() -> None:
             return verdicts(n)
 
     actor: Any = ray.remote(Worker).options(max_concurrency=4).remote()
-    assert ray.get([actor.score.remote(n) for n in range(2, 6)], timeout=120) == [EXPECTED] * 4
+    assert ray.get([actor.score.remote(n) for n in range(2, 6)], timeout=300) == [EXPECTED] * 4
 
 
 def test_in_an_asyncio_actor() -> None:
@@ -69,4 +69,4 @@ def test_in_an_asyncio_actor() -> None:
             return inside if inside == await asyncio.to_thread(verdicts, n + 10) else []
 
     actor: Any = ray.remote(Worker).options(max_concurrency=4).remote()
-    assert ray.get([actor.score.remote(n) for n in range(2, 5)], timeout=120) == [EXPECTED] * 3
+    assert ray.get([actor.score.remote(n) for n in range(2, 5)], timeout=300) == [EXPECTED] * 3

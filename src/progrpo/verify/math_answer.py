@@ -31,6 +31,7 @@ from progrpo.verify.math_guards import (
     explosion,
     like,
     number,
+    ordered_numbers,
     read,
     sides,
     unfinished,
@@ -199,6 +200,11 @@ def _decide(extracted: str, gold: str) -> Verdict | Pairs:
         wrong = next((verdict for verdict in settled if not verdict.correct), None)
         open_pairs = [pair for found in decided if not isinstance(found, Verdict) for pair in found]
         return wrong or open_pairs or settled[0]
+    numbers, gold_numbers = ordered_numbers(said.body), ordered_numbers(right.body)
+    if numbers and gold_numbers:
+        pairs = zip(numbers, gold_numbers, strict=False)
+        is_right = _same_form(said.body, right.body) and all(_same_number(a, b) for a, b in pairs)
+        return Verdict("correct", canonical=canonical) if is_right else _not_equal(extracted, content)
     value, gold_value = number(said.body), number(right.body)
     if value is not None and gold_value is not None:
         value = value / 100 if said.is_percent else value
@@ -232,6 +238,11 @@ def _without_choice(extracted: str, content: str) -> str:
         return extracted
     is_letter = re.fullmatch("[A-Za-z]", (words(content) or "").strip()) is not None
     return match[1] if is_letter else match[2]
+
+
+def _same_form(body: str, gold_body: str) -> bool:
+    """Whether two pairs or intervals have the same brackets, and as many members."""
+    return (body[0], body[-1], body.count(",")) == (gold_body[0], gold_body[-1], gold_body.count(","))
 
 
 def _same_number(value: Fraction, gold: Fraction) -> bool:

@@ -198,6 +198,18 @@ def members(body: str, separator: re.Pattern[str] = re.compile(",")) -> list[str
     return [*parts, body[last:]]
 
 
+def ordered_numbers(body: str) -> list[Fraction]:
+    """The members of an ordered pair, a longer tuple or an interval, if all are plain numbers; else none.
+
+    >>> ordered_numbers("(1,0.5]"), ordered_numbers("(1,x)")
+    ([Fraction(1, 1), Fraction(1, 2)], [])
+    """
+    if _brackets(body) != "ordered":
+        return []
+    found = [number(member) for member in members(body[1:-1])]
+    return [] if None in found else [value for value in found if value is not None]
+
+
 def sides(body: str) -> list[str]:
     r"""The sides of an equation, or of a chain of them.
 

@@ -96,10 +96,11 @@ def is_close(gold: Any, answer: Any) -> bool:
     return bool(simplify(nsimplify(answer.doit(), rational=True) - gold.doit()) == 0)
 
 
-# A process's first comparisons build the parser's tables and sympy's caches, which takes some 0.3 s. A worker that is
-# not ready yet has that time: its predecessor is still at work, and a task's deadline has not begun.
+# The first comparisons build the parser's tables and sympy's caches, which takes half a second. A worker that is not
+# ready yet has that time: its predecessor is still at work, and a task's deadline has not begun.
 for _gold, _answer in [
-    (r"\frac{1}{2}\pi", r"\frac{\sqrt{3}}{2}"), ("x^2+2x+1", "(x+1)^{2}"), ("(1,2]", "[1,2)"),
-    (r"\{1,2\}", "(1,2)"), ("2^{10}", "1024.5"),
+    (r"\frac{1}{2}\pi", r"\frac{\sqrt{3}}{2}"), (r"\frac{3\pi}{7}", r"\frac{6}{14}\pi"), (r"3\sqrt{8}", r"6\sqrt{3}"),
+    ("x^2+2x+1", "(x+1)^{2}"), ("(x+3)(x+5)", "x^2+8x+16"), ("x^2+3x+7", "8+3x+x^2"), ("2^{10}", "1024.5"),
+    ("5^{3}+8", "134"), ("(1,2]", "[1,2)"), (r"\{1,2\}", "(1,2)"),
 ]:  # fmt: skip
     handle({"golds": [_gold], "answer": _answer})

@@ -117,8 +117,12 @@ class _Worker:
         return line
 
     def end(self) -> None:
-        self.process.kill()
+        self.kill()
         self.process.wait()
+
+    def kill(self) -> None:
+        """Without waiting until it is gone, which takes a while for one with much memory."""
+        self.process.kill()
         self.let_go()
 
     def let_go(self) -> None:
@@ -134,7 +138,7 @@ class WorkerPool:
 
     Args:
         script: a Python file that defines ``handle(task)``; it is run outside any package.
-        workers: how many processes at most.
+        workers: how many processes at most, and as many again while some are late.
         memory_mb: address space that each may have, in MB (Linux only).
         recycle_after: tasks after which a worker is replaced by a new one, so that a leaking library can't grow.
 
@@ -152,8 +156,8 @@ class WorkerPool:
     def run(self, tasks: Sequence[Any], seconds: float) -> list[Outcome]:  # noqa: PLR0912 - one loop, in plain sight
         """Do all tasks, each within so many seconds, and return what became of them, in order.
 
-        A worker that is lost is replaced, and its task tried once more. The successor of one that is late is started
-        ahead of its end, so that a deadline costs no more than itself.
+        A worker that is lost is replaced, and its task tried once more. One that is late gets a successor, which goes
+        on with the other tasks while the late one has the rest of its time.
 
         Raises:
             WorkerStartError: a worker did not get ready.
@@ -162,9 +166,14 @@ class WorkerPool:
         waiting = deque(range(len(tasks)))
         attempts = [0] * len(tasks)
         slots = self._take(len(tasks))
-        successors: dict[int, _Worker] = {}
+        late: list[_Worker] = []
+        dying: list[_Worker] = []
         try:
             while len(outcomes) < len(tasks):
+                for i, worker in enumerate(slots):
+                    if waiting and worker is not None and worker.is_late and len(late) < self.workers:
+                        late.append(worker)
+                        slots[i] = None
                 for i, idle in enumerate(slots):
                     if not waiting or (idle is not None and idle.is_busy):
                         continue
@@ -173,19 +182,18 @@ class WorkerPool:
                         index = waiting.popleft()
                         attempts[index] += 1
                         worker.send(index, tasks[index], seconds)
-                busy = [(i, worker) for i, worker in enumerate(slots) if worker is not None and worker.is_busy]
-                for i, worker in busy:
-                    if waiting and worker.is_late and i not in successors:
-                        successors[i] = _Worker(self.script, self.memory_mb)
-                _wait([worker for _, worker in busy])
-                for i, worker in busy:
+                busy = [*late, *(worker for worker in slots if worker is not None and worker.is_busy)]
+                _wait(busy)
+                for worker in busy:
                     task = worker.task
                     outcome = worker.step()
                     if outcome is None:
                         continue
-                    if outcome.status != "done" or worker.tasks_done >= self.recycle_after:
-                        worker.end()
-                        slots[i] = successors.pop(i, None)
+                    if worker in late or outcome.status != "done" or worker.tasks_done >= self.recycle_after:
+                        worker.kill()
+                        dying = [ended for ended in (*dying, worker) if ended.process.poll() is None]
+                        late = [other for other in late if other is not worker]
+                        slots = [None if slot is worker else slot for slot in slots]
                     if task is None:
                         raise WorkerStartError(f"{self.script.name} did not start as a worker: {outcome}.")
                     if outcome.status == "lost" and attempts[task] < ATTEMPTS:
@@ -193,12 +201,14 @@ class WorkerPool:
                     else:
                         outcomes[task] = outcome
         finally:
-            for successor in successors.values():  # of a late worker that made it after all
-                successor.end()
+            for worker in late:  # an exception came in between
+                worker.kill()
+            for worker in (*late, *dying):
+                worker.process.wait()
             for slot in slots:
                 if slot is None or slot.task is None:
                     self._slots.put(slot)
-                else:  # an exception came in between
+                else:
                     slot.end()
                     self._slots.put(None)
         return [outcomes[i] for i in range(len(tasks))]
