@@ -30,7 +30,12 @@ class Cli:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
+        self.environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "100",
+            "NO_COLOR": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
