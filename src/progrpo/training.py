@@ -341,18 +341,22 @@ class _Recorder(TrainerCallback):
         section = self.recipe.evaluation
         if not section.every or not self.trainer.accelerator.is_main_process:
             return
+        problems = self.task.heldout_problems()[: section.problems_in_training]
+        self.progress.stage("evaluate", len(problems) * section.samples_in_training)
         evaluation, _ = evaluate(
             self.trainer.accelerator.unwrap_model(self.trainer.model),
             self.trainer.processing_class,
             self.task,
-            problems=self.task.heldout_problems()[: section.problems_in_training],
+            problems=problems,
             n=section.samples_in_training,
             max_new_tokens=response_budget(self.recipe, self.task),
             temperature=section.temperature,
             seed=self.recipe.seed,
             batch=section.batch,
             max_error_share=self.recipe.training.max_verifier_errors,
+            on_progress=self.progress.advance,
         )
+        self.progress.stage("train", self.recipe.training.steps, step)
         write_json(self.folder.evaluations / f"step-{step:06d}.json", evaluation.to_json())
 
 

@@ -1,6 +1,7 @@
 """Progress bars: step, reward, entropy, time left. On a pipe, a plain line now and then."""
 
 import time
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -78,5 +79,5 @@ class Bar:
         if not self._bars.console.is_terminal and (now - self._line_at > LINE_SECONDS or self._done >= self._total):
             self._line_at = now
             rate = (now - self._started) / max(self._done - self._start_done, 1)
-            left = time.strftime("%M:%S", time.gmtime(rate * (self._total - self._done)))
+            left = timedelta(seconds=round(rate * (self._total - self._done)))
             self._bars.console.print(f"{self._label}{self._name} {self._done}/{self._total}  {text}  left {left}")
