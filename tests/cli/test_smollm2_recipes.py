@@ -27,19 +27,32 @@ SHORT = [
 ]
 
 
-@pytest.mark.parametrize("recipe", ["smollm2_word_problems_cpu", "smollm2_small_functions_cpu"])
-def test_it_trains_goes_on_and_is_evaluated(cli: Any, recipe: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture
+def cli_with_model(cli: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     cli.environment["PROGRPO_CACHE"] = str(tmp_path_factory.getbasetemp() / "smollm2")
-    cli("train", recipe, *SHORT, "training.steps=1", "--out", "run")
-    run: Path = cli.folder / "run"
+    return cli
+
+
+def test_it_trains_and_is_evaluated(cli_with_model: Any) -> None:
+    cli_with_model("train", "smollm2_small_functions_cpu", *SHORT, "training.steps=1", "--out", "run")
+    check_run(cli_with_model.folder / "run", steps=1)
+
+
+def test_it_goes_on_after_a_kill(cli_with_model: Any) -> None:
+    cli_with_model("train", "smollm2_word_problems_cpu", *SHORT, "training.steps=1", "--out", "run")
+    run: Path = cli_with_model.folder / "run"
     # As a run that was killed after its first step: the recipe wants two, and there is no end yet.
     settings = json.loads((run / "recipe.json").read_text())
     settings["training"]["steps"] = 2
     (run / "recipe.json").write_text(json.dumps(settings))
     (run / "evaluations" / "final.json").unlink()
-    cli("train", "--resume", "run")
+    cli_with_model("train", "--resume", "run")
+    check_run(run, steps=2)
+
+
+def check_run(run: Path, steps: int) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2]
+    assert [line["step"] for line in lines] == list(range(1, steps + 1))
     assert all({"reward", "entropy", "verifier/errors"} <= line.keys() for line in lines)
     assert all(line["verifier/errors"] == 0 for line in lines)
     for evaluation in ("step-000000", "final"):
