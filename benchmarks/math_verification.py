@@ -20,6 +20,8 @@ from typing import NamedTuple
 from unittest import mock
 
 BLOCK = 500
+GROUP = 16
+"""Answers to each problem in the run for leaks, as in training; in the comparison each problem has one."""
 BLOW_UPS = (
     "9^{9^{9^{%d}}}",
     "10^{8%d}!",
@@ -36,17 +38,23 @@ class Item(NamedTuple):
     is_right: bool | None  # None: whatever comes of it in time
 
 
-def make_items(number: int, seed: int, blow_ups: float = 0.001) -> list[Item]:
-    rng = random.Random(seed)
-    return [
-        _blow_up(rng) if i % 1000 < blow_ups * 1000 else (_latex(rng) if i % 5 == 1 else _plain(rng))
-        for i in range(number)
-    ]
+def make_items(number: int, seed: int, blow_ups: float = 0.001, group: int = 1) -> list[Item]:
+    """So many answers, ``group`` of them to each problem."""
+    answers = random.Random(seed)
+    items = []
+    for i in range(number):
+        problem = i // group
+        rng = random.Random(f"{seed} {problem}")  # the same problem again for all of its group
+        if i % 1000 < blow_ups * 1000:
+            items.append(_blow_up(answers))
+        else:
+            items.append(_latex(rng, answers) if problem % 5 == 1 else _plain(rng, answers))
+    return items
 
 
-def _plain(rng: random.Random) -> Item:
-    n, m, is_right = rng.randint(2, 10**6), rng.randint(3, 97), rng.random() < 0.5
-    other = n if is_right else n + rng.randint(1, 9)
+def _plain(rng: random.Random, answers: random.Random) -> Item:
+    n, m, is_right = rng.randint(2, 10**6), rng.randint(3, 97), answers.random() < 0.5
+    other = n if is_right else n + answers.randint(1, 9)
     match rng.randrange(5):
         case 0 | 1:
             return Item("integer", str(n), str(other), is_right)
@@ -58,9 +66,9 @@ def _plain(rng: random.Random) -> Item:
             return Item("fraction", f"{n}/{m}", rf"\frac{{{other}}}{{{m}}}", is_right)
 
 
-def _latex(rng: random.Random) -> Item:
-    a, b, is_right = rng.randint(2, 999), rng.randint(2, 999), rng.random() < 0.5
-    c = b if is_right else b + rng.randint(1, 9)
+def _latex(rng: random.Random, answers: random.Random) -> Item:
+    a, b, is_right = rng.randint(2, 999), rng.randint(2, 999), answers.random() < 0.5
+    c = b if is_right else b + answers.randint(1, 9)
     match rng.randrange(6):
         case 0:
             return Item("root", rf"{a}\sqrt{{{4 * b}}}", rf"{2 * a}\sqrt{{{c}}}", is_right)
@@ -165,7 +173,7 @@ def leak(number: int) -> dict[str, object]:
     sizes, wrong = [_resident_mb()], []
     began = time.perf_counter()
     for n in range(number // 10_000):
-        items = make_items(10_000, seed=100 + n)
+        items = make_items(10_000, seed=100 + n, group=GROUP)
         verdicts = verify_math_batch(*responses(items))
         told = zip(items, verdicts, strict=True)
         wrong += [f"{item}: {v}" for item, v in told if item.is_right is not None and v.correct != item.is_right]

@@ -231,10 +231,13 @@ _CHOICE = re.compile(
 )
 
 
+_MORE_CHOICES = re.compile(r"(?<![A-Za-z])(?:or|and|[A-J][).,:]|[A-J]$)(?![A-Za-z])|^,")
+
+
 def _without_choice(extracted: str, content: str) -> str:
     """``(B) 12`` says twice which choice is meant: by its letter, if the gold is one, or else by its value."""
     match = _CHOICE.fullmatch(extracted.strip())
-    if match is None or not match[2]:
+    if match is None or not match[2] or _MORE_CHOICES.search(match[2]):
         return extracted
     is_letter = re.fullmatch("[A-Za-z]", (words(content) or "").strip()) is not None
     return match[1] if is_letter else match[2]
