@@ -1,0 +1,111 @@
+"""Where samples come from: one small interface, three backends.
+
+============  ================================================================================================
+transformers  :class:`~progrpo.evaluation.backends.transformers.TransformersBackend`: any device, this process
+vllm          :class:`~progrpo.evaluation.backends.vllm.VllmBackend`: vLLM's engine, in this process
+http          :class:`~progrpo.evaluation.backends.http.HttpBackend`: any OpenAI-compatible server
+============  ================================================================================================
+
+Each draws sample i of a prompt from a seed of its own (:func:`sample_seed`): what a prompt's i-th sample is depends on
+neither the other prompts nor on how many samples are asked for at once, as far as the engine's arithmetic allows. An
+evaluation that was interrupted, or is given more samples later, so goes on with the samples that it would have had.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from progrpo.tasks.templates import Prompt
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response, with what was recorded for each of its tokens. The end-of-sequence token counts as a token."""
+
+    text: str
+    token_ids: list[int]
+    """Empty where a server gives no ids."""
+    logps: list[float]
+    """Log-prob of each token in nats under the distribution that it was drawn from: at the sampling temperature, and
+    with top_p below 1 renormalised over what top_p leaves. Empty where a server gives none."""
+    entropies: list[float] | None = None
+    """Entropy of the distribution that each token was drawn from, in nats; None where a backend can't tell."""
+    truncated: bool = False
+    """Cut off by ``max_new_tokens``."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample.
+
+    Args:
+        max_new_tokens: where a response is cut off, its end token included.
+        temperature: above 0.
+        top_p: sample from the likeliest tokens whose probabilities add up to it; 1 samples from all.
+        seed: of the whole evaluation.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}.")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature must be a number above 0, got {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}.")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The samples ``first`` to ``first + count - 1`` of a prompt."""
+
+    prompt: Prompt
+    """Plain text, which is continued; or messages, which the model's chat template wraps."""
+    first: int
+    count: int
+
+
+class Backend(Protocol):
+    """Samples responses from one model."""
+
+    @property
+    def name(self) -> str:
+        """``transformers``, ``vllm`` or ``http``: samples of different backends are never mixed."""
+        ...
+
+    @property
+    def model_digest(self) -> str:
+        """Tells the model's weights apart from all others'; for a server, where it is and what it calls the model."""
+        ...
+
+    def sample(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Sample]]]:
+        """The samples of each request, as they come: the request's place, and its next samples.
+
+        Requests may be answered in any order and in several pieces; a request's own samples come in the order of
+        their index, each once. The generator may be closed before its end.
+
+        Raises:
+            ConfigError: what was asked for can't be had: a prompt that is too long, a server that is not there.
+        """
+        ...
+
+
+def sample_seed(seed: int, prompt: Prompt, index: int) -> int:
+    """The seed of a prompt's sample ``index``: below 2**31 for every server's sake; one more for the next sample.
+
+    >>> sample_seed(0, "1 + 1 =", 3) - sample_seed(0, "1 + 1 =", 0)
+    3
+    >>> sample_seed(0, "1 + 1 =", 0) == sample_seed(1, "1 + 1 =", 0)
+    False
+    """
+    told = json.dumps([seed, prompt], sort_keys=True, ensure_ascii=False)
+    return int.from_bytes(hashlib.blake2b(told.encode(), digest_size=8).digest()) % 2**30 + index
