@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from progrpo.errors import ConfigError
+from progrpo.evaluation.backends import Sampling
+from progrpo.evaluation.backends.transformers import TransformersBackend
 from progrpo.evaluation.evaluate import evaluate
 from progrpo.models import SHIPPED, load_model, smollm2_folder
 from progrpo.tasks import Countdown
@@ -35,7 +37,7 @@ def test_it_starts_where_the_comparison_needs_it() -> None:
     """Pass@1 between .2 and .35 and Pass@32 above .95 with 4 numbers; here on 100 problems, 40 samples each."""
     model, tokenizer = load_model("countdown")
     task = Countdown(numbers=4, heldout_size=100)
-    evaluation, _ = evaluate(model, tokenizer, task, n=40, max_new_tokens=task.max_response_tokens)
+    evaluation = evaluate(TransformersBackend(model, tokenizer), task, Sampling(task.max_response_tokens), n=40)
     summary = evaluation.summary()
     assert 0.2 < summary["pass@1"] < 0.35
     assert summary["pass@32"] > 0.95

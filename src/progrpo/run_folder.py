@@ -6,7 +6,7 @@
     environment.json      versions, seed, device
     metrics.jsonl         one line a step
     rollouts/             step-000010-rank0.parquet: every response of a step
-    evaluations/          step-000050.json, final.json, and final-samples.parquet
+    evaluations/          step-000050.json, final.json, and final-samples/
     checkpoints/          checkpoint-50: in transformers' own format
     report.html
 """
@@ -51,6 +51,10 @@ class RunFolder:
     @property
     def evaluations(self) -> Path:
         return self.path / "evaluations"
+
+    @property
+    def final_samples(self) -> Path:
+        return self.evaluations / f"{FINAL}-samples"
 
     @property
     def report(self) -> Path:

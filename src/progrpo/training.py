@@ -5,9 +5,8 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,13 +28,16 @@ from progrpo.config import (
 )
 from progrpo.environment import describe
 from progrpo.errors import ConfigError
-from progrpo.evaluation.evaluate import Evaluation, Judged, evaluate
+from progrpo.evaluation.backends import Backend, Sampling
+from progrpo.evaluation.backends.transformers import TransformersBackend
+from progrpo.evaluation.evaluate import Evaluation, evaluate, open_store
+from progrpo.evaluation.store import SampleStore
 from progrpo.files import write_file, write_json
 from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
-from progrpo.models import load_model
+from progrpo.models import load_model, model_digest
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
-from progrpo.tasks import CodeTask, Countdown, JsonlTask, MathTask, Problem, ReasoningGymTask, Task
+from progrpo.tasks import CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
 from progrpo.tasks.templates import prompt_text, response_text
 
 
@@ -227,45 +229,36 @@ def train(
 
 
 def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer: Any, progress: Progress) -> Evaluation:
-    """The final evaluation, written to the folder with its samples."""
-    evaluation, judged = evaluate_heldout(recipe, task, model, tokenizer, progress)
-    write_samples(folder.evaluations / f"{FINAL}-samples.parquet", task.heldout_problems(), judged)
+    """The final evaluation, written to the folder with its samples; one that was interrupted goes on."""
+    digest = model_digest(str(folder.last_checkpoint()))
+    backend = TransformersBackend(model, tokenizer, batch=recipe.evaluation.batch, model_digest=digest)
+    store = open_store(folder.final_samples, backend, task, sampling(recipe, task))
+    evaluation = evaluate_heldout(recipe, task, backend, progress, store)
     write_json(folder.evaluations / f"{FINAL}.json", evaluation.to_json())
     return evaluation
 
 
+def sampling(recipe: Recipe, task: Task) -> Sampling:
+    """How the recipe's evaluations sample."""
+    return Sampling(response_budget(recipe, task), recipe.evaluation.temperature, seed=recipe.seed)
+
+
 def evaluate_heldout(
-    recipe: Recipe, task: Task, model: Any, tokenizer: Any, progress: Progress
-) -> tuple[Evaluation, list[list[Judged]]]:
+    recipe: Recipe, task: Task, backend: Backend, progress: Progress, store: SampleStore | None = None
+) -> Evaluation:
     """Evaluate a model on all held-out problems as the recipe says."""
     problems, section = task.heldout_problems(), recipe.evaluation
     progress.stage("evaluate", len(problems) * section.samples)
     return evaluate(
-        model,
-        tokenizer,
+        backend,
         task,
-        problems=problems,
+        sampling(recipe, task),
         n=section.samples,
-        max_new_tokens=response_budget(recipe, task),
-        temperature=section.temperature,
-        seed=recipe.seed,
-        batch=section.batch,
+        problems=problems,
+        store=store,
         max_error_share=recipe.training.max_verifier_errors,
         on_progress=progress.advance,
     )
-
-
-def write_samples(path: Path, problems: Sequence[Problem], judged: list[list[Judged]]) -> None:
-    """One row a response: problem, text, tokens, log-probs, entropies, verdict, canonical form."""
-    rows = [
-        {"problem_id": problem["problem_id"], "prompt": prompt_text(problem["prompt"])}
-        | asdict(sample)
-        | {"status": verdict.status, "reason": verdict.reason, "canonical": verdict.canonical}
-        for problem, of_problem in zip(problems, judged, strict=True)
-        for sample, verdict in of_problem
-    ]
-    with write_file(path) as beside:
-        pd.DataFrame(rows).to_parquet(beside, index=False)
 
 
 def _open_folder(recipe: Recipe, folder: RunFolder, resume: bool) -> int:
@@ -278,7 +271,10 @@ def _open_folder(recipe: Recipe, folder: RunFolder, resume: bool) -> int:
         )
     if folder.recipe() != recipe:
         raise ConfigError(f"{str(folder.path)!r} holds a run of another recipe; resume it as it is, without overrides.")
-    return folder.rewind()
+    step = folder.rewind()
+    if step < recipe.training.steps:
+        shutil.rmtree(folder.final_samples, ignore_errors=True)
+    return step
 
 
 @contextmanager
@@ -343,16 +339,13 @@ class _Recorder(TrainerCallback):
             return
         problems = self.task.heldout_problems()[: section.problems_in_training]
         self.progress.stage("evaluate", len(problems) * section.samples_in_training)
-        evaluation, _ = evaluate(
-            self.trainer.accelerator.unwrap_model(self.trainer.model),
-            self.trainer.processing_class,
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        evaluation = evaluate(
+            TransformersBackend(model, self.trainer.processing_class, batch=section.batch),
             self.task,
-            problems=problems,
+            sampling(self.recipe, self.task),
             n=section.samples_in_training,
-            max_new_tokens=response_budget(self.recipe, self.task),
-            temperature=section.temperature,
-            seed=self.recipe.seed,
-            batch=section.batch,
+            problems=problems,
             max_error_share=self.recipe.training.max_verifier_errors,
             on_progress=self.progress.advance,
         )

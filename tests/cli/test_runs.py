@@ -64,7 +64,7 @@ def test_a_run_leaves_a_readable_folder(finished_run: Path) -> None:
     assert ((rollouts["reward"] == 1) == rollouts["canonical"].notna()).all()
 
     final = json.loads((finished_run / "evaluations" / "final.json").read_text())
-    samples = pd.read_parquet(finished_run / "evaluations" / "final-samples.parquet")
+    samples = pd.read_parquet(finished_run / "evaluations" / "final-samples")
     assert len(final["problems"]) == 8
     assert len(samples) == 8 * 8
     correct = (samples["status"] == "correct").groupby(samples["problem_id"]).sum()

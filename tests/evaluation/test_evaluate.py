@@ -1,13 +1,16 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from progrpo.evaluation.evaluate import Evaluation, ProblemResult, count, judge
+from progrpo.errors import ConfigError
+from progrpo.evaluation.backends import Request, Sample, Sampling
+from progrpo.evaluation.evaluate import Evaluation, ProblemResult, count, evaluate, open_store
 from progrpo.evaluation.intervals import mean_over_problems
-from progrpo.evaluation.sample import Sample
+from progrpo.evaluation.store import Judged, read_samples
 from progrpo.tasks import Countdown, Problem, Task
 from progrpo.verify import Verdict, VerifierFailedError
 from reference import statistics
@@ -46,7 +49,7 @@ class FakeTask:
 
 def counted(task: Task, problem: Problem, samples: list[Sample]) -> ProblemResult:
     """Judge the samples of one problem, and count them."""
-    return count(task, problem, judge(task, [problem], [samples], max_error_share=1.0)[0])
+    return count(task, problem, [Judged.of(sample, task.verify(problem, sample.text)) for sample in samples])
 
 
 def samples_of(*texts: str, entropies: Sequence[float] = (1.0,)) -> list[Sample]:
@@ -61,7 +64,7 @@ EVALUATION = Evaluation({"task": "fake", "samples": 4}, [A, B])
 def test_counting_the_samples_of_a_problem() -> None:
     samples = samples_of("right:x", "wrong", "right:y", "right:x", entropies=(0.5, 1.0))
     assert counted(FakeTask(), {"problem_id": "p"}, samples) == ProblemResult(
-        "p", samples=4, correct=3, errors=0, distinct=2, solutions=4, entropy=0.75, tokens=8
+        "p", samples=4, correct=3, errors=0, distinct=2, solutions=4, entropy=0.75, tokens=8, solution_counts=[2, 1]
     )
 
 
@@ -80,7 +83,7 @@ def test_the_entropy_of_a_problem_is_over_its_tokens_and_not_its_responses() -> 
 
 def test_samples_without_tokens() -> None:
     result = counted(FakeTask(), {"problem_id": "p"}, samples_of("wrong", entropies=()))
-    assert (result.entropy, result.tokens) == (0.0, 0)
+    assert (result.entropy, result.tokens) == (None, 0)
 
 
 def test_counting_countdown_finds_every_solution_once() -> None:
@@ -114,6 +117,7 @@ def test_the_summary_worked_by_hand() -> None:
             "distinct": 1.5,
             "coverage": 0.625,
             "entropy": 0.4,
+            "truncated": 0.0,
             "errors": 0.0,
         }
     )
@@ -168,7 +172,105 @@ def test_a_problem_on_which_the_verifier_always_failed_is_left_out_and_said_so()
     assert Evaluation.from_json(json.loads(json.dumps(evaluation.to_json(), allow_nan=False))) == evaluation
 
 
+class FakeBackend:
+    """Says sample i of prompt p is ``SCRIPT[p][i]``, in pieces of two; what it was asked is kept."""
+
+    name = "fake"
+
+    def __init__(self, script: dict[str, list[str]], *, fails_after: int = 10**9, model_digest: str = "m") -> None:
+        self.script, self.fails_after, self.model_digest = script, fails_after, model_digest
+        self.drawn: list[tuple[str, int]] = []
+
+    def sample(
+        self, requests: Sequence[Request], sampling: Sampling
+    ) -> Generator[tuple[int, list[Sample]], None, None]:
+        for place, request in reversed(list(enumerate(requests))):
+            assert isinstance(request.prompt, str)
+            indices = list(range(request.first, request.first + request.count))
+            for two in (indices[i : i + 2] for i in range(0, len(indices), 2)):
+                if len(self.drawn) >= self.fails_after:
+                    raise ConnectionError("gone")
+                self.drawn += [(request.prompt, i) for i in two]
+                yield place, samples_of(*(self.script[request.prompt][i] for i in two))
+
+
+PROBLEMS: list[Problem] = [{"problem_id": name, "prompt": name} for name in "ab"]
+SCRIPT = {
+    "a": ["right:x", "wrong", "right:y", "wrong", "wrong"],
+    "b": ["wrong", "right:x", "right:x", "wrong", "wrong"],
+}
+
+
+def test_an_evaluation_counts_what_each_problem_was_answered() -> None:
+    told: list[int] = []
+    evaluation = evaluate(FakeBackend(SCRIPT), FakeTask(), Sampling(8), n=5, problems=PROBLEMS, on_progress=told.append)
+    assert [(p.problem_id, p.samples, p.correct, p.distinct) for p in evaluation.problems] == [
+        ("a", 5, 2, 2),
+        ("b", 5, 2, 1),
+    ]
+    assert sum(told) == 10
+    assert evaluation.settings["backend"] == "fake"
+    assert evaluation.settings["entropy"] == "distribution"
+
+
+def test_an_interrupted_evaluation_goes_on_and_counts_no_sample_twice(tmp_path: Path) -> None:
+    task, sampling = FakeTask(), Sampling(8)
+    whole = evaluate(FakeBackend(SCRIPT), task, sampling, n=5, problems=PROBLEMS)
+    drawn: list[tuple[str, int]] = []
+    for fails_after in (2, 4, 100):
+        backend = FakeBackend(SCRIPT, fails_after=fails_after)
+        store = open_store(tmp_path / "s", backend, task, sampling)
+        try:
+            evaluation = evaluate(backend, task, sampling, n=5, problems=PROBLEMS, store=store)
+        except ConnectionError:
+            assert fails_after < 100
+        drawn += backend.drawn
+    assert evaluation == whole
+    assert sorted(drawn) == [(problem, i) for problem in "ab" for i in range(5)]
+    assert len(read_samples(tmp_path / "s")) == 10
+
+
+def test_more_samples_later_are_added_to_those_that_are_there(tmp_path: Path) -> None:
+    task, sampling = FakeTask(), Sampling(8)
+
+    def with_n(n: int) -> tuple[Evaluation, FakeBackend]:
+        backend = FakeBackend(SCRIPT)
+        store = open_store(tmp_path / "s", backend, task, sampling)
+        return evaluate(backend, task, sampling, n=n, problems=PROBLEMS, store=store), backend
+
+    with_n(2)
+    more, backend = with_n(5)
+    assert len(backend.drawn) == 6
+    assert more == evaluate(FakeBackend(SCRIPT), task, sampling, n=5, problems=PROBLEMS)
+    fewer, backend = with_n(1)
+    assert backend.drawn == []
+    assert [p.samples for p in fewer.problems] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "digest", "named"),
+    [
+        (Sampling(8, seed=1), "m", "seed 0, not 1"),
+        (Sampling(8, temperature=0.5), "m", "temperature 1.0, not 0.5"),
+        (Sampling(9), "m", "max_new_tokens 8, not 9"),
+        (Sampling(8), "other", "model 'm', not 'other'"),
+    ],
+)
+def test_samples_of_another_evaluation_are_refused(tmp_path: Path, sampling: Sampling, digest: str, named: str) -> None:
+    open_store(tmp_path / "s", FakeBackend(SCRIPT), FakeTask(), Sampling(8))
+    with pytest.raises(ConfigError, match=f"holds samples of another evaluation .{named}"):
+        open_store(tmp_path / "s", FakeBackend(SCRIPT, model_digest=digest), FakeTask(), sampling)
+
+
 def test_an_evaluation_stops_where_the_verifier_keeps_failing() -> None:
-    samples = [samples_of(*["broken"] * 40), samples_of(*["right:x"] * 1000)]
-    with pytest.raises(VerifierFailedError, match="failed on 40 of the last 40"):
-        judge(FakeTask(), [{"problem_id": "a"}, {"problem_id": "b"}], samples, 0.1)
+    script = {"a": ["right:x"] * 40, "b": ["broken"] * 40}
+    with pytest.raises(VerifierFailedError, match="failed on 32 of the last 32"):
+        evaluate(FakeBackend(script), FakeTask(), Sampling(8), n=40, problems=PROBLEMS, max_error_share=0.1)
+
+
+def test_entropy_without_distributions_is_estimated_from_the_tokens_that_were_drawn() -> None:
+    samples = [Sample("wrong", [1, 2], [-1.0, -3.0]), Sample("wrong", [1], [-0.5])]
+    judged = [Judged.of(sample, Verdict("incorrect")) for sample in samples]
+    assert count(FakeTask(), {"problem_id": "p"}, judged).entropy == pytest.approx(1.5)
+    unknown = [Judged.of(Sample("wrong", [1, 2], []), Verdict("incorrect"))]
+    assert count(FakeTask(), {"problem_id": "p"}, [*judged, *unknown]).entropy is None

@@ -33,13 +33,15 @@ def evaluate(
     """
     loaded, path = _what(model, recipe, overrides_with(overrides, skip_bad_rows))
     from progrpo.cli.progress import Bars
+    from progrpo.evaluation.backends.transformers import TransformersBackend
     from progrpo.files import write_json
     from progrpo.models import load_model
     from progrpo.training import evaluate_heldout, make_task
 
     lm, tokenizer = load_model(path, loaded.model.dtype)
+    backend = TransformersBackend(lm, tokenizer, batch=loaded.evaluation.batch)
     with Bars() as bars:
-        evaluation, _ = evaluate_heldout(loaded, make_task(loaded), lm, tokenizer, bars.bar(""))
+        evaluation = evaluate_heldout(loaded, make_task(loaded), backend, bars.bar(""))
     print(f"{path}: {len(evaluation.judged)} problems, {evaluation.samples} samples each; 95 % intervals over problems")
     for name, value in evaluation.summary().items():
         interval = str(evaluation.estimate(name)) if name.startswith(("pass@", "distinct")) else f"{value:.3f}"

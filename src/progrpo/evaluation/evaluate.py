@@ -1,23 +1,35 @@
 """Evaluating a model on a task's held-out problems."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+import progrpo
+from progrpo.evaluation.backends import Backend, Request, Sample, Sampling
 from progrpo.evaluation.intervals import Estimate, mean_over_problems
 from progrpo.evaluation.pass_at_k import pass_at_k
-from progrpo.evaluation.sample import Sample, sample
+from progrpo.evaluation.store import Judged, SampleStore
 from progrpo.rewards import MAX_ERROR_SHARE, ErrorWatch
 from progrpo.tasks import Problem, Task
 from progrpo.verify import Verdict, VerifierFailedError
 
-Judged = tuple[Sample, Verdict]
-"""A response and the verdict on it."""
+EntropyKind = Literal["distribution", "drawn"]
+ENTROPY_KINDS: dict[EntropyKind | None, str] = {
+    "distribution": "mean over response tokens of the entropy of the distribution that each was drawn from, nats",
+    "drawn": "mean over response tokens of -log p of the token that was drawn, nats: an estimate of the entropy",
+    None: "not known: the samples came without log-probs",
+}
+"""What an evaluation's ``settings["entropy"]`` stands for."""
+
+_Waiting = tuple[Problem, list[Sample], Future[list[Verdict]]]
 
 
 @dataclass(frozen=True)
@@ -34,10 +46,14 @@ class ProblemResult:
     """Different correct solutions among the samples."""
     solutions: int | None
     """How many there are, where that can be known."""
-    entropy: float
-    """Mean over response tokens of the full-vocabulary entropy at the sampling temperature, in nats."""
+    entropy: float | None
+    """Mean over response tokens, in nats, as :data:`ENTROPY_KINDS` says; None where log-probs are not known."""
     tokens: int
     """Response tokens, all samples together."""
+    truncated: int = 0
+    """Samples cut off by the budget of tokens."""
+    solution_counts: list[int] | None = None
+    """How many samples each different correct solution has, the most frequent first."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +96,10 @@ class Evaluation:
 
     @property
     def entropy(self) -> float:
-        """Token-weighted mean entropy over all responses, in nats."""
-        return float(np.average([p.entropy for p in self.problems], weights=[p.tokens for p in self.problems]))
+        """Token-weighted mean entropy over all responses, in nats; NaN where it is not known."""
+        known = [p for p in self.problems if p.entropy is not None]
+        tokens = sum(p.tokens for p in known)
+        return sum(p.tokens * (p.entropy or 0.0) for p in known) / tokens if tokens else float("nan")
 
     def summary(self) -> dict[str, float]:
         """The means, under the field's names."""
@@ -92,7 +110,9 @@ class Evaluation:
         coverage = self.values("coverage")
         if not np.isnan(coverage).all():
             summary["coverage"] = float(np.nanmean(coverage))
-        summary["entropy"] = self.entropy
+        if not np.isnan(self.entropy):
+            summary["entropy"] = self.entropy
+        summary["truncated"] = sum(p.truncated for p in self.judged) / sum(p.samples for p in self.judged)
         summary["errors"] = float(sum(p.errors for p in self.problems))
         if len(self.judged) < len(self.problems):
             summary["unjudged problems"] = float(len(self.problems) - len(self.judged))
@@ -115,80 +135,134 @@ class Evaluation:
 
 
 def evaluate(
-    model: Any,
-    tokenizer: Any,
+    backend: Backend,
     task: Task,
+    sampling: Sampling,
     *,
+    n: int,
     problems: Sequence[Problem] | None = None,
-    n: int = 64,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    seed: int = 0,
-    batch: int = 1024,
+    store: SampleStore | None = None,
     max_error_share: float = MAX_ERROR_SHARE,
     on_progress: Callable[[int], None] | None = None,
-) -> tuple[Evaluation, list[list[Judged]]]:
-    """Sample n responses to each problem (the held-out ones by default), verify and count them.
+) -> Evaluation:
+    """Sample n responses to each problem, verify and count them.
 
-    Returns the counts, and the samples with their verdicts. Arguments as in
-    :func:`progrpo.evaluation.sample.sample`, and ``max_error_share`` as in :class:`progrpo.rewards.Reward`.
+    Args:
+        backend: where samples come from.
+        task: verifies them.
+        sampling: temperature, seed and so on.
+        n: responses a problem.
+        problems: the task's held-out ones by default.
+        store: keeps the samples, and has those of an evaluation that was interrupted: they are not drawn again.
+        max_error_share: as in :class:`progrpo.rewards.Reward`.
+        on_progress: called with a number of responses that are judged.
 
     Raises:
         VerifierFailedError: the verifier failed on too large a share of the samples, or on all.
+        ConfigError: see :class:`progrpo.evaluation.backends.Backend` and :class:`SampleStore`.
     """
     problems = task.heldout_problems() if problems is None else problems
-    samples = sample(
-        model,
-        tokenizer,
-        [problem["prompt"] for problem in problems],
-        n=n,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        batch=batch,
-        on_progress=on_progress,
-    )
-    judged = judge(task, problems, samples, max_error_share)
-    settings = {
-        "task": task.name,
-        "samples": n,
-        "temperature": temperature,
-        "max_new_tokens": max_new_tokens,
-        "seed": seed,
-    }
-    results = [count(task, problem, of_problem) for problem, of_problem in zip(problems, judged, strict=True)]
-    evaluation = Evaluation(settings, results)
+    judged = {problem["problem_id"]: list[Judged]() for problem in problems}
+    if store is not None:
+        judged |= {problem: samples[:n] for problem, samples in store.judged(problems).items()}
+        if on_progress is not None:
+            on_progress(sum(map(len, judged.values())))
+    watch = ErrorWatch(max_error_share)
+    try:
+        for problem, samples, verdicts in _judged(backend, task, sampling, problems, judged, n):
+            known = judged[problem["problem_id"]]
+            if store is not None:
+                store.append(problem, len(known), samples, verdicts)
+            known += map(Judged.of, samples, verdicts)
+            if on_progress is not None:
+                on_progress(len(samples))
+            watch.see(verdicts)
+    finally:
+        if store is not None:
+            store.flush()
+    results = [count(task, problem, judged[problem["problem_id"]]) for problem in problems]
+    settings = {"task": task.name, "samples": n, "backend": backend.name} | asdict(sampling)
+    evaluation = Evaluation(settings | {"entropy": _entropy_kind(judged.values())}, results)
     if not evaluation.judged:
         raise VerifierFailedError(f"The verifier failed on all {n * len(problems)} samples.")
-    return evaluation, judged
+    return evaluation
 
 
-def judge(
-    task: Task, problems: Sequence[Problem], samples: Sequence[Sequence[Sample]], max_error_share: float
-) -> list[list[Judged]]:
-    """Verify all samples at once, for verifiers that work on many at a time."""
-    rows = [problem for problem, of_problem in zip(problems, samples, strict=True) for _ in of_problem]
-    flat = [sample for of_problem in samples for sample in of_problem]
-    verdicts = task.verify_batch(rows, [sample.text for sample in flat])
-    pairs = iter(zip(flat, verdicts, strict=True))
-    judged = [list(islice(pairs, len(of_problem))) for of_problem in samples]
-    watch = ErrorWatch(max_error_share)
-    for of_problem in judged:
-        watch.see([verdict for _, verdict in of_problem])
-    return judged
+def open_store(folder: Path, backend: Backend, task: Task, sampling: Sampling) -> SampleStore:
+    """The store of an evaluation's samples: what was sampled otherwise, or judged by another version, is refused."""
+    key = {"model": backend.model_digest, "backend": backend.name, "task": task.name, "verifier": task.verifier}
+    return SampleStore(folder, key | asdict(sampling) | {"version": progrpo.__version__})
+
+
+def _judged(
+    backend: Backend,
+    task: Task,
+    sampling: Sampling,
+    problems: Sequence[Problem],
+    known: dict[str, list[Judged]],
+    n: int,
+) -> Iterator[tuple[Problem, list[Sample], list[Verdict]]]:
+    """The samples that are missing, with their verdicts: one batch is verified while the next is drawn."""
+    missing = [problem for problem in problems if len(known[problem["problem_id"]]) < n]
+    firsts = [len(known[problem["problem_id"]]) for problem in missing]
+    requests = [Request(p["prompt"], first, n - first) for p, first in zip(missing, firsts, strict=True)]
+    waiting: deque[_Waiting] = deque()
+    failure: BaseException | None = None
+    verifying = ThreadPoolExecutor(1)
+    try:
+        with closing(backend.sample(requests, sampling)) as drawn:
+            try:
+                for place, samples in drawn:
+                    problem, texts = missing[place], [sample.text for sample in samples]
+                    verdicts = verifying.submit(task.verify_batch, [problem] * len(texts), texts)
+                    waiting.append((problem, samples, verdicts))
+                    while waiting and waiting[0][2].done():
+                        yield _with_verdicts(waiting.popleft())
+            except (Exception, KeyboardInterrupt) as error:
+                failure = error  # what was drawn before is kept
+        while waiting:
+            yield _with_verdicts(waiting.popleft())
+        if failure is not None:
+            raise failure
+    finally:
+        verifying.shutdown(cancel_futures=True)
+
+
+def _with_verdicts(waiting: _Waiting) -> tuple[Problem, list[Sample], list[Verdict]]:
+    problem, samples, verdicts = waiting
+    return problem, samples, verdicts.result()
+
+
+def _entropy_kind(judged: Iterable[Sequence[Judged]]) -> EntropyKind | None:
+    """What the entropies of an evaluation are; one backend gives all its samples the same."""
+    samples = [sample for of_problem in judged for sample in of_problem if sample.tokens]
+    if all(sample.entropy is not None for sample in samples):
+        return "distribution"
+    return "drawn" if all(sample.surprisal is not None for sample in samples) else None
 
 
 def count(task: Task, problem: Problem, judged: Sequence[Judged]) -> ProblemResult:
     """Count the judged samples of one problem."""
-    verdicts = [verdict for _, verdict in judged if verdict.status != "error"]
-    entropies = [entropy for sample, _ in judged for entropy in sample.entropies]
+    verdicts = [sample.verdict for sample in judged if sample.verdict.status != "error"]
+    solutions = Counter(verdict.canonical for verdict in verdicts if verdict.correct)
     return ProblemResult(
         problem_id=problem["problem_id"],
         samples=len(verdicts),
         correct=sum(verdict.correct for verdict in verdicts),
         errors=len(judged) - len(verdicts),
-        distinct=len({verdict.canonical for verdict in verdicts if verdict.correct}),
+        distinct=len(solutions),
         solutions=task.count_solutions(problem),
-        entropy=float(np.mean(entropies)) if entropies else 0.0,
-        tokens=len(entropies),
+        entropy=_mean_entropy(judged),
+        tokens=sum(sample.tokens for sample in judged),
+        truncated=sum(sample.truncated for sample in judged),
+        solution_counts=sorted(solutions.values(), reverse=True),
     )
+
+
+def _mean_entropy(judged: Sequence[Judged]) -> float | None:
+    """Over tokens, not responses."""
+    entropies = [s.surprisal if s.entropy is None else s.entropy for s in judged if s.tokens]
+    known = [entropy for entropy in entropies if entropy is not None]
+    if not known or len(known) < len(entropies):
+        return None
+    return float(np.average(known, weights=[s.tokens for s in judged if s.tokens]))

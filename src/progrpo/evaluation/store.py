@@ -2,7 +2,7 @@
 
 A store is a folder, ``NAME-samples`` beside the evaluation ``NAME.json``::
 
-    key.json             what the samples are of: model, backend, sampling settings, verifier
+    _key.json            what the samples are of: model, backend, sampling settings, verifier
     part-000000.parquet  one row a sample; each part is whole or not there
 
 ``docs/run-folder.md`` describes the columns.
@@ -106,7 +106,7 @@ class SampleStore:
         self.folder = folder
         self._rows: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
-        file = folder / "key.json"
+        file = folder / "_key.json"
         if not file.exists():
             write_json(file, dict(key))
             return

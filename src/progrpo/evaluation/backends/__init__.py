@@ -13,7 +13,7 @@ evaluation that was interrupted, or is given more samples later, so goes on with
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,7 +87,9 @@ class Backend(Protocol):
         """Tells the model's weights apart from all others'; for a server, where it is and what it calls the model."""
         ...
 
-    def sample(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Sample]]]:
+    def sample(
+        self, requests: Sequence[Request], sampling: Sampling
+    ) -> Generator[tuple[int, list[Sample]], None, None]:
         """The samples of each request, as they come: the request's place, and its next samples.
 
         Requests may be answered in any order and in several pieces; a request's own samples come in the order of
