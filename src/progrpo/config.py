@@ -174,6 +174,11 @@ class Recipe(Section):
         self.methods = {name: settings for name, settings in self.methods.items() if name == self.method}
         return self
 
+    @property
+    def run_name(self) -> str:
+        """``countdown_cpu-grpo-seed0``"""
+        return f"{self.name}-{self.method}-seed{self.seed}"
+
     def method_settings(self) -> dict[str, Any]:
         """The method's settings, with the recipe's own over the table's."""
         return METHODS[self.method].settings | self.methods.get(self.method, {})

@@ -115,6 +115,7 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> ProGRPOConfig:
         "save_strategy": "steps",
         "save_steps": training.checkpoint_every,
         "report_to": "none",
+        "run_name": recipe.run_name,
         "disable_tqdm": True,
         "seed": recipe.seed,
         "use_cpu": not torch.cuda.is_available(),
@@ -225,7 +226,10 @@ def train(
         model = trainer.accelerator.unwrap_model(trainer.model)
     else:
         model, _ = load_model(str(folder.last_checkpoint()), recipe.model.dtype)
-    return finish(recipe, folder, task, model, tokenizer, progress)
+    evaluation = finish(recipe, folder, task, model, tokenizer, progress)
+    trainer.state.global_step = recipe.training.steps
+    recorder.report(evaluation)
+    return evaluation
 
 
 def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer: Any, progress: Progress) -> Evaluation:
@@ -351,6 +355,14 @@ class _Recorder(TrainerCallback):
         )
         self.progress.stage("train", self.recipe.training.steps, step)
         write_json(self.folder.evaluations / f"step-{step:06d}.json", evaluation.to_json())
+        self.report(evaluation)
+
+    def report(self, evaluation: Evaluation) -> None:
+        """To wherever the recipe's ``trl.report_to`` sends training metrics: ``eval/pass@1`` and so on."""
+        if self.trainer.accelerator.is_main_process:
+            logs = {f"eval_{name}": value for name, value in evaluation.summary().items()}
+            handler, state = self.trainer.callback_handler, self.trainer.state
+            handler.on_log(self.trainer.args, state, self.trainer.control, logs)
 
 
 def rollout_frame(rollout: Rollout, step: int, reward: Reward) -> pd.DataFrame:

@@ -152,3 +152,20 @@ def test_doctor_names_versions_and_what_is_missing(cli: Any) -> None:
     assert "torch" in shown
     assert "train, compare, evaluate: ready" in shown
     assert "rollouts with vLLM: needs vllm" in shown or "rollouts with vLLM: ready" in shown
+
+
+def test_evaluations_go_where_the_training_metrics_go(cli: Any) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    cli("train", "countdown_cpu", *cli.tiny, 'trl.report_to="tensorboard"', "--out", "run")
+    [log] = (cli.folder / "run" / "checkpoints" / "runs").iterdir()
+    events = EventAccumulator(str(log))
+    events.Reload()
+    assert len(events.Scalars("train/reward")) == 6
+    told = {event.step: event.value for event in events.Scalars("eval/pass@1")}
+    evaluations = cli.folder / "run" / "evaluations"
+    written = {0: "step-000000", 3: "step-000003", 6: "final"}
+    for step, name in written.items():
+        summary = json.loads((evaluations / f"{name}.json").read_text())["summary"]
+        assert told.pop(step) == pytest.approx(summary["pass@1"])
+    assert told == {}

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from progrpo.cli.progress import Bar, Bars
-from progrpo.cli.train import OverridesArgument, RecipeArgument, run_name
+from progrpo.cli.train import OverridesArgument, RecipeArgument
 from progrpo.config import Recipe, load_recipe
 from progrpo.errors import ConfigError
 from progrpo.files import write_json
@@ -48,7 +48,7 @@ def compare(
         for method in _split(methods, "--methods")
     ]
     root = out or Path("runs") / recipes[0].name
-    runs = [_Run(one, RunFolder(root / run_name(one))) for one in recipes]
+    runs = [_Run(one, RunFolder(root / one.run_name)) for one in recipes]
     for run in runs:
         run.check()
     _run_all(runs, jobs or _default_jobs(len(runs)))

@@ -55,13 +55,8 @@ def train(
         raise ConfigError(f"{recipe!r} is resumed as its recipe.json says; leave the overrides and --out away.")
     folder = RunFolder(Path(recipe)) if is_run_folder else None
     loaded = folder.recipe() if folder else load_recipe(recipe, overrides)
-    folder = folder or RunFolder(out or Path("runs") / run_name(loaded))
+    folder = folder or RunFolder(out or Path("runs") / loaded.run_name)
     run(loaded, folder, resume=resume)
-
-
-def run_name(recipe: Recipe) -> str:
-    """``countdown_cpu-grpo-seed0``"""
-    return f"{recipe.name}-{recipe.method}-seed{recipe.seed}"
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
