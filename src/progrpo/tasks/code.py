@@ -7,13 +7,15 @@ import pickle
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
 from typing import Any, ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
 from progrpo.tasks.evalplus import input_tests, script_tests
 from progrpo.tasks.programs import gold_of
-from progrpo.tasks.rows import BadRowError, Row, column, first_column, text_column
+from progrpo.tasks.rows import BadRowError, Row, column, digest, first_column, text_column
 from progrpo.tasks.small_functions import small_functions
 from progrpo.verify import AssertTests, CallTests, StdinTests
 
@@ -101,6 +103,19 @@ def _deepcoder(row: Row) -> Item:
     raise BadRowError("column 'tests' is neither a list of tests, nor inputs and outputs, nor an assert script")
 
 
+@cache
+def _codeforces_ids() -> Mapping[str, str]:
+    """The published ids of DeepCoder's Codeforces problems, which its rows lack, by a digest of their statements."""
+    text = (files("progrpo") / "assets" / "codeforces_ids.json").read_text(encoding="utf-8")
+    return {digest: problem for problem, digest in json.loads(text).items()}
+
+
+def _codeforces(row: Row) -> Item:
+    """DeepCoder's Codeforces problems, each with its id, e.g. ``1971A``: what its rating is looked up by."""
+    statement = digest(*text_column(row, "problem").split())[:8]
+    return replace(_deepcoder(row), source_id=_codeforces_ids().get(statement))
+
+
 LEETCODE_IMPORTS = """\
 from typing import *
 from collections import *
@@ -132,6 +147,15 @@ def _livecodebench(row: Row) -> Item:
     metadata = _json(row, "metadata") if row.get("metadata") else {}
     problem = _with_starter(text_column(row, "question_content"), row)
     return Item(problem, _gold(_listed(tests, metadata.get("func_name"))))
+
+
+LIVECODEBENCH_FILES = tuple(f"test{number}.jsonl" for number in ("", 2, 3, 4, 5, 6))
+"""Each release of LiveCodeBench adds one: all six are release_v6, 1,055 problems; five are release_v5, 880."""
+
+
+def _in_livecodebench_window(row: Row) -> bool:
+    """Contests from August 2024 to January 2025: the 279 problems that DeepCoder and its successors report."""
+    return "2024-08-01" <= str(column(row, "contest_date"))[:10] <= "2025-01-31"
 
 
 class _TextOnly(pickle.Unpickler):
@@ -233,7 +257,14 @@ def _in_mbpp_test(row: Row) -> bool:
 
 PRESETS: dict[str, Preset] = {
     "deepcoder": Preset(_deepcoder, "agentica-org/DeepCoder-Preview-Dataset", subset="lcbv5"),
-    "livecodebench": Preset(_livecodebench, "livecodebench/code_generation_lite", "test"),
+    "codeforces": Preset(_codeforces, "agentica-org/DeepCoder-Preview-Dataset", "test", subset="codeforces"),
+    "livecodebench": Preset(_livecodebench, "livecodebench/code_generation_lite", files=LIVECODEBENCH_FILES),
+    "livecodebench_v5_window": Preset(
+        _livecodebench,
+        "livecodebench/code_generation_lite",
+        files=LIVECODEBENCH_FILES[:5],
+        keep=_in_livecodebench_window,
+    ),
     "code_contests": Preset(_code_contests, "deepmind/code_contests"),
     "humaneval": Preset(_humaneval, "openai/openai_humaneval", "test"),
     "humaneval_plus": Preset(_humaneval_plus, "evalplus/humanevalplus", "test"),

@@ -34,7 +34,7 @@ sys.modules["numpy"] = numpy
 '''
 """The hub's scripts import numpy for ``allclose``; only the standard library is in the sandbox."""
 
-REFERENCE = '''
+REFERENCE = """
 import copy
 
 inf, nan = float("inf"), float("nan")
@@ -58,11 +58,11 @@ def _same_truth(out, exp):
 
 
 _inputs = {inputs!r}
-'''
+_expected = [_reference(*copy.deepcopy(_given)) for _given in _inputs]
+"""
 LOOP = """\
-for _given in _inputs:
-    _expected = _reference(*copy.deepcopy(_given))
-    assert {comparison}({name}(*_given), _expected), _given
+for _given, _output in zip(_inputs, _expected):
+    assert {comparison}({name}(*_given), _output)
 """
 ROOT = "abs(poly(_given[0], {name}(*_given))) <= 1e-4"
 """HumanEval/32 asks for any root of a polynomial."""
@@ -96,9 +96,9 @@ def input_tests(row: Row, setup: str = "") -> AssertTests:
     comparison = "_same_set" if name in AS_SETS else "_same_truth" if name in AS_TRUTH else "_same"
     script = LOOP.format(comparison=comparison, name=name)
     if name == "find_zero":
-        script = f"for _given in _inputs:\n    assert {ROOT.format(name=name)}, _given\n"
+        script = f"for _given in _inputs:\n    assert {ROOT.format(name=name)}\n"
     reference = REFERENCE.format(code=code, name=name, atol=row.get("atol") or 0, inputs=typed)
-    return AssertTests(script, setup=f"{setup}\n{NUMPY}{reference}", entry_point=name)
+    return AssertTests(script, setup=f"{setup}\n{NUMPY}{reference}", entry_point=name, cases=len(inputs))
 
 
 def _inputs(row: Row, path: str) -> list[list[Any]]:
@@ -148,7 +148,7 @@ def _like(value: Any, examples: Sequence[Any], within: type = list) -> Any:
         seen = [example for example in examples if isinstance(example, list | tuple | set)]
         parts = [part for example in seen for part in example]
         kind = type(seen[0]) if seen else within
-        deeper = kind if not seen or any(isinstance(part, kind) for part in parts) else list
+        deeper = kind if any(isinstance(part, kind) for part in parts) else within
         return kind([_like(part, parts, deeper) for part in value])
     if isinstance(value, dict):
         parts = [part for example in examples if isinstance(example, dict) for part in example.values()]
