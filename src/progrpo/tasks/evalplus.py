@@ -1,8 +1,8 @@
 """HumanEval+ and MBPP+: the tests of EvalPlus (arXiv 2305.01210), from either of its two formats.
 
-On the hub a row has one test script, with the expected outputs in it. EvalPlus' own JSONL has inputs alone: expected is
-what the row's reference solution returns. It is run where the asserts are, in the tester's shut-in process, on a copy of
-each input: the program under test sees neither the reference nor an output of it, and nothing has to be stored.
+On the hub a row has one test script, with the expected outputs in it. EvalPlus' own JSONL has inputs alone; expected is
+what the row's reference solution returns. That is run where the asserts are, in the tester's shut-in process, on a copy
+of each input: the program under test sees neither the reference nor an output of it, and nothing has to be stored.
 """
 
 import ast

@@ -83,7 +83,7 @@ class AssertTests:
         setup: the dataset's own code, run before the script and never in the program's process: helper functions that a
             test relies on must not be the program's.
         entry_point: a name that is the program's although the setup defines it too.
-        cases: how many calls the script makes, if each may take ``limits.seconds``; by default the script as a whole may.
+        cases: how many calls the script makes, if each may take ``limits.seconds``: by default the whole script may.
     """
 
     script: str
