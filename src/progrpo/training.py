@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from progrpo.config import (
+    ChoiceSection,
     CodeSection,
     CountdownSection,
     JsonlSection,
@@ -37,7 +38,7 @@ from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
 from progrpo.models import load_model, model_digest
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
-from progrpo.tasks import CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
+from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
 from progrpo.tasks.templates import prompt_text, response_text
 
 
@@ -75,6 +76,8 @@ def make_task(recipe: Recipe) -> Task:
             return MathTask(**settings)
         case CodeSection():
             return CodeTask(**settings)
+        case ChoiceSection():
+            return ChoiceTask(**settings)
         case JsonlSection():
             return JsonlTask(**settings)
 

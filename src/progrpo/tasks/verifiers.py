@@ -1,8 +1,9 @@
 """The verifiers by name: each takes the golds and the responses, as text, and gives verdicts.
 
 A gold is what a dataset's row knows of the right answer: the answer itself for ``math`` and ``exact``, tests as JSON
-for ``code``, the numbers and target as JSON for ``countdown``, where an entry comes from for ``reasoning_gym``. Tasks,
-and the reward functions for TRL and verl (:mod:`progrpo.rewards`), all go through this table.
+for ``code``, the letter and the options as JSON for ``choice``, the numbers and target as JSON for ``countdown``, where
+an entry comes from for ``reasoning_gym``. Tasks, and the reward functions for TRL and verl (:mod:`progrpo.rewards`),
+all go through this table.
 """
 
 import json
@@ -10,12 +11,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from string import ascii_uppercase
 
 from progrpo.tasks.countdown import check_steps
 from progrpo.tasks.programs import verify_programs, wrong_tests
 from progrpo.tasks.reasoning_gym_answers import verify_reasoning_gym, wrong_entries
 from progrpo.verify import AnswerStyle, Verdict, verify_math_batch
 from progrpo.verify import wrong_golds as wrong_math_golds
+from progrpo.verify.choice import verify_choice
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,46 @@ def _wrong_countdown(golds: Sequence[str]) -> list[str]:
     return ["" if _countdown_problem(g) else f"the gold {g[:80]!r} has no numbers and target" for g in golds]
 
 
+def choice_gold(letter: str, options: Sequence[str]) -> str:
+    """The gold of a multiple-choice question: ``{"answer": "B", "options": ["...", "..."]}``."""
+    return json.dumps({"answer": letter, "options": list(options)})
+
+
+def verify_choices(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+    """Golds as :func:`choice_gold` writes them."""
+    verdicts = []
+    for gold, response in zip(golds, responses, strict=True):
+        try:
+            verdicts.append(verify_choice(response, *_read_choice(gold)))
+        except ValueError as error:
+            verdicts.append(Verdict("error", str(error)))
+    return verdicts
+
+
+def _read_choice(gold: str) -> tuple[str, list[str]]:
+    try:
+        value = json.loads(gold)
+        letter, options = value["answer"], [str(text) for text in value["options"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"the gold {gold[:80]!r} has no answer and options") from None
+    letters = ascii_uppercase[: len(options)]
+    if not 2 <= len(options) <= len(ascii_uppercase) or letter not in list(letters):
+        raise ValueError(f"the answer {letter!r} is not the letter of one of {len(options)} options")
+    return letter, options
+
+
+def _wrong_choices(golds: Sequence[str]) -> list[str]:
+    return [_wrong_choice(gold) for gold in golds]
+
+
+def _wrong_choice(gold: str) -> str:
+    try:
+        _read_choice(gold)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _all_usable(golds: Sequence[str]) -> list[str]:
     return [""] * len(golds)
 
@@ -154,6 +197,7 @@ VERIFIERS: Mapping[str, Verifier] = {
     "math_answer": Verifier(partial(verify_working, style="answer"), wrong_math_golds),
     "math_last_number": Verifier(partial(verify_working, style="last_number"), wrong_math_golds),
     "code": Verifier(verify_programs, wrong_tests),
+    "choice": Verifier(verify_choices, _wrong_choices),
     "exact": Verifier(verify_exact, _all_usable),
     "countdown": Verifier(verify_countdown, _wrong_countdown),
     "reasoning_gym": Verifier(verify_reasoning_gym, wrong_entries),
