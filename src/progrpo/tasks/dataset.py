@@ -11,7 +11,7 @@ from progrpo.errors import ConfigError
 from progrpo.tasks.base import Problem
 from progrpo.tasks.rows import BadRow, BadRowError, Data, Row, digest, read_rows, refuse_bad_rows, text_column
 from progrpo.tasks.templates import BASE_STOP, Prompt, check_template, render
-from progrpo.tasks.verifiers import verify, wrong_golds
+from progrpo.tasks.verifiers import count_votes, verify, wrong_golds
 from progrpo.verify import Verdict
 
 
@@ -107,11 +107,17 @@ class DatasetTask(ABC):
         return self.verify_batch([problem], [response])[0]
 
     def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
-        if self.template == "base":
-            responses = [response.split(BASE_STOP)[0] for response in responses]
         return verify(
-            [problem["verifier"] for problem in problems], [problem["gold"] for problem in problems], responses
+            [problem["verifier"] for problem in problems],
+            [problem["gold"] for problem in problems],
+            self._cut(responses),
         )
+
+    def count_votes(self, problem: Problem, responses: Sequence[str]) -> tuple[list[int], int] | None:
+        return count_votes(problem["verifier"], problem["gold"], self._cut(responses))
+
+    def _cut(self, responses: Sequence[str]) -> Sequence[str]:
+        return [response.split(BASE_STOP)[0] for response in responses] if self.template == "base" else responses
 
     def gold(self, problem: Problem) -> str:
         return problem["gold"]

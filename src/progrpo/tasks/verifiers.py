@@ -16,9 +16,12 @@ from string import ascii_uppercase
 from progrpo.tasks.countdown import check_steps
 from progrpo.tasks.programs import verify_programs, wrong_tests
 from progrpo.tasks.reasoning_gym_answers import verify_reasoning_gym, wrong_entries
-from progrpo.verify import AnswerStyle, Verdict, verify_math_batch
+from progrpo.tasks.votes import Equivalent, count_classes
+from progrpo.verify import AnswerStyle, Verdict, extract_answer, verify_math_batch
 from progrpo.verify import wrong_golds as wrong_math_golds
-from progrpo.verify.choice import verify_choice
+from progrpo.verify.choice import answered_letter, verify_choice
+from progrpo.verify.math_answer import LONGEST_ANSWER
+from progrpo.verify.math_text import normalise
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class Verifier:
     """Of golds and responses."""
     wrong_golds: Callable[[Sequence[str]], list[str]]
     """Why each gold can't be used, empty where it can: asked when a task is loaded."""
+    answers: Callable[[Sequence[str], Sequence[str]], list[str | None]] | None = None
+    """What each response answers, of golds and responses, in one spelling: its vote. None where a vote makes no
+    sense, as for programs."""
+    same: Equivalent | None = None
+    """Whether answers of different spelling are the same after all; by default they are not."""
 
 
 def verify(names: Sequence[str], golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
@@ -58,6 +66,20 @@ def wrong_golds(names: Sequence[str], golds: Sequence[str]) -> list[str]:
             found = VERIFIERS[name].wrong_golds([golds[i] for i in places])
         reasons |= zip(places, found, strict=True)
     return [reasons[i] for i in range(len(names))]
+
+
+def count_votes(name: str, gold: str, responses: Sequence[str]) -> tuple[list[int], int] | None:
+    """How many responses to one problem give each answer, the most frequent first, and how many give none.
+
+    None where the verifier has no answers to count. Answers are the same by the verifier's own equivalence.
+
+    >>> count_votes("math", "4", [r"\\boxed{0.5}", r"\\boxed{\\frac12}", r"\\boxed{3}", "I don't know."])
+    ([2, 1], 1)
+    """
+    verifier = VERIFIERS[name]
+    if verifier.answers is None:
+        return None
+    return count_classes(verifier.answers([gold] * len(responses), responses), verifier.same)
 
 
 def _by_name(names: Sequence[str]) -> dict[str, list[int]]:
@@ -114,6 +136,15 @@ def _in_order(equation: str) -> str:
 
 def _by_result(equation: str) -> tuple[float, str]:
     return float(equation.rpartition("=")[2]), equation
+
+
+def _math_answers(golds: Sequence[str], responses: Sequence[str], *, style: AnswerStyle) -> list[str | None]:
+    found = [extract_answer(response, style) for response in responses]
+    return [None if answer is None or len(answer) > LONGEST_ANSWER else normalise(answer) or None for answer in found]
+
+
+def _same_math(a: Sequence[str], b: Sequence[str]) -> list[bool]:
+    return [verdict.correct for verdict in verify_math_batch([rf"\boxed{{{answer}}}" for answer in a], b)]
 
 
 def verify_exact(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
@@ -188,17 +219,31 @@ def _wrong_choice(gold: str) -> str:
     return ""
 
 
+def _chosen(golds: Sequence[str], responses: Sequence[str]) -> list[str | None]:
+    return [answered_letter(r, _read_choice(gold)[1]) for gold, r in zip(golds, responses, strict=True)]
+
+
+def _texts(golds: Sequence[str], responses: Sequence[str]) -> list[str | None]:
+    return [" ".join(response.split()) or None for response in responses]
+
+
+def _math(style: AnswerStyle) -> Verifier:
+    return Verifier(
+        partial(verify_working, style=style), wrong_math_golds, partial(_math_answers, style=style), _same_math
+    )
+
+
 def _all_usable(golds: Sequence[str]) -> list[str]:
     return [""] * len(golds)
 
 
 VERIFIERS: Mapping[str, Verifier] = {
-    "math": Verifier(partial(verify_working, style="boxed"), wrong_math_golds),
-    "math_answer": Verifier(partial(verify_working, style="answer"), wrong_math_golds),
-    "math_last_number": Verifier(partial(verify_working, style="last_number"), wrong_math_golds),
+    "math": _math("boxed"),
+    "math_answer": _math("answer"),
+    "math_last_number": _math("last_number"),
     "code": Verifier(verify_programs, wrong_tests),
-    "choice": Verifier(verify_choices, _wrong_choices),
-    "exact": Verifier(verify_exact, _all_usable),
+    "choice": Verifier(verify_choices, _wrong_choices, _chosen),
+    "exact": Verifier(verify_exact, _all_usable, _texts),
     "countdown": Verifier(verify_countdown, _wrong_countdown),
     "reasoning_gym": Verifier(verify_reasoning_gym, wrong_entries),
 }
