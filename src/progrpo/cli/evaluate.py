@@ -14,6 +14,7 @@ from progrpo.run_folder import RunFolder
 if TYPE_CHECKING:
     from progrpo.evaluation.backends import Backend, Sampling
     from progrpo.evaluation.benchmarks import Benchmark
+    from progrpo.evaluation.evaluate import Evaluation
     from progrpo.tasks import Task
 
 BackendName = Literal["transformers", "vllm", "http"]
@@ -40,6 +41,9 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="NAME=FILE", help="A benchmark's rows from a local file; may be given several times."),
     ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Of a benchmark's prompts: chat, base, plain, or a text with {problem} in it.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems of each benchmark.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="n: responses a problem.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the sampling.")] = None,
@@ -53,10 +57,6 @@ def evaluate(
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to a server at the same time.")] = 16,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples generated at a time by transformers.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of the weights: float32, bfloat16 or auto.")] = None,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(help="A sentence-transformers model, by path or id: how far apart responses mean to be."),
-    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for samples and results; evaluations/MODEL if left out.")] = (
         None
     ),
@@ -103,13 +103,15 @@ def evaluate(
     else:
         targets = [
             _Target(name, task, samples or one.samples, how(one.max_new_tokens))
-            for name, one, task in _benchmark_tasks(benchmarks, data or [], limit, skip_bad_rows)
+            for name, one, task in _benchmark_tasks(
+                benchmarks, data or [], limit=limit, template=template, skip_bad_rows=skip_bad_rows or None
+            )
         ]
     path = _model_path(model, folder) if backend != "http" else model
     settings = {"batch": batch or loaded.evaluation.batch, "base_url": base_url, "concurrency": concurrency}
     opened = _open_backend(backend, path, dtype or ("auto" if benchmarks else loaded.model.dtype), settings)
     into = out or Path("evaluations") / _file_name(model)
-    _evaluate_all(targets, opened, model, into, embeddings)
+    _evaluate_all(targets, opened, model, into)
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,9 @@ class _Target:
     sampling: "Sampling"
 
 
-def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: Path, embeddings: str | None) -> None:
+def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: Path) -> None:
     from progrpo.cli.progress import Bars
     from progrpo.evaluation.evaluate import evaluate_into
-    from progrpo.report import write_page
-    from progrpo.report.summary import evaluation_table
 
     for target in targets:
         problems = target.task.heldout_problems()
@@ -139,16 +139,41 @@ def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: 
                 target.sampling,
                 n=target.n,
                 model=model,
-                embeddings=embeddings,
                 on_progress=bar.advance,
             )
-        print(evaluation_table(target.name, evaluation))
-    print(write_page([into], into / "report.html"))
+        _print_results(target.name, evaluation)
+    print(f"{into}: samples and results. Progress is kept; --samples with more adds to them.")
 
 
-def _benchmark_tasks(
-    names: str, data: list[str], limit: int | None, skip_bad_rows: bool
-) -> list[tuple[str, "Benchmark", "Task"]]:
+def _print_results(name: str, evaluation: "Evaluation") -> None:
+    """A row a measure, with both intervals and what they are over."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from progrpo.evaluation.evaluate import ENTROPY_KINDS
+
+    n = evaluation.samples
+    table = Table("", "mean", "95 % over problems", "95 % over sampling only", box=None, pad_edge=False)
+    for measure, mean in evaluation.summary().items():
+        over_problems, over_sampling = "", ""
+        stem, at, k = measure.partition("@")
+        if at or measure == "distinct":
+            asked = "avg" if stem == "avg" else measure
+            found = evaluation.estimate(asked)
+            over_problems = f"{found.low:.3f} to {found.high:.3f}"
+            if asked == "avg" or (at and int(k) < n):
+                found = evaluation.sampling_estimate(asked)
+                over_sampling = f"{found.low:.3f} to {found.high:.3f}"
+        table.add_row(measure, f"{mean:.3f}", over_problems, over_sampling)
+    console = Console()
+    console.print(f"\n[bold]{name}[/bold]: {len(evaluation.judged)} problems, {n} samples each")
+    console.print(table)
+    console.print(f"entropy: {ENTROPY_KINDS[evaluation.settings['entropy']]}")
+    if n > 1:
+        console.print(f"pass@k above k = {n // 2} rests on fewer than 2 k samples: take more for a smaller error.")
+
+
+def _benchmark_tasks(names: str, data: list[str], **options: Any) -> list[tuple[str, "Benchmark", "Task"]]:
     """The benchmarks and their problems, all read before anything is sampled."""
     from progrpo.evaluation.benchmarks import benchmark
 
@@ -157,9 +182,9 @@ def _benchmark_tasks(
     unknown = [name for name in files if name not in chosen]
     if unknown:
         raise ConfigError(f"--data names {unknown[0]!r}, which is not one of --benchmarks {names}.")
-    found = []
+    found: list[tuple[str, Benchmark, Task]] = []
     for name, one in chosen.items():
-        task = one.task(files.get(name), limit=limit, skip_bad_rows=skip_bad_rows or None)
+        task = one.task(files.get(name), **options)
         task.heldout_problems()
         found.append((name, one, task))
     return found
@@ -192,9 +217,12 @@ def _open_backend(name: BackendName, path: str, dtype: str, settings: dict[str, 
         from progrpo.evaluation.backends.vllm import VllmBackend
 
         return VllmBackend(path, dtype=dtype)
+    from transformers.utils import logging
+
     from progrpo.evaluation.backends.transformers import TransformersBackend
     from progrpo.models import best_device, load_model, model_digest
 
+    logging.disable_progress_bar()
     model, tokenizer = load_model(path, dtype)
     digest = f"{model_digest(path)} {model.dtype}".replace("torch.", "")
     return TransformersBackend(model.to(best_device()), tokenizer, batch=settings["batch"], model_digest=digest)

@@ -106,7 +106,10 @@ class Evaluation:
         without = [_without_one(problem) for problem in self.judged]
         values = iter(Evaluation({}, [one for of_problem in without for one, _ in of_problem]).values(measure))
         thetas = [([next(values) for _ in of_problem], [count for _, count in of_problem]) for of_problem in without]
-        return mean_over_sampling(self.values(measure), thetas, [p.samples for p in self.judged])
+        estimate = mean_over_sampling(self.values(measure), thetas, [p.samples for p in self.judged])
+        if measure.startswith("distinct"):
+            return estimate
+        return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0))  # shares of problems
 
     @property
     def samples(self) -> int:
