@@ -51,11 +51,11 @@ class VllmBackend:
 
         self.model = model
         self.tokenizer = load_tokenizer(model)
-        settings = {"skip_tokenizer_init": True, "logprobs_mode": "processed_logprobs"}
-        if refused := sorted({*settings, "tokenizer"} & engine_arguments.keys()):
+        if refused := sorted({"logprobs_mode", "tokenizer"} & engine_arguments.keys()):
             raise ConfigError(f"{', '.join(refused)} can't be given to the vllm backend, which sets it itself.")
+        settings = engine_arguments | {"dtype": dtype, "logprobs_mode": "processed_logprobs"}
         try:
-            self.llm = LLM(model_source(model), dtype=dtype, **settings, **engine_arguments)  # type: ignore[arg-type]
+            self.llm = LLM(model_source(model), **settings)
         except (OSError, TypeError, ValueError) as error:
             raise ConfigError(f"vLLM can't load model {model!r}: {' '.join(str(error).split())}") from None
 
@@ -77,6 +77,7 @@ class VllmBackend:
             ConfigError: a prompt is longer than the model can read, or the temperature is below vLLM's lowest.
         """
         from vllm import SamplingParams
+        from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
         from progrpo.evaluation.backends.transformers import token_ids
@@ -103,7 +104,7 @@ class VllmBackend:
                     detokenize=False,
                     output_kind=RequestOutputKind.FINAL_ONLY,
                 )
-                engine.add_request(name, {"prompt_token_ids": prompt_ids[place]}, parameters)
+                engine.add_request(name, tokens_input(prompt_ids[place]), parameters)
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     place, piece = pieces.pop(output.request_id)
