@@ -15,7 +15,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto
 
 test-vllm: .venv-vllm/.installed
-	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/test_backends_vllm.py
+	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/backends/test_vllm.py
 
 check: format lint types doctest test
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
 from verify.shared_data import shared_file
 
 HELD_OUT = ("countdown", "task.heldout_size=40", "task.numbers=3", "--samples", "24")
