@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from progrpo.config import load_recipe
 from progrpo.errors import ConfigError
 from progrpo.tasks import ChoiceTask, Data
 from progrpo.tasks.choice import PRESETS
 from progrpo.tasks.verifiers import verify, wrong_golds
+from progrpo.training import make_task
 from verify.shared_data import shared_file
 
 GPQA = {
@@ -22,6 +24,7 @@ GPQA = {
     "Explanation": "e",
     "Subdomain": "Organic Chemistry",
 }
+SOURCES = {"train": "own.jsonl", "heldout": "other.jsonl"}
 MMLU_PRO = {
     "question_id": 70,
     "question": "Which one?",
@@ -97,6 +100,15 @@ def test_rows_of_ones_own(tmp_path: Path) -> None:
     problem = task.heldout_problems()[0]
     assert problem["prompt"] == "2 + 2?\n\nA. 3\nB. 4"
     assert task.verify(problem, "Answer: (B) 4").correct
+
+
+def test_a_recipe_can_train_on_them(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('{"question": "2 + 2?", "options": ["3", "4"], "answer": "B"}\n')
+    (tmp_path / "other.jsonl").write_text('{"question": "1 + 2?", "options": ["3", "4"], "answer": "A"}\n')
+    sources = [f"task.{name}={{path = {str(tmp_path / file)!r}}}" for name, file in SOURCES.items()]
+    task = make_task(load_recipe("countdown_cpu", ["task={name = 'choice'}", *sources]))
+    assert isinstance(task, ChoiceTask)
+    assert [json.loads(p["gold"])["answer"] for p in (*task.train_problems(), *task.heldout_problems())] == ["B", "A"]
 
 
 def test_a_gold_that_says_nothing_is_an_error() -> None:

@@ -122,6 +122,20 @@ def test_what_has_no_order_is_compared_as_sets_and_a_match_as_true() -> None:
     assert not verdict(truth, function("return True", "check_str")).correct
 
 
+HUB_ROOT = """
+import math
+
+def _poly(xs: list, x: float):
+    return sum([coeff * math.pow(x, i) for i, coeff in enumerate(xs)])
+
+def check(candidate):
+    inputs = [[[-1, 0, 1]], [[-4, 0, 4]]]
+    results = [1.0, 1.0]
+    for i, (inp, exp) in enumerate(zip(inputs, results)):
+        assert _poly(*candidate(*inp), inp) <= 0.0001
+"""
+
+
 def test_a_root_is_any_root() -> None:
     prompt = (
         "def poly(xs, x):\n    return sum(c * x**i for i, c in enumerate(xs))\n\n\ndef find_zero(xs):\n    'A root.'\n"
@@ -129,8 +143,9 @@ def test_a_root_is_any_root() -> None:
     row = ROW | {"prompt": prompt, "entry_point": "find_zero", "canonical_solution": "    return 1.0\n", "atol": 1e-4}
     row |= {"base_input": [[[-1, 0, 1]]], "plus_input": [[[-4, 0, 4]]]}
     for root, right in ((1.0, True), (-1.0, True), (1.00001, True), (1.01, False)):
-        said = verdict(row, f"def find_zero(xs):\n    return {root}", "humaneval_plus")
-        assert said.correct == right, said
+        for one in (row, row | {"test": HUB_ROOT}):
+            said = verdict(one, f"def find_zero(xs):\n    return {root}", "humaneval_plus")
+            assert said.correct == right, said
 
 
 def test_humaneval_plus_continues_its_prompt() -> None:
@@ -153,7 +168,7 @@ def test_each_call_has_its_own_time() -> None:
     started = time.perf_counter()
     said = verdict(row, function("while True: pass"), seconds=1.2)
     assert said.reason == "the program took more than 1.2 s"
-    assert time.perf_counter() - started < 4
+    assert time.perf_counter() - started < 6
 
 
 def test_arguments_have_the_types_of_the_examples() -> None:
