@@ -88,8 +88,8 @@ class Benchmark:
         return self.kind(None, data, template=template, skip_bad_rows=skip)
 
 
-# The paper (arXiv 2602.05281) reports the first two of 32 samples for mathematics and of 16 for LiveCodeBench. For
-# pass@10 of functions twice as many samples are taken as k. The budgets are ours: enough for a 7B model to finish.
+# The paper (arXiv 2602.05281) reports the first two, of 32 samples for mathematics and of 16 for LiveCodeBench. For the
+# pass@10 of functions twice as many samples are taken. The budgets are ours: long enough for a 7B model to finish.
 _AVG32 = ("avg@32", "pass@32", "maj@32")
 _AVG16 = ("avg@16", "pass@16")
 _PASS10 = ("pass@1", "pass@10")
