@@ -30,7 +30,6 @@ def test_the_wheel_holds_what_runs_need(wheel: Path) -> None:
         "progrpo/verify/sandbox/inside/__init__.py",
         "progrpo/assets/countdown/model.safetensors",
         "progrpo/assets/countdown/tokenizer.json",
-        "progrpo/assets/codeforces_ids.json",
         "progrpo/report/templates/page.html.j2",
     ):
         assert needed in names

@@ -8,14 +8,12 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
 from typing import Any, ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
 from progrpo.tasks.evalplus import input_tests, script_tests
 from progrpo.tasks.programs import gold_of
-from progrpo.tasks.rows import BadRowError, Row, column, digest, first_column, text_column
+from progrpo.tasks.rows import BadRowError, Row, column, first_column, text_column
 from progrpo.tasks.small_functions import small_functions
 from progrpo.verify import AssertTests, CallTests, StdinTests
 
@@ -103,17 +101,9 @@ def _deepcoder(row: Row) -> Item:
     raise BadRowError("column 'tests' is neither a list of tests, nor inputs and outputs, nor an assert script")
 
 
-@cache
-def _codeforces_ids() -> Mapping[str, str]:
-    """The published ids of DeepCoder's Codeforces problems, which its rows lack, by a digest of their statements."""
-    text = (files("progrpo") / "assets" / "codeforces_ids.json").read_text(encoding="utf-8")
-    return {digest: problem for problem, digest in json.loads(text).items()}
-
-
 def _codeforces(row: Row) -> Item:
-    """DeepCoder's Codeforces problems, each with its id, e.g. ``1971A``: what its rating is looked up by."""
-    statement = digest(*text_column(row, "problem").split())[:8]
-    return replace(_deepcoder(row), source_id=_codeforces_ids().get(statement))
+    """DeepCoder's Codeforces problems; where a row has an ``id``, e.g. ``1971A``, its rating is looked up by that."""
+    return replace(_deepcoder(row), source_id=text_column(row, "id").replace("/", "") if "id" in row else None)
 
 
 LEETCODE_IMPORTS = """\
