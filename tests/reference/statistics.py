@@ -1,4 +1,4 @@
-"""pass@k by definition, and in exact fractions."""
+"""pass@k and distinct@k by definition, and pass@k in exact fractions."""
 
 from fractions import Fraction
 from itertools import combinations
@@ -14,3 +14,10 @@ def pass_at_k_by_subsets(n: int, c: int, k: int) -> Fraction:
 def pass_at_k(n: int, c: int, k: int) -> Fraction:
     """1 - C(n-c, k) / C(n, k), exactly."""
     return 1 - Fraction(comb(n - c, k), comb(n, k))
+
+
+def distinct_at_k_by_subsets(class_counts: list[int], n: int, k: int) -> Fraction:
+    """The mean over all subsets of k of the n samples of how many classes they have; the rest has no class."""
+    labels = [i for i, size in enumerate(class_counts) for _ in range(size)]
+    subsets = list(combinations(labels + [-1] * (n - len(labels)), k))
+    return Fraction(sum(len(set(subset) - {-1}) for subset in subsets), len(subsets))

@@ -57,6 +57,10 @@ def evaluate(
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to a server at the same time.")] = 16,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples generated at a time by transformers.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of the weights: float32, bfloat16 or auto.")] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(help="A sentence-transformers model, by path or id: how far apart responses are in meaning."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for samples and results; evaluations/MODEL if left out.")] = (
         None
     ),
@@ -111,7 +115,7 @@ def evaluate(
     settings = {"batch": batch or loaded.evaluation.batch, "base_url": base_url, "concurrency": concurrency}
     opened = _open_backend(backend, path, dtype or ("auto" if benchmarks else loaded.model.dtype), settings)
     into = out or Path("evaluations") / _file_name(model)
-    _evaluate_all(targets, opened, model, into)
+    _evaluate_all(targets, opened, model, into, embeddings)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class _Target:
     sampling: "Sampling"
 
 
-def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: Path) -> None:
+def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: Path, embeddings: str | None) -> None:
     from progrpo.cli.progress import Bars
     from progrpo.evaluation.evaluate import evaluate_into
 
@@ -139,6 +143,7 @@ def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: 
                 target.sampling,
                 n=target.n,
                 model=model,
+                embedding_model=embeddings,
                 on_progress=bar.advance,
             )
         _print_results(target.name, evaluation)
@@ -157,7 +162,7 @@ def _print_results(name: str, evaluation: "Evaluation") -> None:
     for measure, mean in evaluation.summary().items():
         over_problems, over_sampling = "", ""
         stem, at, k = measure.partition("@")
-        if at or measure == "distinct":
+        if at or measure in ("distinct", "answer_entropy", *evaluation.diversity_measures):
             asked = "avg" if stem == "avg" else measure
             found = evaluation.estimate(asked)
             over_problems = f"{found.low:.3f} to {found.high:.3f}"

@@ -1,10 +1,23 @@
-"""How different a problem's samples are."""
+"""How different the responses to one problem are: their solutions, their answers, their words and their meaning.
 
+Every figure here depends on the number of responses, those of words also on their length: compare models at the same
+number of samples only (:func:`diversity` takes a fixed one). Text is split into tokens as sacrebleu's ``13a`` does, so
+that the two measures of words, :func:`distinct_n` and :func:`self_bleu`, see the same ones.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
+from functools import cache
+from math import fsum, log, nan
+from typing import Any
 
 import numpy as np
 
+from progrpo.errors import ConfigError
 from progrpo.evaluation.pass_at_k import pass_at_k
+
+LONGEST_NGRAM = 4
+"""BLEU's."""
 
 
 def distinct_at_k(class_counts: Sequence[int], num_samples: int, k: int) -> float:
@@ -21,10 +34,230 @@ def distinct_at_k(class_counts: Sequence[int], num_samples: int, k: int) -> floa
         k: as in :func:`progrpo.evaluation.pass_at_k`.
 
     Raises:
-        ValueError: k > n.
+        ValueError: k > n, or more samples in the classes than there are.
 
     >>> distinct_at_k([2, 1], 4, 1), distinct_at_k([2, 1], 4, 4)
     (0.75, 2.0)
     """
     counts = np.asarray(class_counts, dtype=np.int64)
+    if counts.sum() > num_samples:
+        raise ValueError(f"class_counts add up to {counts.sum()}, more than num_samples, {num_samples}.")
+    pass_at_k(num_samples, 0, k)  # refuses a wrong k also where there is no class
     return float(np.sum(pass_at_k(np.full_like(counts, num_samples), counts, k)))
+
+
+def answer_entropy(class_counts: Sequence[int]) -> float:
+    r"""Shannon entropy of the answers, in nats: 0 if all are the same, log n if no two are.
+
+    .. math:: -\sum_j \frac{c_j}{n} \log \frac{c_j}{n}, \quad n = \sum_j c_j
+
+    Args:
+        class_counts: c_j, how many samples give answer j, right or wrong.
+
+    Returns:
+        NaN where there is no answer.
+
+    Raises:
+        ValueError: a count below 0.
+
+    The plug-in estimate: on average it is too low, by about (classes - 1) / 2n (Miller 1955), and never above log n.
+
+    >>> answer_entropy([4]), round(answer_entropy([2, 2]), 4)
+    (0.0, 0.6931)
+    """
+    if min(class_counts, default=0) < 0:
+        raise ValueError(f"class_counts must be at least 0, got {list(class_counts)}.")
+    n = sum(class_counts)
+    return fsum(count / n * log(n / count) for count in class_counts if count) if n else nan
+
+
+def distinct_n(texts: Sequence[str], n: int) -> float:
+    """Different n-grams of all texts together, over all their n-grams, between 0 and 1.
+
+    Args:
+        texts: responses; n-grams don't reach from one into the next.
+        n: 1 to 4.
+
+    Returns:
+        NaN where no text has n tokens.
+
+    Raises:
+        ValueError: another n.
+        ConfigError: sacrebleu is not installed.
+
+    It falls with the number of texts and with their length, whatever they say. Source: Li et al. 2016
+    (arXiv 1510.03055), distinct-1 and distinct-2.
+
+    >>> distinct_n(["a b", "a c"], 1)
+    0.75
+    """
+    if not 1 <= n <= LONGEST_NGRAM:
+        raise ValueError(f"n must lie between 1 and {LONGEST_NGRAM}, got {n}.")
+    return _distinct([ngrams for ngrams, _ in map(_ngrams, texts)], n)
+
+
+def self_bleu(texts: Sequence[str]) -> float:
+    r"""How much the texts repeat each other, between 0 and 1: the mean BLEU of each against all others.
+
+    .. math:: \frac{1}{m} \sum_{i=1}^{m} \mathrm{BLEU}(t_i, \{t_j : j \ne i\})
+
+    Each term is what sacrebleu's ``sentence_bleu`` gives (BLEU-4, ``13a`` tokens, exponential smoothing, effective
+    order), divided by 100. 1: every text is among the others; low: many different words and phrases.
+
+    Returns:
+        NaN for fewer than 2 texts.
+
+    Raises:
+        ConfigError: sacrebleu is not installed.
+
+    Source: Zhu et al. 2018 (arXiv 1802.01886), without their subsampling.
+
+    >>> round(self_bleu(["so 3 + 4 = 7", "so 3 + 4 = 7"]), 9), self_bleu(["a b c d", "e f g h"])
+    (1.0, 0.0)
+    """
+    return _self_bleu(list(map(_ngrams, texts)))
+
+
+def embedding_distance(texts: Sequence[str], model: str) -> float:
+    r"""How far apart the texts' meanings are: the mean cosine distance of two of them, between 0 and 2.
+
+    .. math:: \frac{2}{m (m-1)} \sum_{i<j} \big( 1 - \cos(e_i, e_j) \big)
+
+    Args:
+        texts: responses. What is longer than the model can read is cut off by it.
+        model: a sentence-transformers model, by its id or the path of its folder. Figures of different models can't
+            be compared.
+
+    Returns:
+        NaN for fewer than 2 texts.
+
+    Raises:
+        ConfigError: sentence-transformers is not installed, or there is no such model.
+    """
+    if len(texts) < 2:
+        return nan
+    embeddings = _encoder(model).encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+    total = np.sum(np.asarray(embeddings, dtype=np.float64), axis=0)
+    # The square of the sum of unit vectors is m and twice each pair's cosine.
+    m = len(texts)
+    return float(1 - (total @ total - m) / (m * (m - 1)))
+
+
+def diversity(
+    texts: Sequence[str], correct: Sequence[bool], *, m: int = 8, m_correct: int = 4, embedding_model: str | None = None
+) -> dict[str, float | None]:
+    """The diversity of one problem's responses, at a fixed number of them, so that models and problems compare.
+
+    Args:
+        texts: responses, in the order in which they were sampled.
+        correct: whether each is right.
+        m: the first m responses are measured.
+        m_correct: and the first m_correct right ones, where there are so many.
+        embedding_model: for :func:`embedding_distance`; None leaves it out.
+
+    Returns:
+        ``distinct_1``, ``distinct_2``, ``self_bleu`` and, with a model, ``embedding_distance``; and the same with
+        ``_correct``. None where there are too few responses, or too short ones.
+
+    Raises:
+        ValueError: ``m`` or ``m_correct`` below 2, or as many ``texts`` as ``correct`` there are not.
+        ConfigError: as the measures.
+
+    The right responses show whether a model has several ways to the answer: wrong ones differ by nature.
+
+    >>> measures = diversity(["3 + 4", "4 + 3", "no idea"], [True, True, False], m=3, m_correct=2)
+    >>> measures["distinct_1"], measures["distinct_1_correct"]
+    (0.625, 0.5)
+    """
+    if len(texts) != len(correct):
+        raise ValueError(f"texts and correct must be as many, got {len(texts)} and {len(correct)}.")
+    if min(m, m_correct) < 2:
+        raise ValueError(f"m and m_correct must be at least 2, got {m} and {m_correct}.")
+    right = [text for text, is_right in zip(texts, correct, strict=True) if is_right]
+    return {
+        name + suffix: None if value is None or np.isnan(value) else value
+        for suffix, chosen, number in (("", texts, m), ("_correct", right, m_correct))
+        for name, value in _measures(chosen[:number], number, embedding_model).items()
+    }
+
+
+def _measures(texts: Sequence[str], number: int, embedding_model: str | None) -> dict[str, float | None]:
+    enough = len(texts) == number
+    counted = list(map(_ngrams, texts)) if enough else []
+    measures = {f"distinct_{n}": _distinct([ngrams for ngrams, _ in counted], n) if enough else None for n in (1, 2)}
+    measures["self_bleu"] = _self_bleu(counted) if enough else None
+    if embedding_model is not None:
+        measures["embedding_distance"] = embedding_distance(texts, embedding_model) if enough else None
+    return measures
+
+
+Ngrams = Counter[tuple[str, ...]]
+
+
+def _distinct(counted: Sequence[Ngrams], n: int) -> float:
+    every: Ngrams = Counter()
+    for ngrams in counted:
+        every.update({ngram: count for ngram, count in ngrams.items() if len(ngram) == n})
+    return len(every) / every.total() if every else nan
+
+
+def _self_bleu(counted: Sequence[tuple[Ngrams, int]]) -> float:
+    """sacrebleu's score, from n-grams that are counted once a text instead of once a pair of texts."""
+    if len(counted) < 2:
+        return nan
+    from sacrebleu.metrics.bleu import BLEU
+
+    # A text's references are all others: the highest count of an n-gram among them is the highest of all, or the
+    # second highest where the text itself has the highest.
+    highest: dict[tuple[str, ...], tuple[int, int]] = {}
+    for ngrams, _ in counted:
+        for ngram, count in ngrams.items():
+            first, second = highest.get(ngram, (0, 0))
+            highest[ngram] = (count, first) if count > first else (first, max(second, count))
+    scores = []
+    for i, (ngrams, length) in enumerate(counted):
+        matched, total = [0] * LONGEST_NGRAM, [0] * LONGEST_NGRAM
+        for ngram, count in ngrams.items():
+            first, second = highest[ngram]
+            total[len(ngram) - 1] += count
+            matched[len(ngram) - 1] += min(count, second if count == first else first)
+        # The closest length among the references, the shorter one of two.
+        others = [other for j, (_, other) in enumerate(counted) if j != i]
+        reference = min(others, key=lambda other: (abs(other - length), other))
+        score = BLEU.compute_bleu(matched, total, length, reference, smooth_method="exp", effective_order=True).score
+        scores.append(score / 100)
+    return fsum(scores) / len(scores)
+
+
+def _ngrams(text: str) -> tuple[Ngrams, int]:
+    """A text's n-grams of 1 to 4 tokens, and its length in tokens."""
+    try:
+        from sacrebleu.metrics.helpers import extract_all_word_ngrams
+    except ModuleNotFoundError:
+        raise ConfigError("distinct-n and self-BLEU need sacrebleu: pip install 'progrpo[evaluation]'.") from None
+    ngrams, length = extract_all_word_ngrams(_tokenizer()(text.rstrip()), 1, LONGEST_NGRAM)
+    return ngrams, length
+
+
+@cache
+def _tokenizer() -> Any:
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    return Tokenizer13a()
+
+
+@cache
+def _encoder(model: str) -> Any:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "the distance of embeddings needs sentence-transformers: pip install 'progrpo[embeddings]'."
+        ) from None
+    try:
+        return SentenceTransformer(model)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the embedding model {model!r} can't be loaded ({error}); give a sentence-transformers model that is in "
+            "the cache or can be downloaded, or the path of its folder."
+        ) from error

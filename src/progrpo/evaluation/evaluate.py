@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 import progrpo
 from progrpo.evaluation.backends import Backend, Request, Sample, Sampling
-from progrpo.evaluation.diversity import distinct_at_k
+from progrpo.evaluation.diversity import answer_entropy, distinct_at_k, diversity
 from progrpo.evaluation.intervals import Estimate, mean_over_problems, mean_over_sampling
 from progrpo.evaluation.majority import majority_at_k
 from progrpo.evaluation.pass_at_k import pass_at_k
@@ -61,6 +62,8 @@ class ProblemResult:
     """How many samples give each wrong answer, the most frequent first; None where a vote makes no sense."""
     no_answer: int = 0
     """Samples that give no answer, of those that have a vote."""
+    diversity: dict[str, float | None] | None = None
+    """See :func:`progrpo.evaluation.diversity.diversity`; None where it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Evaluation:
 
     def values(self, measure: str) -> NDArray[np.float64]:
         """A measure of each judged problem: ``pass@K``, ``maj@K``, ``distinct@K``, ``avg``, ``distinct``, ``coverage``,
-        ``entropy``, ``truncated``.
+        ``entropy``, ``answer_entropy``, ``truncated``, and the names of
+        :func:`progrpo.evaluation.diversity.diversity`.
 
         ``distinct@K`` is the expected number of different correct solutions among K samples; ``coverage`` the share of
         a problem's solutions that were found, ``truncated`` the share of its samples that were cut off. NaN where it is
@@ -89,6 +93,12 @@ class Evaluation:
         name, at, k = measure.partition("@")
         if at:
             return _AT_K[name](self.judged, int(k))
+        if measure in self.diversity_measures:
+            values = [(p.diversity or {}).get(measure) for p in self.judged]
+            return np.array([np.nan if value is None else value for value in values])
+        if measure == "answer_entropy":
+            votes = [None if p.wrong_votes is None else [p.correct, *p.wrong_votes] for p in self.judged]
+            return np.array([np.nan if counts is None else answer_entropy(counts) for counts in votes])
         if measure == "truncated":
             return np.array([p.truncated / p.samples for p in self.judged])
         if measure == "avg":
@@ -97,9 +107,15 @@ class Evaluation:
             return np.array([p.distinct / p.solutions if p.solutions else np.nan for p in self.judged])
         return np.array([getattr(p, measure) for p in self.judged], dtype=np.float64)
 
+    @cached_property
+    def diversity_measures(self) -> list[str]:
+        """The measures of words and meaning that were taken."""
+        return list(dict.fromkeys(name for p in self.problems for name in p.diversity or {}))
+
     def estimate(self, measure: str) -> Estimate:
-        """A measure's mean over problems with its 95 % interval over problems."""
-        return mean_over_problems(self.values(measure))
+        """A measure's mean over the problems where it is known, with its 95 % interval over problems."""
+        values = self.values(measure)
+        return mean_over_problems(values[~np.isnan(values)])
 
     def sampling_estimate(self, measure: str) -> Estimate:
         """The same with its 95 % interval over sampling only. For ``avg`` and for measures at K < n."""
@@ -137,6 +153,9 @@ class Evaluation:
             summary["coverage"] = float(np.nanmean(coverage))
         if not np.isnan(self.entropy):
             summary["entropy"] = self.entropy
+        for measure in ("answer_entropy", *self.diversity_measures):
+            if not np.isnan(values := self.values(measure)).all():
+                summary[measure] = float(np.nanmean(values))
         summary["truncated"] = sum(p.truncated for p in self.judged) / sum(p.samples for p in self.judged)
         summary["errors"] = float(sum(p.errors for p in self.problems))
         if len(self.judged) < len(self.problems):
@@ -223,6 +242,8 @@ def evaluate(
     problems: Sequence[Problem] | None = None,
     store: SampleStore | None = None,
     max_error_share: float = MAX_ERROR_SHARE,
+    with_diversity: bool = False,
+    embedding_model: str | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Sample n responses to each problem, verify and count them.
@@ -235,6 +256,8 @@ def evaluate(
         problems: the task's held-out ones by default.
         store: keeps the samples, and has those of an evaluation that was interrupted: they are not drawn again.
         max_error_share: as in :class:`progrpo.rewards.Reward`.
+        with_diversity: also measure :func:`progrpo.evaluation.diversity.diversity`, which takes a while.
+        embedding_model: for it.
         on_progress: called with a number of responses that are judged.
 
     Raises:
@@ -260,7 +283,11 @@ def evaluate(
     finally:
         if store is not None:
             store.flush()
-    results = [count(task, problem, judged[problem["problem_id"]]) for problem in problems]
+    results = []
+    for problem in problems:
+        of_problem = judged[problem["problem_id"]]
+        result = count(task, problem, of_problem)
+        results.append(replace(result, diversity=_diversity(of_problem, embedding_model)) if with_diversity else result)
     settings = {"task": task.name, "samples": n, "backend": backend.name} | asdict(sampling)
     evaluation = Evaluation(settings | {"entropy": _entropy_kind(judged.values())}, results)
     if not evaluation.judged:
@@ -284,10 +311,12 @@ def evaluate_into(
     n: int,
     model: str,
     max_error_share: float = MAX_ERROR_SHARE,
+    embedding_model: str | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Evaluate on the task's held-out problems, and keep everything: samples in ``NAME-samples``, counts in
-    ``NAME.json``. Called again, it goes on where it was interrupted; arguments as in :func:`evaluate`.
+    ``NAME.json``. Called again, it goes on where it was interrupted; arguments as in :func:`evaluate`. Diversity is
+    measured where sacrebleu is installed.
 
     Args:
         folder: made if it is not there.
@@ -296,7 +325,15 @@ def evaluate_into(
     """
     store = open_store(folder / f"{name}-samples", backend, task, sampling)
     found = evaluate(
-        backend, task, sampling, n=n, store=store, max_error_share=max_error_share, on_progress=on_progress
+        backend,
+        task,
+        sampling,
+        n=n,
+        store=store,
+        max_error_share=max_error_share,
+        with_diversity=find_spec("sacrebleu") is not None,
+        embedding_model=embedding_model,
+        on_progress=on_progress,
     )
     evaluation = Evaluation({"name": name, "model": model} | found.settings, found.problems)
     write_json(folder / f"{name}.json", evaluation.to_json())
@@ -369,6 +406,12 @@ def count(task: Task, problem: Problem, judged: Sequence[Judged]) -> ProblemResu
         wrong_votes=votes and votes[0],
         no_answer=votes[1] if votes else 0,
     )
+
+
+def _diversity(judged: Sequence[Judged], embedding_model: str | None) -> dict[str, float | None]:
+    known = [sample for sample in judged if sample.verdict.status != "error"]
+    texts, correct = [sample.text for sample in known], [sample.verdict.correct for sample in known]
+    return diversity(texts, correct, embedding_model=embedding_model)
 
 
 def _mean_entropy(judged: Sequence[Judged]) -> float | None:
