@@ -60,9 +60,21 @@ def test_within_problems_difficulty_does_not_enter():
     assert auroc(scores, right) > 0.5
 
 
+def test_responses_of_different_runs_are_not_compared():
+    scores, right, problems = (
+        [0.9, 0.1, 0.2, 0.8, 0.5, 0.4],
+        [True, False, True, False, True, False],
+        ["a"] * 4 + ["b"] * 2,
+    )
+    runs = [0, 0, 1, 1, 0, 0]
+    within, rests_on = auroc_within_problems(scores, right, problems, runs)
+    assert (within.mean, rests_on) == (0.75, 2)  # a: 1 and 0, averaged; b: 1
+
+
 def test_without_a_pair_there_is_nothing_to_tell():
     assert pooled_auroc([0.1, 0.2], [True, True], ["a", "b"]) is None
     assert auroc_within_problems([0.1, 0.2], [True, False], ["a", "b"]) is None
+    assert auroc_within_problems([], [], []) is None
 
 
 def test_bad_input_is_told():

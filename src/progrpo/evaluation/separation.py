@@ -66,7 +66,9 @@ def pooled_auroc(
     return Estimate(auroc(scores, right), float(low), float(high))
 
 
-def auroc_within_problems(scores: ArrayLike, right: ArrayLike, problems: ArrayLike) -> tuple[Estimate, int] | None:
+def auroc_within_problems(
+    scores: ArrayLike, right: ArrayLike, problems: ArrayLike, runs: ArrayLike | None = None
+) -> tuple[Estimate, int] | None:
     """The mean over problems of the :func:`auroc` among each one's responses, and how many problems it rests on.
 
     Only pairs of a right and a wrong response to the same prompt are compared, so that no problem's difficulty
@@ -75,6 +77,8 @@ def auroc_within_problems(scores: ArrayLike, right: ArrayLike, problems: ArrayLi
 
     Args:
         scores, right, problems: as in :func:`pooled_auroc`.
+        runs: which run each response is of, shape (responses,): only responses of one run are compared, and a
+            problem's runs are averaged. One run by default.
 
     Returns:
         None where no problem has both.
@@ -83,11 +87,17 @@ def auroc_within_problems(scores: ArrayLike, right: ArrayLike, problems: ArrayLi
     0.5
     """
     scores, right = _checked(scores, right)
-    _, place = np.unique(np.asarray(problems), return_inverse=True)
-    order = np.argsort(place, kind="stable")
-    groups = np.split(order, np.cumsum(np.bincount(place))[:-1]) if len(order) else []
-    areas = [auroc(scores[group], right[group]) for group in groups if 0 < right[group].sum() < len(group)]
-    return (mean_over_problems(areas), len(areas)) if areas else None
+    _, problem = np.unique(np.asarray(problems), return_inverse=True)
+    _, run = np.unique(np.zeros(len(scores)) if runs is None else np.asarray(runs), return_inverse=True)
+    if not len(scores):
+        return None
+    units = problem * (run.max() + 1) + run
+    order = np.argsort(units, kind="stable")
+    areas: dict[int, list[float]] = {}
+    for rows in np.split(order, np.flatnonzero(np.diff(units[order])) + 1):
+        if 0 < right[rows].sum() < len(rows):
+            areas.setdefault(int(problem[rows[0]]), []).append(auroc(scores[rows], right[rows]))
+    return (mean_over_problems([np.mean(of_problem) for of_problem in areas.values()]), len(areas)) if areas else None
 
 
 def _checked(scores: ArrayLike, right: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
