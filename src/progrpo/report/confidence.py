@@ -58,24 +58,36 @@ def separations(groups: Sequence[Group], responses: "pd.DataFrame") -> list[dict
 
 
 def sentences(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What the separations say, a sentence a group."""
-    return [_sentence(row) for row in rows]
+    """What the separations within problems say, and of how many problems."""
+    known_rows = [row for row in rows if row["within"] is not None]
+    if not known_rows:
+        return ["No problem has both right and wrong responses, so c(o|q) has nothing to tell apart."]
+    each = "; ".join(f"{row['title']} {_share(row['within'])}, on {_problems(row['mixed'])}" for row in known_rows)
+    told = ["Of a right and a wrong response to the same problem, how often has the right one the higher c(o|q)?"]
+    told.append(f"{each}. Chance would be 50 %.")
+    words = {"above": "confidence goes with being right", "below": "the more confident response is more often wrong"}
+    for direction, meaning in words.items():
+        titles = [row["title"] for row in known_rows if _direction(row["within"]) == direction]
+        if titles:
+            told.append(f"For {' and '.join(titles)}, {meaning}.")
+    unclear = [row["title"] for row in known_rows if _direction(row["within"]) == "unclear"]
+    if unclear:
+        told.append(f"For {' and '.join(unclear)}, the interval holds 50 %: no clear connection.")
+    return told
 
 
-def _sentence(row: dict[str, Any]) -> str:
-    within: Estimate | None = row["within"]
-    if within is None:
-        return f"{row['title']}: no problem has both right and wrong responses, so c(o|q) has nothing to tell apart."
-    on = f"on the {row['mixed']} problems that have both" if row["mixed"] != 1 else "on the one problem that has both"
-    told = (
-        f"{row['title']}: of a right and a wrong response to the same problem, the right one has the higher c(o|q) "
-        f"{within.mean:.0%} of the time [{within.low:.0%}, {within.high:.0%}], {on}"
-    ).replace("%", " %")
-    if within.low > 0.5:
-        return f"{told}: confidence goes with being right."
-    if within.high < 0.5:
-        return f"{told}: it is more confident when it is wrong."
-    return f"{told}: not clearly different from chance, 50 %."
+def _direction(value: Estimate) -> str:
+    if value.low > 0.5:
+        return "above"
+    return "below" if value.high < 0.5 else "unclear"
+
+
+def _share(value: Estimate) -> str:
+    return f"{value.mean:.0%} [{value.low:.0%}, {value.high:.0%}]".replace("%", " %")
+
+
+def _problems(count: int) -> str:
+    return "the one problem that has both" if count == 1 else f"the {count} problems that have both"
 
 
 def figures(groups: Sequence[Group], responses: "pd.DataFrame") -> dict[str, Figure]:
@@ -119,7 +131,7 @@ def share_right_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figu
             }
         )
     y_axis = {"tickformat": ".0%", "range": [-0.03, 1.03], "title": {"text": "right"}}
-    x_axis = {"title": {"text": "c(o|q), mean of a tenth of the responses", "standoff": 4}, "range": [-0.02, 1.02]}
+    x_axis = {"title": {"text": "c(o|q), mean of a tenth of the responses", "standoff": 4}}
     return {"data": data, "layout": layout(height=320, x=x_axis, y=y_axis, hovermode="closest")}
 
 
@@ -207,7 +219,7 @@ def problems_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figure:
             }
         )
     y_axis = {"tickformat": ".0%", "range": [-0.04, 1.04], "title": {"text": "of its responses right"}}
-    x_axis = {"title": {"text": "mean c(o|q) of a problem's responses", "standoff": 4}, "range": [-0.02, 1.02]}
+    x_axis = {"title": {"text": "mean c(o|q) of a problem's responses", "standoff": 4}}
     return {"data": data, "layout": layout(height=320, x=x_axis, y=y_axis, hovermode="closest")}
 
 
