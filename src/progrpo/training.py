@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from progrpo.config import (
+    ChoiceSection,
     CodeSection,
     CountdownSection,
     JsonlSection,
@@ -28,16 +29,15 @@ from progrpo.config import (
 )
 from progrpo.environment import describe
 from progrpo.errors import ConfigError
-from progrpo.evaluation.backends import Backend, Sampling
+from progrpo.evaluation.backends import Sampling
 from progrpo.evaluation.backends.transformers import TransformersBackend
-from progrpo.evaluation.evaluate import Evaluation, evaluate, open_store
-from progrpo.evaluation.store import SampleStore
+from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into
 from progrpo.files import write_file, write_json
 from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
 from progrpo.models import load_model, model_digest
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
-from progrpo.tasks import CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
+from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
 from progrpo.tasks.templates import prompt_text, response_text
 
 
@@ -75,6 +75,8 @@ def make_task(recipe: Recipe) -> Task:
             return MathTask(**settings)
         case CodeSection():
             return CodeTask(**settings)
+        case ChoiceSection():
+            return ChoiceTask(**settings)
         case JsonlSection():
             return JsonlTask(**settings)
 
@@ -236,33 +238,24 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
     """The final evaluation, written to the folder with its samples; one that was interrupted goes on."""
     digest = model_digest(str(folder.last_checkpoint()))
     backend = TransformersBackend(model, tokenizer, batch=recipe.evaluation.batch, model_digest=digest)
-    store = open_store(folder.final_samples, backend, task, sampling(recipe, task))
-    evaluation = evaluate_heldout(recipe, task, backend, progress, store)
-    write_json(folder.evaluations / f"{FINAL}.json", evaluation.to_json())
-    return evaluation
+    problems, section = task.heldout_problems(), recipe.evaluation
+    progress.stage("evaluate", len(problems) * section.samples)
+    return evaluate_into(
+        folder.evaluations,
+        FINAL,
+        backend,
+        task,
+        sampling(recipe, task),
+        n=section.samples,
+        model=recipe.run_name,
+        max_error_share=recipe.training.max_verifier_errors,
+        on_progress=progress.advance,
+    )
 
 
 def sampling(recipe: Recipe, task: Task) -> Sampling:
     """How the recipe's evaluations sample."""
     return Sampling(response_budget(recipe, task), recipe.evaluation.temperature, seed=recipe.seed)
-
-
-def evaluate_heldout(
-    recipe: Recipe, task: Task, backend: Backend, progress: Progress, store: SampleStore | None = None
-) -> Evaluation:
-    """Evaluate a model on all held-out problems as the recipe says."""
-    problems, section = task.heldout_problems(), recipe.evaluation
-    progress.stage("evaluate", len(problems) * section.samples)
-    return evaluate(
-        backend,
-        task,
-        sampling(recipe, task),
-        n=section.samples,
-        problems=problems,
-        store=store,
-        max_error_share=recipe.training.max_verifier_errors,
-        on_progress=progress.advance,
-    )
 
 
 def _open_folder(recipe: Recipe, folder: RunFolder, resume: bool) -> int:

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,10 @@ class FakeTask:
     def gold(self, problem: Problem) -> str:
         return ""
 
+    def count_votes(self, problem: Problem, responses: Sequence[str]) -> tuple[list[int], int] | None:
+        named = Counter(response for response in responses if response != "wrong")
+        return sorted(named.values(), reverse=True), responses.count("wrong")
+
     def count_solutions(self, problem: Problem) -> int | None:
         return self.solutions
 
@@ -64,7 +69,17 @@ EVALUATION = Evaluation({"task": "fake", "samples": 4}, [A, B])
 def test_counting_the_samples_of_a_problem() -> None:
     samples = samples_of("right:x", "wrong", "right:y", "right:x", entropies=(0.5, 1.0))
     assert counted(FakeTask(), {"problem_id": "p"}, samples) == ProblemResult(
-        "p", samples=4, correct=3, errors=0, distinct=2, solutions=4, entropy=0.75, tokens=8, solution_counts=[2, 1]
+        "p",
+        samples=4,
+        correct=3,
+        errors=0,
+        distinct=2,
+        solutions=4,
+        entropy=0.75,
+        tokens=8,
+        solution_counts=[2, 1],
+        wrong_votes=[],
+        no_answer=1,
     )
 
 
@@ -101,7 +116,7 @@ def test_measures_of_each_problem_worked_by_hand() -> None:
     assert EVALUATION.values("distinct").tolist() == [1.0, 2.0]
     assert EVALUATION.values("coverage").tolist() == [0.25, 1.0]
     assert EVALUATION.values("entropy").tolist() == [0.5, 0.1]
-    assert EVALUATION.pass_at(3).tolist() == pytest.approx([float(statistics.pass_at_k(4, c, 3)) for c in (1, 3)])
+    assert EVALUATION.values("pass@3").tolist() == pytest.approx([float(statistics.pass_at_k(4, c, 3)) for c in (1, 3)])
 
 
 def test_the_summary_worked_by_hand() -> None:
@@ -145,7 +160,7 @@ def test_an_evaluation_comes_back_from_json_as_it_was() -> None:
     assert record["summary"] == pytest.approx(EVALUATION.summary())
     assert set(record["intervals"]) == {"pass@1", "pass@2", "pass@3", "pass@4", "distinct", "coverage"}
     for measure, interval in record["intervals"].items():
-        assert set(interval) == {"mean", "low", "high"}
+        assert set(interval) == {"mean", "low", "high", "over"}
         assert interval["mean"] == pytest.approx(EVALUATION.values(measure).mean())
         assert interval["low"] <= interval["mean"] <= interval["high"]
 
@@ -274,3 +289,53 @@ def test_entropy_without_distributions_is_estimated_from_the_tokens_that_were_dr
     assert count(FakeTask(), {"problem_id": "p"}, judged).entropy == pytest.approx(1.5)
     unknown = [Judged.of(Sample("wrong", [1, 2], []), Verdict("incorrect"))]
     assert count(FakeTask(), {"problem_id": "p"}, [*judged, *unknown]).entropy is None
+
+
+VOTED = [
+    ProblemResult("a", 6, 3, 0, 2, None, 0.1, 9, truncated=3, solution_counts=[2, 1], wrong_votes=[2], no_answer=1),
+    ProblemResult("b", 6, 1, 0, 1, None, 0.1, 9, solution_counts=[1], wrong_votes=[3, 1], no_answer=1),
+    ProblemResult("c", 6, 0, 0, 0, None, 0.1, 9, solution_counts=[], wrong_votes=[4, 1, 1]),
+]
+
+
+def test_votes_and_solutions_at_k_worked_by_hand() -> None:
+    evaluation = Evaluation({}, VOTED)
+    assert evaluation.values("maj@6").tolist() == [1.0, 0.0, 0.0]
+    assert evaluation.values("maj@1") == pytest.approx([3 / 6, 1 / 6, 0.0])
+    assert evaluation.values("distinct@6").tolist() == [2.0, 1.0, 0.0]
+    assert evaluation.values("distinct@1") == pytest.approx([3 / 6, 1 / 6, 0.0])
+    assert evaluation.values("truncated").tolist() == [0.5, 0.0, 0.0]
+    assert evaluation.summary()["maj@6"] == pytest.approx(1 / 3)
+    assert np.isnan(EVALUATION.values("maj@2")).all()
+    assert "maj@4" not in EVALUATION.summary()
+    with pytest.raises(ValueError, match="k is 7 but a problem has only 6 samples"):
+        evaluation.values("maj@7")
+
+
+@pytest.mark.parametrize("measure", ["avg", "pass@1", "pass@3", "maj@3", "distinct@2"])
+def test_the_interval_over_sampling_leaves_out_each_sample_once(measure: str) -> None:
+    """Against the jackknife written out over single samples."""
+    without: list[list[ProblemResult]] = []
+    for p in VOTED:
+        solutions, wrong = p.solution_counts or [], p.wrong_votes or []
+        fewer = replace(p, samples=5)
+        less = [[n - (i == j) for j, n in enumerate(solutions)] for i, n in enumerate(solutions) for _ in range(n)]
+        ways = [replace(fewer, correct=p.correct - 1, solution_counts=counts) for counts in less]
+        less = [[n - (i == j) for j, n in enumerate(wrong)] for i, n in enumerate(wrong) for _ in range(n)]
+        ways += [replace(fewer, wrong_votes=counts) for counts in less]
+        ways += [replace(fewer, no_answer=p.no_answer - 1)] * p.no_answer
+        assert len(ways) == 6
+        without.append(ways)
+    variance = sum(5 / 6 * np.sum((t - t.mean()) ** 2) for w in without for t in [Evaluation({}, w).values(measure)])
+    estimate = Evaluation({}, VOTED).sampling_estimate(measure)
+    assert estimate.over == "sampling"
+    assert estimate.mean == pytest.approx(Evaluation({}, VOTED).values(measure).mean())
+    assert estimate.high - estimate.mean == pytest.approx(1.959964 * np.sqrt(variance) / 3, rel=1e-6)
+
+
+def test_the_interval_over_sampling_of_what_is_not_known_is_not_known() -> None:
+    assert np.isnan(EVALUATION.sampling_estimate("maj@2").high)
+    # Without votes the interval of pass@1 is there all the same: p (1 - p) / (n - 1).
+    wanted = 1.959964 * (0.1875 / 3 * 2) ** 0.5 / 2
+    estimate = EVALUATION.sampling_estimate("pass@1")
+    assert estimate.high - estimate.mean == pytest.approx(wanted, rel=1e-6)

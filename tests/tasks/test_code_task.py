@@ -39,6 +39,35 @@ def livecodebench(public: Any, private: Any, metadata: Any = None) -> dict[str, 
     }
 
 
+EVALPLUS_SCRIPT = """import numpy as np
+from math import inf
+
+def is_floats(x) -> bool:
+    if isinstance(x, float):
+        return True
+    if isinstance(x, (list, tuple)):
+        return all(isinstance(i, float) for i in x)
+    if isinstance(x, np.ndarray):
+        return x.dtype == np.float64 or x.dtype == np.float32
+    return False
+
+def assertion(out, exp, atol):
+    exact_match = out == exp
+    if atol == 0 and is_floats(exp):
+        atol = 1e-6
+    if not exact_match and atol != 0:
+        assert np.allclose(out, exp, rtol=1e-07, atol=atol)
+    else:
+        assert exact_match, f"out: {out}, exp: {exp}"
+
+"""
+EVALPLUS_LOOP = """inputs = [[4], [0.1], [[1, 2]], [inf]]
+results = [8, 0.2000001, [1, 2, 1, 2], inf]
+for i, (inp, exp) in enumerate(zip(inputs, results)):
+    assertion({candidate}(*inp), exp, 0)
+"""
+
+
 def deepcoder(tests: Any, **more: Any) -> dict[str, Any]:
     return {"problem": "p", "solutions": [], "tests": json.dumps(tests), **more}
 
@@ -54,6 +83,8 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("deepcoder", deepcoder([{**FUNCTIONAL[0], "metadata": {"func_name": "twice"}}], starter_code="s"), SOLUTION),
     ("deepcoder", {"problem": "p", "tests": {"functional": "assert Solution().twice(4) == 8"}}, SOLUTION),
+    ("codeforces", deepcoder(STDIN), ADD),
+    ("livecodebench_v5_window", livecodebench(STDIN, compressed(STDIN)) | {"contest_date": "2024-08-03T00:00:00"}, ADD),
     ("livecodebench", livecodebench(STDIN, compressed(STDIN)), ADD),
     ("livecodebench", livecodebench(STDIN, json.dumps(STDIN)), ADD),
     ("livecodebench", livecodebench(FUNCTIONAL, compressed(FUNCTIONAL), {"func_name": "twice"}), SOLUTION),
@@ -78,6 +109,37 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
             "test": "def check(candidate):\n    assert candidate(4) == 8\n",
         },
         "    return x * 2\n",
+    ),
+    (
+        "humaneval_plus",
+        {
+            "task_id": "HumanEval/x",
+            "prompt": 'def twice(x):\n    """Two times x."""\n',
+            "entry_point": "twice",
+            "canonical_solution": "    return x * 2\n",
+            "test": EVALPLUS_SCRIPT
+            + "def check(candidate):\n"
+            + "".join(f"    {line}\n" for line in EVALPLUS_LOOP.format(candidate="candidate").split("\n")),
+        },
+        "    return x * 2\n",
+    ),
+    (
+        "mbpp_plus",
+        {
+            "task_id": 2,
+            "code": "def twice(x):\n    return x + x\n",
+            "prompt": "Write a function.",
+            "source_file": "f",
+            "test_imports": ["import math"],
+            "test_list": ["assert twice(4) == 8"],
+            "test": EVALPLUS_SCRIPT + EVALPLUS_LOOP.format(candidate="twice"),
+        },
+        TWICE,
+    ),
+    (
+        "mbpp_test",
+        {"text": "p", "code": "c", "task_id": 11, "test_setup_code": "", "test_list": ["assert twice(4) == 8"]},
+        TWICE,
     ),
     (
         "mbpp",
@@ -126,6 +188,32 @@ def test_the_starter_code_and_the_instruction_are_in_the_prompt(tmp_path: Path) 
     text = problem["prompt"][0]["content"]
     assert "class Solution:" in text
     assert "one ```python code block" in text
+
+
+@pytest.mark.parametrize(
+    ("date", "kept"),
+    [("2024-07-31T23:59:59", False), ("2024-08-01T00:00:00", True), ("2025-01-31", True), ("2025-02-01", False)],
+)
+def test_livecodebench_is_cut_by_the_contests_dates(date: str, kept: bool) -> None:
+    row = livecodebench(STDIN, compressed(STDIN)) | {"contest_date": date}
+    assert (PRESETS["livecodebench_v5_window"].read_if_kept(row) is not None) == kept
+
+
+def test_the_codeforces_problems_come_in_their_published_order() -> None:
+    """Rows without ids are told apart by their place, which a rating needs: none may be left out or moved."""
+    path = shared_file("codeforces_rllm_test.jsonl")
+    problems = CodeTask(None, Data(preset="codeforces", path=str(path))).heldout_problems()
+    ids = json.loads(shared_file("codeforces_metadata.jsonl").read_bytes())["data"]
+    assert len(problems) == len(ids)
+    assert "minimum of $x$ and $y$" in problems[ids.index("1971A")]["prompt"][0]["content"]
+    assert not any("source_id" in problem for problem in problems)
+
+
+def test_a_codeforces_row_may_have_its_id(tmp_path: Path) -> None:
+    row = {"id": "1971/A", "problem": "Print 1.", "tests": [{"input": "", "output": "1", "type": "stdin_stdout"}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    [problem] = CodeTask(None, Data(preset="codeforces", path=str(tmp_path / "rows.jsonl"))).heldout_problems()
+    assert problem["source_id"] == "1971A"
 
 
 class Harmful:

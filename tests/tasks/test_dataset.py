@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from progrpo.errors import ConfigError
-from progrpo.tasks import Data, JsonlTask, MathTask
+from progrpo.tasks import CodeTask, Data, JsonlTask, MathTask
 
 HELDOUT = [{"problem": "h?", "answer": "9"}]
 
@@ -115,6 +115,28 @@ def test_a_base_models_response_ends_where_it_invents_the_next_problem(tmp_path:
 def test_data_that_says_too_little_is_refused(tmp_path: Path, data: Data, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         MathTask(data, write(tmp_path / "h.jsonl", HELDOUT)).train_problems()
+
+
+def test_an_evaluation_needs_no_training_rows(tmp_path: Path) -> None:
+    heldout = write(tmp_path / "heldout.jsonl", rows("1", "2"))
+    task = MathTask(None, heldout, template="plain")
+    assert [p["gold"] for p in task.heldout_problems()] == ["1", "2"]
+    assert (task.bad_rows, task.repeated_rows) == ([], 0)
+    with pytest.raises(ConfigError, match=r"task.train is None, so there are no training problems; give it a path"):
+        task.train_problems()
+    with pytest.raises(ConfigError, match=r"task.train is None, so there are no worked examples"):
+        MathTask(None, heldout, examples=1).heldout_problems()
+    with pytest.raises(ConfigError, match=r"task.heldout has no usable problem"):
+        MathTask(None, write(tmp_path / "none.jsonl", [])).heldout_problems()
+
+
+def test_rows_that_a_preset_does_not_keep_are_neither_bad_nor_counted(tmp_path: Path) -> None:
+    data = write(
+        tmp_path / "mbpp.jsonl", [{"task_id": i, "text": f"p{i}", "test_list": ["assert f()"]} for i in (10, 11, 12)]
+    )
+    task = CodeTask(None, data.model_copy(update={"preset": "mbpp_test", "limit": 1}))
+    assert [p["prompt"][0]["content"][:3] for p in task.heldout_problems()] == ["p11"]
+    assert task.bad_rows == []
 
 
 def test_nothing_to_train_on_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,6 +46,34 @@ def test_a_hugging_face_dataset_is_read_from_a_folder(tmp_path: Path) -> None:
     read = list(read_rows(str(tmp_path / "set"), split="test"))
     assert [row for _, row in read] == ROWS
     assert read[0][0].endswith("set row 1")
+
+
+HUB_FILES = """
+import json, sys
+from progrpo.tasks.rows import read_rows
+print(json.dumps([row for _, row in read_rows("somebody/set", files=sys.argv[1:])]))
+"""
+
+
+def test_files_of_a_hugging_face_dataset_are_joined(tmp_path: Path) -> None:
+    """The hub's own client, offline: it finds what lies in its cache, laid out as downloads are."""
+    snapshot = tmp_path / "hub" / "datasets--somebody--set" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    for name, row in zip(("test.jsonl", "test2.jsonl"), ROWS, strict=True):
+        (snapshot / name).write_text(json.dumps(row) + "\n", encoding="utf-8")
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+
+    def read(*files: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", HUB_FILES, *files]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert json.loads(read("test.jsonl", "test2.jsonl").stdout) == ROWS
+    assert json.loads(read("test2.jsonl").stdout) == ROWS[1:]
+    missing = read("test.jsonl", "test3.jsonl").stderr.strip().split("\n")[-1]
+    assert "ConfigError: dataset 'somebody/set' is neither" in missing
+    assert missing.endswith("; give a local file with its rows instead.")
 
 
 @pytest.mark.parametrize(

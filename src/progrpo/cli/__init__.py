@@ -1,4 +1,7 @@
-"""The command line: ``progrpo train | evaluate | compare | report | problems | doctor``. One short file a command."""
+"""The command line: ``progrpo train | evaluate | compare | report | problems | benchmarks | doctor``.
+
+One short file a command.
+"""
 
 import os
 import sys
@@ -6,6 +9,7 @@ import warnings
 
 import typer
 
+from progrpo.cli.benchmarks import benchmarks
 from progrpo.cli.compare import compare
 from progrpo.cli.doctor import doctor
 from progrpo.cli.evaluate import evaluate
@@ -26,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (train, evaluate, compare, report, problems, doctor):
+for command in (train, evaluate, compare, report, problems, benchmarks, doctor):
     app.command()(command)
 
 

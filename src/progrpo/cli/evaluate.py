@@ -1,64 +1,233 @@
 """``progrpo evaluate``"""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from progrpo.cli.train import OverridesArgument, SkipBadRowsOption, overrides_with
-from progrpo.config import Recipe, load_recipe
+from progrpo.config import load_recipe
 from progrpo.errors import ConfigError
 from progrpo.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from progrpo.evaluation.backends import Backend, Sampling
+    from progrpo.evaluation.benchmarks import Benchmark
+    from progrpo.evaluation.evaluate import Evaluation
+    from progrpo.tasks import Task
+
+BackendName = Literal["transformers", "vllm", "http"]
 
 
 def evaluate(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL_OR_RUN", help="A run folder, a checkpoint, a Hugging Face id, or 'countdown'."),
+        typer.Argument(
+            metavar="MODEL_OR_RUN",
+            help="A run folder (its newest checkpoint), a checkpoint, a Hugging Face id, 'countdown' or 'smollm2'; "
+            "with --backend http the server's name for it.",
+        ),
     ],
     overrides: OverridesArgument = None,
-    recipe: Annotated[str, typer.Option(help="The recipe whose task is evaluated; a run folder has its own.")] = (
-        "countdown_cpu"
+    benchmarks: Annotated[
+        str | None, typer.Option(help="Benchmarks by name, separated by commas; progrpo benchmarks lists them.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Without benchmarks: the recipe whose held-out problems are taken; a run has its own."),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="A benchmark's rows from a local file; may be given several times."),
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Of a benchmark's prompts: chat, base, plain, or a text with {problem} in it.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems of each benchmark.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="n: responses a problem.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the sampling.")] = None,
+    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens that add up to it.")] = 1.0,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Where a response is cut off.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the sampling.")] = None,
+    backend: Annotated[BackendName, typer.Option(help="Where samples come from.")] = "transformers",
+    base_url: Annotated[
+        str, typer.Option(help="Of an OpenAI-compatible server, for --backend http; the key is $OPENAI_API_KEY.")
+    ] = "http://127.0.0.1:8000/v1",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests to a server at the same time.")] = 16,
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples generated at a time by transformers.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the weights: float32, bfloat16 or auto.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for samples and results; evaluations/MODEL if left out.")] = (
+        None
     ),
-    out: Annotated[Path | None, typer.Option(help="Also write the evaluation as JSON to this file.")] = None,
     skip_bad_rows: SkipBadRowsOption = False,
 ) -> None:
-    """Evaluate a model, or a run's newest checkpoint, on held-out problems: pass@k, solutions, coverage, entropy.
+    """Evaluate a model on benchmarks, or on a recipe's held-out problems: pass@k, maj@k, diversity, entropy.
+
+    Samples are kept as they come. The same command goes on where it was interrupted, and adds to what is there when it
+    is given more samples.
 
     **Examples**
 
     `progrpo evaluate countdown task.numbers=5`
 
-    `progrpo evaluate runs/countdown_cpu-grpo-seed0 evaluation.samples=128 --out 128.json`
+    `progrpo evaluate runs/countdown_cpu-grpo-seed0 --samples 128`
+
+    `progrpo evaluate Qwen/Qwen2.5-7B --benchmarks aime24,math500 --samples 64 --backend vllm`
+
+    `progrpo evaluate my-model --benchmarks aime24 --data aime24=aime24.jsonl --backend http`
     """
-    loaded, path = _what(model, recipe, overrides_with(overrides, skip_bad_rows))
-    from progrpo.cli.progress import Bars
-    from progrpo.evaluation.backends.transformers import TransformersBackend
-    from progrpo.files import write_json
-    from progrpo.models import load_model
-    from progrpo.training import evaluate_heldout, make_task
-
-    lm, tokenizer = load_model(path, loaded.model.dtype)
-    backend = TransformersBackend(lm, tokenizer, batch=loaded.evaluation.batch)
-    with Bars() as bars:
-        evaluation = evaluate_heldout(loaded, make_task(loaded), backend, bars.bar(""))
-    print(f"{path}: {len(evaluation.judged)} problems, {evaluation.samples} samples each; 95 % intervals over problems")
-    for name, value in evaluation.summary().items():
-        interval = str(evaluation.estimate(name)) if name.startswith(("pass@", "distinct")) else f"{value:.3f}"
-        print(f"{name:>10}  {interval}")
-    if out is not None:
-        write_json(out, evaluation.to_json())
-        print(out)
-
-
-def _what(model: str, recipe: str, overrides: list[str]) -> tuple[Recipe, str]:
-    """The recipe to evaluate by and the model to load."""
     folder = RunFolder(Path(model))
+    loaded = load_recipe(
+        recipe or (str(folder.recipe_file) if folder.recipe_file.exists() else "countdown_cpu"),
+        overrides_with(overrides, skip_bad_rows and benchmarks is None),
+    )
+    if benchmarks is not None and (overrides or recipe):
+        raise ConfigError("a benchmark has no recipe: leave --recipe and the overrides away, or --benchmarks.")
+    if data and benchmarks is None:
+        raise ConfigError("--data gives a benchmark its rows: name the benchmark with --benchmarks.")
+    from progrpo.evaluation.backends import Sampling
+    from progrpo.training import make_task, response_budget
+
+    def how(default_budget: int, default_temperature: float = 1.0) -> Sampling:
+        chosen = default_temperature if temperature is None else temperature
+        try:
+            return Sampling(max_new_tokens or default_budget, chosen, top_p, loaded.seed if seed is None else seed)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    if benchmarks is None:
+        task, section = make_task(loaded), loaded.evaluation
+        n = samples or section.samples
+        targets = [_Target(task.name, task, n, how(response_budget(loaded, task), section.temperature))]
+    else:
+        targets = [
+            _Target(name, task, samples or one.samples, how(one.max_new_tokens))
+            for name, one, task in _benchmark_tasks(
+                benchmarks, data or [], limit=limit, template=template, skip_bad_rows=skip_bad_rows or None
+            )
+        ]
+    path = _model_path(model, folder) if backend != "http" else model
+    settings = {"batch": batch or loaded.evaluation.batch, "base_url": base_url, "concurrency": concurrency}
+    opened = _open_backend(backend, path, dtype or ("auto" if benchmarks else loaded.model.dtype), settings)
+    into = out or Path("evaluations") / _file_name(model)
+    _evaluate_all(targets, opened, model, into)
+
+
+@dataclass(frozen=True)
+class _Target:
+    name: str
+    task: "Task"
+    n: int
+    sampling: "Sampling"
+
+
+def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: Path) -> None:
+    from progrpo.cli.progress import Bars
+    from progrpo.evaluation.evaluate import evaluate_into
+
+    for target in targets:
+        problems = target.task.heldout_problems()
+        with Bars() as bars:
+            bar = bars.bar("")
+            bar.stage(target.name, len(problems) * target.n)
+            evaluation = evaluate_into(
+                into,
+                target.name,
+                backend,
+                target.task,
+                target.sampling,
+                n=target.n,
+                model=model,
+                on_progress=bar.advance,
+            )
+        _print_results(target.name, evaluation)
+    print(f"{into}: samples and results. Progress is kept; --samples with more adds to them.")
+
+
+def _print_results(name: str, evaluation: "Evaluation") -> None:
+    """A row a measure, with both intervals and what they are over."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from progrpo.evaluation.evaluate import ENTROPY_KINDS
+
+    n = evaluation.samples
+    table = Table("", "mean", "95 % over problems", "95 % over sampling only", box=None, pad_edge=False)
+    for measure, mean in evaluation.summary().items():
+        over_problems, over_sampling = "", ""
+        stem, at, k = measure.partition("@")
+        if at or measure == "distinct":
+            asked = "avg" if stem == "avg" else measure
+            found = evaluation.estimate(asked)
+            over_problems = f"{found.low:.3f} to {found.high:.3f}"
+            if asked == "avg" or (at and int(k) < n):
+                found = evaluation.sampling_estimate(asked)
+                over_sampling = f"{found.low:.3f} to {found.high:.3f}"
+        table.add_row(measure, f"{mean:.3f}", over_problems, over_sampling)
+    console = Console()
+    console.print(f"\n[bold]{name}[/bold]: {len(evaluation.judged)} problems, {n} samples each")
+    console.print(table)
+    console.print(f"entropy: {ENTROPY_KINDS[evaluation.settings['entropy']]}")
+    if n > 1:
+        console.print(f"pass@k above k = {n // 2} rests on fewer than 2 k samples: take more for a smaller error.")
+
+
+def _benchmark_tasks(names: str, data: list[str], **options: Any) -> list[tuple[str, "Benchmark", "Task"]]:
+    """The benchmarks and their problems, all read before anything is sampled."""
+    from progrpo.evaluation.benchmarks import benchmark
+
+    chosen = {name.strip(): benchmark(name.strip()) for name in names.split(",")}
+    files = dict(_name_and_file(text) for text in data)
+    unknown = [name for name in files if name not in chosen]
+    if unknown:
+        raise ConfigError(f"--data names {unknown[0]!r}, which is not one of --benchmarks {names}.")
+    found: list[tuple[str, Benchmark, Task]] = []
+    for name, one in chosen.items():
+        task = one.task(files.get(name), **options)
+        task.heldout_problems()
+        found.append((name, one, task))
+    return found
+
+
+def _name_and_file(text: str) -> tuple[str, str]:
+    name, equals, file = text.partition("=")
+    if not (name and equals and file):
+        raise ConfigError(f"--data must be of the form NAME=FILE, e.g. aime24=aime24.jsonl, got {text!r}.")
+    return name, file
+
+
+def _model_path(model: str, folder: RunFolder) -> str:
     if not folder.recipe_file.exists():
-        return load_recipe(recipe, overrides), model
+        return model
     checkpoint = folder.last_checkpoint()
     if checkpoint is None:
         raise ConfigError(
             f"run {model!r} has no checkpoint yet; train it further, or evaluate the model it starts from."
         )
-    return load_recipe(str(folder.recipe_file), overrides), str(checkpoint)
+    return str(checkpoint)
+
+
+def _open_backend(name: BackendName, path: str, dtype: str, settings: dict[str, Any]) -> "Backend":
+    if name == "http":
+        from progrpo.evaluation.backends.http import HttpBackend
+
+        return HttpBackend(settings["base_url"], path, concurrency=settings["concurrency"])
+    if name == "vllm":
+        from progrpo.evaluation.backends.vllm import VllmBackend
+
+        return VllmBackend(path, dtype=dtype)
+    from transformers.utils import logging
+
+    from progrpo.evaluation.backends.transformers import TransformersBackend
+    from progrpo.models import best_device, load_model, model_digest
+
+    logging.disable_progress_bar()
+    model, tokenizer = load_model(path, dtype)
+    digest = f"{model_digest(path)} {model.dtype}".replace("torch.", "")
+    return TransformersBackend(model.to(best_device()), tokenizer, batch=settings["batch"], model_digest=digest)
+
+
+def _file_name(model: str) -> str:
+    """A folder's name for a model: ``Qwen/Qwen2.5-7B`` is ``Qwen--Qwen2.5-7B``."""
+    return "--".join(part for part in Path(model).parts if part not in ("/", ".", ".."))

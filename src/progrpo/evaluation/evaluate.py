@@ -4,8 +4,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 import progrpo
 from progrpo.evaluation.backends import Backend, Request, Sample, Sampling
-from progrpo.evaluation.intervals import Estimate, mean_over_problems
+from progrpo.evaluation.diversity import distinct_at_k
+from progrpo.evaluation.intervals import Estimate, mean_over_problems, mean_over_sampling
+from progrpo.evaluation.majority import majority_at_k
 from progrpo.evaluation.pass_at_k import pass_at_k
 from progrpo.evaluation.store import Judged, SampleStore
+from progrpo.files import write_json
 from progrpo.rewards import MAX_ERROR_SHARE, ErrorWatch
 from progrpo.tasks import Problem, Task
 from progrpo.verify import Verdict, VerifierFailedError
@@ -54,6 +57,10 @@ class ProblemResult:
     """Samples cut off by the budget of tokens."""
     solution_counts: list[int] | None = None
     """How many samples each different correct solution has, the most frequent first."""
+    wrong_votes: list[int] | None = None
+    """How many samples give each wrong answer, the most frequent first; None where a vote makes no sense."""
+    no_answer: int = 0
+    """Samples that give no answer, of those that have a vote."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +75,22 @@ class Evaluation:
         """The problems with a judged sample: all of them, unless the verifier failed on every sample of one."""
         return [p for p in self.problems if p.samples]
 
-    def pass_at(self, k: int) -> NDArray[np.float64]:
-        """pass@k of each judged problem."""
-        return np.atleast_1d(pass_at_k([p.samples for p in self.judged], [p.correct for p in self.judged], k))
-
     def values(self, measure: str) -> NDArray[np.float64]:
-        """A measure of each judged problem: ``pass@K``, ``avg``, ``distinct``, ``coverage`` or ``entropy``.
+        """A measure of each judged problem: ``pass@K``, ``maj@K``, ``distinct@K``, ``avg``, ``distinct``, ``coverage``,
+        ``entropy``, ``truncated``.
 
-        ``coverage`` is the share of a problem's solutions that were found; NaN where their number is not known.
+        ``distinct@K`` is the expected number of different correct solutions among K samples; ``coverage`` the share of
+        a problem's solutions that were found, ``truncated`` the share of its samples that were cut off. NaN where it is
+        not known.
+
+        Raises:
+            ValueError: K above the samples of a problem.
         """
-        if measure.startswith("pass@"):
-            return self.pass_at(int(measure.removeprefix("pass@")))
+        name, at, k = measure.partition("@")
+        if at:
+            return _AT_K[name](self.judged, int(k))
+        if measure == "truncated":
+            return np.array([p.truncated / p.samples for p in self.judged])
         if measure == "avg":
             return np.array([p.correct / p.samples for p in self.judged])
         if measure == "coverage":
@@ -86,8 +98,18 @@ class Evaluation:
         return np.array([getattr(p, measure) for p in self.judged], dtype=np.float64)
 
     def estimate(self, measure: str) -> Estimate:
-        """A measure's mean over problems with its 95 % interval."""
+        """A measure's mean over problems with its 95 % interval over problems."""
         return mean_over_problems(self.values(measure))
+
+    def sampling_estimate(self, measure: str) -> Estimate:
+        """The same with its 95 % interval over sampling only. For ``avg`` and for measures at K < n."""
+        without = [_without_one(problem) for problem in self.judged]
+        values = iter(Evaluation({}, [one for of_problem in without for one, _ in of_problem]).values(measure))
+        thetas = [([next(values) for _ in of_problem], [count for _, count in of_problem]) for of_problem in without]
+        estimate = mean_over_sampling(self.values(measure), thetas, [p.samples for p in self.judged])
+        if measure.startswith("distinct"):
+            return estimate
+        return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0))  # shares of problems
 
     @property
     def samples(self) -> int:
@@ -104,7 +126,10 @@ class Evaluation:
     def summary(self) -> dict[str, float]:
         """The means, under the field's names."""
         ks = sorted({k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256) if k <= self.samples})
-        summary = {f"pass@{k}": float(self.pass_at(k).mean()) for k in ks}
+        summary = {f"pass@{k}": float(self.values(f"pass@{k}").mean()) for k in ks}
+        majority = self.values(f"maj@{self.samples}")
+        if not np.isnan(majority).any():
+            summary[f"maj@{self.samples}"] = float(majority.mean())
         summary[f"avg@{self.samples}"] = float(self.values("avg").mean())
         summary["distinct"] = float(self.values("distinct").mean())
         coverage = self.values("coverage")
@@ -132,6 +157,61 @@ class Evaluation:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Evaluation":
         return cls(value["settings"], [ProblemResult(**problem) for problem in value["problems"]])
+
+
+def _pass_at(problems: Sequence[ProblemResult], k: int) -> NDArray[np.float64]:
+    return np.atleast_1d(pass_at_k([p.samples for p in problems], [p.correct for p in problems], k))
+
+
+def _majority_at(problems: Sequence[ProblemResult], k: int) -> NDArray[np.float64]:
+    _pass_at(problems, k)  # refuses a k above n
+    return np.array(
+        [
+            np.nan if p.wrong_votes is None else _majority(p.correct, tuple(p.wrong_votes), p.no_answer)[k - 1]
+            for p in problems
+        ]
+    )
+
+
+_majority = lru_cache(maxsize=4096)(majority_at_k)
+
+
+def _distinct_at(problems: Sequence[ProblemResult], k: int) -> NDArray[np.float64]:
+    _pass_at(problems, k)
+    return np.array(
+        [np.nan if p.solution_counts is None else distinct_at_k(p.solution_counts, p.samples, k) for p in problems]
+    )
+
+
+_AT_K = {"pass": _pass_at, "maj": _majority_at, "distinct": _distinct_at}
+
+
+def _without_one(problem: ProblemResult) -> list[tuple[ProblemResult, int]]:
+    """The problem without one of its samples: each way that makes a difference, and how many samples it is for."""
+    fewer = replace(problem, samples=problem.samples - 1)
+    ways: Counter[Any] = Counter()
+    variants: dict[Any, ProblemResult] = {}
+
+    def add(weight: int, **changes: Any) -> None:
+        variant = replace(fewer, **changes)
+        key = repr(changes)
+        variants[key] = variant
+        ways[key] += weight
+
+    solutions, wrong = problem.solution_counts, problem.wrong_votes
+    for i, votes in enumerate(solutions or []):
+        add(votes, correct=problem.correct - 1, solution_counts=_one_less(solutions or [], i))
+    if solutions is None:
+        add(problem.correct, correct=problem.correct - 1)
+    for i, votes in enumerate(wrong or []):
+        add(votes, wrong_votes=_one_less(wrong or [], i))
+    unanswered = problem.samples - problem.correct - sum(wrong or [])
+    add(unanswered, no_answer=problem.no_answer - 1 if wrong is not None else 0)
+    return [(variants[key], weight) for key, weight in ways.items() if weight]
+
+
+def _one_less(counts: list[int], i: int) -> list[int]:
+    return sorted([*counts[:i], counts[i] - 1, *counts[i + 1 :]], reverse=True)
 
 
 def evaluate(
@@ -194,6 +274,35 @@ def open_store(folder: Path, backend: Backend, task: Task, sampling: Sampling) -
     return SampleStore(folder, key | asdict(sampling) | {"version": progrpo.__version__})
 
 
+def evaluate_into(
+    folder: Path,
+    name: str,
+    backend: Backend,
+    task: Task,
+    sampling: Sampling,
+    *,
+    n: int,
+    model: str,
+    max_error_share: float = MAX_ERROR_SHARE,
+    on_progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Evaluate on the task's held-out problems, and keep everything: samples in ``NAME-samples``, counts in
+    ``NAME.json``. Called again, it goes on where it was interrupted; arguments as in :func:`evaluate`.
+
+    Args:
+        folder: made if it is not there.
+        name: of the evaluation.
+        model: what the model is called in records.
+    """
+    store = open_store(folder / f"{name}-samples", backend, task, sampling)
+    found = evaluate(
+        backend, task, sampling, n=n, store=store, max_error_share=max_error_share, on_progress=on_progress
+    )
+    evaluation = Evaluation({"name": name, "model": model} | found.settings, found.problems)
+    write_json(folder / f"{name}.json", evaluation.to_json())
+    return evaluation
+
+
 def _judged(
     backend: Backend,
     task: Task,
@@ -245,6 +354,7 @@ def count(task: Task, problem: Problem, judged: Sequence[Judged]) -> ProblemResu
     """Count the judged samples of one problem."""
     verdicts = [sample.verdict for sample in judged if sample.verdict.status != "error"]
     solutions = Counter(verdict.canonical for verdict in verdicts if verdict.correct)
+    votes = task.count_votes(problem, [sample.text for sample in judged if sample.verdict.status == "incorrect"])
     return ProblemResult(
         problem_id=problem["problem_id"],
         samples=len(verdicts),
@@ -256,6 +366,8 @@ def count(task: Task, problem: Problem, judged: Sequence[Judged]) -> ProblemResu
         tokens=sum(sample.tokens for sample in judged),
         truncated=sum(sample.truncated for sample in judged),
         solution_counts=sorted(solutions.values(), reverse=True),
+        wrong_votes=votes and votes[0],
+        no_answer=votes[1] if votes else 0,
     )
 
 

@@ -1,6 +1,7 @@
 """Tasks: where prompts and verifiers meet."""
 
 from progrpo.tasks.base import Problem, Task
+from progrpo.tasks.choice import ChoiceTask
 from progrpo.tasks.code import CodeTask
 from progrpo.tasks.countdown import Countdown
 from progrpo.tasks.jsonl import JsonlTask
@@ -8,4 +9,14 @@ from progrpo.tasks.math import MathTask
 from progrpo.tasks.reasoning_gym import ReasoningGymTask
 from progrpo.tasks.rows import Data
 
-__all__ = ["CodeTask", "Countdown", "Data", "JsonlTask", "MathTask", "Problem", "ReasoningGymTask", "Task"]
+__all__ = [
+    "ChoiceTask",
+    "CodeTask",
+    "Countdown",
+    "Data",
+    "JsonlTask",
+    "MathTask",
+    "Problem",
+    "ReasoningGymTask",
+    "Task",
+]

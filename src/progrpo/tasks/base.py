@@ -48,6 +48,11 @@ class Task(Protocol):
         """What the verifier compares with, as text: for the datasets of other trainers."""
         ...
 
+    def count_votes(self, problem: Problem, responses: Sequence[str]) -> tuple[list[int], int] | None:
+        """How many responses give each answer, the most frequent first, and how many give none; None where a vote
+        over answers makes no sense."""
+        ...
+
     def count_solutions(self, problem: Problem) -> int | None:
         """How many different solutions a problem has; None where that can't be known."""
         ...

@@ -7,10 +7,11 @@ import pickle
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
+from progrpo.tasks.evalplus import input_tests, script_tests
 from progrpo.tasks.programs import gold_of
 from progrpo.tasks.rows import BadRowError, Row, column, first_column, text_column
 from progrpo.tasks.small_functions import small_functions
@@ -100,6 +101,11 @@ def _deepcoder(row: Row) -> Item:
     raise BadRowError("column 'tests' is neither a list of tests, nor inputs and outputs, nor an assert script")
 
 
+def _codeforces(row: Row) -> Item:
+    """DeepCoder's Codeforces problems; where a row has an ``id``, e.g. ``1971A``, its rating is looked up by that."""
+    return replace(_deepcoder(row), source_id=text_column(row, "id").replace("/", "") if "id" in row else None)
+
+
 LEETCODE_IMPORTS = """\
 from typing import *
 from collections import *
@@ -131,6 +137,15 @@ def _livecodebench(row: Row) -> Item:
     metadata = _json(row, "metadata") if row.get("metadata") else {}
     problem = _with_starter(text_column(row, "question_content"), row)
     return Item(problem, _gold(_listed(tests, metadata.get("func_name"))))
+
+
+LIVECODEBENCH_FILES = tuple(f"test{number}.jsonl" for number in ("", 2, 3, 4, 5, 6))
+"""Each release of LiveCodeBench adds one: all six are release_v6, 1,055 problems; five are release_v5, 880."""
+
+
+def _in_livecodebench_window(row: Row) -> bool:
+    """Contests from August 2024 to January 2025: the 279 problems that DeepCoder and its successors report."""
+    return "2024-08-01" <= str(column(row, "contest_date"))[:10] <= "2025-01-31"
 
 
 class _TextOnly(pickle.Unpickler):
@@ -186,11 +201,37 @@ def _mbpp(row: Row) -> Item:
     text = first_column(row, "text", "prompt")
     problem = text + MBPP_TESTS.replace("{tests}", "\n".join(asserts))
     code = row.get("code")
-    solution = f"```python\n{code.strip()}\n```" if isinstance(code, str) else None
+    solution = _fenced(code) if isinstance(code, str) else None
     script = "\n".join(asserts)
     return Item(
         problem, gold_of(AssertTests(script, setup=setup, entry_point=_tested(code, script))), solution=solution
     )
+
+
+def _humaneval_plus(row: Row) -> Item:
+    """HumanEval+, from the hub or as EvalPlus' own JSONL: HumanEval's prompts, many more tests."""
+    prompt, entry_point = text_column(row, "prompt"), text_column(row, "entry_point")
+    if "test" in row:
+        tests = script_tests(row, entry_point, setup=prompt, call=f"check({entry_point})\n")
+    else:
+        tests = input_tests(row, setup=prompt)
+    solution = _fenced(prompt + text_column(row, "canonical_solution"))
+    return Item(prompt, gold_of(tests, prefix=prompt, completes=True), solution=solution)
+
+
+def _mbpp_plus(row: Row) -> Item:
+    """MBPP+, from the hub or as EvalPlus' own JSONL; the prompt is EvalPlus': a docstring with one assert."""
+    if "test" not in row:
+        solution = _fenced(text_column(row, "canonical_solution"))
+        return Item(text_column(row, "prompt").strip(), gold_of(input_tests(row)), solution=solution)
+    code, shown = text_column(row, "code"), text_column(row, "test_list.0")
+    setup = "\n".join(row.get("test_imports") or [])
+    tests = script_tests(row, _tested(code, shown), setup=setup)
+    return Item(f'"""\n{text_column(row, "prompt")}\n{shown}\n"""', gold_of(tests), solution=_fenced(code))
+
+
+def _fenced(code: str) -> str:
+    return f"```python\n{code.strip()}\n```"
 
 
 def _tested(code: Any, script: str) -> str | None:
@@ -199,12 +240,27 @@ def _tested(code: Any, script: str) -> str | None:
     return next((name for name in defined if re.search(rf"\b{name}\b", script)), None)
 
 
+def _in_mbpp_test(row: Row) -> bool:
+    """Of MBPP's 974 problems the first ten are for prompts, 11 to 510 for tests, the others for training."""
+    return 11 <= column(row, "task_id") <= 510
+
+
 PRESETS: dict[str, Preset] = {
     "deepcoder": Preset(_deepcoder, "agentica-org/DeepCoder-Preview-Dataset", subset="lcbv5"),
-    "livecodebench": Preset(_livecodebench, "livecodebench/code_generation_lite", "test"),
+    "codeforces": Preset(_codeforces, "agentica-org/DeepCoder-Preview-Dataset", "test", subset="codeforces"),
+    "livecodebench": Preset(_livecodebench, "livecodebench/code_generation_lite", files=LIVECODEBENCH_FILES),
+    "livecodebench_v5_window": Preset(
+        _livecodebench,
+        "livecodebench/code_generation_lite",
+        files=LIVECODEBENCH_FILES[:5],
+        keep=_in_livecodebench_window,
+    ),
     "code_contests": Preset(_code_contests, "deepmind/code_contests"),
     "humaneval": Preset(_humaneval, "openai/openai_humaneval", "test"),
+    "humaneval_plus": Preset(_humaneval_plus, "evalplus/humanevalplus", "test"),
     "mbpp": Preset(_mbpp, "google-research-datasets/mbpp"),
+    "mbpp_test": Preset(_mbpp, "google-research-datasets/mbpp", "test", keep=_in_mbpp_test),
+    "mbpp_plus": Preset(_mbpp_plus, "evalplus/mbppplus", "test"),
     "small_functions": Preset(_mbpp, make=small_functions),
 }
 """``Data.preset`` of a code task; each also reads a local copy of its dataset, given by ``Data.path``."""

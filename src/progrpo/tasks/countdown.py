@@ -247,6 +247,9 @@ class Countdown:
     def gold(self, problem: Problem) -> str:
         return json.dumps({"numbers": problem["numbers"], "target": problem["target"]})
 
+    def count_votes(self, problem: Problem, responses: Sequence[str]) -> None:
+        return None
+
     def count_solutions(self, problem: Problem) -> int:
         return len(solutions(problem["numbers"], problem["target"]))
 

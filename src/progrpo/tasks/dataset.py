@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import ClassVar
@@ -11,7 +11,7 @@ from progrpo.errors import ConfigError
 from progrpo.tasks.base import Problem
 from progrpo.tasks.rows import BadRow, BadRowError, Data, Row, digest, read_rows, refuse_bad_rows, text_column
 from progrpo.tasks.templates import BASE_STOP, Prompt, check_template, render
-from progrpo.tasks.verifiers import verify, wrong_golds
+from progrpo.tasks.verifiers import count_votes, verify, wrong_golds
 from progrpo.verify import Verdict
 
 
@@ -26,6 +26,8 @@ class Item:
     """A name of :data:`progrpo.tasks.verifiers.VERIFIERS`; the task's where it is empty."""
     solution: str | None = None
     """How it is solved, for worked examples."""
+    source_id: str | None = None
+    """What others call the problem, where something is to be looked up by it: ``problem["source_id"]``."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,16 @@ class Preset:
     hub: str | None = None
     split: str = "train"
     subset: str | None = None
+    files: Sequence[str] = ()
+    """The JSONL files of a dataset whose split only a script would put together; the hub runs none any more."""
+    keep: Callable[[Row], bool] | None = None
+    """Whether a row belongs to it, where the dataset holds more."""
     make: Callable[[int], Iterator[Row]] | None = None
     """Makes rows from a seed, where there is nothing to read."""
+
+    def read_if_kept(self, row: Row) -> Item | None:
+        """What a row says; None if it is not one of this preset's."""
+        return self.read(row) if self.keep is None or self.keep(row) else None
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,8 @@ class DatasetTask(ABC):
     """Problems from two sources of rows, one to train on and one held out.
 
     Args:
-        train, heldout: where the rows come from. A training problem that is also held out is left out.
+        train, heldout: where the rows come from. A training problem that is also held out is left out. Train is None
+            where nothing is trained, as in a benchmark.
         template: see :mod:`progrpo.tasks.templates`.
         examples: worked examples in each prompt: the first training problems, which are then not trained on.
         skip_bad_rows: leave out rows that can't be used, instead of refusing them all.
@@ -54,7 +65,7 @@ class DatasetTask(ABC):
         ConfigError: (when problems are asked for) data that can't be read, an unknown preset, bad rows, too few rows.
     """
 
-    train: Data
+    train: Data | None
     heldout: Data
     template: str = "chat"
     examples: int = 0
@@ -86,6 +97,7 @@ class DatasetTask(ABC):
         return ""
 
     def train_problems(self) -> list[Problem]:
+        self._require_train("training problems")
         return self._problems[0]
 
     def heldout_problems(self) -> list[Problem]:
@@ -95,11 +107,17 @@ class DatasetTask(ABC):
         return self.verify_batch([problem], [response])[0]
 
     def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
-        if self.template == "base":
-            responses = [response.split(BASE_STOP)[0] for response in responses]
         return verify(
-            [problem["verifier"] for problem in problems], [problem["gold"] for problem in problems], responses
+            [problem["verifier"] for problem in problems],
+            [problem["gold"] for problem in problems],
+            self._cut(responses),
         )
+
+    def count_votes(self, problem: Problem, responses: Sequence[str]) -> tuple[list[int], int] | None:
+        return count_votes(problem["verifier"], problem["gold"], self._cut(responses))
+
+    def _cut(self, responses: Sequence[str]) -> Sequence[str]:
+        return [response.split(BASE_STOP)[0] for response in responses] if self.template == "base" else responses
 
     def gold(self, problem: Problem) -> str:
         return problem["gold"]
@@ -120,32 +138,39 @@ class DatasetTask(ABC):
 
     @cached_property
     def _rows(self) -> tuple["_Rows", "_Rows"]:
-        train, heldout = (self._read(data) for data in (self.train, self.heldout))
+        train, heldout = (_Rows() if data is None else self._read(data) for data in (self.train, self.heldout))
         refuse_bad_rows([*train.bad, *heldout.bad], skip=self.skip_bad_rows)
         return train, heldout
 
     @cached_property
     def _problems(self) -> tuple[list[Problem], list[Problem]]:
+        if self.examples:
+            self._require_train("worked examples")
         train, heldout = (rows.items for rows in self._rows)
         train = {key: item for key, item in train.items() if key not in heldout}
         shown = list(islice(train, self.examples))
         examples = [self._example(train.pop(key)) for key in shown]
-        for name, items in (("train", train), ("heldout", heldout)):
-            if not items:
+        for name, data, items in (("train", self.train, train), ("heldout", self.heldout, heldout)):
+            if data is not None and not items:
                 raise ConfigError(f"task.{name} has no usable problem; give it other rows, or a higher limit.")
         return (
             [self._problem(key, item, examples) for key, item in train.items()],
             [self._problem(key, item, examples) for key, item in heldout.items()],
         )
 
+    def _require_train(self, wanted: str) -> None:
+        if self.train is None:
+            raise ConfigError(f"task.train is None, so there are no {wanted}; give it a path or a preset.")
+
     def _problem(self, key: str, item: Item, examples: Sequence[tuple[str, str]]) -> Problem:
         prompt: Prompt = render(self.template, item.problem, self.instruction, examples)
-        return {
+        problem = {
             "prompt": prompt,
             "problem_id": key,
             "gold": item.gold,
             "verifier": item.verifier or self.verifier,
         }
+        return problem if item.source_id is None else problem | {"source_id": item.source_id}
 
     def _example(self, item: Item) -> tuple[str, str]:
         if item.solution is None:
@@ -158,7 +183,7 @@ class DatasetTask(ABC):
         rows, read = self._source(data)
         return _collect(rows, read, self.verifier, data.limit)
 
-    def _source(self, data: Data) -> tuple[Iterable[tuple[str, Row | BadRow]], Callable[[Row], Item]]:
+    def _source(self, data: Data) -> tuple[Iterable[tuple[str, Row | BadRow]], Callable[[Row], Item | None]]:
         """The rows, and how to read one."""
         if data.preset is None:
             if data.path is None:
@@ -180,15 +205,16 @@ class DatasetTask(ABC):
             return ((f"{data.preset} row {i}", row) for i, row in enumerate(made, start=1)), preset.read
         path, subset, split = data.path or preset.hub, data.subset or preset.subset, data.split or preset.split
         assert path is not None, "a preset has a dataset or makes its rows"
-        return read_rows(path, subset, split), preset.read
+        files = preset.files if data.path is None else ()
+        return read_rows(path, subset, split, files), preset.read_if_kept
 
 
 @dataclass(frozen=True)
 class _Rows:
-    items: dict[str, Item]
+    items: dict[str, Item] = field(default_factory=dict)
     """By problem id, in the order of the rows."""
-    bad: list[BadRow]
-    repeated: int
+    bad: list[BadRow] = field(default_factory=list)
+    repeated: int = 0
 
 
 # Golds are checked so many at a time: a limit is then reached without checking a whole dataset.
@@ -196,7 +222,7 @@ _CHECKED_AT_ONCE = 1024
 
 
 def _collect(
-    rows: Iterable[tuple[str, Row | BadRow]], read: Callable[[Row], Item], verifier: str, limit: int | None
+    rows: Iterable[tuple[str, Row | BadRow]], read: Callable[[Row], Item | None], verifier: str, limit: int | None
 ) -> _Rows:
     """The first ``limit`` different usable items; the same problem with another answer is a bad row."""
     items: dict[str, Item] = {}
@@ -212,6 +238,8 @@ def _collect(
             if isinstance(item, BadRow):
                 bad.append(item)
                 continue
+            if item is None:
+                continue
             key, reason = digest(item.problem), next(reasons)
             if reason:
                 bad.append(BadRow(place, reason))
@@ -224,7 +252,7 @@ def _collect(
     return _Rows(items, bad, repeated)
 
 
-def _read_row(place: str, row: Row | BadRow, read: Callable[[Row], Item]) -> Item | BadRow:
+def _read_row(place: str, row: Row | BadRow, read: Callable[[Row], Item | None]) -> Item | BadRow | None:
     if isinstance(row, BadRow):
         return row
     try:

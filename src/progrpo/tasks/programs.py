@@ -30,7 +30,7 @@ def gold_of(tests: CodeTests, *, prefix: str = "", completes: bool = False) -> s
     kind, value = {
         StdinTests: lambda t: ("stdin", {"cases": t.cases}),
         CallTests: lambda t: ("call", {"function": t.function, "cases": t.cases}),
-        AssertTests: lambda t: ("assert", {"script": t.script, "setup": t.setup, "entry_point": t.entry_point}),
+        AssertTests: lambda t: ("assert", vars(t)),
     }[type(tests)](tests)
     return json.dumps({"kind": kind, **value, "prefix": prefix, "completes": completes})
 
@@ -49,8 +49,8 @@ def read_gold(gold: str) -> tuple[CodeTests, str, bool]:
         if kind == "call":
             return CallTests(value["function"], tuple((a, e) for a, e in value["cases"])), prefix, completes
         if kind == "assert":
-            script, setup, entry_point = value["script"], value.get("setup", ""), value.get("entry_point")
-            return AssertTests(script, setup=setup, entry_point=entry_point), prefix, completes
+            setup, entry_point, cases = value.get("setup", ""), value.get("entry_point"), value.get("cases", 1)
+            return AssertTests(value["script"], setup, entry_point, int(cases)), prefix, completes
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the gold {gold[:80]!r} holds no tests: {error!r}") from None
     raise ValueError(f"the gold {gold[:80]!r} has the kind {kind!r}, where stdin, call or assert is needed")

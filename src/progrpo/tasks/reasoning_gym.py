@@ -67,6 +67,9 @@ class ReasoningGymTask:
     def gold(self, problem: Problem) -> str:
         return problem["gold"]
 
+    def count_votes(self, problem: Problem, responses: Sequence[str]) -> None:
+        return None
+
     def count_solutions(self, problem: Problem) -> None:
         return None
 

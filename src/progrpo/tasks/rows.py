@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -52,17 +52,20 @@ class BadRow:
         return f"{self.place}: {self.reason}"
 
 
-def read_rows(path: str, subset: str | None = None, split: str | None = None) -> Iterator[tuple[str, Row | BadRow]]:
+def read_rows(
+    path: str, subset: str | None = None, split: str | None = None, files: Sequence[str] = ()
+) -> Iterator[tuple[str, Row | BadRow]]:
     """The rows of a file or of a Hugging Face dataset, each with its place (``train.jsonl:12``).
 
-    A JSON line that can't be read comes as a :class:`BadRow`.
+    A JSON line that can't be read comes as a :class:`BadRow`. With ``files``, these JSONL files of the dataset are
+    read, one after the other, instead of a subset and split.
 
     Raises:
         ConfigError: there is nothing at ``path`` that can be read.
     """
     file = Path(path)
     if file.suffix not in FILE_TYPES:
-        yield from _read_hub(path, subset, split)
+        yield from _read_hub_files(path, files) if files else _read_hub(path, subset, split)
         return
     if not file.is_file():
         raise ConfigError(f"data file {path!r} does not exist; give a {', '.join(FILE_TYPES)} file.")
@@ -117,14 +120,29 @@ def _read_hub(path: str, subset: str | None, split: str | None) -> Iterator[tupl
     try:
         dataset = load_dataset(path, subset, split=split or "train")
     except Exception as error:
-        # The hub's client raises errors of many kinds: no network, no such dataset, no such split.
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"dataset {path!r} is neither a {', '.join(FILE_TYPES)} file nor a Hugging Face dataset that can be "
-            f"loaded here: {cause}"
-        ) from None
+        raise _not_loaded(path, error) from None
     for number, row in enumerate(dataset, start=1):
         yield f"{path} row {number}", row
+
+
+def _read_hub_files(path: str, files: Sequence[str]) -> Iterator[tuple[str, Row | BadRow]]:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        local = [Path(hf_hub_download(path, name, repo_type="dataset")) for name in files]
+    except Exception as error:
+        raise _not_loaded(path, error) from None
+    for file in local:
+        yield from _read_jsonl(file)
+
+
+def _not_loaded(path: str, error: Exception) -> ConfigError:
+    """The hub's client raises errors of many kinds: no network, no such dataset, no such split, no permission."""
+    cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return ConfigError(
+        f"dataset {path!r} is neither a {', '.join(FILE_TYPES)} file nor a Hugging Face dataset that can be loaded "
+        f"here ({cause}); give a local file with its rows instead."
+    )
 
 
 def column(row: Row, path: str) -> Any:

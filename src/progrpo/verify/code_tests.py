@@ -83,11 +83,13 @@ class AssertTests:
         setup: the dataset's own code, run before the script and never in the program's process: helper functions that a
             test relies on must not be the program's.
         entry_point: a name that is the program's although the setup defines it too.
+        cases: how many calls the script makes, if each may take ``limits.seconds``: by default the whole script may.
     """
 
     script: str
     setup: str = ""
     entry_point: str | None = None
+    cases: int = 1
 
 
 CodeTests = StdinTests | CallTests | AssertTests
@@ -318,17 +320,23 @@ def _short_value(value: Any) -> str:
 
 def _run_asserts(program: str, tests: AssertTests, limits: Limits, min_isolation: Isolation) -> Verdict:
     with ExitStack() as stack:
-        tested = stack.enter_context(_sandbox.process(limits, min_isolation))
+        tested = stack.enter_context(_sandbox.process(limits, min_isolation, cases=tests.cases))
         _load(tested, program)
         # The tester gets a little longer: a program that takes too long is known by its own deadline.
-        tester = stack.enter_context(_sandbox.process(replace(limits, seconds=limits.seconds + 1), min_isolation))
+        patience = replace(limits, seconds=limits.seconds * tests.cases + 1)
+        tester = stack.enter_context(_sandbox.process(patience, min_isolation))
         job = {"kind": "script", "script": tests.script, "setup": tests.setup, "entry_point": tests.entry_point}
         try:
             tester.send(job)
             said = tester.receive()
+        except ProgramFailedError as error:  # nothing of the program has had a part in this
+            return Verdict("error", f"the tests can't be run: the script {error}")
+        try:
             for _ in range(MOST_CALLS):
                 if "ask" not in said:
                     break
+                if tests.cases > 1:
+                    tested.allow(limits.seconds)
                 tested.send(said["ask"])
                 tester.send(_answer(tested))
                 said = tester.receive()

@@ -180,7 +180,16 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
 
 def token_ids(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
     """The prompts' tokens, as TRL makes them: a chat template brings its own special tokens, the tokenizer adds them
-    to plain text."""
+    to plain text.
+
+    Raises:
+        ConfigError: messages, and a tokenizer without a chat template.
+    """
+    if not tokenizer.chat_template and not all(isinstance(prompt, str) for prompt in prompts):
+        raise ConfigError(
+            "the prompts are messages and the model's tokenizer has no chat template: take another template, such as "
+            "base (--template base, task.template=base)."
+        )
     texts = [
         prompt
         if isinstance(prompt, str)

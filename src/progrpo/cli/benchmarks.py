@@ -1,0 +1,69 @@
+"""``progrpo benchmarks``"""
+
+from typing import Annotated
+
+import typer
+
+LONGEST_GOLD = 600
+"""Characters: the tests of a program may be megabytes."""
+
+
+def benchmarks(
+    name: Annotated[str | None, typer.Argument(help="One of them, to be shown in full.", show_default=False)] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A local file of its rows, or 'hub' to load them from there.")
+    ] = None,
+) -> None:
+    """List the benchmarks, or show one: what it is, how it is judged and, given its rows, its first problem.
+
+    **Examples**
+
+    `progrpo benchmarks`
+
+    `progrpo benchmarks aime24 --data aime24.jsonl`
+
+    `progrpo benchmarks math500 --data hub`
+    """
+    if name is None:
+        _print_table()
+    else:
+        _print_one(name, data)
+
+
+def _print_table() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from progrpo.evaluation.benchmarks import BENCHMARKS
+
+    table = Table("name", "problems", "task", "metrics", "source", box=None, pad_edge=False)
+    table.columns[0].no_wrap, table.columns[1].justify = True, "right"
+    for name, one in BENCHMARKS.items():
+        table.add_row(name, f"{one.problems:,}", one.kind.name, ", ".join(one.metrics), one.source)
+    Console().print(table)
+
+
+def _print_one(name: str, data: str | None) -> None:
+    from progrpo.evaluation.benchmarks import benchmark
+    from progrpo.tasks.templates import prompt_text
+
+    one = benchmark(name)
+    print(f"{name}: {one.about}")
+    for what, value in {
+        "source": one.source,
+        "task": f"{one.kind.name}, preset {one.preset}, verifier {one.verifier}, template {one.template}",
+        "samples": f"{one.samples} a problem, of at most {one.max_new_tokens} tokens",
+        "metrics": ", ".join(one.metrics),
+    }.items():
+        print(f"  {what:<8} {value}")
+    if data is None:
+        print(f"Its first problem: progrpo benchmarks {name} --data FILE, or --data hub")
+        return
+    task = one.task(None if data == "hub" else data)
+    problems = task.heldout_problems()
+    print(f"{len(problems)} problems; {task.repeated_rows} rows repeat one; {len(task.bad_rows)} rows can't be used")
+    for row in task.bad_rows:
+        print(f"  {row}")
+    gold = task.gold(problems[0])
+    print(f"\n--- first problem\n{prompt_text(problems[0]['prompt'])}")
+    print(f"--- gold\n{gold[:LONGEST_GOLD]}{'...' if len(gold) > LONGEST_GOLD else ''}")

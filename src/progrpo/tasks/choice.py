@@ -1,0 +1,73 @@
+"""Multiple-choice questions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Any, ClassVar
+
+from progrpo.tasks.dataset import DatasetTask, Item, Preset
+from progrpo.tasks.rows import BadRowError, Data, Row, column, digest, text_column
+from progrpo.tasks.verifiers import choice_gold
+
+INSTRUCTION = r"Please reason step by step, and put the letter of the right option, alone, within \boxed{}."
+
+
+def _item(question: str, options: Sequence[str], letter: str) -> Item:
+    listed = "\n".join(f"{name}. {text}" for name, text in zip(ascii_uppercase, options, strict=False))
+    return Item(f"{question.strip()}\n\n{listed}", choice_gold(letter, options))
+
+
+def _options(row: Row) -> list[str]:
+    options: Any = column(row, "options")
+    if not isinstance(options, list) or not all(isinstance(text, str) and text.strip() for text in options):
+        raise BadRowError(f"column 'options' is {options!r:.80}, where a list of texts is needed")
+    return [text.strip() for text in options]
+
+
+def _mmlu_pro(row: Row) -> Item:
+    """MMLU-Pro: up to ten options, in the dataset's own order."""
+    letter, index = text_column(row, "answer"), row.get("answer_index")
+    if isinstance(index, int) and ascii_uppercase[index : index + 1] != letter:
+        raise BadRowError(f"column 'answer' is {letter!r}, but 'answer_index' is {index}")
+    return _item(text_column(row, "question"), _options(row), letter)
+
+
+def _gpqa(row: Row) -> Item:
+    """GPQA lists the right option first. Here they stand in the order of their digests: the same everywhere."""
+    question, right = text_column(row, "Question").strip(), text_column(row, "Correct Answer").strip()
+    wrong = [text_column(row, f"Incorrect Answer {i}").strip() for i in (1, 2, 3)]
+    if right in wrong:
+        raise BadRowError("has the right option among the wrong ones")
+    options = sorted([right, *wrong], key=lambda text: digest(question, text))
+    return _item(question, options, ascii_uppercase[options.index(right)])
+
+
+PRESETS: dict[str, Preset] = {
+    "gpqa_diamond": Preset(_gpqa, "Idavidrein/gpqa", subset="gpqa_diamond"),
+    "mmlu_pro": Preset(_mmlu_pro, "TIGER-Lab/MMLU-Pro", "test"),
+}
+"""``Data.preset`` of a choice task; each also reads a local copy of its dataset, given by ``Data.path``."""
+
+
+@dataclass(frozen=True)
+class ChoiceTask(DatasetTask):
+    """Multiple-choice questions, verified by :func:`progrpo.verify.choice.verify_choice`.
+
+    Rows of no preset have the columns ``question``, ``options`` (a list of texts, the first is A) and ``answer`` (the
+    letter). Canonical form: the letter.
+    """
+
+    PRESETS: ClassVar[Mapping[str, Preset]] = PRESETS
+    name: ClassVar[str] = "choice"
+
+    @property
+    def verifier(self) -> str:
+        return "choice"
+
+    @property
+    def instruction(self) -> str:
+        return INSTRUCTION
+
+    def read_columns(self, data: Data) -> Callable[[Row], Item]:
+        problem, gold = data.problem or "question", data.gold or "answer"
+        return lambda row: _item(text_column(row, problem), _options(row), text_column(row, gold))

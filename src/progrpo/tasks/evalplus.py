@@ -1,0 +1,159 @@
+"""HumanEval+ and MBPP+: the tests of EvalPlus (arXiv 2305.01210), from either of its two formats.
+
+On the hub a row has one test script, with the expected outputs in it. EvalPlus' own JSONL has inputs alone; expected is
+what the row's reference solution returns. That is run where the asserts are, in the tester's shut-in process, on a copy
+of each input: the program under test sees neither the reference nor an output of it, and nothing has to be stored.
+"""
+
+import ast
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from progrpo.tasks.rows import BadRowError, Row, column, text_column
+from progrpo.verify import AssertTests
+
+NUMPY = '''
+import sys, types
+
+
+def _allclose(out, exp, rtol=1e-05, atol=1e-08):
+    """numpy.allclose of plain numbers and lists of them; a number is not close to a list."""
+    if isinstance(exp, (list, tuple)):
+        same_length = isinstance(out, (list, tuple)) and len(out) == len(exp)
+        return same_length and all(_allclose(o, e, rtol, atol) for o, e in zip(out, exp))
+    if not isinstance(out, (int, float, complex)) or not isinstance(exp, (int, float, complex)):
+        return False
+    return out == exp or (abs(exp) != float("inf") and abs(out - exp) <= atol + rtol * abs(exp))
+
+
+numpy = types.ModuleType("numpy")
+numpy.allclose, numpy.ndarray = _allclose, type("ndarray", (), {})
+sys.modules["numpy"] = numpy
+'''
+"""The hub's scripts import numpy for ``allclose``; only the standard library is in the sandbox."""
+
+REFERENCE = """
+import copy
+
+inf, nan = float("inf"), float("nan")
+_names = {{}}
+exec({code!r}, _names)
+_reference = _names[{name!r}]
+
+
+def _same(out, exp, atol={atol}):
+    floats = isinstance(exp, float) or (isinstance(exp, (list, tuple)) and all(isinstance(e, float) for e in exp))
+    atol = 1e-6 if atol == 0 and floats else atol
+    return out == exp or (atol != 0 and _allclose(out, exp, rtol=1e-07, atol=atol))
+
+
+def _same_set(out, exp):
+    return set(out) == set(exp)
+
+
+def _same_truth(out, exp):
+    return bool(out) == bool(exp)
+
+
+_inputs = {inputs!r}
+_expected = [_reference(*copy.deepcopy(_given)) for _given in _inputs]
+"""
+LOOP = """\
+for _given, _output in zip(_inputs, _expected):
+    assert {comparison}({name}(*_given), _output)
+"""
+ROOT = "abs(poly(_given[0], {name}(*_given))) <= 1e-4"
+"""HumanEval/32 asks for any root of a polynomial."""
+ROOT_ON_THE_HUB = ("_poly(*candidate(*inp), inp) <=", "abs(_poly(*inp, candidate(*inp))) <=")
+"""The same on the hub, where no answer could pass it: the arguments are swapped, and a number is unpacked."""
+AS_SETS = ("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum",
+           "intersection_array", "find_dissimilar", "Diff")  # fmt: skip
+"""Of MBPP+, functions whose results have no order: EvalPlus compares them as sets."""
+AS_TRUTH = ("check_str", "text_match_three", "text_starta_endb")
+"""Of MBPP+, functions that may return a match or None for True and False."""
+
+
+def script_tests(row: Row, entry_point: str | None, setup: str = "", call: str = "") -> AssertTests:
+    """The tests of a row of the hub: the script in its column ``test``, and a call of what that defines."""
+    test = text_column(row, "test").replace(*ROOT_ON_THE_HUB)
+    return AssertTests(f"{test}\n{call}", setup=f"{setup}\n{NUMPY}", entry_point=entry_point)
+
+
+def input_tests(row: Row, setup: str = "") -> AssertTests:
+    """The tests of a row of EvalPlus' JSONL: its inputs, against the reference solution.
+
+    Args:
+        row: with ``entry_point``, ``canonical_solution``, ``base_input``, ``plus_input`` and ``atol``; and for MBPP+
+            with ``assertion``, whose calls say which inputs are tuples, sets or complex numbers: JSON can't.
+        setup: what the reference solution continues: HumanEval's prompt.
+    """
+    name, code = text_column(row, "entry_point"), setup + text_column(row, "canonical_solution")
+    inputs = [*_inputs(row, "base_input"), *_inputs(row, "plus_input")]
+    if not inputs:
+        raise BadRowError("has no inputs")
+    examples = _called_with(str(row.get("assertion") or ""), name)
+    by_place = [[call[i] for call in examples if i < len(call)] for i in range(max(map(len, inputs)))]
+    typed = [[as_in(value, by_place[i]) for i, value in enumerate(given)] for given in inputs]
+    comparison = "_same_set" if name in AS_SETS else "_same_truth" if name in AS_TRUTH else "_same"
+    script = LOOP.format(comparison=comparison, name=name)
+    if name == "find_zero":
+        script = f"for _given in _inputs:\n    assert {ROOT.format(name=name)}\n"
+    reference = REFERENCE.format(code=code, name=name, atol=row.get("atol") or 0, inputs=typed)
+    return AssertTests(script, setup=f"{setup}\n{NUMPY}{reference}", entry_point=name, cases=len(inputs))
+
+
+def _inputs(row: Row, path: str) -> list[list[Any]]:
+    value = column(row, path)
+    value = json.loads(value) if isinstance(value, str) else value
+    if value == {}:  # what EvalPlus writes for none
+        return []
+    if not isinstance(value, list) or not all(isinstance(given, list) for given in value):
+        raise BadRowError(f"column {path!r} is {value!r:.80}, where a list of lists of arguments is needed")
+    return value
+
+
+def _called_with(script: str, name: str) -> list[list[Any]]:
+    """The arguments that a script calls a function with, where they are literals."""
+    found = []
+    try:
+        nodes = list(ast.walk(ast.parse(script)))
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise BadRowError(f"column 'assertion' is no Python: {error}") from None
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
+            try:
+                found.append([ast.literal_eval(argument) for argument in node.args])
+            except ValueError:  # an expression: another call will have a literal in its place
+                continue
+    return found
+
+
+def as_in(value: Any, examples: Sequence[Any]) -> Any:
+    """An argument from JSON, with the types that it has in examples of it.
+
+    >>> as_in([[1, 2], [], [3]], [[(3, 4)]])
+    [(1, 2), (), (3,)]
+    >>> as_in("(2+1j)", [1]), as_in("0", [1, 2.5]), as_in("0", ["1"])
+    ((2+1j), 0.0, '0')
+    """
+    if isinstance(value, str) and examples and all(isinstance(example, int | float | complex) for example in examples):
+        with suppress(ValueError):  # else it is a text that the function is to cope with
+            number = complex(value)
+            return number if "j" in value else number.real
+    return _like(value, examples)
+
+
+def _like(value: Any, examples: Sequence[Any], within: type = list) -> Any:
+    """Where no example has a list, it is one of the kind that is seen to lie in itself: ``(1, (2, (3,)))``."""
+    if isinstance(value, list):
+        seen = [example for example in examples if isinstance(example, list | tuple | set)]
+        parts = [part for example in seen for part in example]
+        kind = type(seen[0]) if seen else within
+        deeper = kind if any(isinstance(part, kind) for part in parts) else within
+        return kind([_like(part, parts, deeper) for part in value])
+    if isinstance(value, dict):
+        parts = [part for example in examples if isinstance(example, dict) for part in example.values()]
+        return {key: _like(part, parts) for key, part in value.items()}
+    return value

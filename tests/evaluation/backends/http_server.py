@@ -1,0 +1,166 @@
+"""A small server that speaks OpenAI's protocol on a real socket, and misbehaves as it is told to.
+
+Its model answers with the seed: choice j's text is the seed plus j, each digit is a token, and digit d has the log-prob
+-(d + 1) / 10. So what must come out of it can be told from the seed alone.
+"""
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Misbehaviour = Callable[["Handler", dict[str, Any], dict[str, Any]], None]
+"""Answers one request: given the handler, the request's body and the answer that would be right."""
+
+
+class Server:
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.times: list[float] = []
+        self.keys: list[str] = []
+        self.script: deque[Misbehaviour] = deque()
+        self.always: Misbehaviour = well
+        self.models = ["tiny"]
+        self.seconds = 0.0
+        self.under_way = self.most_under_way = 0
+        self.lock = threading.Lock()
+        self.closing = threading.Event()
+        handler = type("Bound", (Handler,), {"owner": self})
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+
+    def close(self) -> None:
+        self.closing.set()
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+class Handler(BaseHTTPRequestHandler):
+    owner: Server
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body in one packet: a second one would wait for the first one's acknowledgement
+
+    def do_GET(self) -> None:
+        self.send_json(200, {"object": "list", "data": [{"id": name} for name in self.owner.models]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        owner = self.owner
+        with owner.lock:
+            owner.requests.append((self.path, body))
+            owner.times.append(time.monotonic())
+            owner.keys.append(self.headers["Authorization"])
+            owner.under_way += 1
+            owner.most_under_way = max(owner.most_under_way, owner.under_way)
+            misbehave = owner.script.popleft() if owner.script else owner.always
+        try:
+            time.sleep(owner.seconds)
+            right = {"object": "answer", "choices": [choice(self.path, body, j) for j in range(body["n"])]}
+            misbehave(self, body, right)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+        finally:
+            with owner.lock:
+                owner.under_way -= 1
+
+    def send_json(self, status: int, answer: object, **headers: str) -> None:
+        self.send_bytes(status, json.dumps(answer).encode(), **headers)
+
+    def send_bytes(self, status: int, content: bytes, **headers: str) -> None:
+        self.send_response(status)
+        named = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        for name, value in (named | {name.replace("_", "-"): value for name, value in headers.items()}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def choice(path: str, body: dict[str, Any], j: int) -> dict[str, Any]:
+    text = str(body["seed"] + j)
+    logps = [-(int(digit) + 1) / 10 for digit in text]
+    made = {"index": j, "finish_reason": "stop"}
+    if body.get("return_token_ids"):
+        made["token_ids"] = [int(digit) for digit in text]
+    if path.endswith("/chat/completions"):
+        content = [{"token": digit, "logprob": logp} for digit, logp in zip(text, logps, strict=True)]
+        return made | {"message": {"role": "assistant", "content": text}, "logprobs": {"content": content}}
+    return made | {"text": text, "logprobs": {"tokens": list(text), "token_logprobs": logps}}
+
+
+def status(code: int, said: str = "", **headers: str) -> Misbehaviour:
+    return lambda handler, body, right: handler.send_json(code, {"error": {"message": said}}, **headers)
+
+
+def well(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
+    handler.send_json(200, right)
+
+
+def late(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
+    time.sleep(0.3)
+    handler.send_json(200, right)
+
+
+def by_prompt(**of: Misbehaviour) -> Misbehaviour:
+    """For requests that arrive in any order."""
+    return lambda handler, body, right: of.get(body["prompt"], well)(handler, body, right)
+
+
+def drop(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
+    handler.close_connection = True
+
+
+def stall(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
+    handler.close_connection = True
+    handler.owner.closing.wait(5)
+
+
+def trickle(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
+    """A byte now and then: no single wait is long."""
+    handler.close_connection = True
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    while not handler.owner.closing.wait(0.05):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+
+
+def cut_off(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
+    """Half of the body, under a header that promises all of it."""
+    content = json.dumps(right).encode()
+    handler.close_connection = True
+    handler.send_bytes(200, content[: len(content) // 2], Content_Length=str(len(content)))
+
+
+def cut_json(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
+    content = json.dumps(right).encode()
+    handler.send_bytes(200, content[: len(content) // 2])
+
+
+def changed(change: Callable[[list[dict[str, Any]]], object]) -> Misbehaviour:
+    """The right answer, but for what ``change`` does to its choices."""
+
+    def answer(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
+        change(right["choices"])
+        handler.send_json(200, right)
+
+    return answer
+
+
+def refuse_extras(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
+    """As OpenAI's own server does."""
+    if "return_token_ids" in body:
+        handler.send_json(400, {"error": {"message": "Unrecognized request argument supplied: return_token_ids"}})
+    else:
+        handler.send_json(200, right)
