@@ -1,5 +1,6 @@
 """Tiny run folders, made by hand: no training."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from progrpo.files import write_json
 from progrpo.run_folder import RunFolder
-from report.runs import STEPS, make_evaluation, make_recipe, rollout
+from report.runs import STEPS, make_evaluation, make_recipe, make_samples, rollout
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunFolder]:
         metrics: int = STEPS,
         evaluations: bool = True,
         rollouts: bool = True,
+        samples: bool = True,
         text: str = "4 * 3 = 12",
         errors: int = 0,
         **training: float,
@@ -48,6 +50,31 @@ def make_run(tmp_path: Path) -> Callable[..., RunFolder]:
         if final:
             evaluation = make_evaluation(correct, distinct=distinct, errors=errors)
             write_json(folder.evaluations / "final.json", evaluation.to_json())
+            if samples:
+                make_samples(folder.evaluations / "final-samples", evaluation, text=text)
         return folder
 
     return make
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A headless Chromium of its own, 360 px wide pages included."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("chromium and chromedriver are not both on PATH")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    quiet = ("background-networking", "component-update", "sync", "gpu")
+    switches = ("--headless=new", "--no-sandbox", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}")
+    for switch in (*switches, *(f"--disable-{name}" for name in quiet)):
+        options.add_argument(switch)
+    downloads = {"download.default_directory": str(tmp_path / "downloads")}
+    options.add_experimental_option("prefs", downloads)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=Service(driver))
+    yield opened
+    opened.quit()

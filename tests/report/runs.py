@@ -1,12 +1,16 @@
 """The parts of a tiny run, made by hand: an evaluation, a rollout, a recipe."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from progrpo.config import Recipe
+from progrpo.evaluation.backends import Sample
 from progrpo.evaluation.evaluate import Evaluation, ProblemResult
+from progrpo.evaluation.store import SampleStore
+from progrpo.verify import Verdict
 
 STEPS = 4
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">&amp;"
@@ -24,6 +28,22 @@ def make_evaluation(
             for i, (c, d) in enumerate(zip(correct, distinct, strict=True))
         ],
     )
+
+
+def make_samples(folder: Path, evaluation: Evaluation, *, text: str = "4 * 3 = 12") -> None:
+    """A store with the samples that an evaluation counts: right ones first and the more confident."""
+    store = SampleStore(folder, {"model": "tiny"})
+    for i, result in enumerate(evaluation.problems):
+        samples, verdicts = [], []
+        for j in range(result.samples):
+            right, p = j < result.correct, 0.9 - 0.05 * j
+            ids = [14, 6, 13, 3, 12 + (j // 2)]
+            samples.append(Sample(text, ids, [math.log(x) for x in (0.9, p, 0.8, 0.7, 0.99)], [0.3] * 5, j == 7))
+            canonical = f"({min(j, result.distinct - 1)})" if right else None
+            verdicts.append(Verdict("correct" if right else "incorrect", "" if right else "not 12", canonical))
+        problem = {"problem_id": result.problem_id, "prompt": f"4 {i + 1} 3 : 12 ; {text if i == 1 else ''}"}
+        store.append(problem, 0, samples, verdicts)
+    store.flush()
 
 
 def rollout(step: int, *, text: str = "4 * 3 = 12", groups: int = 2, shift: float = 0.0) -> pd.DataFrame:

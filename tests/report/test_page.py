@@ -2,10 +2,8 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from plotly.offline import get_plotlyjs
 from progrpo.errors import ConfigError
 from progrpo.report import write_page
 from progrpo.run_folder import RunFolder
+from report.browser import severe, wait_for
 from report.runs import HOSTILE
 
 
@@ -75,40 +74,12 @@ def test_importing_the_package_loads_no_plotting_library():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.fixture
-def browser(tmp_path):
-    """A headless Chromium of its own, 360 px wide pages included."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("chromium and chromedriver are not both on PATH")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    quiet = ("background-networking", "component-update", "sync", "gpu")
-    switches = ("--headless=new", "--no-sandbox", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}")
-    for switch in (*switches, *(f"--disable-{name}" for name in quiet)):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Service(driver))
-    yield opened
-    opened.quit()
-
-
-def wait_for(condition, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the page did not come to it"
-        time.sleep(0.05)
-
-
 def test_in_a_browser(browser, make_run, tmp_path: Path):
     runs = [make_run(m, s, text=HOSTILE) for m in ("grpo", "progrpo") for s in (0, 1)]
     browser.get(write_page(runs, tmp_path / "r.html").as_uri())
     js = browser.execute_script
     charts = js("return document.querySelectorAll('[data-figure]').length")
-    assert charts == 14
+    assert charts == 18
     wait_for(lambda: js("return document.querySelectorAll('[data-figure] .main-svg').length") >= charts)
 
     def pressed():
@@ -146,4 +117,4 @@ def test_in_a_browser(browser, make_run, tmp_path: Path):
 
     assert js("return performance.getEntriesByType('resource').length") == 0
     assert browser.title == "GRPO and ProGRPO on countdown"
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert severe(browser) == []

@@ -12,7 +12,7 @@ from progrpo.report.page import assemble
 
 def test_every_figure_is_one_for_plotly(make_run):
     figures = assemble(collect([make_run(m, s) for m in ("grpo", "progrpo") for s in (0, 1)]))["figures"]
-    assert len(figures) == 14
+    assert len(figures) == 18
     for figure in figures.values():
         colourless = {**figure, "data": [_plain(trace) for trace in figure["data"]], "layout": _plain(figure["layout"])}
         go.Figure(colourless)

@@ -199,17 +199,19 @@ def _batches(folder: Path, columns: Sequence[str]) -> Iterator[Any]:
             yield from file.iter_batches(batch_size=1024, columns=list(columns))
 
 
-def read_samples(folder: Path, columns: Sequence[str] = SUMMARY_COLUMNS) -> "pd.DataFrame":
+def read_samples(folder: Path, columns: Sequence[str] = SUMMARY_COLUMNS, *, first: int | None = None) -> "pd.DataFrame":
     """A store's samples as a table, each once, without the columns over tokens unless they are asked for.
 
     Args:
         folder: of a :class:`SampleStore`; it may still be written to.
         columns: of :data:`SUMMARY_COLUMNS` and :data:`TOKEN_COLUMNS`.
+        first: read only samples 0 to first - 1 of each problem; all by default.
     """
     import pandas as pd
 
     needed = list(dict.fromkeys(("problem_id", "index", *columns)))
-    frames = [batch.to_pandas() for batch in _batches(folder, needed)]
+    read = (batch.to_pandas() for batch in _batches(folder, needed))
+    frames = [frame if first is None else frame[frame["index"] < first] for frame in read]
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=needed)
     return table.drop_duplicates(["problem_id", "index"])[list(columns)].reset_index(drop=True)
 

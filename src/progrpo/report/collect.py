@@ -1,9 +1,10 @@
-"""Run folders, read and grouped by method."""
+"""Run folders and evaluation folders, read and grouped by method or by model."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,41 @@ from progrpo.evaluation.evaluate import Evaluation
 from progrpo.evaluation.intervals import Estimate, mean_over_problems
 from progrpo.methods import METHODS
 from progrpo.run_folder import FINAL, RunFolder
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The responses of one evaluation, as they are kept."""
+
+    label: str
+    """``seed 0``; empty where a group has one evaluation."""
+    folder: Path
+    """Of a :class:`progrpo.evaluation.store.SampleStore`."""
+    tokenizers: tuple[str | Path, ...]
+    """Where the tokenizer of the model may be, the likeliest place first."""
+
+
+class Group(Protocol):
+    """Evaluations that belong together: the seeds of a method on a run page, a model on an evaluation page."""
+
+    @property
+    def name(self) -> str:
+        """Has a colour and a mark in the plots."""
+        ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def finals(self) -> list[Evaluation]: ...
+
+    @property
+    def finals_by_seed(self) -> Mapping[int, Evaluation]:
+        """Evaluations of the same key in two groups are pairs."""
+        ...
+
+    @property
+    def samples(self) -> list[Samples]: ...
 
 
 @dataclass(frozen=True)
@@ -28,6 +64,8 @@ class Run:
     """Those made in training, by step; 0 is the base model."""
     final: Evaluation | None
     rollout_steps: list[int]
+    rollout_confidence: dict[int, tuple[float, float]]
+    """By step, the mean c(o|q) of the right and of the wrong rollouts; NaN where there is none."""
 
     @property
     def label(self) -> str:
@@ -38,6 +76,12 @@ class Run:
     def last_step(self) -> int:
         """The newest step with metrics, 0 if there is none."""
         return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+    @property
+    def tokenizers(self) -> tuple[str | Path, ...]:
+        """Where its tokenizer may be: the last checkpoint, then the model that it starts from."""
+        checkpoint = self.folder.last_checkpoint()
+        return (*([checkpoint] if checkpoint else []), self.recipe.model.path)
 
 
 @dataclass(frozen=True)
@@ -60,6 +104,43 @@ class MethodRuns:
     def finals(self) -> list[Evaluation]:
         return [run.final for run in self.runs if run.final is not None]
 
+    @property
+    def finals_by_seed(self) -> dict[int, Evaluation]:
+        return {run.recipe.seed: run.final for run in self.runs if run.final is not None}
+
+    @property
+    def samples(self) -> list[Samples]:
+        """Those of the finished runs that keep them."""
+        kept = [(run, run.folder.evaluations / f"{FINAL}-samples") for run in self.finished]
+        return [
+            Samples(f"seed {run.recipe.seed}" if len(self.runs) > 1 else "", folder, run.tokenizers)
+            for run, folder in kept
+            if folder.is_dir()
+        ]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model's evaluation on one benchmark."""
+
+    name: str
+    title: str
+    evaluation: Evaluation
+    kept: Samples | None
+
+    @property
+    def finals(self) -> list[Evaluation]:
+        return [self.evaluation]
+
+    @property
+    def finals_by_seed(self) -> dict[int, Evaluation]:
+        # Sampling seeds of two models pair nothing: only problems do.
+        return {}
+
+    @property
+    def samples(self) -> list[Samples]:
+        return [self.kept] if self.kept else []
+
 
 def collect(folders: Sequence[RunFolder]) -> list[MethodRuns]:
     """Read the runs and group them by method, in the order of :data:`progrpo.methods.METHODS` (GRPO first).
@@ -78,6 +159,7 @@ def _read(folder: RunFolder) -> Run:
     recipe = folder.recipe()
     final = folder.evaluation(FINAL)
     environment = folder.path / "environment.json"
+    rollout_steps = sorted({int(path.name.split("-")[1]) for path in folder.rollouts.glob("step-*.parquet")})
     return Run(
         folder=folder,
         recipe=recipe,
@@ -85,8 +167,59 @@ def _read(folder: RunFolder) -> Run:
         metrics=folder.metrics(),
         evaluations={step: Evaluation.from_json(v) for step, v in folder.evaluations_by_step().items() if v},
         final=Evaluation.from_json(final) if final else None,
-        rollout_steps=sorted({int(path.name.split("-")[1]) for path in folder.rollouts.glob("step-*.parquet")}),
+        rollout_steps=rollout_steps,
+        rollout_confidence={step: _confidence_by_verdict(folder, step) for step in rollout_steps},
     )
+
+
+def _confidence_by_verdict(folder: RunFolder, step: int) -> tuple[float, float]:
+    import pandas as pd
+
+    files = sorted(folder.rollouts.glob(f"step-{step:06d}-rank*.parquet"))
+    rows = pd.concat([pd.read_parquet(file, columns=["reward", "answer_confidence"]) for file in files])
+    right, wrong = rows[rows["reward"] > 0], rows[rows["reward"] <= 0]
+    return float(right["answer_confidence"].mean()), float(wrong["answer_confidence"].mean())
+
+
+def is_evaluation_folder(folder: Path) -> bool:
+    """Whether ``progrpo evaluate`` wrote it: an evaluation's JSON lies in it, and no recipe."""
+    return folder.is_dir() and not (folder / "recipe.json").exists() and bool(_evaluations_in(folder))
+
+
+def collect_models(folders: Sequence[Path]) -> dict[str, list[Model]]:
+    """Read evaluation folders: by benchmark, the models in the order of the folders.
+
+    Raises:
+        ConfigError: a folder has no evaluation in it.
+    """
+    read = {folder: _evaluations_in(folder) for folder in folders}
+    for folder, found in read.items():
+        if not found:
+            raise ConfigError(f"{str(folder)!r} has no evaluation in it; it should be an --out of progrpo evaluate.")
+    titles = {
+        folder: str(next(iter(found.values())).settings.get("model", folder.name)) for folder, found in read.items()
+    }
+    doubled = {title for title in titles.values() if list(titles.values()).count(title) > 1}
+    by_benchmark: dict[str, list[Model]] = {}
+    for i, (folder, found) in enumerate(read.items()):
+        title = f"{titles[folder]} ({folder.name})" if titles[folder] in doubled else titles[folder]
+        for name, evaluation in found.items():
+            store, path = folder / f"{name}-samples", str(evaluation.settings.get("model", ""))
+            checkpoint = RunFolder(Path(path)).last_checkpoint() if path else None
+            places: tuple[str | Path, ...] = (*([checkpoint] if checkpoint else []), path)
+            kept = Samples("", store, places) if store.is_dir() else None
+            model = Model(f"model-{i}", title, evaluation, kept)
+            by_benchmark.setdefault(str(evaluation.settings.get("benchmark") or name), []).append(model)
+    return by_benchmark
+
+
+def _evaluations_in(folder: Path) -> dict[str, Evaluation]:
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and {"settings", "problems"} <= value.keys():
+            found[path.stem] = Evaluation.from_json(value)
+    return found
 
 
 def common_problems(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -115,7 +248,8 @@ def estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None
     That is so without evaluations, for a k above n, and for coverage where no problem's solutions are counted.
     """
     problems = common_problems(evaluations)
-    if not problems or (measure.startswith("pass@") and int(measure[5:]) > samples_per_problem(evaluations)):
+    _, at, k = measure.partition("@")
+    if not problems or (at and int(k) > samples_per_problem(evaluations)):
         return None
     values = values_of(evaluations, measure, problems)
     known = np.isfinite(values).all(axis=0)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from progrpo.evaluation.evaluate import Evaluation
 from progrpo.report.collect import (
+    Group,
     MethodRuns,
     Run,
-    base_evaluations,
     common_problems,
     estimate,
     samples_per_problem,
@@ -46,24 +47,64 @@ SYMBOLS = {
     "progrpo_group": "diamond",
     "progrpo_correct": "triangle-down",
 }
+GLYPHS = {
+    "circle": "●",
+    "x": "✖",
+    "triangle-up": "▲",
+    "star": "★",
+    "cross": "✚",
+    "square": "■",
+    "diamond": "◆",
+    "triangle-down": "▼",
+    "circle-open": "○",
+}
+MODEL_SLOTS = ("grpo", "progrpo", "gspo", "progrpo_group", "entropy_bonus", "high_entropy_tokens", "progrpo_correct")
+"""The palette's places for models, the most different first."""
 SMOOTH_FROM = 60
 """Steps from which a curve's mean is averaged over neighbouring steps: noise hides a curve of hundreds of steps."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
-def colour(method: str) -> str:
-    """The CSS variable of a method's colour; a method that is not in the palette is drawn in grey."""
-    return f"var(--m-{method if method in PALETTE else 'base'})"
+def colour(name: str) -> str:
+    """The CSS variable of a method's or a model's colour; a method that is not in the palette is drawn in grey."""
+    return f"var(--m-{_slot(name)})"
 
 
-def symbol(method: str) -> str:
-    """The mark of a method, so that it is not told by colour alone."""
-    return SYMBOLS.get(method, "circle-open")
+def symbol(name: str) -> str:
+    """The mark of a method or a model, so that it is not told by colour alone."""
+    return SYMBOLS.get(_slot(name), "circle-open")
 
 
-def band(method: str) -> str:
+def glyph(name: str) -> str:
+    """The same mark as a letter, for legends outside of plots.
+
+    >>> glyph("grpo"), glyph("progrpo"), glyph("base")
+    ('●', '■', '○')
+    """
+    return GLYPHS[symbol(name)]
+
+
+def plain(text: str) -> str:
+    """A text that Plotly shows as it is: it reads tags in names and labels.
+
+    >>> plain("a<b>")
+    'a&lt;b&gt;'
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def band(name: str) -> str:
     """The same colour, see-through."""
-    return f"var(--band-{method if method in PALETTE else 'base'})"
+    return f"var(--band-{_slot(name)})"
+
+
+def _slot(name: str) -> str:
+    """A method's own place in the palette; the models of an evaluation page, ``model-0`` and so on, take them in
+    turn."""
+    kind, _, number = name.partition("-")
+    if kind == "model" and number.isdecimal():
+        return MODEL_SLOTS[int(number) % len(MODEL_SLOTS)]
+    return name if name in PALETTE else "base"
 
 
 def palette_css(dark: bool) -> str:
@@ -177,11 +218,11 @@ def _thin(points: dict[float, float], method: str) -> Figure:
     }
 
 
-def _line(method: MethodRuns, x: Sequence[float], y: Sequence[float], markers: bool) -> Figure:
+def _line(method: Group, x: Sequence[float], y: Sequence[float], markers: bool) -> Figure:
     return {
         "type": "scatter",
         "mode": "lines+markers" if markers or len(x) == 1 else "lines",
-        "name": method.title,
+        "name": plain(method.title),
         "x": list(x),
         "y": [round(value, 5) for value in y],
         "line": {"color": colour(method.name), "width": 2.5},
@@ -190,7 +231,24 @@ def _line(method: MethodRuns, x: Sequence[float], y: Sequence[float], markers: b
     }
 
 
-def pass_at_k_figure(methods: Sequence[MethodRuns]) -> Figure | None:
+def confidence_by_verdict(methods: Sequence[MethodRuns]) -> Figure | None:
+    """The mean c(o|q) of the rollouts that were kept, right ones solid and wrong ones dashed."""
+
+    def points(place: int) -> Callable[[Run], list[Point]]:
+        return lambda run: [(step, v[place]) for step, v in run.rollout_confidence.items() if np.isfinite(v[place])]
+
+    right, wrong = (curve(methods, points(place), markers=True) for place in (0, 1))
+    for figure, verdict, dash in ((right, "right", "solid"), (wrong, "wrong", "dash")):
+        for trace in figure["data"] if figure else []:
+            trace["line"] = trace["line"] | {"dash": dash}
+            if "name" in trace:
+                trace["name"] += f", {verdict}"
+    if right and wrong:
+        return right | {"data": right["data"] + wrong["data"]}
+    return right or wrong
+
+
+def pass_at_k_figure(methods: Sequence[Group]) -> Figure | None:
     """pass@k of the final evaluations against k, with 95 % intervals as bands; None without final evaluations.
 
     The line has every k; the band is drawn through ks that are evenly spread on the axis, for each costs a bootstrap.
@@ -238,7 +296,7 @@ def difference_figure(found: Sequence[Difference]) -> Figure | None:
         return None
     others = list(dict.fromkeys(d.method.name for d in shown))
     several = len(others) > 1
-    names = [f"{d.measure}  {d.method.title if several else ''}".strip() for d in shown]
+    names = [f"{d.measure}  {plain(d.method.title) if several else ''}".strip() for d in shown]
     data: list[Figure] = []
     for name, d in zip(names, shown, strict=True):
         method = d.method.name
@@ -279,7 +337,7 @@ def difference_figure(found: Sequence[Difference]) -> Figure | None:
     }
     y = {"autorange": "reversed", "showgrid": False, "type": "category"}
     x = {
-        "title": {"text": f"difference from {shown[0].baseline.title}", "standoff": 4},
+        "title": {"text": f"difference from {plain(shown[0].baseline.title)}", "standoff": 4},
         "tickformat": "+.2f",
         "showgrid": True,
     }
@@ -287,7 +345,7 @@ def difference_figure(found: Sequence[Difference]) -> Figure | None:
     return {"data": data, "layout": layout(height=height, x=x, y=y, shapes=[zero], hovermode="closest")}
 
 
-def distinct_figure(methods: Sequence[MethodRuns]) -> Figure | None:
+def distinct_figure(methods: Sequence[Group]) -> Figure | None:
     """How many different correct solutions problems have: the share of problems by count, a bar a method."""
     data: list[Figure] = []
     for method in methods:
@@ -299,7 +357,7 @@ def distinct_figure(methods: Sequence[MethodRuns]) -> Figure | None:
             data.append(
                 {
                     "type": "bar",
-                    "name": method.title,
+                    "name": plain(method.title),
                     "x": list(range(most + 1)),
                     "y": [round(share, 5) for share in shares],
                     "marker": {"color": colour(method.name)},
@@ -320,13 +378,12 @@ def _span(data: Sequence[Figure]) -> int:
     return max(len(trace["x"]) for trace in data)
 
 
-def coverage_figure(methods: Sequence[MethodRuns]) -> Figure | None:
-    """Coverage with its interval, a row a method and one for the base model; None where it is not known."""
-    rows = [(m.title, m.name, m.finals) for m in methods if m.finals]
+def coverage_figure(groups: Sequence[Group], base: Sequence[Evaluation] = ()) -> Figure | None:
+    """Coverage with its interval, a row a group and one for the base model; None where it is not known."""
+    rows = [(group.title, group.name, group.finals) for group in groups if group.finals]
     n = samples_per_problem([e for _, _, finals in rows for e in finals])
-    base = base_evaluations(methods)
     if base and samples_per_problem(base) == n:
-        rows.insert(0, ("Base model", "base", base))
+        rows.insert(0, ("Base model", "base", list(base)))
     known = [(title, name, value) for title, name, e in rows if (value := estimate(e, "coverage"))]
     if not known:
         return None
@@ -335,7 +392,7 @@ def coverage_figure(methods: Sequence[MethodRuns]) -> Figure | None:
             "type": "bar",
             "orientation": "h",
             "x": [value.mean],
-            "y": [title],
+            "y": [plain(title)],
             "width": 0.55,
             "marker": {"color": colour(name)},
             "error_x": {
@@ -387,6 +444,12 @@ def training_panels(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
             "Answer confidence c(o|q)",
             "How likely it finds the least likely tokens of its own answers. Near 1, it repeats one answer.",
             _metric(methods, "confidence/answer/mean"),
+        ),
+        (
+            "confidence-by-verdict",
+            "c(o|q) of right and wrong",
+            "Solid: right rollouts. Dashed: wrong ones. ProGRPO pulls down the right ones that are over-confident.",
+            confidence_by_verdict(methods),
         ),
         (
             "pass1",

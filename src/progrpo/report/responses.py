@@ -13,7 +13,8 @@ from progrpo.run_folder import RunFolder
 
 GROUPS = 6
 MOST_TOKENS = 600
-"""Tokens shown of a response; a page that holds every token of long reasoning could not be opened on a phone."""
+"""Tokens shown of a response, half of them its first and half its last; a page with every token of long reasoning could
+not be opened on a phone."""
 LOW_PROB_FRACTION = 0.2
 """ProGRPOConfig's default, for recipes that leave it out."""
 NUMBERS = ("reward", "prompt_confidence", "answer_confidence", "grpo_advantage", "correction", "advantage")
@@ -137,13 +138,23 @@ def response_view(row: dict[str, Any], decode: Decode, fraction: float) -> dict[
         for text, logp, is_low in zip(texts, logps, low, strict=True)
     ]
     return {
-        "tokens": tokens[:MOST_TOKENS],
+        "tokens": cut(tokens),
         "hidden": max(0, len(tokens) - MOST_TOKENS),
-        "gap": _needs_gaps(texts, as_text(row["text"])),
+        "gap": needs_gaps(texts, as_text(row["text"])),
         "text": as_text(row["text"]),
         "verdict": verdict_of(row["reward"]),
         "numbers": {name: _number(row[name]) for name in NUMBERS},
     }
+
+
+def cut(tokens: list[Any]) -> list[Any]:
+    """The first and the last half of :data:`MOST_TOKENS` tokens: the end holds the answer.
+
+    >>> len(cut(list(range(1000)))), cut([1, 2])
+    (600, [1, 2])
+    """
+    half = MOST_TOKENS // 2
+    return tokens if len(tokens) <= MOST_TOKENS else tokens[:half] + tokens[-half:]
 
 
 def t_low(logps: Sequence[float | None], fraction: float) -> list[bool]:
@@ -162,23 +173,33 @@ def low_prob_fraction(run: Run) -> float:
 
 
 def token_decoder(run: Run) -> Decode:
-    """Token id -> text, by the run's tokenizer as its checkpoint or starting model holds it; never from the network.
+    """Token id -> text, by the run's tokenizer: see :func:`decoder_from`."""
+    return decoder_from(run.tokenizers)
+
+
+def decoder_from(places: Sequence[str | Path]) -> Decode:
+    """Token id -> text, by the first tokenizer in these places, folders or names of models; never from the network.
 
     Without a tokenizer on this machine a token is shown as its number, ``#17``.
     """
-    for folder in (run.folder.last_checkpoint(), Path(run.recipe.model.path)):
-        if folder is not None and (folder / "tokenizer.json").is_file():
+    from progrpo.models import SHIPPED
+
+    folders = [SHIPPED.get(str(place), Path(place)) for place in places]
+    for folder in folders:
+        if (folder / "tokenizer.json").is_file():
             return _from_file(folder / "tokenizer.json")
-    try:
-        from transformers import AutoTokenizer
+    for place in places:
+        try:
+            from transformers import AutoTokenizer
 
-        from progrpo.models import SHIPPED
+            tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
+        except (ImportError, OSError, ValueError):
+            continue
+        return _decode_with(tokenizer)
+    return "#{}".format
 
-        if run.recipe.model.path in SHIPPED:
-            return _from_file(SHIPPED[run.recipe.model.path] / "tokenizer.json")
-        tokenizer = AutoTokenizer.from_pretrained(run.recipe.model.path, local_files_only=True)
-    except (ImportError, OSError, ValueError):
-        return "#{}".format
+
+def _decode_with(tokenizer: Any) -> Decode:
     return lambda token: str(tokenizer.decode([token]))
 
 
@@ -190,7 +211,7 @@ def _from_file(path: Path) -> Decode:
     return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))
 
 
-def _needs_gaps(texts: Sequence[str], whole: str) -> bool:
+def needs_gaps(texts: Sequence[str], whole: str) -> bool:
     """Whether tokens are words that decoding joins with spaces, so that the page must set them apart."""
     start = whole.strip()[:40]
     return bool(start) and not "".join(texts).strip().startswith(start) and " ".join(texts).strip().startswith(start)

@@ -1,6 +1,6 @@
 """What the numbers support: the sentences and the tables at the top of the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from progrpo.evaluation.evaluate import Evaluation
 from progrpo.evaluation.intervals import Estimate, paired_difference
 from progrpo.report.collect import (
+    Group,
     MethodRuns,
     base_evaluations,
     common_problems,
@@ -28,8 +29,8 @@ class Difference:
     """A method against the baseline in one measure."""
 
     measure: str
-    method: MethodRuns
-    baseline: MethodRuns
+    method: Group
+    baseline: Group
     mean: float
     """The method's, over the pairs."""
     baseline_mean: float
@@ -65,19 +66,18 @@ def largest_k(n: int) -> int:
     return max(1, min(LARGEST_K, n // 2))
 
 
-def choose_baseline(methods: Sequence[MethodRuns]) -> MethodRuns | None:
-    """GRPO if it is there, else the first method with a final evaluation."""
-    finished = [method for method in methods if method.finals]
+def choose_baseline(groups: Sequence[Group]) -> Group | None:
+    """GRPO if it is there, else the first method or model with a final evaluation."""
+    finished = [group for group in groups if group.finals]
     return next((m for m in finished if m.name == BASELINE), finished[0] if finished else None)
 
 
-def compare(method: MethodRuns, baseline: MethodRuns, measure: str) -> Difference | None:
+def compare(method: Group, baseline: Group, measure: str) -> Difference | None:
     """The paired difference of two methods in a measure: over the problems that all runs share, and seed by seed.
 
     With no seed in common, each method's seeds are averaged first and only problems are paired.
     """
-    a_by_seed = {run.recipe.seed: run.final for run in method.finished if run.final}
-    b_by_seed = {run.recipe.seed: run.final for run in baseline.finished if run.final}
+    a_by_seed, b_by_seed = method.finals_by_seed, baseline.finals_by_seed
     seeds = sorted(a_by_seed.keys() & b_by_seed.keys())
     a = [a_by_seed[seed] for seed in seeds] or method.finals
     b = [b_by_seed[seed] for seed in seeds] or baseline.finals
@@ -100,7 +100,7 @@ def compare(method: MethodRuns, baseline: MethodRuns, measure: str) -> Differenc
     )
 
 
-def differences(methods: Sequence[MethodRuns]) -> list[Difference]:
+def differences(methods: Sequence[Group]) -> list[Difference]:
     """Every other method against the baseline: pass@1, pass@8, pass@k, distinct solutions, coverage, entropy."""
     baseline = choose_baseline(methods)
     if baseline is None:
@@ -117,18 +117,21 @@ def differences(methods: Sequence[MethodRuns]) -> list[Difference]:
 
 def sentences(methods: Sequence[MethodRuns]) -> list[str]:
     """One or two sentences: what is clear, and what is not."""
-    found = differences(methods)
-    if found:
-        k = largest_k(samples_per_problem([e for m in methods for e in m.finals]))
-        told = ("pass@1", f"pass@{k}", "distinct")
-        others = dict.fromkeys(d.method.name for d in found)
-        return [
-            s for name in others for s in _compared([d for d in found if d.method.name == name and d.measure in told])
-        ]
+    if compared := sentences_compared(methods):
+        return compared
     finished = [method for method in methods if method.finals]
     if finished:
-        return [s for method in finished for s in _alone(method)]
+        return [s for method in finished for s in (*alone(method, len(method.finals)), *_since_base(method))]
     return [s for method in methods for s in _unfinished(method)]
+
+
+def sentences_compared(groups: Sequence[Group]) -> list[str]:
+    """Each method or model against the baseline; nothing if there is only one."""
+    found = differences(groups)
+    k = largest_k(samples_per_problem([e for group in groups for e in group.finals]))
+    told = ("pass@1", f"pass@{k}", "distinct")
+    others = dict.fromkeys(d.method.name for d in found)
+    return [s for name in others for s in _compared([d for d in found if d.method.name == name and d.measure in told])]
 
 
 def text(methods: Sequence[MethodRuns]) -> str:
@@ -183,19 +186,18 @@ def _join(phrases: list[str], last: str = "and") -> str:
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} {last} {phrases[-1]}"
 
 
-def _alone(method: MethodRuns) -> list[str]:
-    n = samples_per_problem(method.finals)
-    problems = len(common_problems(method.finals))
-    first, most = estimate(method.finals, "pass@1"), estimate(method.finals, f"pass@{largest_k(n)}")
+def alone(group: Group, runs: int, problems_name: str = "held-out problems") -> list[str]:
+    """What one method or model solves, with its interval."""
+    n = samples_per_problem(group.finals)
+    problems = len(common_problems(group.finals))
+    first, most = estimate(group.finals, "pass@1"), estimate(group.finals, f"pass@{largest_k(n)}")
     if first is None or most is None:
-        return [
-            f"{method.title} has a final evaluation, but a problem has no judged sample: pass@k can't be estimated."
-        ]
-    seeds = "one run" if len(method.finals) == 1 else f"{len(method.finals)} runs"
-    told = f"{method.title} ({seeds}) solves {first.mean:.1%} of {problems} held-out problems with one sample"
+        return [f"{group.title} has a final evaluation, but a problem has no judged sample: pass@k can't be estimated."]
+    seeds = "one run" if runs == 1 else f"{runs} runs"
+    told = f"{group.title} ({seeds}) solves {first.mean:.1%} of {problems} {problems_name} with one sample"
     if largest_k(n) > 1:
         told += f" and {most.mean:.1%} with the best of {largest_k(n)}"
-    return [told.replace("%", " %") + ".", *_since_base(method)]
+    return [told.replace("%", " %") + "."]
 
 
 def _since_base(method: MethodRuns) -> list[str]:
@@ -225,6 +227,34 @@ def _unfinished(method: MethodRuns) -> list[str]:
     return told
 
 
+def benchmark_table(benchmarks: Mapping[str, Sequence[Group]]) -> dict[str, Any]:
+    """Benchmarks by models with intervals: ``{measures, benchmarks: [{title, rows}]}``.
+
+    Each benchmark's largest k is its own: a measure that a benchmark does not have is a dash.
+    """
+    wanted: dict[str, None] = dict.fromkeys(["avg"])
+    for models in benchmarks.values():
+        n = samples_per_problem([e for model in models for e in model.finals])
+        ks = sorted({k for k in TABLE_KS if 1 < k <= n} | ({largest_k(n)} if largest_k(n) > 1 else set()))
+        wanted |= dict.fromkeys(f"pass@{k}" for k in ks)
+    measures = sorted(wanted, key=lambda measure: int(measure.partition("@")[2] or 0))
+    measures += ["distinct", "coverage", "entropy"]
+    rows = {
+        name: [_row(model.title, model.name, model.finals, measures) for model in models]
+        for name, models in benchmarks.items()
+    }
+    measures = _drop_unknown(measures, [row for of_benchmark in rows.values() for row in of_benchmark])
+    return {"measures": measures, "benchmarks": [{"title": name, "rows": of} for name, of in rows.items()]}
+
+
+def _drop_unknown(measures: list[str], rows: list[dict[str, Any]]) -> list[str]:
+    """The measures that a row has; the others' cells are taken out."""
+    kept = [m for i, m in enumerate(measures) if any(row["cells"][i]["mean"] != "–" for row in rows)]
+    for row in rows:
+        row["cells"] = [cell for cell in row["cells"] if cell["measure"] in kept]
+    return kept
+
+
 def table(methods: Sequence[MethodRuns]) -> dict[str, Any]:
     """Methods by measures with intervals, the base model first: ``{measures, rows, mixed_sizes}``."""
     finished = [method for method in methods if method.finals]
@@ -236,10 +266,8 @@ def table(methods: Sequence[MethodRuns]) -> dict[str, Any]:
     rows = [_row(method.title, method.name, method.finals, measures) for method in finished]
     if base:
         rows.insert(0, _row("Base model, before training", "base", base, measures))
-    measures = [m for i, m in enumerate(measures) if any(row["cells"][i]["mean"] != "–" for row in rows)]
+    measures = _drop_unknown(measures, rows)
     sizes = {row["size"] for row in rows}
-    for row in rows:
-        row["cells"] = [cell for cell in row["cells"] if cell["measure"] in measures]
     return {"measures": measures, "rows": rows, "mixed_sizes": len(sizes) > 1}
 
 
@@ -255,12 +283,14 @@ def _row(title: str, name: str, evaluations: list[Evaluation], measures: list[st
     }
 
 
-def _cell(measure: str, value: Estimate | None) -> dict[str, str]:
+def _cell(measure: str, value: Estimate | None) -> dict[str, Any]:
+    """As it is shown, and ``exact`` for files."""
     digits = 2 if measure == "distinct" else 3
     if value is None:
-        return {"measure": measure, "mean": "–", "interval": ""}
+        return {"measure": measure, "mean": "–", "interval": "", "exact": [None, None, None]}
     interval = f"{value.low:.{digits}f}–{value.high:.{digits}f}"
-    return {"measure": measure, "mean": f"{value.mean:.{digits}f}", "interval": interval}
+    exact = [value.mean, value.low, value.high]
+    return {"measure": measure, "mean": f"{value.mean:.{digits}f}", "interval": interval, "exact": exact}
 
 
 def per_run(methods: Sequence[MethodRuns], measures: Sequence[str]) -> list[dict[str, Any]]:
