@@ -22,6 +22,13 @@ def test_a_clear_difference_is_told_with_its_interval(make_run):
     assert "no clear difference" not in told
 
 
+def test_the_sign_test_stands_beside_the_interval(make_run):
+    a, b = make_run("grpo", correct=[0, 1, 2, 3, 4, 5]), make_run("progrpo", correct=[1, 2, 3, 4, 5, 5])
+    told = text_of(sentences(collect([a, b])))
+    # Five of five: 2 / 2^5.
+    assert "ProGRPO is ahead in pass@1 on 5, behind on 0 and even on 1 (exact sign test: p = 0.062)" in told
+
+
 def test_an_interval_with_zero_is_no_clear_difference(make_run):
     a = make_run("grpo", correct=[0, 8, 0, 8, 4, 4])
     b = make_run("progrpo", correct=[8, 0, 1, 8, 4, 4])
@@ -101,7 +108,12 @@ def test_the_table_holds_base_and_methods_with_intervals(make_run):
     grpo = shown["rows"][1]
     assert (grpo["seeds"], grpo["size"]) == ("2 seeds", "6 problems × 8 samples")
     shown_as = {"measure": "pass@1", "mean": "0.250", "interval": "0.250–0.250"}
-    assert grpo["cells"][0] == shown_as | {"exact": [0.25, 0.25, 0.25]}
+    # Two runs of 6 problems, 2 of 8 right: the variance is p (1 - p) / (n - 1) / 6 / 2.
+    half = 1.959964 * (0.25 * 0.75 / 7 / 6 / 2) ** 0.5
+    told = grpo["cells"][0]
+    assert {key: told[key] for key in shown_as} == shown_as
+    assert told["exact"] == pytest.approx([0.25, 0.25, 0.25, 0.25 - half, 0.25 + half], abs=1e-6)
+    assert told["sampling"] == f"{0.25 - half:.3f}–{0.25 + half:.3f}"
     # The base model has 4 samples a problem: no pass@8 of it is made up.
     assert shown["rows"][0]["cells"][2]["mean"] == "–"
     assert shown["mixed_sizes"]

@@ -1,6 +1,7 @@
 """Run folders and evaluation folders, read and grouped by method or by model."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,6 +255,29 @@ def estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None
     values = values_of(evaluations, measure, problems)
     known = np.isfinite(values).all(axis=0)
     return mean_over_problems(values[:, known]) if known.any() else None
+
+
+def sampling_estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None:
+    """The same mean with its interval over sampling only: these problems and runs, with responses drawn anew.
+
+    None where that can't be known: a k of n or above, and measures that are no mean over samples.
+    """
+    name, at, k = measure.partition("@")
+    n = samples_per_problem(evaluations)
+    if (
+        name not in ("pass", "maj", "distinct", "avg")
+        or (name == "distinct" and not at)
+        or n < 2
+        or (at and int(k) >= n)
+    ):
+        return None
+    each = [evaluation.sampling_estimate(measure) for evaluation in evaluations]
+    if not all(math.isfinite(one.mean) for one in each):
+        return None
+    # Runs are sampled independently: the variance of their mean is the sum of theirs over the square of their number.
+    mean = sum(one.mean for one in each) / len(each)
+    half = sum(((one.high - one.low) / 2) ** 2 for one in each) ** 0.5 / len(each)
+    return Estimate(mean, mean - half, mean + half, "sampling")
 
 
 def base_evaluations(methods: Sequence[MethodRuns]) -> list[Evaluation]:

@@ -152,7 +152,8 @@ def _with_boards(figures: dict[str, Any], tables: dict[str, Any], boards: list[d
 
 def results_table(title: str, measures: Sequence[str], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The results for a CSV file: every measure with its interval, unrounded."""
-    names = [measure + ending for measure in measures for ending in ("", " low", " high")]
+    endings = ("", " low", " high", " low, sampling only", " high, sampling only")
+    names = [measure + ending for measure in measures for ending in endings]
     kinds = [kind for kind in ("folder", "seeds", "size") if any(kind in row for row in rows)]
     told = [
         [row["title"], *(row.get(kind) for kind in kinds), *(x for cell in row["cells"] for x in cell["exact"])]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from progrpo.evaluation.evaluate import Evaluation
-from progrpo.evaluation.intervals import Estimate, paired_difference
+from progrpo.evaluation.intervals import Estimate, SignTest, paired_difference, sign_test
 from progrpo.report.collect import (
     Group,
     MethodRuns,
@@ -15,6 +15,7 @@ from progrpo.report.collect import (
     common_problems,
     estimate,
     samples_per_problem,
+    sampling_estimate,
     values_of,
 )
 
@@ -36,6 +37,8 @@ class Difference:
     baseline_mean: float
     difference: Estimate
     per_seed: list[float]
+    signs: SignTest
+    """On how many problems the method is ahead, seeds averaged."""
 
     @property
     def is_clear(self) -> bool:
@@ -97,6 +100,7 @@ def compare(method: Group, baseline: Group, measure: str) -> Difference | None:
         float(values_b.mean()),
         paired_difference(values_a, values_b),
         [float(d) for d in (values_a - values_b).mean(axis=1)] if seeds else [],
+        sign_test(values_a.mean(axis=0), values_b.mean(axis=0)),
     )
 
 
@@ -157,11 +161,23 @@ def _compared(found: list[Difference]) -> list[str]:
     if unclear:
         between = "" if clear else f" between {method} and {baseline}"
         told.append(f"There is no clear difference{between} in {_join(unclear, 'or')}.")
+    told += [_problem_by_problem(d) for d in found if d.measure == "pass@1"]
     # An interval over problems can leave out 0 while a second seed points the other way.
     split = [NAMES.get(d.measure, d.measure) for d in found if d.is_clear and not d.seeds_agree]
     if split:
         told.append(f"Seeds disagree on the direction in {_join(split)}: more seeds are needed.")
     return told
+
+
+def _problem_by_problem(d: Difference) -> str:
+    signs = d.signs
+    if not signs.wins + signs.losses:
+        return f"On no problem do they differ in {d.measure}."
+    p = "p < 0.001" if signs.p_value < 0.001 else f"p = {signs.p_value:.3f}"
+    return (
+        f"Problem by problem, {d.method.title} is ahead in {d.measure} on {signs.wins}, behind on {signs.losses} and "
+        f"even on {signs.ties} (exact sign test: {p})."
+    )
 
 
 def _clear_phrase(d: Difference) -> str:
@@ -236,8 +252,9 @@ def benchmark_table(benchmarks: Mapping[str, Sequence[Group]]) -> dict[str, Any]
     for models in benchmarks.values():
         n = samples_per_problem([e for model in models for e in model.finals])
         ks = sorted({k for k in TABLE_KS if 1 < k <= n} | ({largest_k(n)} if largest_k(n) > 1 else set()))
-        wanted |= dict.fromkeys(f"pass@{k}" for k in ks)
-    measures = sorted(wanted, key=lambda measure: int(measure.partition("@")[2] or 0))
+        wanted |= dict.fromkeys([*(f"pass@{k}" for k in ks), f"maj@{n}"])
+    order = ("avg", "pass", "maj")
+    measures = sorted(wanted, key=lambda m: (order.index(m.partition("@")[0]), int(m.partition("@")[2] or 0)))
     measures += ["distinct", "coverage", "entropy"]
     rows = {
         name: [_row(model.title, model.name, model.finals, measures) for model in models]
@@ -279,18 +296,25 @@ def _row(title: str, name: str, evaluations: list[Evaluation], measures: list[st
         "name": name,
         "size": f"{problems} problems × {n} samples",
         "seeds": f"{seeds} seed{'s' if seeds > 1 else ''}",
-        "cells": [_cell(measure, estimate(evaluations, measure)) for measure in measures],
+        "cells": [
+            _cell(measure, estimate(evaluations, measure), sampling_estimate(evaluations, measure))
+            for measure in measures
+        ],
     }
 
 
-def _cell(measure: str, value: Estimate | None) -> dict[str, Any]:
-    """As it is shown, and ``exact`` for files."""
-    digits = 2 if measure == "distinct" else 3
-    if value is None:
-        return {"measure": measure, "mean": "–", "interval": "", "exact": [None, None, None]}
-    interval = f"{value.low:.{digits}f}–{value.high:.{digits}f}"
-    exact = [value.mean, value.low, value.high]
-    return {"measure": measure, "mean": f"{value.mean:.{digits}f}", "interval": interval, "exact": exact}
+def _cell(measure: str, value: Estimate | None, sampling: Estimate | None = None) -> dict[str, Any]:
+    """As it is shown, and ``exact`` for files: mean, interval over problems, interval over sampling only."""
+    digits = 2 if measure.startswith("distinct") else 3
+    exact: list[float | None] = [value.mean, value.low, value.high] if value else [None, None, None]
+    exact += [sampling.low, sampling.high] if sampling else [None, None]
+    return {
+        "measure": measure,
+        "mean": f"{value.mean:.{digits}f}" if value else "–",
+        "interval": f"{value.low:.{digits}f}–{value.high:.{digits}f}" if value else "",
+        "sampling": f"{max(sampling.low, 0.0):.{digits}f}–{sampling.high:.{digits}f}" if sampling else "",
+        "exact": exact,
+    }
 
 
 def per_run(methods: Sequence[MethodRuns], measures: Sequence[str]) -> list[dict[str, Any]]:
@@ -299,6 +323,7 @@ def per_run(methods: Sequence[MethodRuns], measures: Sequence[str]) -> list[dict
     for method in methods:
         for run in method.finished:
             assert run.final is not None
-            estimates = [_cell(measure, estimate([run.final], measure)) for measure in measures]
+            final = [run.final]
+            estimates = [_cell(m, estimate(final, m), sampling_estimate(final, m)) for m in measures]
             rows.append({"title": run.label, "name": method.name, "folder": run.folder.path.name, "cells": estimates})
     return rows

@@ -1,0 +1,90 @@
+"""Pages of evaluations: benchmarks by models."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from progrpo.errors import ConfigError
+from progrpo.evaluation.evaluate import Evaluation
+from progrpo.files import write_json
+from progrpo.report import summary_text, write_page
+from progrpo.report.collect import collect_models
+from progrpo.report.page import assemble_models
+from report.browser import open_page, severe, wait_for
+from report.runs import HOSTILE, make_evaluation, make_samples
+
+
+@pytest.fixture
+def make_model(tmp_path: Path):
+    def make(folder: str, model: str, benchmarks: dict[str, list[int]], *, samples: bool = True, n: int = 8) -> Path:
+        into = tmp_path / folder
+        for name, correct in benchmarks.items():
+            counted = make_evaluation(correct, n=n)
+            settings = counted.settings | {"model": model, "name": name, "temperature": 1.0, "max_new_tokens": 64}
+            write_json(into / f"{name}.json", Evaluation(settings, counted.problems).to_json())
+            if samples:
+                make_samples(into / f"{name}-samples", counted, text=HOSTILE)
+        return into
+
+    return make
+
+
+def test_benchmarks_by_models(make_model):
+    a = make_model("a", "base", {"aime": [0, 1, 2, 0], "maths": [1, 1, 1]})
+    b = make_model("b", "tuned", {"aime": [4, 4, 8, 1], "maths": [1, 1, 1]})
+    benchmarks = collect_models([a, b])
+    view = assemble_models(benchmarks)
+    assert view["title"] == "base and tuned on aime and maths"
+    assert [row["title"] for row in view["table"]["benchmarks"][0]["rows"]] == ["base", "tuned"]
+    assert view["table"]["measures"][:3] == ["avg", "pass@4", "pass@8"]
+    assert view["sentences"][0].startswith("aime: Against base, tuned has a higher pass@1 (+0.437 [")
+    assert view["sentences"][1].startswith("maths: There is no clear difference between tuned and base")
+    assert summary_text([a, b]).split("\n") == view["sentences"]
+
+
+def test_what_makes_them_hard_to_compare_is_told(make_model):
+    a = make_model("a", "base", {"aime": [0, 1], "maths": [1, 1, 1]})
+    b = make_model("b", "tuned", {"aime": [4, 4, 8]}, n=16, samples=False)
+    notes = " ".join(assemble_models(collect_models([a, b]))["missing"])
+    assert "aime: the models were sampled with different samples (base 8, tuned 16)." in notes
+    assert "aime: the evaluations are not on the same problems" in notes
+    assert "aime: the samples of tuned are not kept" in notes
+    assert "maths: not evaluated for tuned." in notes
+
+
+def test_the_same_model_twice_is_told_apart_by_its_folder(make_model):
+    found = collect_models([make_model("cold", "m", {"aime": [1]}), make_model("hot", "m", {"aime": [1]})])
+    assert [model.title for model in found["aime"]] == ["m (cold)", "m (hot)"]
+
+
+def test_runs_and_evaluations_are_not_mixed(make_model, make_run, tmp_path):
+    with pytest.raises(ConfigError, match="a page shows either"):
+        write_page([make_run("grpo"), make_model("a", "m", {"aime": [1]})], tmp_path / "r.html")
+
+
+def test_the_picker_changes_every_part(browser, make_model, tmp_path):
+    a = make_model("a", "<b>base</b>", {"aime": [0, 1, 2, 0], "maths": [8, 8, 1]})
+    b = make_model("b", "tuned", {"aime": [4, 4, 8, 0], "maths": [1, 1, 1]})
+    js = open_page(browser, write_page([a, b], tmp_path / "r.html"))
+    shown = "return [...document.querySelectorAll('[data-figure]')].filter(d => d.offsetParent).map(d => d.id)"
+    first = js(shown)
+    filters = "return [...document.querySelectorAll('[data-key=filter]')].map(b => b.textContent)"
+    assert js(filters)[2] == "By tuned only (1)"
+    js("const s = document.getElementById('board'); s.value = '1'; s.dispatchEvent(new Event('change'))")
+    assert js(filters)[2] == "By tuned only (0)"
+    second = js(shown)
+    assert not set(first) & set(second)
+    wait_for(lambda: js("return document.querySelectorAll('[data-board=\"1\"] .main-svg').length") >= len(second))
+    heads = "return [...document.querySelectorAll('#responses .column .caption')].map(p => p.textContent)"
+    wait_for(lambda: js(heads) == ["8 of 8 right, 2 different solutions", "1 of 8 right, 1 different solution"])
+    assert js("return document.querySelectorAll('main b').length") == 0
+    assert severe(browser) == []
+
+
+def test_files_that_are_no_evaluations_are_passed_over(make_model, tmp_path):
+    folder = make_model("a", "m", {"aime": [1]})
+    (folder / "notes.json").write_text(json.dumps({"settings": {}}), encoding="utf-8")
+    assert list(collect_models([folder])) == ["aime"]
+    with pytest.raises(ConfigError, match="should be an --out of progrpo evaluate"):
+        collect_models([tmp_path])
