@@ -1,6 +1,7 @@
 """``progrpo evaluate``"""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -147,7 +148,11 @@ def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: 
                 on_progress=bar.advance,
             )
         _print_results(target.name, evaluation)
-    print(f"{into}: samples and results. Progress is kept; --samples with more adds to them.")
+    print(f"{into}: results and samples")
+    if find_spec("plotly") and find_spec("jinja2"):
+        from progrpo.report import write_page
+
+        print(write_page([into], into / "report.html"))
 
 
 def _print_results(name: str, evaluation: "Evaluation") -> None:
