@@ -166,9 +166,7 @@ def model_sentences(benchmarks: Mapping[str, Sequence[Model]]) -> list[str]:
     """What is clear and what is not, benchmark by benchmark."""
     told = []
     for name, models in benchmarks.items():
-        compared = summary.sentences_compared(models) or [
-            s for model in models for s in summary.alone(model, 1, "problems")
-        ]
+        compared = summary.sentences_compared(models) or [s for model in models for s in summary.alone(model)]
         told.append(f"{name}: {' '.join(compared)}" if len(benchmarks) > 1 else " ".join(compared))
     return told
 
@@ -176,7 +174,12 @@ def model_sentences(benchmarks: Mapping[str, Sequence[Model]]) -> list[str]:
 def subtitle_of_models(benchmarks: Mapping[str, Sequence[Model]]) -> str:
     """The sampling in a line; what differs is told with each evaluation at the foot."""
     settings = [model.evaluation.settings for models in benchmarks.values() for model in models]
-    words = {"samples": "samples a problem", "temperature": "temperature", "top_p": "top_p", "max_new_tokens": "tokens"}
+    words = {
+        "samples": "samples a problem",
+        "temperature": "temperature",
+        "top_p": "top_p",
+        "max_new_tokens": "tokens at most",
+    }
     shared = [(key, {repr(one.get(key)) for one in settings}) for key in words]
     numbers_first = ("samples", "max_new_tokens")
     told = []

@@ -335,7 +335,7 @@ def difference_figure(found: Sequence[Difference]) -> Figure | None:
         "yref": "paper",
         "line": {"color": "var(--soft)", "width": 1},
     }
-    y = {"autorange": "reversed", "showgrid": False, "type": "category"}
+    y = {"autorange": "reversed", "showgrid": False, "type": "category", "dtick": 1}
     x = {
         "title": {"text": f"difference from {plain(shown[0].baseline.title)}", "standoff": 4},
         "tickformat": "+.2f",
@@ -413,7 +413,7 @@ def coverage_figure(groups: Sequence[Group], base: Sequence[Evaluation] = ()) ->
         "showgrid": True,
         "title": {"text": "of all solutions found", "standoff": 4},
     }
-    y = {"autorange": "reversed", "showgrid": False, "type": "category"}
+    y = {"autorange": "reversed", "showgrid": False, "type": "category", "dtick": 1}
     return {
         "data": data,
         "layout": layout(height=80 + 44 * len(known), x=x, y=y, hovermode="closest", barmode="overlay"),

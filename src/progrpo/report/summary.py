@@ -125,7 +125,7 @@ def sentences(methods: Sequence[MethodRuns]) -> list[str]:
         return compared
     finished = [method for method in methods if method.finals]
     if finished:
-        return [s for method in finished for s in (*alone(method, len(method.finals)), *_since_base(method))]
+        return [s for method in finished for s in (*_alone(method), *_since_base(method))]
     return [s for method in methods for s in _unfinished(method)]
 
 
@@ -202,18 +202,22 @@ def _join(phrases: list[str], last: str = "and") -> str:
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} {last} {phrases[-1]}"
 
 
-def alone(group: Group, runs: int, problems_name: str = "held-out problems") -> list[str]:
-    """What one method or model solves, with its interval."""
+def alone(group: Group, of: str = "", problems_name: str = "problems") -> list[str]:
+    """What one method or model solves; ``of`` says how many runs it is."""
     n = samples_per_problem(group.finals)
     problems = len(common_problems(group.finals))
     first, most = estimate(group.finals, "pass@1"), estimate(group.finals, f"pass@{largest_k(n)}")
     if first is None or most is None:
         return [f"{group.title} has a final evaluation, but a problem has no judged sample: pass@k can't be estimated."]
-    seeds = "one run" if runs == 1 else f"{runs} runs"
-    told = f"{group.title} ({seeds}) solves {first.mean:.1%} of {problems} {problems_name} with one sample"
+    told = f"{group.title}{of} solves {first.mean:.1%} of {problems} {problems_name} with one sample"
     if largest_k(n) > 1:
         told += f" and {most.mean:.1%} with the best of {largest_k(n)}"
     return [told.replace("%", " %") + "."]
+
+
+def _alone(method: MethodRuns) -> list[str]:
+    runs = len(method.finals)
+    return alone(method, " (one run)" if runs == 1 else f" ({runs} runs)", "held-out problems")
 
 
 def _since_base(method: MethodRuns) -> list[str]:
