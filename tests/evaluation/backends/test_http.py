@@ -1,5 +1,8 @@
 """The HTTP backend against a server on a real socket, behaving and misbehaving."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -365,6 +368,31 @@ def test_a_closed_generator_sends_no_more_and_leaves_nothing_behind(server: Serv
     assert time.monotonic() - started < 1
     assert not [t for t in set(threading.enumerate()) - threads if "portal" in t.name]
     time.sleep(0.1)
+    assert len(server.requests) == 3
+
+
+INTERRUPTED = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+from progrpo.evaluation.backends import Request, Sampling
+from progrpo.evaluation.backends.http import HttpBackend
+backend = HttpBackend(sys.argv[1], "tiny", concurrency=2, timeout=30)
+for place, _ in backend.sample([Request(prompt, 0, 1) for prompt in "pqrstu"], Sampling(5)):
+    print(place, flush=True)
+"""
+
+
+def test_ctrl_c_ends_it_while_answers_are_waited_for(server: Server) -> None:
+    server.always = server_side.by_prompt(q=server_side.stall, r=server_side.stall)
+    command = [sys.executable, "-c", INTERRUPTED, server.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+        time.sleep(0.2)  # it is waiting for the next answer by now
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert stderr.rstrip().endswith("KeyboardInterrupt")
     assert len(server.requests) == 3
 
 
