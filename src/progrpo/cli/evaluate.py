@@ -62,6 +62,14 @@ def evaluate(
         str | None,
         typer.Option(help="A sentence-transformers model, by path or id: how far apart responses are in meaning."),
     ] = None,
+    codeforces: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="For the benchmark codeforces: rate the model by the standings kept here; missing ones are "
+            "downloaded. problems.json has the ids of rows without, ratings.json how many humans have each rating.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for samples and results; evaluations/MODEL if left out.")] = (
         None
     ),
@@ -116,7 +124,7 @@ def evaluate(
     settings = {"batch": batch or loaded.evaluation.batch, "base_url": base_url, "concurrency": concurrency}
     opened = _open_backend(backend, path, dtype or ("auto" if benchmarks else loaded.model.dtype), settings)
     into = out or Path("evaluations") / _file_name(model)
-    _evaluate_all(targets, opened, model, into, embeddings)
+    _evaluate_all(targets, opened, _label(model), into, embeddings, codeforces)
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,14 @@ class _Target:
     sampling: "Sampling"
 
 
-def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: Path, embeddings: str | None) -> None:
+def _evaluate_all(
+    targets: list[_Target],
+    backend: "Backend",
+    model: str,
+    into: Path,
+    embeddings: str | None,
+    codeforces: Path | None,
+) -> None:
     from progrpo.cli.progress import Bars
     from progrpo.evaluation.evaluate import evaluate_into
 
@@ -148,6 +163,11 @@ def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: 
                 on_progress=bar.advance,
             )
         _print_results(target.name, evaluation)
+        if target.name == "codeforces" and codeforces is not None:
+            from progrpo.evaluation.codeforces import rate_from_folder
+
+            counts = [(problem.samples, problem.correct) for problem in evaluation.problems]
+            print(f"Codeforces rating, approximate: {rate_from_folder(problems, counts, codeforces)}")
     print(f"{into}: results and samples")
     if find_spec("plotly") and find_spec("jinja2"):
         from progrpo.report import write_page
@@ -178,6 +198,8 @@ def _print_results(name: str, evaluation: "Evaluation") -> None:
     console = Console()
     console.print(f"\n[bold]{name}[/bold]: {len(evaluation.judged)} problems, {n} samples each")
     console.print(table)
+    if evaluation.diversity_measures:
+        console.print("distinct_1 and _2, self_bleu: of a problem's first 8 samples, or of its first 4 correct ones")
     console.print(f"entropy: {ENTROPY_KINDS[evaluation.settings['entropy']]}")
     if n > 1:
         console.print(f"pass@k above k = {n // 2} rests on fewer than 2 k samples: take more for a smaller error.")
@@ -236,6 +258,11 @@ def _open_backend(name: BackendName, path: str, dtype: str, settings: dict[str, 
     model, tokenizer = load_model(path, dtype)
     digest = f"{model_digest(path)} {model.dtype}".replace("torch.", "")
     return TransformersBackend(model.to(best_device()), tokenizer, batch=settings["batch"], model_digest=digest)
+
+
+def _label(model: str) -> str:
+    """What a model is called in records and on pages: a path's last part, an id as it is."""
+    return Path(model).resolve().name if Path(model).exists() else model
 
 
 def _file_name(model: str) -> str:
