@@ -20,13 +20,16 @@ HEAVY = [
     "sympy",
     "math_verify",
     "reasoning_gym",
+    "openai",
+    "sacrebleu",
+    "sentence_transformers",
 ]
 
 SCRIPT = f"""
 import json, sys
 heavy = {HEAVY!r}
 loaded = {{}}
-for module in ("progrpo", "progrpo.core", "progrpo.methods", "progrpo.verify", "progrpo.tasks", "progrpo.config"):
+for module in ("progrpo", "progrpo.core", "progrpo.methods", "progrpo.verify", "progrpo.tasks", "progrpo.evaluation", "progrpo.config"):
     __import__(module)
     loaded[module] = [name for name in heavy if name in sys.modules]
 print(json.dumps(loaded))

