@@ -36,7 +36,7 @@ def make_samples(folder: Path, evaluation: Evaluation, *, text: str = "4 * 3 = 1
     for i, result in enumerate(evaluation.problems):
         samples, verdicts = [], []
         for j in range(result.samples):
-            right, p = j < result.correct, 0.9 - 0.05 * j
+            right, p = j < result.correct, 0.65 - 0.05 * j
             ids = [14, 6, 13, 3, 12 + (j // 2)]
             samples.append(Sample(text, ids, [math.log(x) for x in (0.9, p, 0.8, 0.7, 0.99)], [0.3] * 5, j == 7))
             canonical = f"({min(j, result.distinct - 1)})" if right else None
