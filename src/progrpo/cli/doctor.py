@@ -37,7 +37,7 @@ def doctor() -> None:
     print(f"Python {platform.python_version()} on {platform.platform()}")
     print(f"device: {device_name()}, {_memory()}")
     for name, version in packages.items():
-        print(f"  {name:<14} {version or 'not installed'}")
+        print(f"  {name:<22} {version or 'not installed'}")
     for part, (needed, remedy) in PARTS.items():
         missing = [name for name in needed if packages[name] is None]
         print(f"{part}: " + (f"needs {', '.join(missing)}; {remedy}" if missing else "ready"))
