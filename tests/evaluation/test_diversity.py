@@ -120,7 +120,7 @@ def test_distinct_n_of_too_short_texts_is_not_a_number() -> None:
 @pytest.mark.parametrize("steps", [1, 3, 30])
 def test_self_bleu_is_the_mean_of_sacrebleus_own_scores(steps: int, seed: int) -> None:
     sample = texts(7, steps=steps, seed=seed)
-    sample += [sample[0], "", "7", "  "]
+    sample += [sample[0], "", "7", "  ", "so 7 -\n"]
     scores = [sacrebleu.sentence_bleu(text, sample[:i] + sample[i + 1 :]).score for i, text in enumerate(sample)]
     # Bit for bit: the same counts go through sacrebleu's own formula.
     assert self_bleu(sample) == math.fsum(score / 100 for score in scores) / len(sample)
