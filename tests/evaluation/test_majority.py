@@ -40,7 +40,8 @@ def test_every_subset(correct: int, wrong_votes: list[int], no_answer: int) -> N
     for k in range(1, len(votes) + 1):
         subsets = list(combinations(votes, k))
         wanted.append(float(sum(map(share_of_the_win, subsets), Fraction(0)) / len(subsets)))
-    assert majority_at_k(correct, wrong_votes, no_answer) == pytest.approx(wanted, abs=1e-12)
+    # Whole numbers and one division: not even the last bit differs.
+    assert majority_at_k(correct, wrong_votes, no_answer).tolist() == wanted
 
 
 def test_votes_that_are_held() -> None:
@@ -64,7 +65,7 @@ def test_what_must_be() -> None:
     # Without rivals it is enough that one of the k is right.
     alone = majority_at_k(3, [], 5)
     assert alone == pytest.approx([pass_at_k(8, 3, k) for k in range(1, 9)])
-    many = majority_at_k(400, [300, 250] + [1] * 50)
+    many = majority_at_k(160, [120, 100] + [1] * 20)
     assert np.isfinite(many).all()
     assert many.max() <= 1.0
 
@@ -73,3 +74,10 @@ def test_what_must_be() -> None:
 def test_counts_that_are_none(correct: int, wrong_votes: list[int]) -> None:
     with pytest.raises(ValueError, match="must be 0 or more and add up to 1 to 1000 samples"):
         majority_at_k(correct, wrong_votes)
+
+
+@pytest.mark.parametrize("sizes", [[20, 14, 14, 9, 4, 2, 1], [90, 80, 40, 30, 10, 6], [3] * 20 + [1] * 4])
+def test_somebody_always_wins_where_everybody_votes(sizes: list[int]) -> None:
+    # Each answer in turn is taken for the right one.
+    chances = [majority_at_k(size, sizes[:i] + sizes[i + 1 :]) for i, size in enumerate(sizes)]
+    assert sum(chances) == pytest.approx(1.0, abs=1e-13)

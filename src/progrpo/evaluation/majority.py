@@ -1,13 +1,15 @@
 """maj@k: whether the answer that most samples give is right."""
 
+from collections import Counter
 from collections.abc import Sequence
-from math import comb
+from functools import lru_cache
+from math import comb, lcm
 
 import numpy as np
 from numpy.typing import NDArray
 
 MOST_SAMPLES = 1000
-"""Binomial coefficients of more samples do not fit into a float."""
+"""The time taken grows with their cube."""
 
 
 def majority_at_k(correct: int, wrong_votes: Sequence[int], no_answer: int = 0) -> NDArray[np.float64]:
@@ -17,7 +19,8 @@ def majority_at_k(correct: int, wrong_votes: Sequence[int], no_answer: int = 0) 
 
     where W_{m,t}(j) counts the ways to draw j of the other samples with t wrong answers of just m votes, and none of
     more: right answers win m to at most m, and a tie with t others is won once in 1 + t. Every draw of k of the n
-    samples without replacement is counted, so the estimate is unbiased, as :func:`pass_at_k` is.
+    samples without replacement is counted, so the estimate is unbiased, as :func:`pass_at_k` is. Counted in whole
+    numbers: no rounding but that of the result.
 
     Args:
         correct: c, how many samples vote for the right answer.
@@ -37,34 +40,36 @@ def majority_at_k(correct: int, wrong_votes: Sequence[int], no_answer: int = 0) 
     n = sum(counts)
     if min(counts) < 0 or not 0 < n <= MOST_SAMPLES:
         raise ValueError(f"the counts must be 0 or more and add up to 1 to {MOST_SAMPLES} samples, got {counts}.")
-    won = np.zeros(n + 1)
+    # W is a product of polynomials, one for each answer: its coefficient of x^j counts ways to draw j. Their values at
+    # x = 2^bits stand for them, for no coefficient reaches 2^n: then a product is one multiplication of two integers.
+    width = n // 8 + 1
+    bits = 8 * width
+    won: Counter[int] = Counter()  # by how many lead, the right answer among them
     for m in range(1, correct + 1):
+        ties = [1]  # by how many wrong answers have just m votes
+        for votes in wrong_votes:
+            if votes >= m:
+                fewer, just_m = _ways(votes, m - 1, width), comb(votes, m) << bits * m
+                ties = [less * fewer + tied * just_m for less, tied in zip([*ties, 0], [0, *ties], strict=True)]
         # Of answers with fewer than m votes any number may be drawn: together they are one pool.
-        rivals = [votes for votes in wrong_votes if votes >= m]
         pool = no_answer + sum(votes for votes in wrong_votes if votes < m)
-        ways_by_ties = [_binomials(pool, pool)]
-        for votes in rivals:
-            fewer, just_m = _binomials(votes, m - 1), comb(votes, m)
-            ways_by_ties = [
-                _sum(
-                    np.convolve(ways_by_ties[t], fewer) if t < len(ways_by_ties) else None,
-                    np.pad(ways_by_ties[t - 1] * just_m, (m, 0)) if t > 0 else None,
-                )
-                for t in range(len(ways_by_ties) + 1)
-            ]
-        for t, ways in enumerate(ways_by_ties):
-            won[m : m + len(ways)] += comb(correct, m) * ways / (1 + t)
-    return np.minimum(won[1:] / np.array([comb(n, k) for k in range(1, n + 1)], dtype=np.float64), 1.0)
+        others = (comb(correct, m) << bits * m) * _ways(pool, pool, width)
+        for t, ways in enumerate(ties):
+            won[1 + t] += ways * others
+    common = lcm(*won)
+    digits = [(common // leaders, ways.to_bytes(width * (n + 1), "little")) for leaders, ways in won.items()]
+    return np.array(
+        [
+            sum(weight * int.from_bytes(ways[width * k : width * (k + 1)], "little") for weight, ways in digits)
+            / (common * comb(n, k))
+            for k in range(1, n + 1)
+        ]
+    )
 
 
-def _binomials(n: int, most: int) -> NDArray[np.float64]:
-    """n over 0, ..., n over most."""
-    return np.array([comb(n, i) for i in range(min(n, most) + 1)], dtype=np.float64)
-
-
-def _sum(a: NDArray[np.float64] | None, b: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    known = [part for part in (a, b) if part is not None]
-    total = np.zeros(max(map(len, known)))
-    for part in known:
-        total[: len(part)] += part
-    return total
+@lru_cache(maxsize=4096)
+def _ways(votes: int, most: int, width: int) -> int:
+    """The polynomial of drawing at most so many of an answer's votes."""
+    return int.from_bytes(
+        b"".join(comb(votes, i).to_bytes(width, "little") for i in range(min(votes, most) + 1)), "little"
+    )
