@@ -1,4 +1,7 @@
-"""The command line: ``progrpo train | evaluate | compare | report | problems | doctor``. One short file a command."""
+"""The command line: ``progrpo train | evaluate | compare | report | inspect | problems | doctor``.
+
+One short file a command.
+"""
 
 import os
 import sys
@@ -9,6 +12,7 @@ import typer
 from progrpo.cli.compare import compare
 from progrpo.cli.doctor import doctor
 from progrpo.cli.evaluate import evaluate
+from progrpo.cli.inspect import inspect
 from progrpo.cli.problems import problems
 from progrpo.cli.report import report
 from progrpo.cli.train import train
@@ -26,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (train, evaluate, compare, report, problems, doctor):
+for command in (train, evaluate, compare, report, inspect, problems, doctor):
     app.command()(command)
 
 

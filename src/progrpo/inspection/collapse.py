@@ -237,7 +237,9 @@ def _shorter(found: Collapse) -> str:
     first, last = found.first["length"], found.last["length"]
     if not last < HALF * first:
         return ""
-    return f"Responses shrank to less than half: {first:.0f} long in {_span(found.first_steps)}, {_then(found, last, 0)}."
+    return (
+        f"Responses shrank to less than half: {first:.0f} long in {_span(found.first_steps)}, {_then(found, last, 0)}."
+    )
 
 
 def _then(found: Collapse, value: float, digits: int = 3) -> str:
@@ -252,5 +254,3 @@ def _shares(said: str, found: Collapse, first: float, last: float, of: str) -> s
 def _span(steps: tuple[int, int]) -> str:
     """``step 3``, ``steps 1 to 20``."""
     return f"step {steps[0]}" if steps[0] == steps[1] else f"steps {steps[0]} to {steps[1]}"
-
-

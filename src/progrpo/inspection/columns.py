@@ -123,11 +123,11 @@ def choose_columns(
         lacking = [name for name in ("prompt", "response") if name not in given] + (["reward"] if not weighted else [])
         if lacking:
             raise ConfigError(
-                f"the file's columns are not those of a format that is known (TRL, verl, progrpo); {listed(list(present))}"
-                f": name the missing ones with {' '.join(f'--{name} COL' for name in lacking)}."
+                f"the file's columns are not those of a known format (TRL, verl, progrpo); {listed(list(present))}: "
+                f"name the missing ones with {' '.join(f'--{name} COL' for name in lacking)}."
             )
         assert weighted is not None
-        return "columns as given", replace(Columns(given["prompt"], given["response"], weighted), **given)
+        return "columns as given", Columns(rewards=weighted, **given)
     default = known.columns
     absent = {
         field.name: None

@@ -83,7 +83,7 @@ class Batch:
         if isinstance(column, list):
             return np.array([len(value) if isinstance(value, list) else 0 for value in column], dtype=np.int64)
         try:
-            return column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
+            return column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
         except AttributeError:
             raise ConfigError(f"column {name!r} of {self.place(0)} must hold a list for each response.") from None
 
@@ -154,7 +154,7 @@ class RolloutFile:
     def numeric_columns(self) -> dict[str, bool]:
         """The columns in order, and whether each holds numbers; of JSON lines, those of the first line."""
         if self.is_parquet:
-            import pyarrow.types as types
+            from pyarrow import types
 
             with self._parquet() as file:
                 schema = file.schema_arrow

@@ -10,7 +10,7 @@ import torch
 from progrpo.core import token_logps
 from progrpo.errors import ConfigError
 from progrpo.inspection.files import Ragged
-from progrpo.inspection.table import Ints, Source, Table, confidences, padded, response_of
+from progrpo.inspection.table import Ints, Source, Table, confidences, padded, prompt_confidences, response_of
 
 BATCH_BYTES = 256 << 20
 """Logits of a batch of sequences: of a vocabulary of 152k, 440 tokens at a time; of a tiny one, thousands."""
@@ -78,9 +78,10 @@ def score(
     flat = np.array([token for ids in whole for token in ids], dtype=np.int64)
     places = max(1, BATCH_BYTES // (4 * model.config.get_text_config().vocab_size))
     found: list[Scored | None] = [None] * len(pairs)
-    for rows, ids_BT, mask_BT in padded(Ragged(flat, lengths), places):
-        ids_BT, mask_BT = ids_BT.to(model.device), mask_BT.to(model.device)
-        logits_BTV = model(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False).logits
+    for rows, tokens_BT, mask_BT in padded(Ragged(flat, lengths), places):
+        ids_BT = tokens_BT.to(model.device)
+        attention_mask = mask_BT.long().to(model.device)
+        logits_BTV = model(input_ids=ids_BT, attention_mask=attention_mask, use_cache=False).logits
         logps_BT, entropy_BT = token_logps(logits_BTV[:, :-1], ids_BT[:, 1:], temperature=temperature)
         logps, entropies = logps_BT.float().cpu().tolist(), entropy_BT.float().cpu().tolist()
         for i, row in enumerate(rows.tolist()):
@@ -96,9 +97,7 @@ def with_scores(table: Table, rows: Ints, scored: Sequence[Scored]) -> Table:
     """The table with what it lacks: c(q), and where log-probs of responses are missing c(o|q), entropy and lengths."""
     c_q_B = table.c_q_B.copy()
     if np.isnan(c_q_B).all():
-        prompts = _ragged([one.prompt_logps for one in scored])
-        # Over all of its tokens, c(o|q) is c(q)'s formula.
-        c_q_B[rows] = confidences(prompts, (1.0,), "prompt")[0][0]
+        c_q_B[rows] = prompt_confidences(_ragged([one.prompt_logps for one in scored]), "prompt")
     if not np.isnan(table.c_o_FB).all():
         return replace(table, c_q_B=c_q_B)
     c_o_FB, entropy_B = table.c_o_FB.copy(), table.entropy_B.copy()

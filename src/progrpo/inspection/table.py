@@ -126,7 +126,9 @@ def read_table(source: Source, on_progress: Progress | None = None) -> Table:
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
     if np.isnan(joined["rewards_B"]).all():
         named = ", ".join(repr(name) for name, _ in source.columns.rewards)
-        raise ConfigError(f"no response has a reward: all of column {named} is null or NaN; name another with --reward.")
+        raise ConfigError(
+            f"no response has a reward: all of column {named} is null or NaN; name another with --reward."
+        )
     return Table(**joined | {"groups_B": _in_order(joined["groups_B"])}, fractions=source.fractions)
 
 
@@ -182,7 +184,7 @@ def _numbers(batch: Batch, columns: Columns, fractions: tuple[float, ...]) -> di
         ),
         "lengths_B": _lengths(batch, columns, texts),
         "entropy_B": _entropies(batch, columns.entropy) if columns.entropy else surprisal,
-        "c_q_B": _prompt_confidences(batch, columns),
+        "c_q_B": _c_q(batch, columns),
         "c_o_FB": c_o_FB,
     }
 
@@ -238,8 +240,8 @@ def _reward(value: Any, batch: Batch, i: int, name: str) -> float:
     if isinstance(value, str) and value in VERDICTS:
         return VERDICTS[value]
     raise ConfigError(
-        f"{batch.place(i)}: the reward, column {name!r}, must be a finite number, got {value!r}; null or NaN stands for "
-        "a response that could not be judged."
+        f"{batch.place(i)}: the reward, column {name!r}, must be a finite number, got {value!r}; null or NaN stands "
+        "for a response that could not be judged."
     )
 
 
@@ -261,15 +263,21 @@ def _entropies(batch: Batch, name: str) -> Floats:
     return np.array([np.nan if value is None else float(value) for value in values])
 
 
-def _prompt_confidences(batch: Batch, columns: Columns) -> NDArray[np.float32]:
+def _c_q(batch: Batch, columns: Columns) -> NDArray[np.float32]:
     if columns.prompt_confidence:
         return np.array([np.nan if v is None else v for v in batch[columns.prompt_confidence]], dtype=np.float32)
-    found = np.full(batch.size, np.nan, dtype=np.float32)
     if columns.prompt_logps:
-        for rows, logps_BP, mask_BP in padded(batch.ragged(columns.prompt_logps)):
-            with _named(columns.prompt_logps):
-                found[rows] = prompt_confidence(logps_BP, mask_BP).numpy()
-    return found
+        return prompt_confidences(batch.ragged(columns.prompt_logps), columns.prompt_logps)
+    return np.full(batch.size, np.nan, dtype=np.float32)
+
+
+def prompt_confidences(logps: Ragged, name: str) -> NDArray[np.float32]:
+    """c(q) of each prompt, (B,). Arguments as in :func:`confidences`."""
+    c_q_B = np.full(len(logps.lengths), np.nan, dtype=np.float32)
+    for rows, logps_BP, mask_BP in padded(logps):
+        with _named(name):
+            c_q_B[rows] = prompt_confidence(logps_BP, mask_BP).numpy()
+    return c_q_B
 
 
 def confidences(logps: Ragged, fractions: Sequence[float], name: str) -> tuple[NDArray[np.float32], Floats]:
@@ -305,7 +313,9 @@ def padded(ragged: Ragged, cells: int = PADDED_CELLS) -> Iterator[tuple[Ints, to
         places = np.arange(longest[k - 1])
         mask = places < ragged.lengths[rows, None]
         index = np.where(mask, starts[rows, None] + places, 0)
-        values = torch.from_numpy(ragged.values[index] if len(ragged.values) else np.zeros(mask.shape, ragged.values.dtype))
+        values = torch.from_numpy(
+            ragged.values[index] if len(ragged.values) else np.zeros(mask.shape, ragged.values.dtype)
+        )
         yield rows, values, torch.from_numpy(mask) & values.isfinite()
 
 
@@ -316,4 +326,3 @@ def _named(column: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ConfigError(f"column {column!r} does not hold log-probs: {error}") from None
-

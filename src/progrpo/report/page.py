@@ -123,8 +123,10 @@ def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def render(view: dict[str, Any]) -> str:
-    """The page's HTML from :func:`assemble`'s values. Every text is escaped; the JSON can't end its script element.
+def render(view: dict[str, Any], template: str = "page.html.j2") -> str:
+    """A page's HTML from its template and plain values (the report's: :func:`assemble`).
+
+    Every text is escaped; the JSON can't end its script element.
 
     Raises:
         ConfigError: Plotly or Jinja2 is not installed.
@@ -145,7 +147,7 @@ def render(view: dict[str, Any]) -> str:
     # Jinja's tojson writes <, >, & and ' as \u003c and the like: no text of a response can close the script element.
     # NaN is refused here, not by the reader's browser.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "ensure_ascii": False}
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template(template).render(
         view,
         plotly_js=Markup(get_plotlyjs()),
         light_palette=Markup(plots.palette_css(dark=False)),

@@ -1,0 +1,257 @@
+"""Rollout files in, an :class:`Inspection` out: all that the terminal and the page show."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from progrpo.core.advantages import ACTIVATIONS, CENTERS
+from progrpo.core.checks import check_choice, check_number
+from progrpo.errors import ConfigError
+from progrpo.files import write_file
+from progrpo.inspection.collapse import Collapse, collapse, warnings
+from progrpo.inspection.columns import choose_columns
+from progrpo.inspection.files import RolloutFile, find_files
+from progrpo.inspection.score import MOST_RESPONSES, Scored, choose_responses, pairs_of, score, with_scores
+from progrpo.inspection.table import Ints, Source, Table, fractions_with, read_rows, read_table
+from progrpo.inspection.what_if import Settings, WhatIf, what_if
+
+SHOWN_REWARDS = 4
+
+
+class Watch(Protocol):
+    """Who watches: a bar of :mod:`progrpo.cli.progress`."""
+
+    def stage(self, name: str, total: int, completed: int = 0) -> None: ...
+
+    def advance(self, amount: int = 1, **values: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to look at, and how.
+
+    Args:
+        columns: fields of :class:`progrpo.inspection.columns.Columns` by name, each the name of a column.
+        rewards: columns of rewards, separated by commas, each with its weight after a colon if that is not 1.
+        alpha, low_prob_fraction, activation: ProGRPO's.
+        center: ``"prompt"``, ``"group"`` or ``"correct"``; None: ``"prompt"`` where c(q) is known, else ``"group"``.
+        model: computes log-probs that are missing, as :func:`progrpo.models.load_model` takes it.
+        groups: of how many groups it computes them.
+        temperature: of those log-probs.
+
+    Raises:
+        ConfigError: an option out of its range.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rewards: str | None = None
+    alpha: float = 1.0
+    low_prob_fraction: float = 0.2
+    center: str | None = None
+    activation: str = "any_correct"
+    model: str | None = None
+    groups: int = 256
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        try:
+            check_number("--alpha", self.alpha, low=0.0)
+            check_number("--low-prob-fraction", self.low_prob_fraction, low=0.0, high=1.0, open_low=True)
+            check_number("--temperature", self.temperature, low=0.0, open_low=True)
+            check_number("--groups", self.groups, low=1)
+            check_choice("--activation", self.activation, ACTIVATIONS)
+            if self.center is not None:
+                check_choice("--center", self.center, CENTERS)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found."""
+
+    source: Source
+    options: Options
+    table: Table
+    scored: dict[int, Scored]
+    """By number of the response, those that ``options.model`` scored."""
+    decode: Callable[[int], str] | None
+    """Token id -> text, where a tokenizer is at hand."""
+    collapse: Collapse
+    what_if: WhatIf | None
+    warnings: list[str]
+    notes: list[str]
+    """How the file was read, and what it lacks for the rest."""
+
+
+def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None) -> Inspection:
+    """Read rollouts, measure them, and work out what ProGRPO would have done.
+
+    Memory does not grow with the length of responses: about 120 bytes a response are kept.
+
+    Args:
+        paths: files or folders, see :func:`progrpo.inspection.files.find_files`.
+        options: what to look at.
+        watch: told of the progress.
+
+    Raises:
+        ConfigError: a file or an option that can't be used.
+    """
+    files = [RolloutFile(path) for path in find_files(paths)]
+    # Before the files are read: a wrong path is then told at once.
+    loaded = _load_model(options.model) if options.model is not None else None
+    title, columns = choose_columns(files[0].numeric_columns(), options.columns, options.rewards)
+    source = Source(files, title, columns, fractions_with(options.low_prob_fraction))
+    table = read_table(source, _by_megabytes(watch, source.bytes) if watch else None)
+    notes = [*_how_read(source, table), *source.notes]
+    decode = None
+    scored: dict[int, Scored] = {}
+    if loaded is not None:
+        decode = _decoder(loaded[1])
+        table, scored = _scored(source, table, loaded, options, watch, notes)
+    settings = _settings(table, options)
+    found = what_if(table, settings)
+    notes += _what_lacks(table, settings, found)
+    measured = collapse(table, options.low_prob_fraction)
+    told = warnings(measured, answers_are_final=columns.answer not in (None, "canonical"))
+    return Inspection(source, options, table, scored, decode, measured, found, told, notes)
+
+
+def write_corrections(inspection: Inspection, out: Path) -> None:
+    """One row a response, as parquet: its number, step, group, reward, c(q), c(o|q), A, correction, A~.
+
+    ``row`` counts the responses of all files, in their order, from 0. What is not known is null.
+    """
+    import pandas as pd
+
+    table, found = inspection.table, inspection.what_if
+    grpo_B, progrpo_B = (np.full(table.size, np.nan) for _ in range(2))
+    if found is not None:
+        grpo_B[found.rows_B], progrpo_B[found.rows_B] = found.grpo_B, found.progrpo_B
+    frame = pd.DataFrame(
+        {
+            "row": np.arange(table.size),
+            "step": table.steps_B,
+            "group": table.groups_B,
+            "reward": table.rewards_B,
+            "prompt_confidence": table.c_q_B,
+            "answer_confidence": table.c_o_B(inspection.options.low_prob_fraction),
+            "grpo_advantage": grpo_B,
+            "correction": progrpo_B - grpo_B,
+            "advantage": progrpo_B,
+        }
+    )
+    with write_file(out) as beside:
+        frame.to_parquet(beside, index=False)
+
+
+def _load_model(path: str) -> tuple[Any, Any]:
+    from progrpo.models import load_model
+
+    return load_model(path)
+
+
+def _decoder(tokenizer: Any) -> Callable[[int], str]:
+    return lambda token: str(tokenizer.decode([token]))
+
+
+def _scored(
+    source: Source, table: Table, loaded: tuple[Any, Any], options: Options, watch: Watch | None, notes: list[str]
+) -> tuple[Table, dict[int, Scored]]:
+    """The table with log-probs that were missing, and what the model says of the responses that it was asked about."""
+    if not np.isnan(table.c_o_FB).all() and not np.isnan(table.c_q_B).all():
+        notes.append(f"All log-probs are in the file: {options.model} computed none.")
+        return table, {}
+    rows = choose_responses(table, options.groups)
+    raw = read_rows(source, rows.tolist())
+    if watch is not None:
+        watch.stage("log-probs", len(rows))
+    pairs = pairs_of(source, [raw[row] for row in rows.tolist()])
+    advance = watch.advance if watch is not None else None
+    found = score(*loaded, pairs, temperature=options.temperature, on_progress=advance)
+    notes.append(_how_scored(source, table, options, rows))
+    return with_scores(table, rows, found), dict(zip(rows.tolist(), found, strict=True))
+
+
+def _settings(table: Table, options: Options) -> Settings:
+    knows_prompts = not np.isnan(table.c_q_B).all()
+    if options.center == "prompt" and not knows_prompts and not np.isnan(table.c_o_FB).all():
+        raise ConfigError(
+            "--center prompt needs log-probs of prompts, which the file does not have; name their column with "
+            "--prompt-logps, compute them with --model, or take --center group."
+        )
+    center = options.center or ("prompt" if knows_prompts else "group")
+    return Settings(options.alpha, options.low_prob_fraction, center, options.activation)
+
+
+def _how_read(source: Source, table: Table) -> list[str]:
+    columns = source.columns
+    notes = []
+    if len(columns.rewards) > 1:
+        told = " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in columns.rewards)
+        notes.append(
+            f"The reward is {told}, and a response is right if that is above 0; --reward {columns.rewards[0][0]} looks "
+            "at one alone."
+        )
+    if columns.step is None:
+        notes.append("There is no column of steps, so nothing is shown over training (--step COL names one).")
+    if columns.group is None:
+        where = "prompt and step" if columns.step else "prompt"
+        notes.append(f"A group is the responses with the same {where} (--group COL names a column).")
+    if table.n_groups == table.size > 1:
+        notes.append(
+            "Every group has one response only, so nothing can be said of groups: is --group the right column?"
+        )
+    unjudged = int((~table.judged_B).sum())
+    if unjudged:
+        notes.append(f"{unjudged} responses have no reward: they take no part in their groups.")
+    return notes
+
+
+def _how_scored(source: Source, table: Table, options: Options, rows: Ints) -> str:
+    n = len(np.unique(table.groups_B[rows]))
+    most = int(np.bincount(table.groups_B).max())
+    cut = f", of each at most {MOST_RESPONSES} responses" if most > MOST_RESPONSES else ""
+    anew = "" if source.columns.token_ids else " Texts were tokenised anew, without the end token."
+    return (
+        f"Log-probs are those of {options.model} at temperature {options.temperature:g}, computed for {len(rows)} "
+        f"responses in {n} of {table.n_groups} groups{cut}: what follows from them is of these. One model judges all "
+        f"steps, also those that an earlier policy sampled.{anew}"
+    )
+
+
+def _what_lacks(table: Table, settings: Settings, found: WhatIf | None) -> list[str]:
+    if np.isnan(table.c_o_FB).all():
+        known = "" if not np.isnan(table.entropy_B).all() else "entropy, "
+        return [
+            f"There are no log-probs of responses. {known.capitalize()}{'c' if known else 'C'}onfidence, and what "
+            "ProGRPO would have done need them: --logps COL names their column, --model PATH computes them for a "
+            "sample of groups. All else is shown."
+        ]
+    if np.isnan(table.c_q_B).all():
+        return [
+            "There are no log-probs of prompts, so c(q) is not known. What ProGRPO would have done is shown with "
+            f"center={settings.center!r}, which does without; the paper's correction needs them: --prompt-logps COL, "
+            "or --model PATH."
+        ]
+    if found is None:
+        return ["No group has both a judged response and its confidences, so there is nothing to correct."]
+    return []
+
+
+def _by_megabytes(watch: Watch, total: int) -> Callable[[int], None]:
+    """Bytes read, told to the watcher in whole megabytes."""
+    watch.stage("read, MB", max(total // 1_000_000, 1))
+    read = told = 0
+
+    def advance(size: int) -> None:
+        nonlocal read, told
+        read += size
+        if read // 1_000_000 > told:
+            watch.advance(read // 1_000_000 - told)
+            told = read // 1_000_000
+
+    return advance
