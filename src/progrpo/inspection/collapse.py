@@ -105,10 +105,10 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
     bin_N[groups_B] = bins_B
 
     def over_responses(values_B: NDArray[np.floating], weights_B: NDArray[np.floating] | None = None) -> Floats:
-        return _means(values_B, bins_B, n_bins, weights_B)
+        return means(values_B, bins_B, n_bins, weights_B)
 
     def over_groups(values_N: NDArray[np.floating], counts_N: NDArray[np.bool_]) -> Floats:
-        return _means(np.where(counts_N, values_N, np.nan), bin_N, n_bins)
+        return means(np.where(counts_N, values_N, np.nan), bin_N, n_bins)
 
     def of_group(chosen_B: NDArray[np.bool_]) -> Ints:
         return np.bincount(groups_B[chosen_B], minlength=n_groups)
@@ -141,9 +141,7 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
     }
 
 
-def _means(
-    values: NDArray[np.floating], bins: Ints, n_bins: int, weights: NDArray[np.floating] | None = None
-) -> Floats:
+def means(values: NDArray[np.floating], bins: Ints, n_bins: int, weights: NDArray[np.floating] | None = None) -> Floats:
     """The weighted mean over each bin of the values that are known; NaN where none is."""
     known = ~np.isnan(values)
     weight = known.astype(np.float64) if weights is None else np.where(known, weights, 0.0)

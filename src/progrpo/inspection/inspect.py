@@ -11,14 +11,15 @@ from progrpo.core.advantages import ACTIVATIONS, CENTERS
 from progrpo.core.checks import check_choice, check_number
 from progrpo.errors import ConfigError
 from progrpo.files import write_file
-from progrpo.inspection.collapse import Collapse, collapse, warnings
+from progrpo.inspection.collapse import LEAST_GROUPS, Collapse, collapse, warnings
 from progrpo.inspection.columns import choose_columns
 from progrpo.inspection.files import RolloutFile, find_files
 from progrpo.inspection.score import MOST_RESPONSES, Scored, choose_responses, pairs_of, score, with_scores
 from progrpo.inspection.table import Ints, Source, Table, fractions_with, read_rows, read_table
 from progrpo.inspection.what_if import Settings, WhatIf, what_if
 
-SHOWN_REWARDS = 4
+LONG_BYTES = 20_000_000
+"""Files that are read in a second have no progress bar."""
 
 
 class Watch(Protocol):
@@ -104,8 +105,8 @@ def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None)
     # Before the files are read: a wrong path is then told at once.
     loaded = _load_model(options.model) if options.model is not None else None
     title, columns = choose_columns(files[0].numeric_columns(), options.columns, options.rewards)
-    source = Source(files, title, columns, fractions_with(options.low_prob_fraction))
-    table = read_table(source, _by_megabytes(watch, source.bytes) if watch else None)
+    source = Source(_name(paths), files, title, columns, fractions_with(options.low_prob_fraction))
+    table = read_table(source, _by_megabytes(watch, source.bytes) if watch and source.bytes > LONG_BYTES else None)
     notes = [*_how_read(source, table), *source.notes]
     decode = None
     scored: dict[int, Scored] = {}
@@ -114,8 +115,13 @@ def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None)
         table, scored = _scored(source, table, loaded, options, watch, notes)
     settings = _settings(table, options)
     found = what_if(table, settings)
-    notes += _what_lacks(table, settings, found)
     measured = collapse(table, options.low_prob_fraction)
+    notes += _what_lacks(table, settings, found)
+    if measured.first and not measured.enough_groups:
+        notes.append(
+            f"The first or the last tenth of the steps has fewer than {LEAST_GROUPS} groups with a reward, too few to "
+            "tell what changes."
+        )
     told = warnings(measured, answers_are_final=columns.answer not in (None, "canonical"))
     return Inspection(source, options, table, scored, decode, measured, found, told, notes)
 
@@ -146,6 +152,12 @@ def write_corrections(inspection: Inspection, out: Path) -> None:
     )
     with write_file(out) as beside:
         frame.to_parquet(beside, index=False)
+
+
+def _name(paths: Sequence[Path]) -> str:
+    """``10.jsonl``, ``1.jsonl and 9 more``; of ``.`` the folder's name."""
+    first = paths[0].resolve().name
+    return first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
 
 
 def _load_model(path: str) -> tuple[Any, Any]:

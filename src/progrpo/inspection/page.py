@@ -9,6 +9,7 @@ import numpy as np
 
 from progrpo.files import write_text
 from progrpo.inspection import summary
+from progrpo.inspection.collapse import means
 from progrpo.inspection.inspect import Inspection
 from progrpo.inspection.table import Floats, Ints, as_text, read_rows, response_of
 from progrpo.inspection.what_if import Effect
@@ -62,7 +63,7 @@ def assemble(inspection: Inspection) -> dict[str, Any]:
         "effects": [{key: panel[key] for key in ("id", "title", "caption")} for panel in effects],
         "center": inspection.what_if.settings.center if inspection.what_if else "",
         "figures": figures,
-        "descriptions": {name: plots.describe(figure) for name, figure in figures.items()},
+        "descriptions": {name: _describe(figure) for name, figure in figures.items()},
         "reader": reader(inspection),
     }
 
@@ -78,7 +79,8 @@ def training_panels(inspection: Inspection) -> list[dict[str, Any]]:
     def named(*lines: tuple[str, str, str]) -> list[Line]:
         return [(title, colour, values[name]) for title, colour, name in lines if not np.isnan(values[name]).all()]
 
-    wanted = [
+    corrections = _corrections_by_step(inspection)
+    wanted: list[tuple[str, str, str, list[Line], dict[str, Any]]] = [
         ("reward", "Reward", "Mean over judged responses.", named(("reward", PLAIN, "reward")), {}),
         (
             "entropy",
@@ -120,6 +122,13 @@ def training_panels(inspection: Inspection) -> list[dict[str, Any]]:
             {},
         ),
         (
+            "correction",
+            "What ProGRPO would have added",
+            "Mean correction Ã − A of the responses of a step.",
+            [("correction", CHANGED, corrections)] if corrections is not None else [],
+            {"rangemode": "normal"},
+        ),
+        (
             "repetition",
             "Repetition",
             "The share of its group that the commonest answer makes up, and of responses that repeat another word for "
@@ -142,6 +151,15 @@ def training_panels(inspection: Inspection) -> list[dict[str, Any]]:
     ]
 
 
+def _corrections_by_step(inspection: Inspection) -> Floats | None:
+    """The mean of A~ - A at each step, (S,); None where it can't be known."""
+    found, steps = inspection.what_if, inspection.collapse.steps
+    if found is None:
+        return None
+    place_B = np.searchsorted(steps, inspection.table.steps_B[found.rows_B])
+    return means(found.progrpo_B - found.grpo_B, place_B, len(steps))
+
+
 def what_if_panels(inspection: Inspection) -> list[dict[str, Any]]:
     """The effect of alpha and of low_prob_fraction: ``{id, title, caption, figure}``."""
     found = inspection.what_if
@@ -154,30 +172,40 @@ def what_if_panels(inspection: Inspection) -> list[dict[str, Any]]:
         ("low_prob_fraction", found.by_fraction, f"alpha={settings.alpha:g}"),
     ):
         chosen = getattr(settings, name)
-        size: list[Line] = [("mean correction", CHANGED, _curve(effects, "correction"))]
+        size: list[Line] = [
+            ("size", CHANGED, _curve(effects, "size")),
+            ("mean", PLAIN, _curve(effects, "shift")),
+        ]
         order: list[Line] = [
-            ("pairs told apart", PLAIN, _curve(effects, "ordered")),
-            ("pairs reversed", WRONG, _curve(effects, "reversed")),
-            ("groups with another best", RIGHT, _curve(effects, "new_best")),
-            ("signs changed", CHANGED, _curve(effects, "flipped")),
+            ("told apart", PLAIN, _curve(effects, "ordered")),
+            ("reversed", WRONG, _curve(effects, "reversed")),
+            ("new best", RIGHT, _curve(effects, "new_best")),
+            ("sign", CHANGED, _curve(effects, "flipped")),
         ]
         panels.append(
             {
                 "id": f"{name}-size",
-                "title": f"Mean correction against {name}",
-                "caption": f"Mean of |Ã − A| over responses, at {at}. The line marks {name}={chosen:g}.",
-                "figure": lines_figure(list(effects), size, name, markers=True, mark=chosen),
+                "title": f"Correction against {name}",
+                "caption": f"Mean of Ã − A and of its size, at {at}. The dotted line is at {name}={chosen:g}.",
+                "figure": lines_figure(list(effects), size, name, markers=True, mark=chosen, y={"rangemode": "normal"}),
             }
         )
         panels.append(
             {
                 "id": f"{name}-order",
                 "title": f"Ranks and signs against {name}",
-                "caption": f"At {at}. Told apart: pairs alike to GRPO that get an order.",
+                "caption": f"At {at}. Pairs alike to GRPO that are told apart, pairs reversed, groups with a new best "
+                "response, responses that change their sign.",
                 "figure": lines_figure(list(effects), order, name, markers=True, mark=chosen, y={"tickformat": ".0%"}),
             }
         )
     return panels
+
+
+def _describe(figure: plots.Figure) -> str:
+    """Lines in words, for those who can't see them."""
+    lines = [trace for trace in figure["data"] if "lines" in trace.get("mode", "")]
+    return plots.describe({"data": [line | {"y": [y for y in line["y"] if y is not None]} for line in lines]})
 
 
 def _curve(effects: dict[float, Effect], name: str) -> list[float]:

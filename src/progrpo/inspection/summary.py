@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from progrpo.inspection.inspect import Inspection
+from progrpo.report.summary import signed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,11 +95,11 @@ def what_if_sentences(inspection: Inspection) -> list[str]:
     if found is None:
         return []
     effect, settings = found.effect, found.settings
-    moved = "" if math.isnan(effect.moved) else f", {effect.moved:.2f} times the weight that GRPO gives out"
+    moved = "" if math.isnan(effect.moved) else f" or {effect.moved:.2f} times the weight that GRPO gives out"
     told = [
         f"With alpha={settings.alpha:g}, low_prob_fraction={settings.low_prob_fraction:g} and "
         f"center={settings.center!r}, ProGRPO acts on {effect.activated:.0%} of {_count(found.n_groups, 'group')}; the "
-        f"mean correction is {effect.correction:.3f}{moved}.",
+        f"correction is {signed(effect.shift)} on average, its size {effect.size:.3f}{moved}.",
         f"{effect.taught:.0%} of the responses get an advantage that have none from GRPO; {effect.flipped:.0%} change "
         "their sign.",
     ]

@@ -76,6 +76,8 @@ class Table:
 class Source:
     """Files of one format with their columns."""
 
+    name: str
+    """What the user called them."""
     files: list[RolloutFile]
     title: str
     columns: Columns
@@ -90,12 +92,6 @@ class Source:
     @property
     def notes(self) -> list[str]:
         return [note for file in self.files for note in file.notes]
-
-    @property
-    def name(self) -> str:
-        """``10.jsonl``, or the folder and how many files."""
-        first = self.files[0].path
-        return first.name if len(self.files) == 1 else f"{first.parent.name}/ ({len(self.files)} files)"
 
 
 def fractions_with(fraction: float) -> tuple[float, ...]:

@@ -37,8 +37,10 @@ class Settings:
 class Effect:
     """How A~ differs from A."""
 
-    correction: float
+    size: float
     """Mean of \\|A~ - A\\| over responses."""
+    shift: float
+    """Mean of A~ - A over responses: below 0, more probability is taken than given."""
     moved: float
     """Sum of \\|A~ - A\\| over sum of \\|A\\|: how much weight is moved; NaN where GRPO gives none."""
     ordered: float
@@ -148,7 +150,8 @@ def effect(
     ).numpy()
     judged = max(int(judged_B.sum()), 1)
     return Effect(
-        float(moved_B[judged_B].sum()) / judged,
+        float(moved_B.sum()) / judged,
+        float((progrpo_B - grpo_B).sum()) / judged,
         float(moved_B.sum()) / weight if weight else float("nan"),
         ordered / compared if compared else float("nan"),
         turned / compared if compared else float("nan"),
