@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,9 @@ def write(path: Path, n: int, logps: bool) -> None:
     from pyarrow.parquet import ParquetWriter
 
     made = rows(n, logps)
-    first = [next(made) for _ in range(min(n, CHUNK))]
-    table = pa.Table.from_pylist(first)
+    table = pa.Table.from_pylist(list(islice(made, CHUNK)))
     batches = [table]
-    while chunk := [row for row, _ in zip(made, range(CHUNK), strict=False)]:
+    while chunk := list(islice(made, CHUNK)):
         batches.append(pa.Table.from_pylist(chunk, schema=table.schema))
     with ParquetWriter(path, table.schema) as writer:
         writer.write_table(pa.concat_tables(batches), row_group_size=n)

@@ -20,7 +20,7 @@ BATCH_ROWS = 512
 """Responses in memory at a time: 512 of 32,768 tokens with their log-probs are 130 MB."""
 PARQUET_MAGIC = b"PAR1"
 PARQUET_BUFFER = 1 << 20
-"""Without a buffer pyarrow reads the column of a row group whole, and a row group may well be the whole file."""
+"""Without a buffer, or with pre_buffer, pyarrow reads a row group whole, and it may well be all of the file."""
 SHOWN_NAMES = 12
 
 Progress = Callable[[int], None]
@@ -202,7 +202,7 @@ class RolloutFile:
         from pyarrow.parquet import ParquetFile
 
         try:
-            return ParquetFile(self.path, buffer_size=PARQUET_BUFFER)
+            return ParquetFile(self.path, buffer_size=PARQUET_BUFFER, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
             raise ConfigError(f"{str(self.path)!r} is a damaged parquet file: {_first_line(error)}.") from None
 

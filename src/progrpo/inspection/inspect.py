@@ -161,8 +161,11 @@ def _name(paths: Sequence[Path]) -> str:
 
 
 def _load_model(path: str) -> tuple[Any, Any]:
+    import transformers
+
     from progrpo.models import load_model
 
+    transformers.utils.logging.disable_progress_bar()
     return load_model(path)
 
 
