@@ -8,7 +8,6 @@ write it that knows nothing of row groups: one of a million rows, uncompressed t
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,12 @@ GROUP = 16
 GROUPS_PER_STEP = 64
 TOKENS = 200
 CHUNK = 2048
+PEAK_OF = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""A process between: a child's peak starts at its parent's, which here has written the file."""
 
 
 def rows(n: int, logps: bool, seed: int = 0) -> Iterator[dict[str, Any]]:
@@ -67,15 +72,11 @@ def measure(path: Path, out: Path, *options: str) -> dict[str, float]:
     command = [sys.executable, "-m", "progrpo", "inspect", str(path), "--out", str(out), *options]
     named = ["--prompt", "prompt", "--response", "response", "--reward", "reward", "--step", "step"]
     started = time.perf_counter()
-    process = subprocess.Popen([*command, *named], stdout=subprocess.DEVNULL)
-    # Of this child alone: RUSAGE_CHILDREN would be the largest of all that ever ran.
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"progrpo inspect ended with status {status}.")
-    kilobyte = 1 if sys.platform == "darwin" else 1024
+    done = subprocess.run([sys.executable, "-c", PEAK_OF, *command, *named], stdout=subprocess.PIPE, check=True)
+    peak = int(done.stdout.splitlines()[-1]) * (1 if sys.platform == "darwin" else 1024)
     return {
         "seconds": round(time.perf_counter() - started, 1),
-        "peak_mb": round(usage.ru_maxrss * kilobyte / 1e6, 1),
+        "peak_mb": round(peak / 1e6, 1),
         "file_mb": round(path.stat().st_size / 1e6, 1),
         "page_mb": round(out.stat().st_size / 1e6, 1),
     }

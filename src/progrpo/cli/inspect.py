@@ -45,15 +45,27 @@ def inspect(
     entropy: Annotated[
         str | None, typer.Option(help="Column of entropies: a mean or a list each.", rich_help_panel=COLUMNS)
     ] = None,
-    alpha: Annotated[float, typer.Option(help="Strength of the correction.", rich_help_panel=PROGRPO)] = 1.0,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Strength of the correction; by default the run's, or 1.", rich_help_panel=PROGRPO),
+    ] = None,
     low_prob_fraction: Annotated[
-        float, typer.Option(help="Share of tokens that c(o|q) is over.", rich_help_panel=PROGRPO)
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            help="Share of tokens that c(o|q) is over; by default the run's, or 0.2.", rich_help_panel=PROGRPO
+        ),
+    ] = None,
     center: Annotated[
         str | None,
-        typer.Option(help="prompt, group or correct; by default prompt where c(q) is known.", rich_help_panel=PROGRPO),
+        typer.Option(
+            help="prompt, group or correct; by default the run's, or prompt where c(q) is known.",
+            rich_help_panel=PROGRPO,
+        ),
     ] = None,
-    activation: Annotated[str, typer.Option(help="any_correct or mixed.", rich_help_panel=PROGRPO)] = "any_correct",
+    activation: Annotated[
+        str | None,
+        typer.Option(help="any_correct or mixed; by default the run's, or any_correct.", rich_help_panel=PROGRPO),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Compute missing log-probs with this model: a folder, a Hugging Face id, ...")
     ] = None,

@@ -1,7 +1,7 @@
 """Rollout files in, an :class:`Inspection` out: all that the terminal and the page show."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from progrpo.inspection.files import RolloutFile, find_files
 from progrpo.inspection.score import MOST_RESPONSES, Scored, choose_responses, pairs_of, score, with_scores
 from progrpo.inspection.table import Ints, Source, Table, fractions_with, read_rows, read_table
 from progrpo.inspection.what_if import Settings, WhatIf, what_if
+from progrpo.run_folder import RunFolder
 
 LONG_BYTES = 20_000_000
 """Files that are read in a second have no progress bar."""
@@ -37,8 +38,9 @@ class Options:
     Args:
         columns: fields of :class:`progrpo.inspection.columns.Columns` by name, each the name of a column.
         rewards: columns of rewards, separated by commas, each with its weight after a colon if that is not 1.
-        alpha, low_prob_fraction, activation: ProGRPO's.
-        center: ``"prompt"``, ``"group"`` or ``"correct"``; None: ``"prompt"`` where c(q) is known, else ``"group"``.
+        alpha, low_prob_fraction, activation, center: ProGRPO's. None takes what a run folder's run was trained with,
+            if its method corrects at all; else 1, 0.2, ``"any_correct"`` and ``"prompt"``, or ``"group"`` where c(q)
+            is not known.
         model: computes log-probs that are missing, as :func:`progrpo.models.load_model` takes it.
         groups: of how many groups it computes them.
         temperature: of those log-probs.
@@ -49,21 +51,24 @@ class Options:
 
     columns: Mapping[str, str] = field(default_factory=dict)
     rewards: str | None = None
-    alpha: float = 1.0
-    low_prob_fraction: float = 0.2
+    alpha: float | None = None
+    low_prob_fraction: float | None = None
     center: str | None = None
-    activation: str = "any_correct"
+    activation: str | None = None
     model: str | None = None
     groups: int = 256
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
         try:
-            check_number("--alpha", self.alpha, low=0.0)
-            check_number("--low-prob-fraction", self.low_prob_fraction, low=0.0, high=1.0, open_low=True)
+            if self.alpha is not None:
+                check_number("--alpha", self.alpha, low=0.0)
+            if self.low_prob_fraction is not None:
+                check_number("--low-prob-fraction", self.low_prob_fraction, low=0.0, high=1.0, open_low=True)
             check_number("--temperature", self.temperature, low=0.0, open_low=True)
             check_number("--groups", self.groups, low=1)
-            check_choice("--activation", self.activation, ACTIVATIONS)
+            if self.activation is not None:
+                check_choice("--activation", self.activation, ACTIVATIONS)
             if self.center is not None:
                 check_choice("--center", self.center, CENTERS)
         except ValueError as error:
@@ -75,10 +80,10 @@ class Inspection:
     """What was found."""
 
     source: Source
-    options: Options
+    settings: Settings
     table: Table
     scored: dict[int, Scored]
-    """By number of the response, those that ``options.model`` scored."""
+    """By number of the response, those that a model scored."""
     decode: Callable[[int], str] | None
     """Token id -> text, where a tokenizer is at hand."""
     collapse: Collapse
@@ -105,7 +110,8 @@ def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None)
     # Before the files are read: a wrong path is then told at once.
     loaded = _load_model(options.model) if options.model is not None else None
     title, columns = choose_columns(files[0].numeric_columns(), options.columns, options.rewards)
-    source = Source(_name(paths), files, title, columns, fractions_with(options.low_prob_fraction))
+    settings = _settings(paths[0], options)
+    source = Source(_name(paths), files, title, columns, fractions_with(settings.low_prob_fraction))
     table = read_table(source, _by_megabytes(watch, source.bytes) if watch and source.bytes > LONG_BYTES else None)
     notes = [*_how_read(source, table), *source.notes]
     decode = None
@@ -113,9 +119,9 @@ def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None)
     if loaded is not None:
         decode = _decoder(loaded[1])
         table, scored = _scored(source, table, loaded, options, watch, notes)
-    settings = _settings(table, options)
+    settings = replace(settings, center=_center(table, options.center or settings.center, options.center is not None))
     found = what_if(table, settings)
-    measured = collapse(table, options.low_prob_fraction)
+    measured = collapse(table, settings.low_prob_fraction)
     notes += _what_lacks(table, settings, found)
     if measured.first and not measured.enough_groups:
         notes.append(
@@ -123,7 +129,7 @@ def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None)
             "tell what changes."
         )
     told = warnings(measured, answers_are_final=columns.answer not in (None, "canonical"))
-    return Inspection(source, options, table, scored, decode, measured, found, told, notes)
+    return Inspection(source, settings, table, scored, decode, measured, found, told, notes)
 
 
 def write_corrections(inspection: Inspection, out: Path) -> None:
@@ -144,7 +150,7 @@ def write_corrections(inspection: Inspection, out: Path) -> None:
             "group": table.groups_B,
             "reward": table.rewards_B,
             "prompt_confidence": table.c_q_B,
-            "answer_confidence": table.c_o_B(inspection.options.low_prob_fraction),
+            "answer_confidence": table.c_o_B(inspection.settings.low_prob_fraction),
             "grpo_advantage": grpo_B,
             "correction": progrpo_B - grpo_B,
             "advantage": progrpo_B,
@@ -191,15 +197,28 @@ def _scored(
     return with_scores(table, rows, found), dict(zip(rows.tolist(), found, strict=True))
 
 
-def _settings(table: Table, options: Options) -> Settings:
-    knows_prompts = not np.isnan(table.c_q_B).all()
-    if options.center == "prompt" and not knows_prompts and not np.isnan(table.c_o_FB).all():
+def _settings(path: Path, options: Options) -> Settings:
+    """ProGRPO's options as given, as the run has them, or as they are by default."""
+    own = {}
+    if (folder := RunFolder(path)).recipe_file.exists():
+        recipe = folder.recipe()
+        own = recipe.method_settings() | recipe.trl
+        own = own if own.get("alpha", 0.0) > 0 else {}  # GRPO: ProGRPO is asked about as it is by default
+    names = [field.name for field in fields(Settings)]
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return Settings(**{name: own[name] for name in names if name in own} | given)
+
+
+def _center(table: Table, center: str, is_given: bool) -> str:
+    """The center, or ``"group"`` in the place of one that c(q) is missing for, unless it was asked for."""
+    if center != "prompt" or not np.isnan(table.c_q_B).all():
+        return center
+    if is_given and not np.isnan(table.c_o_FB).all():
         raise ConfigError(
             "--center prompt needs log-probs of prompts, which the file does not have; name their column with "
             "--prompt-logps, compute them with --model, or take --center group."
         )
-    center = options.center or ("prompt" if knows_prompts else "group")
-    return Settings(options.alpha, options.low_prob_fraction, center, options.activation)
+    return "group"
 
 
 def _how_read(source: Source, table: Table) -> list[str]:

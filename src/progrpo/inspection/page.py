@@ -268,7 +268,7 @@ def thinned(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> tuple[list[floa
 def confidence_histogram(inspection: Inspection) -> plots.Figure | None:
     """How c(o|q) is spread over right and over wrong responses; None where it is not known."""
     table = inspection.table
-    c_o_B = table.c_o_B(inspection.options.low_prob_fraction)
+    c_o_B = table.c_o_B(inspection.settings.low_prob_fraction)
     edges = np.linspace(0, 1, BINS + 1)
     data = []
     for name, colour, chosen_B in (
@@ -301,7 +301,7 @@ def scatter(inspection: Inspection) -> plots.Figure | None:
     found, table = inspection.what_if, inspection.table
     if found is None:
         return None
-    c_o_B = table.c_o_B(inspection.options.low_prob_fraction)[found.rows_B]
+    c_o_B = table.c_o_B(inspection.settings.low_prob_fraction)[found.rows_B]
     known = np.flatnonzero(~np.isnan(c_o_B) & table.judged_B[found.rows_B])
     if len(known) > SCATTERED:
         known = np.sort(np.random.default_rng(0).choice(known, SCATTERED, replace=False))
@@ -365,7 +365,7 @@ def _group(
 ) -> dict[str, Any]:
     """One group as the report's reader shows it."""
     table, columns, found = inspection.table, inspection.source.columns, inspection.what_if
-    c_o_B = table.c_o_B(inspection.options.low_prob_fraction)
+    c_o_B = table.c_o_B(inspection.settings.low_prob_fraction)
     words: dict[str, int] = {}
     shown = []
     for row in rows:
@@ -399,7 +399,7 @@ def _group(
         )
     spelled = list(words)
     by_word: Callable[[int], str] = spelled.__getitem__
-    fraction = inspection.options.low_prob_fraction
+    fraction = inspection.settings.low_prob_fraction
     return group_view(shown, by_word if words or decode is None else decode, fraction)
 
 
