@@ -1,5 +1,7 @@
 """What trainers write: TRL's own files of a real run, and verl's rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,10 +9,13 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from inspection.rollouts import verl_rows, write_verl
+from inspection.rollouts import verl_rows, write_jsonl, write_verl
 from progrpo.inspection import Options, inspect, print_summary
+from progrpo.inspection.what_if import Settings
 from progrpo.models import load_model
+from progrpo.run_folder import RunFolder
 from progrpo.tasks import Countdown
+from report.runs import make_recipe, rollout
 
 GROUP = 4
 
@@ -104,6 +109,26 @@ def test_verl(tmp_path, capsys):
     assert max(len(line) for line in shown.splitlines()) <= 80
     assert "36 responses in 9 groups, 3 steps; rollouts dumped by verl" in shown
     assert "--logps COL names" in shown
+
+
+def test_generations_that_are_logged_again_are_told(tmp_path):
+    rows = [row | {"step": step} for step in (1, 2, 3, 4) for row in verl_rows((step + 1) // 2)]
+    found = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], Options())
+    assert any(note.startswith("2 steps hold the same responses as the step before them") for note in found.notes)
+    assert not any("hold the same" in note for note in inspect([write_verl(tmp_path / "b", range(4))], Options()).notes)
+
+
+def test_the_settings_of_a_run_of_ours(tmp_path):
+    for method, expected in (
+        ("grpo", Settings()),
+        ("progrpo_correct", Settings(alpha=3.0, center="correct")),
+    ):
+        folder = RunFolder(tmp_path / method)
+        folder.start(make_recipe(method, 0), {})
+        folder.rollouts.mkdir()
+        rollout(1).to_parquet(folder.rollouts / "step-000001-rank0.parquet")
+        assert inspect([folder.path], Options()).settings == expected
+        assert inspect([folder.path], Options(alpha=0.5)).settings == replace(expected, alpha=0.5)
 
 
 def test_chat_messages(tmp_path):

@@ -1,5 +1,7 @@
 """Log-probs that are computed, against those of a run and against a plain forward pass."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,20 @@ def test_a_text_alone_and_its_prompt_by_a_plain_forward_pass(model):
         logps = lm(ids).logits[0, :-1].log_softmax(dim=-1).gather(1, ids[0, 1:, None]).squeeze(1)
     np.testing.assert_allclose(found.prompt_logps + found.logps, logps, atol=1e-5)
     assert len(found.prompt_logps) == len(prompt) - 1
+
+
+def test_chat_messages_go_through_the_template(model):
+    lm, tokenizer = model
+    templated = copy.deepcopy(tokenizer)
+    templated.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %} ;{% endif %}"
+    )
+    messages = [{"role": "user", "content": PROMPTS[0].removesuffix(" ;")}]
+    by_template, as_text = (
+        score(lm, one, [(prompt, "4 * 3 = 12", None)])
+        for one, prompt in ((templated, messages), (tokenizer, PROMPTS[0]))
+    )
+    assert by_template == as_text
 
 
 def test_what_the_model_cannot_take(model):

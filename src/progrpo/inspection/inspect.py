@@ -105,6 +105,19 @@ def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None)
 
     Raises:
         ConfigError: a file or an option that can't be used.
+
+    >>> import json, tempfile
+    >>> given = (("2", 1, 0.1), ("3", 0, 2), ("two", 1, 1))
+    >>> rows = [{"q": "1 + 1?", "o": text, "r": r, "lp": [-p]} for text, r, p in given]
+    >>> file = Path(tempfile.mkdtemp(), "rollouts.jsonl")
+    >>> _ = file.write_text("".join(json.dumps(row) + chr(10) for row in rows))
+    >>> found = inspect([file], Options(columns={"prompt": "q", "response": "o", "logps": "lp"}, rewards="r"))
+    >>> found.collapse.overall["groups/mixed"], found.collapse.overall["distinct_solutions"]
+    (1.0, 2.0)
+    >>> found.what_if.settings.center  # there are no log-probs of prompts
+    'group'
+    >>> bool(found.what_if.progrpo_B[2] > found.what_if.progrpo_B[0])  # right and less likely: it gains more
+    True
     """
     files = [RolloutFile(path) for path in find_files(paths)]
     # Before the files are read: a wrong path is then told at once.
@@ -239,10 +252,26 @@ def _how_read(source: Source, table: Table) -> list[str]:
         notes.append(
             "Every group has one response only, so nothing can be said of groups: is --group the right column?"
         )
+    repeated = _repeated_steps(table)
+    if repeated:
+        notes.append(
+            f"{repeated} steps hold the same responses as the step before them: TRL logs a generation again at each "
+            "step that trains on it. Each counts as often as it is there."
+        )
     unjudged = int((~table.judged_B).sum())
     if unjudged:
         notes.append(f"{unjudged} responses have no reward: they take no part in their groups.")
     return notes
+
+
+def _repeated_steps(table: Table) -> int:
+    """How many steps have exactly the texts of the step before."""
+    steps, index_B = np.unique(table.steps_B, return_inverse=True)
+    sums_S = np.zeros(len(steps), dtype=np.uint64)
+    # A sum of hashes, which wraps around, is the same in whatever order they come.
+    np.add.at(sums_S, index_B.ravel(), table.texts_B.view(np.uint64))
+    sizes_S = np.bincount(index_B.ravel())
+    return int(((sums_S[1:] == sums_S[:-1]) & (sizes_S[1:] == sizes_S[:-1])).sum())
 
 
 def _how_scored(source: Source, table: Table, options: Options, rows: Ints) -> str:

@@ -46,7 +46,7 @@ def entropy_kind(inspection: Inspection) -> str:
     if inspection.source.columns.entropy:
         return f"Entropy is that of column {inspection.source.columns.entropy!r}."
     if inspection.source.columns.logps:
-        return "Entropy is the mean of -log p over the sampled tokens: an unbiased estimate of the policy's."
+        return "Entropy is the mean of −log p over the sampled tokens: an unbiased estimate of the policy's."
     return (
         "Entropy is that of the model's whole distribution, on tokens that were sampled." if inspection.scored else ""
     )

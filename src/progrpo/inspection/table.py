@@ -148,7 +148,11 @@ def as_text(value: Any) -> str:
 
 
 def response_of(value: Any) -> str:
-    """A response's text: of a single message its content, of several (tools, turns) each with its role."""
+    """A response's text: of a single message its content, of several (tools, turns) each with its role.
+
+    >>> response_of([{"role": "assistant", "content": "2"}]), response_of("2")
+    ('2', '2')
+    """
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
         return _content(value[0])
     return as_text(value)
