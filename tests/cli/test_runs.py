@@ -119,9 +119,10 @@ def test_a_finished_run_is_not_trained_again(cli: Any, finished_run: Path) -> No
 
 
 def test_evaluate_a_run_and_report_it(cli: Any, finished_run: Path) -> None:
-    done = cli("evaluate", str(finished_run), "evaluation.samples=4", "--out", "four.json")
+    done = cli("evaluate", str(finished_run), "evaluation.samples=4", "--out", "four")
     assert "8 problems, 4 samples each" in done.out
-    assert json.loads((cli.folder / "four.json").read_text())["settings"]["samples"] == 4
+    settings = json.loads((cli.folder / "four" / "countdown.json").read_text())["settings"]
+    assert (settings["samples"], settings["model"]) == (4, "run")
     page = cli("report", str(finished_run), "--out", "page.html").out.strip().split("\n")[-1]
     assert (cli.folder / page).read_text().startswith("<!doctype html>")
 

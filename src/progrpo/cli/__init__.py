@@ -1,4 +1,4 @@
-"""The command line: ``progrpo train | evaluate | compare | report | problems | benchmarks | doctor``.
+"""The command line: ``progrpo train | evaluate | compare | report | inspect | problems | benchmarks | doctor``.
 
 One short file a command.
 """
@@ -13,6 +13,7 @@ from progrpo.cli.benchmarks import benchmarks
 from progrpo.cli.compare import compare
 from progrpo.cli.doctor import doctor
 from progrpo.cli.evaluate import evaluate
+from progrpo.cli.inspect import inspect
 from progrpo.cli.problems import problems
 from progrpo.cli.report import report
 from progrpo.cli.train import train
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (train, evaluate, compare, report, problems, benchmarks, doctor):
+for command in (train, evaluate, compare, report, inspect, problems, benchmarks, doctor):
     app.command()(command)
 
 

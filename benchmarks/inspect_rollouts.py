@@ -1,0 +1,102 @@
+"""``progrpo inspect`` on many rollouts: seconds and peak memory of the command, on files that are made here.
+
+    python benchmarks/inspect_rollouts.py --rows 1000000 --kind parquet
+
+Texts are of some 200 random words each; ``--logps`` adds 200 log-probs a response. The file is as a logger would
+write it that knows nothing of row groups: one of a million rows, uncompressed texts of over a gigabyte.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+GROUP = 16
+GROUPS_PER_STEP = 64
+TOKENS = 200
+CHUNK = 2048
+PEAK_OF = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""A process between: a child's peak starts at its parent's, which here has written the file."""
+
+
+def rows(n: int, logps: bool, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """So many responses of a run in which rewards rise and entropy falls."""
+    rng = np.random.default_rng(seed)
+    words = np.array([f"w{i}" for i in range(5000)])
+    for i in range(n):
+        group = i // GROUP
+        done = i / n
+        row = {
+            "step": group // GROUPS_PER_STEP + 1,
+            "prompt": f"problem {group}",
+            "response": " ".join(words[rng.integers(0, len(words), TOKENS)]),
+            "reward": float(rng.random() < 0.2 + 0.6 * done),
+        }
+        if logps:
+            row["logps"] = np.round(-rng.exponential(0.6 - 0.4 * done, TOKENS), 4).tolist()
+        yield row
+
+
+def write(path: Path, n: int, logps: bool) -> None:
+    """Write the rows as JSON lines or parquet, by the path's suffix."""
+    if path.suffix == ".jsonl":
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows(n, logps))
+        return
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    made = rows(n, logps)
+    table = pa.Table.from_pylist(list(islice(made, CHUNK)))
+    batches = [table]
+    while chunk := list(islice(made, CHUNK)):
+        batches.append(pa.Table.from_pylist(chunk, schema=table.schema))
+    with ParquetWriter(path, table.schema) as writer:
+        writer.write_table(pa.concat_tables(batches), row_group_size=n)
+
+
+def measure(path: Path, out: Path, *options: str) -> dict[str, float]:
+    """Run the command on a file: seconds, and the peak of its resident memory in MB."""
+    command = [sys.executable, "-m", "progrpo", "inspect", str(path), "--out", str(out), *options]
+    named = ["--prompt", "prompt", "--response", "response", "--reward", "reward", "--step", "step"]
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", PEAK_OF, *command, *named], stdout=subprocess.PIPE, check=True)
+    peak = int(done.stdout.splitlines()[-1]) * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_mb": round(peak / 1e6, 1),
+        "file_mb": round(path.stat().st_size / 1e6, 1),
+        "page_mb": round(out.stat().st_size / 1e6, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--kind", choices=("jsonl", "parquet"), default="parquet")
+    parser.add_argument("--logps", action="store_true", help="with 200 log-probs a response")
+    parser.add_argument("--file", type=Path, help="keep the file here, and use it if it is there")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = arguments.file or Path(folder) / f"rollouts.{arguments.kind}"
+        if not path.exists():
+            write(path, arguments.rows, arguments.logps)
+        options = ["--logps", "logps"] if arguments.logps else []
+        found = measure(path, Path(folder) / "inspect.html", *options)
+        print(json.dumps({"rows": arguments.rows, "kind": arguments.kind, "logps": arguments.logps} | found))
+
+
+if __name__ == "__main__":
+    main()

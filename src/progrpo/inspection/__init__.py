@@ -1,0 +1,12 @@
+"""``progrpo inspect``: rollouts that a run left behind, looked at before collapse hurts.
+
+The data flow, one module a step: ``files`` streams parquet and JSON lines, ``columns`` says which column holds what,
+``table`` turns responses into rows of numbers, ``score`` computes log-probs that are missing, ``collapse`` and
+``what_if`` measure, ``inspect`` puts them together, ``summary`` and ``page`` show it.
+"""
+
+from progrpo.inspection.inspect import Inspection, Options, inspect, write_corrections
+from progrpo.inspection.page import write_page
+from progrpo.inspection.summary import print_summary
+
+__all__ = ["Inspection", "Options", "inspect", "print_summary", "write_corrections", "write_page"]

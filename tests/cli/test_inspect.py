@@ -1,0 +1,166 @@
+"""``progrpo inspect`` as users run it: a run's own numbers, one sentence for what can't be read, bounded memory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from progrpo.inspection import Options, inspect
+
+ROWS = 100_000
+PEAK_BYTES = 600e6
+"""torch and pandas alone take 300 MB; held in memory, the texts below would add as much, their objects more."""
+PEAK_OF = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""A process between: a child's peak starts at its parent's, and that of the tests is large."""
+
+
+def metrics_of(run: Path) -> dict[int, dict[str, Any]]:
+    return {record["step"]: record for record in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())}
+
+
+def check_against(run: Path, found: Any, steps: list[int]) -> None:
+    """What was measured is what the run recorded while it trained."""
+    metrics = metrics_of(run)
+    assert found.collapse.steps.tolist() == steps
+    for name, recorded in {
+        "reward": "reward",
+        "groups/all_right": "groups/all_right",
+        "groups/mixed": "groups/mixed",
+        "groups/all_wrong": "groups/all_wrong",
+        "distinct_solutions": "distinct_solutions",
+        "length": "completions/mean_length",
+        "confidence/answer": "confidence/answer/mean",
+        "confidence/prompt": "confidence/prompt/mean",
+    }.items():
+        expected = [metrics[step][recorded] for step in steps]
+        np.testing.assert_allclose(found.collapse.by_step[name], expected, rtol=1e-4, err_msg=name)
+    what_if = found.what_if
+    for step in steps:
+        of_step = found.table.steps_B[what_if.rows_B] == step
+        correction = (what_if.progrpo_B - what_if.grpo_B)[of_step]
+        # A group without a right response, of which nothing is corrected, is among them too.
+        assert correction.mean() == pytest.approx(metrics[step]["correction/mean"], rel=1e-3)
+
+
+def test_a_run_s_own_numbers(cli: Any, finished_run: Path) -> None:
+    steps = sorted({int(path.name.split("-")[1]) for path in (finished_run / "rollouts").glob("*.parquet")})
+    found = inspect([finished_run], Options())
+    check_against(finished_run, found, steps)
+    # An estimate from 200 tokens a step of the entropy that the run took over the whole vocabulary.
+    entropies = [metrics_of(finished_run)[step]["entropy"] for step in steps]
+    assert np.mean(found.collapse.by_step["entropy"]) == pytest.approx(np.mean(entropies), rel=0.25)
+
+    done = cli("inspect", str(finished_run), "--out", "page.html", "--corrections", "new/corrections.parquet")
+    assert "rollouts of a progrpo run" in done.out
+    assert done.out.strip().endswith("page.html")
+    assert (cli.folder / "page.html").exists()
+    table = pd.read_parquet(cli.folder / "new" / "corrections.parquet")
+    rollouts = pd.concat(map(pd.read_parquet, sorted((finished_run / "rollouts").glob("*.parquet"))))
+    assert table["row"].tolist() == list(range(len(rollouts)))
+    for name in ("reward", "prompt_confidence", "answer_confidence", "grpo_advantage", "correction", "advantage"):
+        np.testing.assert_allclose(table[name], rollouts[name], atol=1e-5, err_msg=name)
+
+
+def test_log_probs_computed_by_the_model_are_the_run_s(cli: Any, finished_run: Path) -> None:
+    """Of the first step: its rollouts are the shipped model's, before any update."""
+    rollouts = pd.read_parquet(finished_run / "rollouts" / "step-000001-rank0.parquet")
+    bare = rollouts[["step", "prompt", "text", "reward", "token_ids"]]
+    bare.to_json(cli.folder / "bare.jsonl", orient="records", lines=True)
+    columns = ("--prompt", "prompt", "--response", "text", "--reward", "reward", "--token-ids", "token_ids")
+    done = cli(
+        "inspect", "bare.jsonl", *columns, "--step", "step", "--model", "countdown", "--corrections", "c.parquet"
+    )
+    assert "computed for 16 responses in 4 of 4 groups" in done.out.replace("\n", " ")
+    table = pd.read_parquet(cli.folder / "c.parquet")
+    for name in ("prompt_confidence", "answer_confidence", "grpo_advantage"):
+        np.testing.assert_allclose(table[name], rollouts[name], atol=1e-4, err_msg=name)
+    assert r"\u003ceos\u003e" in (cli.folder / "inspect.html").read_text()
+
+
+def write_bad(folder: Path) -> None:
+    """Files that can't be used, and one that can."""
+    good = {"step": 1, "input": "1 + 1?", "output": "2", "gts": "2", "score": 1.0}
+    (folder / "good.jsonl").write_text(json.dumps(good) + "\n")
+    (folder / "empty.jsonl").write_text("")
+    (folder / "binary.parquet").write_bytes(bytes(range(256)) * 40)
+    (folder / "notes.txt").write_text("prompt, completion\n")
+    (folder / "array.json").write_text(json.dumps([good]))
+    (folder / "broken.jsonl").write_text("{nonsense\n" + json.dumps(good) + "\n")
+    (folder / "unjudged.jsonl").write_text(json.dumps(good | {"score": None}) + "\n")
+    (folder / "other.jsonl").write_text(json.dumps({"question": "1 + 1?", "text": "2"}) + "\n")
+    (folder / "cut.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(good)[:20])
+    (folder / "nothing").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "'nowhere' does not exist; give a parquet or JSON-lines file of rollouts, or a folder"),
+        (["empty.jsonl"], "'empty.jsonl' is empty"),
+        (["binary.parquet"], "'binary.parquet' is neither parquet nor JSON lines"),
+        (["notes.txt"], "'notes.txt' is neither parquet nor JSON lines"),
+        (["array.json"], "(a JSON array: jq -c '.[]' turns it into lines)"),
+        (["broken.jsonl"], "line 1 of 'broken.jsonl' is not a JSON object"),
+        (["unjudged.jsonl"], "no response has a reward: all of column 'score' is null or NaN"),
+        (["other.jsonl"], "its columns are 'question', 'text': name the missing ones with --prompt COL --response COL"),
+        (["nothing"], "folder 'nothing' holds no rollouts"),
+        (["good.jsonl", "--logps", "logp"], "--logps 'logp' is not a column of the file"),
+        (["good.jsonl", "--alpha", "-1"], "--alpha must be a number in [0.0, inf), got -1.0"),
+        (["good.jsonl", "--low-prob-fraction", "0"], "--low-prob-fraction must be a number in (0.0, 1.0], got 0.0"),
+        (["good.jsonl", "--center", "mean"], "--center must be one of 'prompt', 'group', 'correct', got 'mean'"),
+        (["good.jsonl", "--model", "/nowhere"], "model '/nowhere' can't be loaded"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_one_sentence_and_exit_code_2(cli: Any, arguments: list[str], said: str) -> None:
+    write_bad(cli.folder)
+    done = cli("inspect", *arguments, code=2)
+    assert said in done.err
+    assert "Traceback" not in done.err + done.out
+    assert done.err.strip().count("\n") == 0
+    assert not list(cli.folder.glob("*.html"))
+
+
+def test_a_line_that_was_cut_off(cli: Any) -> None:
+    write_bad(cli.folder)
+    done = cli("inspect", "cut.jsonl")
+    assert "The last line of cut.jsonl was cut off: it is left out." in done.out
+    assert "1 response in 1 group" in done.out
+
+
+def test_help_shows_examples(cli: Any) -> None:
+    shown = cli("inspect", "--help").out
+    assert "Examples" in shown
+    assert "progrpo inspect" in shown
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_many_rows_in_bounded_memory(cli: Any, kind: str) -> None:
+    """benchmarks/inspect_rollouts.py is the same with a million rows."""
+    text = " ".join(f"word{i}" for i in range(200))
+    table = pd.DataFrame({"n": np.arange(ROWS)})
+    table["input"] = "problem " + (table["n"] // 16).astype(str)
+    table["output"] = table["n"].astype(str) + text
+    table["score"], table["step"] = table["n"] % 3 == 0, table["n"] // 1600
+    path = cli.folder / f"many.{kind}"
+    if kind == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:  # one row group, as pandas writes it
+        table.to_parquet(path, index=False, row_group_size=ROWS)
+    command = [sys.executable, "-m", "progrpo", "inspect", str(path), "--out", str(cli.folder / "page.html")]
+    process = subprocess.run(
+        [sys.executable, "-c", PEAK_OF, *command], cwd=cli.folder, env=cli.environment, capture_output=True, check=True
+    )
+    *shown, peak = process.stdout.decode().splitlines()
+    assert "100,000 responses in 6,250 groups, 63 steps" in " ".join(" ".join(shown).split())
+    assert int(peak) * (1 if sys.platform == "darwin" else 1024) < PEAK_BYTES
+    assert (cli.folder / "page.html").stat().st_size < 8e6

@@ -1,0 +1,174 @@
+"""Measures of collapse against plain loops, and warnings that come exactly when the numbers say so."""
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import replace
+from statistics import fmean
+
+import numpy as np
+import pytest
+
+from inspection.rollouts import NAMED, random_rows, write_jsonl
+from progrpo.inspection import Options, inspect
+from progrpo.inspection.collapse import LEAST_GROUPS, Collapse, collapse, measure, warnings
+from progrpo.inspection.table import FRACTIONS, Table
+
+
+def make_table(rows: list[tuple[int, int, float, str, str]], **more: list[float]) -> Table:
+    """Step, group, reward, text and answer of each response."""
+    steps, groups, rewards, texts, answers = zip(*rows, strict=True)
+    n = len(rows)
+    floats = {"lengths_B": [10.0] * n, "entropy_B": [math.nan] * n, "c_o_B": [math.nan] * n} | more
+    return Table(
+        np.array(steps),
+        np.array(groups),
+        np.array(rewards, dtype=np.float64),
+        np.array([hash(text) for text in texts]),
+        np.array([hash(answer) for answer in answers]),
+        np.array(floats["lengths_B"]),
+        np.array(floats["entropy_B"]),
+        np.full(n, np.nan, dtype=np.float32),
+        np.tile(np.array(floats["c_o_B"], dtype=np.float32), (len(FRACTIONS), 1)),
+        FRACTIONS,
+    )
+
+
+def test_against_plain_loops(tmp_path):
+    rows = random_rows(400)
+    found = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], Options(columns=NAMED, rewards="r"))
+    table, by_step = found.table, found.collapse.by_step
+    assert found.collapse.steps.tolist() == [1, 2, 3, 4, 5]
+    for i, step in enumerate(found.collapse.steps):
+        of_step = [(j, row) for j, row in enumerate(rows) if row["step"] == step]
+        judged = [(j, row) for j, row in of_step if row["r"] is not None]
+        groups = defaultdict(list)
+        for _, row in of_step:
+            groups[row["q"]].append(row)
+        judged_groups = [g for members in groups.values() if (g := [r for r in members if r["r"] is not None])]
+        answers = [Counter(r["answer"] or r["o"] for r in g) for g in judged_groups]
+        solutions = [len({r["answer"] or r["o"] for r in g if r["r"] > 0}) for g in judged_groups]
+        c_o = table.c_o_B(0.2)
+        expected = {
+            "reward": fmean(row["r"] for _, row in judged),
+            "entropy": -fmean(logp for _, row in of_step for logp in row["logps"]),
+            "groups/all_right": fmean(all(r["r"] > 0 for r in g) for g in judged_groups),
+            "groups/all_wrong": fmean(all(r["r"] <= 0 for r in g) for g in judged_groups),
+            "groups/mixed": fmean(len({r["r"] > 0 for r in g}) == 2 for g in judged_groups),
+            "distinct_answers": fmean(len(counts) for counts in answers),
+            "distinct_solutions": fmean(solutions),
+            "commonest_answer": fmean(max(c.values()) / c.total() for c in answers if c.total() > 1),
+            "duplicates": fmean(
+                0 if r["o"] not in [s["o"] for s in g[:k]] else 1 for g in groups.values() for k, r in enumerate(g)
+            ),
+            "length": fmean(len(row["logps"]) for _, row in of_step),
+            "confidence/answer": fmean(c_o[j] for j, _ in of_step),
+            "confidence/right": fmean(c_o[j] for j, row in judged if row["r"] > 0),
+            "confidence/wrong": fmean(c_o[j] for j, row in judged if row["r"] <= 0),
+            "confidence/prompt": fmean(table.c_q_B[j] for j, _ in of_step),
+        }
+        assert {name: by_step[name][i] for name in expected} == pytest.approx(expected, rel=1e-5)
+        assert set(expected) == set(by_step)
+
+
+def test_worked_by_hand():
+    table = make_table(
+        [
+            (1, 0, 1.0, "2*6", "12"),
+            (1, 0, 1.0, "2*6", "12"),
+            (1, 0, 0.0, "2+6", "8"),
+            (1, 0, math.nan, "2*6", "12"),
+            (1, 1, 0.0, "?", "?"),
+            (1, 2, math.nan, "?", "?"),
+        ]
+    )
+    found = {name: value.item() for name, value in measure(table, 0.2, np.zeros(6, dtype=np.int64), 1).items()}
+    assert found["reward"] == 0.5
+    # Group 2 was not judged at all: it is neither right nor wrong, and counts nowhere.
+    assert (found["groups/all_right"], found["groups/mixed"], found["groups/all_wrong"]) == (0, 0.5, 0.5)
+    assert (found["distinct_answers"], found["distinct_solutions"]) == (1.5, 0.5)
+    assert found["commonest_answer"] == pytest.approx(2 / 3)
+    assert found["duplicates"] == pytest.approx(2 / 6)
+    assert math.isnan(found["entropy"])
+    assert math.isnan(found["confidence/answer"])
+
+
+CALM = {"reward": 0.5, "entropy": 1.0, "groups/all_right": 0.2, "groups/mixed": 0.6, "groups/all_wrong": 0.2}
+CALM |= {"distinct_answers": 4.0, "distinct_solutions": 2.0, "commonest_answer": 0.4, "duplicates": 0.1, "length": 50.0}
+CALM |= {"confidence/answer": 0.4, "confidence/right": 0.5, "confidence/wrong": 0.3, "confidence/prompt": 0.2}
+
+
+def changed(**last: float) -> Collapse:
+    """Nothing is wrong but what changed until the last tenth of the steps."""
+    later = CALM | {name.replace("__", "/"): value for name, value in last.items()}
+    return Collapse(np.arange(1, 101), {}, CALM, CALM, later, (1, 10), (91, 100), True)
+
+
+def test_no_warning_where_nothing_is_wrong():
+    assert warnings(changed(), answers_are_final=False) == []
+    better = changed(reward=0.9, entropy=0.6, confidence__right=0.55, duplicates=0.2, commonest_answer=0.7, length=30.0)
+    assert warnings(better, answers_are_final=False) == []
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ({"entropy": 0.49}, "Entropy fell to less than half: 1.000 nats in steps 1 to 10, 0.490 in steps 91 to 100."),
+        (
+            {"groups__all_right": 0.35, "groups__all_wrong": 0.16},
+            "In steps 91 to 100, 51 % of the groups teach GRPO nothing: 35 % are all right and 16 % all wrong, and "
+            "there every advantage is 0.",
+        ),
+        (
+            {"duplicates": 0.3},
+            "More and more responses repeat another one of their group word for word: 10 % of them in steps 1 to 10, "
+            "30 % in steps 91 to 100.",
+        ),
+        (
+            {"commonest_answer": 0.85},
+            "One answer takes over: the commonest of a group makes up 40 % of its responses in steps 1 to 10, 85 % in "
+            "steps 91 to 100.",
+        ),
+        (
+            {"confidence__right": 0.8, "distinct_solutions": 1.5},
+            "Right answers grow more confident while they grow fewer: c(o|q) of right responses was 0.500 in steps 1 "
+            "to 10 and 0.800 in steps 91 to 100, different right answers a group 2.00 and 1.50.",
+        ),
+        ({"length": 20.0}, "Responses shrank to less than half: 50 long in steps 1 to 10, 20 in steps 91 to 100."),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else ", ".join(value),
+)
+def test_each_warning(last, said):
+    assert warnings(changed(**last), answers_are_final=False) == [said]
+    # Too few groups for a trend: only what is so now is told, of everything.
+    few = replace(changed(**last), enough_groups=False)
+    assert warnings(few, answers_are_final=False) == []
+
+
+def test_a_final_answer_may_take_over_and_fewer_right_ones_are_no_collapse():
+    assert warnings(changed(commonest_answer=0.95), answers_are_final=True) == []
+    less_right = changed(reward=0.2, confidence__right=0.8, distinct_solutions=1.0)
+    assert warnings(less_right, answers_are_final=False) == []
+
+
+def test_what_is_not_known_warns_of_nothing():
+    unknown = {name: math.nan for name in ("entropy", "confidence__right", "commonest_answer", "distinct_solutions")}
+    assert warnings(changed(**unknown), answers_are_final=False) == []
+
+
+@pytest.mark.parametrize(("groups_a_step", "enough"), [(LEAST_GROUPS, True), (LEAST_GROUPS - 1, False)])
+def test_a_trend_needs_groups(groups_a_step, enough):
+    rows = [
+        (step, 100 * step + g, 1.0 * (i > 0), f"{i}", f"{i}")
+        for step in (1, 2)
+        for g in range(groups_a_step)
+        for i in range(2)
+    ]
+    found = collapse(make_table(rows, entropy_B=[1.0 if row[0] == 1 else 0.1 for row in rows]), 0.2)
+    assert found.enough_groups is enough
+    assert bool(warnings(found, answers_are_final=False)) is enough
+
+
+def test_one_step_has_no_first_and_last():
+    found = collapse(make_table([(0, g, 1.0, "a", "a") for g in range(20)]), 0.2)
+    assert found.first == found.last == {}
+    assert "100 % of the groups teach GRPO nothing" in warnings(found, answers_are_final=False)[0]

@@ -1,0 +1,59 @@
+"""Which column holds what: known formats, and names that are given."""
+
+import pytest
+
+from progrpo.errors import ConfigError
+from progrpo.inspection.columns import choose_columns
+
+TRL = {"step": True, "prompt": False, "completion": False, "accuracy": True, "format": True, "note": False}
+TRL |= {"advantage": True}
+OTHER = {"question": False, "text": False, "score": True, "a,b": True}
+
+
+def test_trl_sums_the_reward_functions_between_completion_and_advantage():
+    title, columns = choose_columns(TRL, {})
+    assert title == "completions logged by TRL"
+    assert (columns.prompt, columns.response, columns.step) == ("prompt", "completion", "step")
+    assert columns.rewards == (("accuracy", 1.0), ("format", 1.0))
+
+
+def test_rewards_are_chosen_and_weighted():
+    assert choose_columns(TRL, {}, "accuracy")[1].rewards == (("accuracy", 1.0),)
+    assert choose_columns(TRL, {}, "accuracy:1, format:0.2")[1].rewards == (("accuracy", 1.0), ("format", 0.2))
+    named = {"prompt": "question", "response": "text"}
+    assert choose_columns(OTHER, named, "a,b")[1].rewards == (("a,b", 1.0),)
+
+
+def test_a_given_column_takes_the_place_of_the_format_s():
+    _, columns = choose_columns(TRL, {"answer": "note"})
+    assert columns.answer == "note"
+    assert columns.names() == ["prompt", "completion", "step", "note", "accuracy", "format"]
+
+
+def test_a_format_s_columns_that_are_not_there_are_left_away():
+    present = dict.fromkeys(("step", "group", "prompt", "text", "reward"), True)
+    title, columns = choose_columns(present, {})
+    assert title == "rollouts of a progrpo run"
+    assert columns.logps is None
+    assert columns.answer is None
+
+
+@pytest.mark.parametrize(
+    ("given", "rewards", "said"),
+    [
+        ({}, None, "name the missing ones with --prompt COL --response COL --reward COL"),
+        ({"prompt": "question", "response": "text"}, None, "name the missing ones with --reward COL"),
+        ({"prompt": "q"}, "score", r"--prompt 'q' is not a column of the file; its columns are 'question', 'text'"),
+        ({"prompt_logps": "q"}, "score", "--prompt-logps 'q' is not a column"),
+        ({}, "point", "--reward 'point' is not a column"),
+        ({}, "score:much", "the weight after the colon must be a number"),
+    ],
+)
+def test_what_is_missing_is_told(given, rewards, said):
+    with pytest.raises(ConfigError, match=said):
+        choose_columns(OTHER, given, rewards)
+
+
+def test_trl_without_rewards():
+    with pytest.raises(ConfigError, match="no column of rewards between 'completion' and 'advantage'"):
+        choose_columns({name: numeric for name, numeric in TRL.items() if name not in ("accuracy", "format")}, {})
