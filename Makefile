@@ -35,6 +35,9 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/math_verification.py
 	$(BIN)/python benchmarks/code_verification.py
+	$(BIN)/python benchmarks/page.py
+	$(PIP) lm-eval==0.4.13  # what the transformers backend is compared with
+	$(BIN)/python benchmarks/sampling.py
 
 # The comparison of docs/study: three seeds of the default recipe, some 25 minutes on two cores.
 study: $(VENV)/.installed-dev

@@ -1,6 +1,26 @@
-"""Measuring exploration: pass@k, diversity and coverage, with honest intervals."""
+"""Measuring exploration: pass@k, maj@k, diversity and coverage, with honest intervals."""
 
-from progrpo.evaluation.intervals import Estimate, mean_over_problems, paired_difference
+from progrpo.evaluation.diversity import answer_entropy, distinct_at_k
+from progrpo.evaluation.intervals import (
+    Estimate,
+    SignTest,
+    mean_over_problems,
+    mean_over_sampling,
+    paired_difference,
+    sign_test,
+)
+from progrpo.evaluation.majority import majority_at_k
 from progrpo.evaluation.pass_at_k import pass_at_k
 
-__all__ = ["Estimate", "mean_over_problems", "paired_difference", "pass_at_k"]
+__all__ = [
+    "Estimate",
+    "SignTest",
+    "answer_entropy",
+    "distinct_at_k",
+    "majority_at_k",
+    "mean_over_problems",
+    "mean_over_sampling",
+    "paired_difference",
+    "pass_at_k",
+    "sign_test",
+]
