@@ -335,6 +335,9 @@ def test_the_interval_over_sampling_leaves_out_each_sample_once(measure: str) ->
 
 def test_the_interval_over_sampling_of_what_is_not_known_is_not_known() -> None:
     assert np.isnan(EVALUATION.sampling_estimate("maj@2").high)
+    assert np.isnan(EVALUATION.sampling_estimate("pass@4").high)
+    single = Evaluation({}, [replace(A, samples=1), replace(B, samples=1, correct=1)])
+    assert (single.sampling_estimate("avg").mean, np.isnan(single.sampling_estimate("avg").low)) == (1.0, True)
     # Without votes the interval of pass@1 is there all the same: p (1 - p) / (n - 1).
     wanted = 1.959964 * (0.1875 / 3 * 2) ** 0.5 / 2
     estimate = EVALUATION.sampling_estimate("pass@1")

@@ -1,7 +1,9 @@
 """``progrpo evaluate``"""
 
+import tomllib
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from progrpo.tasks import Task
 
 BackendName = Literal["transformers", "vllm", "http"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def evaluate(
@@ -57,7 +60,13 @@ def evaluate(
     ] = "http://127.0.0.1:8000/v1",
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to a server at the same time.")] = 16,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples generated at a time by transformers.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Of the weights: float32, bfloat16 or auto.")] = None,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Of the weights; auto is what they are kept in, and the default of benchmarks.")
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An argument of vLLM's LLM, e.g. tensor_parallel_size=4; repeatable."),
+    ] = None,
     embeddings: Annotated[
         str | None,
         typer.Option(help="A sentence-transformers model, by path or id: how far apart responses are in meaning."),
@@ -97,6 +106,10 @@ def evaluate(
     )
     if benchmarks is not None and (overrides or recipe):
         raise ConfigError("a benchmark has no recipe: leave --recipe and the overrides away, or --benchmarks.")
+    if engine and backend != "vllm":
+        raise ConfigError(f"--engine {engine[0]} is an argument of vLLM: add --backend vllm.")
+    if codeforces and "codeforces" not in (benchmarks or "").split(","):
+        raise ConfigError("--codeforces rates the benchmark of that name: add it to --benchmarks.")
     if data and benchmarks is None:
         raise ConfigError("--data gives a benchmark its rows: name the benchmark with --benchmarks.")
     from progrpo.evaluation.backends import Sampling
@@ -122,6 +135,7 @@ def evaluate(
         ]
     path = _model_path(model, folder) if backend != "http" else model
     settings = {"batch": batch or loaded.evaluation.batch, "base_url": base_url, "concurrency": concurrency}
+    settings["engine"] = dict(_key_and_value(text) for text in engine or [])
     opened = _open_backend(backend, path, dtype or ("auto" if benchmarks else loaded.model.dtype), settings)
     into = out or Path("evaluations") / _file_name(model)
     _evaluate_all(targets, opened, _label(model), into, embeddings, codeforces)
@@ -186,13 +200,13 @@ def _print_results(name: str, evaluation: "Evaluation") -> None:
     table = Table("", "mean", "95 % over problems", "95 % over sampling only", box=None, pad_edge=False)
     for measure, mean in evaluation.summary().items():
         over_problems, over_sampling = "", ""
-        stem, at, k = measure.partition("@")
+        stem, at, _ = measure.partition("@")
         if at or measure in ("distinct", "answer_entropy", *evaluation.diversity_measures):
             asked = "avg" if stem == "avg" else measure
             found = evaluation.estimate(asked)
             over_problems = f"{found.low:.3f} to {found.high:.3f}"
-            if asked == "avg" or (at and int(k) < n):
-                found = evaluation.sampling_estimate(asked)
+            if at and not isnan((found := evaluation.sampling_estimate(asked)).low):
+                found = found if stem == "distinct" else found.of_share()
                 over_sampling = f"{found.low:.3f} to {found.high:.3f}"
         table.add_row(measure, f"{mean:.3f}", over_problems, over_sampling)
     console = Console()
@@ -229,6 +243,16 @@ def _name_and_file(text: str) -> tuple[str, str]:
     return name, file
 
 
+def _key_and_value(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not (key.isidentifier() and equals):
+        raise ConfigError(f"--engine must be of the form KEY=VALUE, e.g. tensor_parallel_size=4, got {text!r}.")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
 def _model_path(model: str, folder: RunFolder) -> str:
     if not folder.recipe_file.exists():
         return model
@@ -248,7 +272,7 @@ def _open_backend(name: BackendName, path: str, dtype: str, settings: dict[str, 
     if name == "vllm":
         from progrpo.evaluation.backends.vllm import VllmBackend
 
-        return VllmBackend(path, dtype=dtype)
+        return VllmBackend(path, dtype=dtype, **settings["engine"])
     from transformers.utils import logging
 
     from progrpo.evaluation.backends.transformers import TransformersBackend

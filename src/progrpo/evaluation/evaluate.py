@@ -118,14 +118,13 @@ class Evaluation:
         return mean_over_problems(values[~np.isnan(values)])
 
     def sampling_estimate(self, measure: str) -> Estimate:
-        """The same with its 95 % interval over sampling only. For ``avg`` and for measures at K < n."""
+        """The same with its 95 % interval over sampling only; NaN where K (1 for ``avg``) is not below every n."""
+        if int(measure.partition("@")[2] or 1) >= self.samples:
+            return Estimate(float(self.values(measure).mean()), float("nan"), float("nan"), "sampling")
         without = [_without_one(problem) for problem in self.judged]
         values = iter(Evaluation({}, [one for of_problem in without for one, _ in of_problem]).values(measure))
         thetas = [([next(values) for _ in of_problem], [count for _, count in of_problem]) for of_problem in without]
-        estimate = mean_over_sampling(self.values(measure), thetas, [p.samples for p in self.judged])
-        if measure.startswith("distinct"):
-            return estimate
-        return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0))  # shares of problems
+        return mean_over_sampling(self.values(measure), thetas, [p.samples for p in self.judged])
 
     @property
     def samples(self) -> int:

@@ -1,7 +1,7 @@
 """Intervals and tests: problems are the units, the samples of a problem stay together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import comb
 from typing import Literal
@@ -27,6 +27,10 @@ class Estimate:
     low: float
     high: float
     over: Literal["problems", "sampling"] = "problems"
+
+    def of_share(self) -> "Estimate":
+        """The interval of a share, which ends at 0 and at 1: a normal interval knows nothing of that."""
+        return replace(self, low=max(self.low, 0.0), high=min(self.high, 1.0))
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"

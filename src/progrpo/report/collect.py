@@ -277,7 +277,8 @@ def sampling_estimate(evaluations: Sequence[Evaluation], measure: str) -> Estima
     # Runs are sampled independently: the variance of their mean is the sum of theirs over the square of their number.
     mean = sum(one.mean for one in each) / len(each)
     half = sum(((one.high - one.low) / 2) ** 2 for one in each) ** 0.5 / len(each)
-    return Estimate(mean, mean - half, mean + half, "sampling")
+    found = Estimate(mean, mean - half, mean + half, "sampling")
+    return found if name == "distinct" else found.of_share()
 
 
 def base_evaluations(methods: Sequence[MethodRuns]) -> list[Evaluation]:
