@@ -152,7 +152,7 @@ def test_doctor_names_versions_and_what_is_missing(cli: Any) -> None:
     shown = cli("doctor").out
     assert "torch" in shown
     assert "train, compare, evaluate: ready" in shown
-    assert "rollouts with vLLM: needs vllm" in shown or "rollouts with vLLM: ready" in shown
+    assert "evaluation with vLLM: needs vllm" in shown or "evaluation with vLLM: ready" in shown
 
 
 def test_evaluations_go_where_the_training_metrics_go(cli: Any) -> None:

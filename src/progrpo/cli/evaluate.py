@@ -113,7 +113,6 @@ def evaluate(
     if data and benchmarks is None:
         raise ConfigError("--data gives a benchmark its rows: name the benchmark with --benchmarks.")
     from progrpo.evaluation.backends import Sampling
-    from progrpo.training import make_task, response_budget
 
     def how(default_budget: int, default_temperature: float = 1.0) -> Sampling:
         chosen = default_temperature if temperature is None else temperature
@@ -122,7 +121,10 @@ def evaluate(
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
+    how(1)  # refuses what is out of range, before anything is loaded
     if benchmarks is None:
+        from progrpo.training import make_task, response_budget
+
         task, section = make_task(loaded), loaded.evaluation
         n = samples or section.samples
         targets = [_Target(task.name, task, n, how(response_budget(loaded, task), section.temperature))]
