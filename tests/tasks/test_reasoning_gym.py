@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from progrpo.errors import ConfigError
-from progrpo.tasks import ReasoningGymTask
+from progrpo.tasks import ReasoningGymTask, reasoning_gym_answers
 from progrpo.tasks.reasoning_gym_answers import extract_tagged_answer, verify_reasoning_gym
 from progrpo.verify.reasoning_gym_scorer import CodeInAnswerError, refuse_programs
 
@@ -154,3 +155,15 @@ def test_settings_of_a_data_set_and_what_it_refuses() -> None:
         ReasoningGymTask("chainsum").heldout_problems()
     with pytest.raises(ConfigError, match=r"reasoning-gym's 'chain_sum' refuses task.config"):
         ReasoningGymTask("chain_sum", config={"terms": 5}).heldout_problems()
+
+
+def test_an_environment_that_the_sandbox_hides_is_an_error_and_no_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = SimpleNamespace(origin="/tmp/env/reasoning_gym/__init__.py")
+    monkeypatch.setattr(reasoning_gym_answers, "find_spec", lambda name: hidden)
+    reasoning_gym_answers._sandbox.cache_clear()
+    try:
+        [verdict] = verify_reasoning_gym([gold("countdown")], ["<answer>1</answer>"])
+    finally:
+        reasoning_gym_answers._sandbox.cache_clear()
+    assert verdict.status == "error"
+    assert "make the environment elsewhere" in verdict.reason

@@ -10,10 +10,19 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from progrpo.verify import Verdict
-from progrpo.verify.sandbox import Limits, NotIsolatedError, ProgramFailedError, Sandbox, SandboxError
+from progrpo.verify import Verdict, isolation_level
+from progrpo.verify.sandbox import (
+    Isolation,
+    Limits,
+    NotIsolatedError,
+    ProgramFailedError,
+    Sandbox,
+    SandboxError,
+)
 
 _MODULE = "progrpo.verify.reasoning_gym_scorer"
 _TO_SCORE = Limits(seconds=5.0, memory_mb=4096)
@@ -51,7 +60,18 @@ def _verify(gold: str, response: str) -> Verdict:
 
 @cache
 def _sandbox() -> Sandbox:
-    """One that has reasoning-gym loaded, which takes seconds: started when it is first needed."""
+    """One that has reasoning-gym loaded, which takes seconds: started when it is first needed.
+
+    Raises:
+        SandboxError: reasoning-gym lies where the sandbox has a folder of its own.
+    """
+    found = find_spec("reasoning_gym")
+    place = Path(found.origin).resolve().parent if found and found.origin else Path()
+    if place.is_relative_to("/tmp") and isolation_level()[0] is Isolation.FULL:
+        raise SandboxError(
+            f"reasoning-gym is installed in {place}, and the sandbox has a /tmp of its own, where most of it is "
+            "missing; make the environment elsewhere."
+        )
     return Sandbox(preload=(_MODULE, "reasoning_gym"))
 
 
