@@ -13,8 +13,11 @@ from progrpo.errors import ConfigError
 from progrpo.tasks import ReasoningGymTask, reasoning_gym_answers
 from progrpo.tasks.reasoning_gym_answers import extract_tagged_answer, verify_reasoning_gym
 from progrpo.verify.reasoning_gym_scorer import CodeInAnswerError, refuse_programs
+from progrpo.verify.sandbox import Isolation
 
 reasoning_gym = pytest.importorskip("reasoning_gym")
+if Path(reasoning_gym.__file__).resolve().is_relative_to("/tmp"):
+    pytest.skip("the environment lies in /tmp, which the sandbox hides", allow_module_level=True)
 
 # Each kind of scorer: the default one, those that evaluate the answer, and some of their own.
 DATASETS = (
@@ -160,6 +163,7 @@ def test_settings_of_a_data_set_and_what_it_refuses() -> None:
 def test_an_environment_that_the_sandbox_hides_is_an_error_and_no_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden = SimpleNamespace(origin="/tmp/env/reasoning_gym/__init__.py")
     monkeypatch.setattr(reasoning_gym_answers, "find_spec", lambda name: hidden)
+    monkeypatch.setattr(reasoning_gym_answers, "isolation_level", lambda: (Isolation.FULL, {}))
     reasoning_gym_answers._sandbox.cache_clear()
     try:
         [verdict] = verify_reasoning_gym([gold("countdown")], ["<answer>1</answer>"])
