@@ -207,29 +207,28 @@ _AT_K = {"pass": _pass_at, "maj": _majority_at, "distinct": _distinct_at}
 def _without_one(problem: ProblemResult) -> list[tuple[ProblemResult, int]]:
     """The problem without one of its samples: each way that makes a difference, and how many samples it is for."""
     fewer = replace(problem, samples=problem.samples - 1)
-    ways: Counter[Any] = Counter()
-    variants: dict[Any, ProblemResult] = {}
-
-    def add(weight: int, **changes: Any) -> None:
-        variant = replace(fewer, **changes)
-        key = repr(changes)
-        variants[key] = variant
-        ways[key] += weight
-
-    solutions, wrong = problem.solution_counts, problem.wrong_votes
-    for i, votes in enumerate(solutions or []):
-        add(votes, correct=problem.correct - 1, solution_counts=_one_less(solutions or [], i))
-    if solutions is None:
-        add(problem.correct, correct=problem.correct - 1)
-    for i, votes in enumerate(wrong or []):
-        add(votes, wrong_votes=_one_less(wrong or [], i))
-    unanswered = problem.samples - problem.correct - sum(wrong or [])
-    add(unanswered, no_answer=problem.no_answer - 1 if wrong is not None else 0)
-    return [(variants[key], weight) for key, weight in ways.items() if weight]
+    right = replace(fewer, correct=problem.correct - 1)
+    if problem.solution_counts is None:
+        ways = [(right, problem.correct)]
+    else:
+        ways = [(replace(right, solution_counts=less), n) for less, n in _one_less(problem.solution_counts)]
+    unanswered = problem.samples - problem.correct
+    if problem.wrong_votes is None:
+        ways.append((fewer, unanswered))
+    else:
+        ways += [(replace(fewer, wrong_votes=less), n) for less, n in _one_less(problem.wrong_votes)]
+        ways.append((replace(fewer, no_answer=problem.no_answer - 1), unanswered - sum(problem.wrong_votes)))
+    return [(way, samples) for way, samples in ways if samples]
 
 
-def _one_less(counts: list[int], i: int) -> list[int]:
-    return sorted([*counts[:i], counts[i] - 1, *counts[i + 1 :]], reverse=True)
+def _one_less(counts: list[int]) -> list[tuple[list[int], int]]:
+    """The classes without one of their samples, and how many samples that is true of: classes of one size are alike."""
+    ways = []
+    for size, classes in Counter(counts).items():
+        less = list(counts)
+        less[less.index(size)] -= 1
+        ways.append((sorted(less, reverse=True), size * classes))
+    return ways
 
 
 def evaluate(
@@ -273,9 +272,10 @@ def evaluate(
     try:
         for problem, samples, verdicts in _judged(backend, task, sampling, problems, judged, n):
             known = judged[problem["problem_id"]]
-            if store is not None:
-                store.append(problem, len(known), samples, verdicts)
-            known += map(Judged.of, samples, verdicts)
+            if store is None:
+                known += map(Judged.of, samples, verdicts)
+            else:
+                known += store.append(problem, len(known), samples, verdicts)
             if on_progress is not None:
                 on_progress(len(samples))
             watch.see(verdicts)

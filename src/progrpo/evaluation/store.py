@@ -134,7 +134,7 @@ class SampleStore:
                     "--out, or remove it."
                 )
             verdict = Verdict(row["status"], row["reason"], row["canonical"])
-            summed = {name: row[name] for name in ("text", "tokens", *_FLOATS, "truncated")}
+            summed = {name: row[name] for name in _JUDGED_COLUMNS}
             # The first of two counts: none is ever counted twice.
             found.setdefault(problem, {}).setdefault(row["index"], Judged(verdict=verdict, **summed))
         return {
@@ -148,9 +148,9 @@ class SampleStore:
     ) -> list[Judged]:
         """Add a problem's samples ``first``, ``first + 1``, ... with their verdicts; they are on disk soon after."""
         judged = [Judged.of(sample, verdict) for sample, verdict in zip(samples, verdicts, strict=True)]
-        for i, sample, one in zip(count(first), samples, judged, strict=False):
+        for i, (sample, one) in enumerate(zip(samples, judged, strict=True), start=first):
             place = {"problem_id": problem["problem_id"], "index": i, "prompt": prompt_text(problem["prompt"])}
-            summed = {name: getattr(one, name) for name in ("text", "tokens", *_FLOATS, "truncated")}
+            summed = {name: getattr(one, name) for name in _JUDGED_COLUMNS}
             tokens = {name: value for name, value in asdict(sample).items() if name in TOKEN_COLUMNS}
             self._rows.append(place | summed | tokens | asdict(one.verdict))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
@@ -180,6 +180,8 @@ class SampleStore:
 
 
 _FLOATS = ("entropy", "surprisal", "answer_confidence")
+_JUDGED_COLUMNS = ("text", "tokens", *_FLOATS, "truncated")
+"""The fields of :class:`Judged` that are columns; its verdict is three more."""
 
 
 def _schema() -> Any:

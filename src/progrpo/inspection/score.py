@@ -67,7 +67,7 @@ def score(
         ConfigError: a prompt without tokens, token ids that the model does not have, or more tokens than it takes.
     """
     model.eval()
-    prompts = [_prompt_ids(tokenizer, prompt) for prompt, _, _ in pairs]
+    prompts = _prompt_ids(tokenizer, [prompt for prompt, _, _ in pairs])
     responses = [
         list(ids) if ids is not None else tokenizer(text, add_special_tokens=False)["input_ids"]
         for _, text, ids in pairs
@@ -121,16 +121,16 @@ def _ragged(lists: Sequence[Sequence[float]]) -> Ragged:
     return Ragged(values, np.array([len(one) for one in lists], dtype=np.int64))
 
 
-def _prompt_ids(tokenizer: Any, prompt: Any) -> list[int]:
-    if isinstance(prompt, list):
-        if tokenizer.chat_template is None:
-            raise ConfigError(
-                "the prompts are chat messages, but the tokenizer of --model has no chat template; give the model that "
-                "the responses were sampled from."
-            )
-        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return list(tokenizer(prompt)["input_ids"])
+def _prompt_ids(tokenizer: Any, prompts: Sequence[Any]) -> list[list[int]]:
+    # Where there is a tokenizer there is transformers, which files with log-probs don't need.
+    from progrpo.evaluation.backends.transformers import token_ids
+
+    if tokenizer.chat_template is None and any(isinstance(prompt, list) for prompt in prompts):
+        raise ConfigError(
+            "the prompts are chat messages, but the tokenizer of --model has no chat template; give the model that the "
+            "responses were sampled from."
+        )
+    return token_ids(tokenizer, prompts)
 
 
 def _check(model: Any, prompts: list[list[int]], responses: list[list[int]]) -> None:
