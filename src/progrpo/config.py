@@ -148,12 +148,14 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     method: str = Field("progrpo", description="a name of progrpo.methods.METHODS")
     seed: Annotated[int, Field(ge=0)] = 0
+    engine: Literal["trl", "verl"] = Field("trl", description="whose trainer: TRL's (accelerate) or verl's (Ray)")
     model: ModelSection = Field(default_factory=ModelSection)
     task: Annotated[TaskSection, Field(discriminator="name")] = Field(default_factory=CountdownSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict, description="settings by method name")
     trl: dict[str, Any] = Field(default_factory=dict, description="further fields of TRL's GRPOConfig, as they are")
+    verl: dict[str, Any] = Field(default_factory=dict, description="further settings of verl by their dotted names")
 
     @field_validator("task", mode="before")
     @classmethod
