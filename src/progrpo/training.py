@@ -16,7 +16,6 @@ import transformers
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from progrpo.config import (
     ChoiceSection,
@@ -33,8 +32,9 @@ from progrpo.evaluation.backends import Sampling
 from progrpo.evaluation.backends.transformers import TransformersBackend
 from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into
 from progrpo.files import write_file, write_json
-from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
+from progrpo.integrations.trl import ProGRPOConfig, Rollout
 from progrpo.models import load_model, model_digest
+from progrpo.recipe_trainer import RecipeTrainer
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
 from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
@@ -150,35 +150,6 @@ def _batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": responses // (micro_batch * processes),
     }
-
-
-class RecipeTrainer(ProGRPOTrainer):
-    """ProGRPOTrainer whose checkpoints are whole or not there."""
-
-    keep_checkpoints = 2
-    _staging: Path | None = None
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._staging or super()._get_output_dir(trial))
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        final = Path(self.args.output_dir)
-        self._staging = final / ".saving.tmp"
-        try:
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                self._publish(self._staging / f"checkpoint-{self.state.global_step}", final)
-        finally:
-            self._staging = None
-
-    def _publish(self, written: Path, final: Path) -> None:
-        target = final / written.name
-        if target.exists():
-            shutil.rmtree(target)
-        written.rename(target)
-        shutil.rmtree(written.parent)
-        rotate_checkpoints(output_dir=str(final), save_total_limit=self.keep_checkpoints)
 
 
 def train(
