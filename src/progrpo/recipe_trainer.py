@@ -132,11 +132,11 @@ class RecipeTrainer(ProGRPOTrainer):
             return
         seed_anew(self.args.seed, self.state.global_step, process)
         if process == 0:
+            told = "the same responses" if self.seeded_responses else "other responses from here"
             logger.warning(
-                "The checkpoint was written by %d process(es) and goes on with %d: the same weights, optimizer and "
-                "problems, and other random numbers from here.",
-                written_by,
-                self.args.world_size,
+                "The checkpoint was written by %d process%s and goes on with %d: the same weights, optimizer and "
+                "problems, and %s.",
+                *(written_by, "" if written_by == 1 else "es", self.args.world_size, told),
             )
 
     # Sampling
