@@ -4,13 +4,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import rotate_checkpoints
-
+from progrpo import checkpoints
+from progrpo.finite import FiniteGuard
 from progrpo.integrations.trl import ProGRPOTrainer
 
 
-class RecipeTrainer(ProGRPOTrainer):
-    """ProGRPOTrainer whose checkpoints are whole or not there."""
+class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
+    """ProGRPOTrainer whose checkpoints are whole or not there, and which stops before an update that is no number."""
 
     keep_checkpoints = 2
     _staging: Path | None = None
@@ -25,14 +25,9 @@ class RecipeTrainer(ProGRPOTrainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                self._publish(self._staging / f"checkpoint-{self.state.global_step}", final)
+                written = self._staging / f"checkpoint-{self.state.global_step}"
+                checkpoints.publish(written, final, self.keep_checkpoints)
         finally:
+            if self.args.should_save:  # half of a checkpoint would only take the space that the next try needs
+                shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
-
-    def _publish(self, written: Path, final: Path) -> None:
-        target = final / written.name
-        if target.exists():
-            shutil.rmtree(target)
-        written.rename(target)
-        shutil.rmtree(written.parent)
-        rotate_checkpoints(output_dir=str(final), save_total_limit=self.keep_checkpoints)

@@ -15,8 +15,10 @@ import torch
 import transformers
 from accelerate import PartialState
 from datasets import Dataset
+from safetensors.torch import save_file
 from transformers import TrainerCallback
 
+from progrpo.checkpoints import check_model
 from progrpo.config import (
     ChoiceSection,
     CodeSection,
@@ -27,18 +29,21 @@ from progrpo.config import (
     Recipe,
 )
 from progrpo.environment import describe
-from progrpo.errors import ConfigError
+from progrpo.errors import ConfigError, RunError
 from progrpo.evaluation.backends import Sampling
 from progrpo.evaluation.backends.transformers import TransformersBackend
-from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into
-from progrpo.files import write_file, write_json
+from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into, open_store
+from progrpo.evaluation.store import SampleStore
+from progrpo.files import storage_fault, write_file, write_json
+from progrpo.finite import NonFiniteError, batch_tensors, non_finite
 from progrpo.integrations.trl import ProGRPOConfig, Rollout
-from progrpo.models import load_model, model_digest
+from progrpo.models import load_model, model_digest, weights_digest
 from progrpo.recipe_trainer import RecipeTrainer
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
 from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
 from progrpo.tasks.templates import prompt_text, response_text
+from progrpo.verify import Verdict
 
 
 class Progress(Protocol):
@@ -159,22 +164,53 @@ def train(
     *,
     resume: bool = False,
 ) -> Evaluation:
-    """Train as the recipe says, from the start or from the folder's newest checkpoint, and evaluate at the end.
+    """Train as the recipe says, from the start or from the folder's newest good checkpoint, and evaluate at the end.
 
     Everything that happens is written to the folder as it happens. A run that is resumed draws the same random
-    numbers, and so follows the same curve, as one that was never stopped.
+    numbers, and so follows the same curve, as one that was never stopped. ``docs/survive.md`` says what each fault
+    comes to.
 
     Raises:
-        ConfigError: the recipe does not work out, or the folder holds a run already.
+        ConfigError: the recipe does not work out, the folder holds a run already, another run is in it, it can't be
+            written, or none of its checkpoints is whole.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was left.
+        RunError: what was to be stored could not be, or a loss or gradient was no finite number.
     """
+    with folder.locked():
+        try:
+            return _train(recipe, folder, progress, resume)
+        except Exception as error:
+            if (reason := storage_fault(error)) is None:
+                raise
+            raise RunError(_not_stored(folder, reason)) from error
+
+
+def _not_stored(folder: RunFolder, reason: str) -> str:
+    free = shutil.disk_usage(folder.path).free
+    return (
+        f"{str(folder.path)!r} can't be written any more: {reason} ({free / 1e6:,.1f} MB free on its disk); what was "
+        f"recorded before is kept; make room, and continue {_from_where(folder)} with: progrpo train --resume "
+        f"{folder.path}"
+    )
+
+
+def _from_where(folder: RunFolder) -> str:
+    checkpoint = folder.last_checkpoint()
+    return f"from {checkpoint.name}" if checkpoint else "from the start, as no checkpoint had been written,"
+
+
+def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) -> Evaluation:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     start = _open_folder(recipe, folder, resume)
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
+    check_model(recipe.model.path)
     model, tokenizer = load_model(recipe.model.path, recipe.model.dtype)
     reward = task_reward(task, recipe.training.max_verifier_errors)
+    environment = describe(recipe.seed)
+    if folder.environment().get("packages") == environment["packages"]:  # other versions may judge otherwise
+        _recall(folder, reward)
     recorder = _Recorder(recipe, folder, task, reward, progress)
     trainer = RecipeTrainer(
         model,
@@ -189,20 +225,38 @@ def train(
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
     trainer.remove_callback(transformers.PrinterCallback)
     recorder.trainer = trainer
-    folder.start(recipe, describe(recipe.seed))
+    folder.start(recipe, environment)
+    folder.note("resumed" if resume else "started", step=start)
     if start < recipe.training.steps:
         progress.stage("train", recipe.training.steps, start)
-        with _catch_signals(recorder):
-            trainer.train(resume_from_checkpoint=str(folder.last_checkpoint()) if start else None)
+        try:
+            with _catch_signals(recorder):
+                trainer.train(resume_from_checkpoint=str(folder.last_checkpoint()) if start else None)
+        except NonFiniteError as failure:
+            raise RunError(recorder.keep_failure(failure)) from failure
         if recorder.stopped_by and trainer.state.global_step < recipe.training.steps:
-            raise Interrupted(recorder.stopped_by, trainer.state.global_step)
+            stop = Interrupted(recorder.stopped_by, trainer.state.global_step)
+            folder.note("stopped", step=stop.step, signal=signal.Signals(stop.signal_number).name)
+            raise stop
         model = trainer.accelerator.unwrap_model(trainer.model)
     else:
         model, _ = load_model(str(folder.last_checkpoint()), recipe.model.dtype)
+    for path in folder.recorded_rollouts():
+        path.unlink(missing_ok=True)
     evaluation = finish(recipe, folder, task, model, tokenizer, progress)
     trainer.state.global_step = recipe.training.steps
     recorder.report(evaluation)
+    folder.note("finished", step=recipe.training.steps)
     return evaluation
+
+
+def _recall(folder: RunFolder, reward: Reward) -> None:
+    """Steps after the checkpoint come again with the same responses: their verdicts are on the disk already."""
+    columns = ["problem_id", "prompt", "text", "status", "reason", "canonical"]
+    for path in folder.recorded_rollouts():
+        for row in pd.read_parquet(path, columns=columns).to_dict("records"):
+            verdict = Verdict(row["status"], row["reason"], row["canonical"])
+            reward.recall(row["problem_id"], row["prompt"], row["text"], verdict)
 
 
 def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer: Any, progress: Progress) -> Evaluation:
@@ -272,6 +326,7 @@ class _Recorder(TrainerCallback):
         self.recipe, self.folder, self.task, self.reward, self.progress = recipe, folder, task, reward, progress
         self.trainer: RecipeTrainer
         self.stopped_by = 0
+        self._rollout: Rollout | None = None
         self._started = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -295,11 +350,47 @@ class _Recorder(TrainerCallback):
             self._evaluate(state.global_step)
 
     def keep_rollout(self, rollout: Rollout) -> None:
+        self._rollout = rollout
         step = self.trainer.state.global_step + 1
         if step % self.recipe.training.rollouts_every == 0 or step == 1:
             rank = self.trainer.accelerator.process_index
             with write_file(self.folder.rollouts / f"step-{step:06d}-rank{rank}.parquet") as beside:
                 rollout_frame(rollout, step, self.reward).to_parquet(beside, index=False)
+
+    def keep_failure(self, failure: NonFiniteError) -> str:
+        """Store the batch that a step failed on; the sentence that says where it is, and what to do."""
+        step, rank = self.trainer.state.global_step + 1, self.trainer.accelerator.process_index
+        kept = self.folder.failed_step(step)
+        kept.mkdir(exist_ok=True)
+        with write_file(kept / f"micro-batches-rank{rank}.safetensors") as beside:
+            save_file(batch_tensors(failure.batches), beside)
+        rollout = None
+        if self._rollout is not None and failure.batches:
+            rollout = kept / f"rollout-rank{rank}.parquet"
+            with write_file(rollout) as beside:
+                rollout_frame(self._rollout, step, self.reward).to_parquet(beside, index=False)
+        parameters = list(self.trainer.model.named_parameters())
+        told = {
+            "step": step,
+            "what": failure.what,
+            "value": str(failure.value),
+            "micro_batches": len(failure.batches),
+            "of": self.trainer.args.gradient_accumulation_steps,
+            "learning_rate": self.trainer.lr_scheduler.get_last_lr()[0],
+            "non_finite_parameters": non_finite(iter(parameters)),
+            "non_finite_gradients": non_finite((name, parameter.grad) for name, parameter in parameters),
+        }
+        write_json(kept / f"failure-rank{rank}.json", told)
+        look = f" and progrpo inspect {rollout} reads its responses" if rollout else ""
+        checkpoint = self.folder.last_checkpoint()
+        start = f"from {str(checkpoint)!r} (model.path)" if checkpoint else "from the model that this one started from"
+        sentence = (
+            f"step {step}: {failure}; it has not reached the weights. The step's batch is in {str(kept)!r}: "
+            f"failure-rank{rank}.json names what is no number{look}. As resuming repeats the step, start a new run "
+            f"{start} with other settings, such as training.learning_rate below {self.recipe.training.learning_rate:g}."
+        )
+        self.folder.note("failed", step=step, what=failure.what, value=str(failure.value))
+        return sentence
 
     def _evaluate(self, step: int) -> None:
         section = self.recipe.evaluation
@@ -308,18 +399,32 @@ class _Recorder(TrainerCallback):
         problems = self.task.heldout_problems()[: section.problems_in_training]
         self.progress.stage("evaluate", len(problems) * section.samples_in_training)
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        backend = TransformersBackend(
+            model, self.trainer.processing_class, batch=section.batch, model_digest=weights_digest(model)
+        )
         evaluation = evaluate(
-            TransformersBackend(model, self.trainer.processing_class, batch=section.batch),
+            backend,
             self.task,
             sampling(self.recipe, self.task),
             n=section.samples_in_training,
             problems=problems,
+            store=self._store(step, backend),
             max_error_share=self.recipe.training.max_verifier_errors,
             on_progress=self.progress.advance,
         )
         self.progress.stage("train", self.recipe.training.steps, step)
         write_json(self.folder.evaluations / f"step-{step:06d}.json", evaluation.to_json())
         self.report(evaluation)
+
+    def _store(self, step: int, backend: TransformersBackend) -> SampleStore:
+        """The samples of an evaluation in training. A step that comes again after a fault has, as a rule, the same
+        weights to the last bit; where it has not, those that are there are of another model."""
+        folder = self.folder.evaluations / f"step-{step:06d}-samples"
+        try:
+            return open_store(folder, backend, self.task, sampling(self.recipe, self.task))
+        except ConfigError:
+            shutil.rmtree(folder)
+            return open_store(folder, backend, self.task, sampling(self.recipe, self.task))
 
     def report(self, evaluation: Evaluation) -> None:
         """To wherever the recipe's ``trl.report_to`` sends training metrics: ``eval/pass@1`` and so on."""

@@ -20,7 +20,7 @@ from progrpo.evaluation.intervals import Estimate, mean_over_problems, mean_over
 from progrpo.evaluation.majority import majority_at_k
 from progrpo.evaluation.pass_at_k import pass_at_k
 from progrpo.evaluation.store import Judged, SampleStore
-from progrpo.files import write_json
+from progrpo.files import locked, write_json
 from progrpo.rewards import MAX_ERROR_SHARE, ErrorWatch
 from progrpo.tasks import Problem, Task
 from progrpo.verify import Verdict, VerifierFailedError
@@ -321,19 +321,23 @@ def evaluate_into(
         folder: made if it is not there.
         name: of the evaluation.
         model: what the model is called in records.
+
+    Raises:
+        ConfigError: another process is at the same evaluation, or the folder can't be written.
     """
-    store = open_store(folder / f"{name}-samples", backend, task, sampling)
-    found = evaluate(
-        backend,
-        task,
-        sampling,
-        n=n,
-        store=store,
-        max_error_share=max_error_share,
-        with_diversity=find_spec("sacrebleu") is not None,
-        embedding_model=embedding_model,
-        on_progress=on_progress,
-    )
+    samples = folder / f"{name}-samples"
+    with locked(samples):  # two that write at the same time would replace each other's parts
+        found = evaluate(
+            backend,
+            task,
+            sampling,
+            n=n,
+            store=open_store(samples, backend, task, sampling),
+            max_error_share=max_error_share,
+            with_diversity=find_spec("sacrebleu") is not None,
+            embedding_model=embedding_model,
+            on_progress=on_progress,
+        )
     evaluation = Evaluation({"name": name, "model": model} | found.settings, found.problems)
     write_json(folder / f"{name}.json", evaluation.to_json())
     return evaluation
