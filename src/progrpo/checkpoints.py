@@ -76,7 +76,7 @@ def fault(checkpoint: Path, parts: Sequence[str] = EVERYTHING) -> str | None:
         known: dict[str, Any] = {name: (told["bytes"], told["digest"]) for name, told in manifest["files"].items()}
         algorithm = manifest["algorithm"]
     except FileNotFoundError:
-        return f"it has no {MANIFEST}"
+        return f"it has no {MANIFEST}: it is of progrpo 0.1, or not whole"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"its {MANIFEST} is damaged"
     if algorithm != ALGORITHM:

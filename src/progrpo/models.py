@@ -105,7 +105,7 @@ def model_digest(path: str) -> str:
 def weights_digest(model: Any) -> str:
     """Tells the weights of a model in memory from all others: a digest of their bytes."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -167,17 +167,22 @@ class RunFolder:
             faults.append((checkpoint, reason))
         return None, faults
 
-    def rewind(self) -> int:
+    def rewind(self, check: Callable[[Path], None] | None = None) -> int:
         """Go back to the newest checkpoint that is whole, so that a resumed run goes on from there; its step.
 
         Checkpoints that are damaged are set aside, and what was recorded after the good one is dropped. Two things are
         kept, so that nothing is scored a second time: rollouts, under the hidden names that
         :meth:`recorded_rollouts` finds, and samples of evaluations.
 
+        Args:
+            check: raises for a checkpoint that can't be gone on from; nothing has been touched then.
+
         Raises:
             ConfigError: checkpoints were written, and none is whole.
         """
         checkpoint, faults = self.good_checkpoint()
+        if checkpoint is not None and check is not None:
+            check(checkpoint)
         recorded = self.metrics()
         if checkpoint is None:
             self._check_none_was_lost(faults, recorded[-1]["step"] if recorded else 0)

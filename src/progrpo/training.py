@@ -1,12 +1,14 @@
 """Running a recipe: recipe -> task, model, trainer -> run folder."""
 
 import math
+import os
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,19 +32,20 @@ from progrpo.config import (
 )
 from progrpo.environment import describe
 from progrpo.errors import ConfigError, RunError
-from progrpo.evaluation.backends import Sampling
+from progrpo.evaluation.backends import Backend, Sampling
 from progrpo.evaluation.backends.transformers import TransformersBackend
 from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into, open_store
-from progrpo.evaluation.store import SampleStore
 from progrpo.files import storage_fault, write_file, write_json
 from progrpo.finite import NonFiniteError, batch_tensors, non_finite
 from progrpo.integrations.trl import ProGRPOConfig, Rollout
 from progrpo.models import load_model, model_digest, weights_digest
+from progrpo.processes import Share, a_lost_process_is_told, first_decides
 from progrpo.recipe_trainer import RecipeTrainer
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
 from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
 from progrpo.tasks.templates import prompt_text, response_text
+from progrpo.trainer_state import check_resumable
 from progrpo.verify import Verdict
 
 
@@ -127,9 +130,11 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> ProGRPOConfig:
         "seed": recipe.seed,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
+        # Every weight of a dense model has a gradient, and its buffers are constants: DDP need not look.
+        "ddp_find_unused_parameters": False,
+        "ddp_broadcast_buffers": False,
     }
-    # Of this launch: on a CPU, accelerate must be told before anything else asks for its state.
-    settings |= _batch_settings(recipe, PartialState(cpu=settings["use_cpu"]).num_processes)
+    settings |= _batch_settings(recipe, join_processes(recipe).num_processes)
     for table in (recipe.method_settings(), recipe.trl):
         unknown = [name for name in table if name not in ProGRPOConfig.__dataclass_fields__]
         if unknown:
@@ -139,6 +144,13 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> ProGRPOConfig:
         return ProGRPOConfig(**settings)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"the settings of recipe {recipe.name!r} don't go together: {error}") from error
+
+
+def join_processes(recipe: Recipe) -> PartialState:
+    """Meet the other processes of this launch, before anything else asks accelerate for its state."""
+    # Said here, as Trainer's comes too late.
+    timeout = timedelta(seconds=recipe.trl.get("ddp_timeout", 1800))
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timeout)
 
 
 def _batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
@@ -167,22 +179,34 @@ def train(
     """Train as the recipe says, from the start or from the folder's newest good checkpoint, and evaluate at the end.
 
     Everything that happens is written to the folder as it happens. A run that is resumed draws the same random
-    numbers, and so follows the same curve, as one that was never stopped. ``docs/survive.md`` says what each fault
-    comes to.
+    numbers, and so follows the same curve, as one that was never stopped. Several processes, as ``accelerate launch``
+    starts them, each call this; ``docs/distributed.md`` says what is the same on them as on one, ``docs/survive.md``
+    what each fault comes to.
 
     Raises:
         ConfigError: the recipe does not work out, the folder holds a run already, another run is in it, it can't be
             written, or none of its checkpoints is whole.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was left.
-        RunError: what was to be stored could not be, or a loss or gradient was no finite number.
+        RunError: what was to be stored could not be, a loss or gradient was no finite number, or another process of the
+            run has ended.
     """
-    with folder.locked():
-        try:
-            return _train(recipe, folder, progress, resume)
-        except Exception as error:
-            if (reason := storage_fault(error)) is None:
-                raise
-            raise RunError(_not_stored(folder, reason)) from error
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with folder.locked(), _what_was_not_stored_is_told(folder), a_lost_process_is_told(folder.path):
+        join_processes(recipe)
+        return _train(recipe, folder, progress, resume)
+
+
+@contextmanager
+def _what_was_not_stored_is_told(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if (reason := storage_fault(error)) is None:
+            raise
+        with suppress(OSError):
+            folder.note("not stored", reason=reason)
+        raise RunError(_not_stored(folder, reason)) from error
 
 
 def _not_stored(folder: RunFolder, reason: str) -> str:
@@ -200,9 +224,8 @@ def _from_where(folder: RunFolder) -> str:
 
 
 def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) -> Evaluation:
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    start = _open_folder(recipe, folder, resume)
+    is_first = PartialState().is_main_process
+    start = first_decides(lambda: _open_folder(recipe, folder, resume))
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
     check_model(recipe.model.path)
@@ -225,8 +248,10 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
     trainer.remove_callback(transformers.PrinterCallback)
     recorder.trainer = trainer
-    folder.start(recipe, environment)
-    folder.note("resumed" if resume else "started", step=start)
+    _check_sharding(trainer)
+    if is_first:
+        folder.start(recipe, environment)
+        folder.note("resumed" if resume else "started", step=start)
     if start < recipe.training.steps:
         progress.stage("train", recipe.training.steps, start)
         try:
@@ -238,12 +263,16 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
             stop = Interrupted(recorder.stopped_by, trainer.state.global_step)
             folder.note("stopped", step=stop.step, signal=signal.Signals(stop.signal_number).name)
             raise stop
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        trainer.optimizer.state.clear()  # its memory is for the evaluation now
+        whole_model: AbstractContextManager[Any] = trainer.whole_model()
     else:
         model, _ = load_model(str(folder.last_checkpoint()), recipe.model.dtype)
-    for path in folder.recorded_rollouts():
-        path.unlink(missing_ok=True)
-    evaluation = finish(recipe, folder, task, model, tokenizer, progress)
+        whole_model = nullcontext(model.to(trainer.accelerator.device))
+    if is_first:
+        for path in folder.recorded_rollouts():
+            path.unlink()
+    with whole_model as model:
+        evaluation = finish(recipe, folder, task, model, tokenizer, progress)
     trainer.state.global_step = recipe.training.steps
     recorder.report(evaluation)
     folder.note("finished", step=recipe.training.steps)
@@ -263,8 +292,9 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
     """The final evaluation, written to the folder with its samples; one that was interrupted goes on."""
     digest = model_digest(str(folder.last_checkpoint()))
     backend = TransformersBackend(model, tokenizer, batch=recipe.evaluation.batch, model_digest=digest)
-    problems, section = task.heldout_problems(), recipe.evaluation
-    progress.stage("evaluate", len(problems) * section.samples)
+    section, share = recipe.evaluation, Share()
+    progress.stage("evaluate", len(share.own(task.heldout_problems())) * section.samples)
+    _discard_samples_of_others(folder.final_samples, backend, task, sampling(recipe, task))
     return evaluate_into(
         folder.evaluations,
         FINAL,
@@ -273,9 +303,23 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
         sampling(recipe, task),
         n=section.samples,
         model=recipe.run_name,
+        share=share,
         max_error_share=recipe.training.max_verifier_errors,
         on_progress=progress.advance,
     )
+
+
+def _discard_samples_of_others(samples: Path, backend: Backend, task: Task, how: Sampling) -> None:
+    """Keep the samples of an evaluation that was interrupted, if they are of these weights. A step that comes again after
+    a fault has them to the last bit, as a rule; on another machine it has not."""
+
+    def look() -> None:
+        try:
+            open_store(samples, backend, task, how)
+        except ConfigError:
+            shutil.rmtree(samples)
+
+    first_decides(look)
 
 
 def sampling(recipe: Recipe, task: Task) -> Sampling:
@@ -293,22 +337,34 @@ def _open_folder(recipe: Recipe, folder: RunFolder, resume: bool) -> int:
         )
     if folder.recipe() != recipe:
         raise ConfigError(f"{str(folder.path)!r} holds a run of another recipe; resume it as it is, without overrides.")
-    step = folder.rewind()
-    if step < recipe.training.steps:
-        shutil.rmtree(folder.final_samples, ignore_errors=True)
-    return step
+    return folder.rewind(check_resumable)
+
+
+def _check_sharding(trainer: RecipeTrainer) -> None:
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if asked and not trainer.is_fsdp_enabled:
+        raise ConfigError(
+            "accelerate's configuration asks for FSDP, which accelerate does not do on a CPU: every process would "
+            "train a whole model; launch with --multi_gpu (DDP) there."
+        )
+    if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version != 2:
+        raise ConfigError("accelerate's configuration asks for FSDP 1; set fsdp_version: 2 in its fsdp_config.")
 
 
 @contextmanager
 def _catch_signals(recorder: "_Recorder") -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks for a checkpoint and an end after the step; a second one ends at once."""
+    """The first SIGINT or SIGTERM asks for a checkpoint and an end after the step; a second one ends at once.
+
+    With several processes a second one changes nothing: a Ctrl-C reaches each of them from the terminal and again from
+    the launcher, which ends what is still there after half a minute.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ask_to_stop(number: int, frame: Any) -> None:
         recorder.stopped_by = number
-        for one in previous:
+        for one in previous if recorder.trainer.accelerator.num_processes == 1 else ():
             signal.signal(one, signal.default_int_handler if one == signal.SIGINT else signal.SIG_DFL)
 
     previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -335,15 +391,19 @@ class _Recorder(TrainerCallback):
             self._evaluate(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # A signal reaches the processes in the midst of different steps: they stop after the same one.
+        accelerator = self.trainer.accelerator
+        self.stopped_by = int(accelerator.gather(torch.tensor([self.stopped_by], device=accelerator.device)).max())
         if self.stopped_by:
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
-        if "loss" not in logs or not state.is_world_process_zero:
+        if "loss" not in logs:
             return  # the closing summary of a training is not a step
-        finite = {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
-        seconds = round(time.monotonic() - self._started, 3)
-        self.folder.append_metrics({"step": state.global_step, "seconds": seconds} | finite)
+        if state.is_world_process_zero:
+            finite = {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
+            seconds = round(time.monotonic() - self._started, 3)
+            self.folder.append_metrics({"step": state.global_step, "seconds": seconds} | finite)
         self.progress.advance(1, reward=logs["reward"], entropy=logs["entropy"])
         every = self.recipe.evaluation.every
         if every and state.global_step % every == 0 and state.global_step < self.recipe.training.steps:
@@ -394,37 +454,32 @@ class _Recorder(TrainerCallback):
 
     def _evaluate(self, step: int) -> None:
         section = self.recipe.evaluation
-        if not section.every or not self.trainer.accelerator.is_main_process:
+        if not section.every:
             return
         problems = self.task.heldout_problems()[: section.problems_in_training]
-        self.progress.stage("evaluate", len(problems) * section.samples_in_training)
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        backend = TransformersBackend(
-            model, self.trainer.processing_class, batch=section.batch, model_digest=weights_digest(model)
-        )
-        evaluation = evaluate(
-            backend,
-            self.task,
-            sampling(self.recipe, self.task),
-            n=section.samples_in_training,
-            problems=problems,
-            store=self._store(step, backend),
-            max_error_share=self.recipe.training.max_verifier_errors,
-            on_progress=self.progress.advance,
-        )
+        share = Share()
+        self.progress.stage("evaluate", len(share.own(problems)) * section.samples_in_training)
+        with self.trainer.whole_model() as model:
+            backend = TransformersBackend(
+                model, self.trainer.processing_class, batch=section.batch, model_digest=weights_digest(model)
+            )
+            how, samples = sampling(self.recipe, self.task), self.folder.evaluations / f"step-{step:06d}-samples"
+            _discard_samples_of_others(samples, backend, self.task, how)
+            evaluation = evaluate(
+                backend,
+                self.task,
+                how,
+                n=section.samples_in_training,
+                problems=problems,
+                store=open_store(samples, backend, self.task, how, writer=share.process),
+                share=share,
+                max_error_share=self.recipe.training.max_verifier_errors,
+                on_progress=self.progress.advance,
+            )
         self.progress.stage("train", self.recipe.training.steps, step)
-        write_json(self.folder.evaluations / f"step-{step:06d}.json", evaluation.to_json())
+        if share.process == 0:
+            write_json(self.folder.evaluations / f"step-{step:06d}.json", evaluation.to_json())
         self.report(evaluation)
-
-    def _store(self, step: int, backend: TransformersBackend) -> SampleStore:
-        """The samples of an evaluation in training. A step that comes again after a fault has, as a rule, the same
-        weights to the last bit; where it has not, those that are there are of another model."""
-        folder = self.folder.evaluations / f"step-{step:06d}-samples"
-        try:
-            return open_store(folder, backend, self.task, sampling(self.recipe, self.task))
-        except ConfigError:
-            shutil.rmtree(folder)
-            return open_store(folder, backend, self.task, sampling(self.recipe, self.task))
 
     def report(self, evaluation: Evaluation) -> None:
         """To wherever the recipe's ``trl.report_to`` sends training metrics: ``eval/pass@1`` and so on."""

@@ -15,6 +15,7 @@ from progrpo.cli.doctor import doctor
 from progrpo.cli.evaluate import evaluate
 from progrpo.cli.inspect import inspect
 from progrpo.cli.problems import problems
+from progrpo.cli.processes import let_first_process_speak
 from progrpo.cli.report import report
 from progrpo.cli.train import train
 from progrpo.errors import ConfigError, RunError
@@ -43,9 +44,11 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
+        let_first_process_speak()
         print(f"progrpo: {error}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
     except (RunError, VerifierFailedError) as error:
+        let_first_process_speak()
         print(f"progrpo: {error}", file=sys.stderr)
         sys.exit(FAILURE)
     except ModuleNotFoundError as error:  # an extra that was not installed

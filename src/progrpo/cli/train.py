@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from progrpo.cli.processes import let_first_process_speak, process_index
 from progrpo.config import Recipe, load_recipe
 from progrpo.errors import ConfigError
 from progrpo.run_folder import RunFolder
@@ -60,9 +62,10 @@ def train(
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
-    """Train with a progress bar, then write the report and say where everything is."""
+    """Train with a progress bar, then write the report and say where everything is: the first process does."""
     if resume and folder.is_finished() and folder.recipe() == recipe:
-        print(f"{folder.path} is finished; its report is {folder.report}")
+        if process_index() == 0:
+            print(f"{folder.path} is finished; its report is {folder.report}")
         return
     folder.check_writable()  # before the imports, which take seconds
     from progrpo.cli.progress import Bars
@@ -70,12 +73,17 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     from progrpo.training import Interrupted
     from progrpo.training import train as train_recipe
 
+    process = process_index()
     try:
-        with Bars() as bars:
+        with Bars(Console(quiet=True) if process else None) as bars:
             evaluation = train_recipe(recipe, folder, bars.bar(""), resume=resume)
     except Interrupted as stop:
-        print(f"{str(stop).capitalize()}. Continue with: progrpo train --resume {folder.path}")
+        let_first_process_speak()
+        if process == 0:
+            print(f"{str(stop).capitalize()}. Continue with: progrpo train --resume {folder.path}", flush=True)
         raise typer.Exit(128 + stop.signal_number) from None
+    if process:
+        return
     write_page([folder], folder.report)
     for name, value in evaluation.summary().items():
         print(f"{name:>10}  {value:.3f}")
