@@ -10,10 +10,11 @@ from typing import Any
 from accelerate.utils import is_peft_model
 from torch.distributed.fsdp import FSDPModule
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import rotate_checkpoints
 from trl.models import unwrap_model_for_generation
 
+from progrpo.checkpoints import publish
 from progrpo.files import write_json, write_text
+from progrpo.finite import FiniteGuard
 from progrpo.integrations.generation import OwnStreams, own_streams, with_processor
 from progrpo.integrations.trl import ProGRPOTrainer
 from progrpo.trainer_state import (
@@ -33,8 +34,9 @@ from progrpo.trainer_state import (
 logger = logging.getLogger(__name__)
 
 
-class RecipeTrainer(ProGRPOTrainer):
-    """ProGRPOTrainer whose checkpoints are whole or not there, and hold no pickles.
+class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
+    """ProGRPOTrainer whose checkpoints are whole or not there, and hold no pickles, and which stops before an update
+    that is no number.
 
     The weights are always whole and in transformers' own format, whatever they are split into while they are trained;
     the rest is in :mod:`progrpo.trainer_state`. What is overridden are methods of transformers' Trainer.
@@ -58,18 +60,13 @@ class RecipeTrainer(ProGRPOTrainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                self._publish(self._staging / f"checkpoint-{self.state.global_step}", final)
+                written = self._staging / f"checkpoint-{self.state.global_step}"
+                publish(written, final, self.keep_checkpoints)
             self.accelerator.wait_for_everyone()
         finally:
+            if self.args.should_save:  # half of a checkpoint would only take the space that the next try needs
+                shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
-
-    def _publish(self, written: Path, final: Path) -> None:
-        target = final / written.name
-        if target.exists():
-            shutil.rmtree(target)
-        written.rename(target)
-        shutil.rmtree(written.parent)
-        rotate_checkpoints(output_dir=str(final), save_total_limit=self.keep_checkpoints)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The weights, configuration and tokenizer, for ``from_pretrained``; every process calls it."""

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +17,10 @@ import torch
 import transformers
 from accelerate import PartialState
 from datasets import Dataset
+from safetensors.torch import save_file
 from transformers import TrainerCallback
 
+from progrpo.checkpoints import check_model
 from progrpo.config import (
     ChoiceSection,
     CodeSection,
@@ -29,13 +31,14 @@ from progrpo.config import (
     Recipe,
 )
 from progrpo.environment import describe
-from progrpo.errors import ConfigError
-from progrpo.evaluation.backends import Sampling
+from progrpo.errors import ConfigError, RunError
+from progrpo.evaluation.backends import Backend, Sampling
 from progrpo.evaluation.backends.transformers import TransformersBackend
-from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into
-from progrpo.files import write_file, write_json
+from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into, open_store
+from progrpo.files import storage_fault, write_file, write_json
+from progrpo.finite import NonFiniteError, batch_tensors, non_finite
 from progrpo.integrations.trl import ProGRPOConfig, Rollout
-from progrpo.models import load_model, model_digest
+from progrpo.models import load_model, model_digest, weights_digest
 from progrpo.processes import Share, a_lost_process_is_told, first_decides
 from progrpo.recipe_trainer import RecipeTrainer
 from progrpo.rewards import Reward, task_reward
@@ -43,6 +46,7 @@ from progrpo.run_folder import FINAL, RunFolder
 from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
 from progrpo.tasks.templates import prompt_text, response_text
 from progrpo.trainer_state import check_resumable
+from progrpo.verify import Verdict
 
 
 class Progress(Protocol):
@@ -179,30 +183,64 @@ def train(
     *,
     resume: bool = False,
 ) -> Evaluation:
-    """Train as the recipe says, from the start or from the folder's newest checkpoint, and evaluate at the end.
+    """Train as the recipe says, from the start or from the folder's newest good checkpoint, and evaluate at the end.
 
     Everything that happens is written to the folder as it happens. A run that is resumed draws the same random
     numbers, and so follows the same curve, as one that was never stopped. Several processes, as ``accelerate launch``
-    starts them, each call this; ``docs/distributed.md`` says what is the same on them as on one.
+    starts them, each call this; ``docs/distributed.md`` says what is the same on them as on one, ``docs/survive.md``
+    what each fault comes to.
 
     Raises:
-        ConfigError: the recipe does not work out, or the folder holds a run already.
+        ConfigError: the recipe does not work out, the folder holds a run already, another run is in it, it can't be
+            written, or none of its checkpoints is whole.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was left.
-        RunError: another process of the run has ended.
+        RunError: what was to be stored could not be, a loss or gradient was no finite number, or another process of the
+            run has ended.
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    is_first = join_processes(recipe).is_main_process
+    with folder.locked(), _what_was_not_stored_is_told(folder), a_lost_process_is_told(folder.path):
+        join_processes(recipe)
+        return _train(recipe, folder, progress, resume)
+
+
+@contextmanager
+def _what_was_not_stored_is_told(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if (reason := storage_fault(error)) is None:
+            raise
+        with suppress(OSError):
+            folder.note("not stored", reason=reason)
+        raise RunError(_not_stored(folder, reason)) from error
+
+
+def _not_stored(folder: RunFolder, reason: str) -> str:
+    free = shutil.disk_usage(folder.path).free
+    return (
+        f"{str(folder.path)!r} can't be written any more: {reason} ({free / 1e6:,.1f} MB free on its disk); what was "
+        f"recorded before is kept; make room, and continue {_from_where(folder)} with: progrpo train --resume "
+        f"{folder.path}"
+    )
+
+
+def _from_where(folder: RunFolder) -> str:
+    checkpoint = folder.last_checkpoint()
+    return f"from {checkpoint.name}" if checkpoint else "from the start, as no checkpoint had been written,"
+
+
+def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) -> Evaluation:
+    is_first = PartialState().is_main_process
     start = first_decides(lambda: _open_folder(recipe, folder, resume))
-    with a_lost_process_is_told(folder.path):
-        return _train(recipe, folder, progress, start, is_first)
-
-
-def _train(recipe: Recipe, folder: RunFolder, progress: Progress, start: int, is_first: bool) -> Evaluation:
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
+    check_model(recipe.model.path)
     model, tokenizer = load_model(recipe.model.path, recipe.model.dtype)
     reward = task_reward(task, recipe.training.max_verifier_errors)
+    environment = describe(recipe.seed)
+    if folder.environment().get("packages") == environment["packages"]:  # other versions may judge otherwise
+        _recall(folder, reward)
     recorder = _Recorder(recipe, folder, task, reward, progress)
     trainer = RecipeTrainer(
         model,
@@ -220,23 +258,42 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, start: int, is
     recorder.trainer = trainer
     _check_sharding(trainer)
     if is_first:
-        folder.start(recipe, describe(recipe.seed))
+        folder.start(recipe, environment)
+        folder.note("resumed" if resume else "started", step=start)
     if start < recipe.training.steps:
         progress.stage("train", recipe.training.steps, start)
-        with _catch_signals(recorder):
-            trainer.train(resume_from_checkpoint=str(folder.last_checkpoint()) if start else None)
+        try:
+            with _catch_signals(recorder):
+                trainer.train(resume_from_checkpoint=str(folder.last_checkpoint()) if start else None)
+        except NonFiniteError as failure:
+            raise RunError(recorder.keep_failure(failure)) from failure
         if recorder.stopped_by and trainer.state.global_step < recipe.training.steps:
-            raise Interrupted(recorder.stopped_by, trainer.state.global_step)
+            stop = Interrupted(recorder.stopped_by, trainer.state.global_step)
+            folder.note("stopped", step=stop.step, signal=signal.Signals(stop.signal_number).name)
+            raise stop
         trainer.optimizer.state.clear()  # its memory is for the evaluation now
         whole_model: AbstractContextManager[Any] = trainer.whole_model()
     else:
         model, _ = load_model(str(folder.last_checkpoint()), recipe.model.dtype)
         whole_model = nullcontext(model.to(trainer.accelerator.device))
+    if is_first:
+        for path in folder.recorded_rollouts():
+            path.unlink()
     with whole_model as model:
         evaluation = finish(recipe, folder, task, model, tokenizer, progress)
     trainer.state.global_step = recipe.training.steps
     recorder.report(evaluation)
+    folder.note("finished", step=recipe.training.steps)
     return evaluation
+
+
+def _recall(folder: RunFolder, reward: Reward) -> None:
+    """Steps after the checkpoint come again with the same responses: their verdicts are on the disk already."""
+    columns = ["problem_id", "prompt", "text", "status", "reason", "canonical"]
+    for path in folder.recorded_rollouts():
+        for row in pd.read_parquet(path, columns=columns).to_dict("records"):
+            verdict = Verdict(row["status"], row["reason"], row["canonical"])
+            reward.recall(row["problem_id"], row["prompt"], row["text"], verdict)
 
 
 def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer: Any, progress: Progress) -> Evaluation:
@@ -245,6 +302,7 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
     backend = TransformersBackend(model, tokenizer, batch=recipe.evaluation.batch, model_digest=digest)
     section, share = recipe.evaluation, Share()
     progress.stage("evaluate", len(share.own(task.heldout_problems())) * section.samples)
+    _discard_samples_of_others(folder.final_samples, backend, task, sampling(recipe, task))
     return evaluate_into(
         folder.evaluations,
         FINAL,
@@ -257,6 +315,19 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
         max_error_share=recipe.training.max_verifier_errors,
         on_progress=progress.advance,
     )
+
+
+def _discard_samples_of_others(samples: Path, backend: Backend, task: Task, how: Sampling) -> None:
+    """Keep the samples of an evaluation that was interrupted, if they are of these weights. A step that comes again after
+    a fault has them to the last bit, as a rule; on another machine it has not."""
+
+    def look() -> None:
+        try:
+            open_store(samples, backend, task, how)
+        except ConfigError:
+            shutil.rmtree(samples)
+
+    first_decides(look)
 
 
 def sampling(recipe: Recipe, task: Task) -> Sampling:
@@ -274,13 +345,7 @@ def _open_folder(recipe: Recipe, folder: RunFolder, resume: bool) -> int:
         )
     if folder.recipe() != recipe:
         raise ConfigError(f"{str(folder.path)!r} holds a run of another recipe; resume it as it is, without overrides.")
-    checkpoint = folder.last_checkpoint()
-    if checkpoint is not None:
-        check_resumable(checkpoint)
-    step = folder.rewind()
-    if step < recipe.training.steps:
-        shutil.rmtree(folder.final_samples, ignore_errors=True)
-    return step
+    return folder.rewind(check_resumable)
 
 
 def _check_sharding(trainer: RecipeTrainer) -> None:
@@ -325,6 +390,7 @@ class _Recorder(TrainerCallback):
         self.recipe, self.folder, self.task, self.reward, self.progress = recipe, folder, task, reward, progress
         self.trainer: RecipeTrainer
         self.stopped_by = 0
+        self._rollout: Rollout | None = None
         self._started = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -352,11 +418,47 @@ class _Recorder(TrainerCallback):
             self._evaluate(state.global_step)
 
     def keep_rollout(self, rollout: Rollout) -> None:
+        self._rollout = rollout
         step = self.trainer.state.global_step + 1
         if step % self.recipe.training.rollouts_every == 0 or step == 1:
             rank = self.trainer.accelerator.process_index
             with write_file(self.folder.rollouts / f"step-{step:06d}-rank{rank}.parquet") as beside:
                 rollout_frame(rollout, step, self.reward).to_parquet(beside, index=False)
+
+    def keep_failure(self, failure: NonFiniteError) -> str:
+        """Store the batch that a step failed on; the sentence that says where it is, and what to do."""
+        step, rank = self.trainer.state.global_step + 1, self.trainer.accelerator.process_index
+        kept = self.folder.failed_step(step)
+        kept.mkdir(exist_ok=True)
+        with write_file(kept / f"micro-batches-rank{rank}.safetensors") as beside:
+            save_file(batch_tensors(failure.batches), beside)
+        rollout = None
+        if self._rollout is not None and failure.batches:
+            rollout = kept / f"rollout-rank{rank}.parquet"
+            with write_file(rollout) as beside:
+                rollout_frame(self._rollout, step, self.reward).to_parquet(beside, index=False)
+        parameters = list(self.trainer.model.named_parameters())
+        told = {
+            "step": step,
+            "what": failure.what,
+            "value": str(failure.value),
+            "micro_batches": len(failure.batches),
+            "of": self.trainer.args.gradient_accumulation_steps,
+            "learning_rate": self.trainer.lr_scheduler.get_last_lr()[0],
+            "non_finite_parameters": non_finite(iter(parameters)),
+            "non_finite_gradients": non_finite((name, parameter.grad) for name, parameter in parameters),
+        }
+        write_json(kept / f"failure-rank{rank}.json", told)
+        look = f" and progrpo inspect {rollout} reads its responses" if rollout else ""
+        checkpoint = self.folder.last_checkpoint()
+        start = f"from {str(checkpoint)!r} (model.path)" if checkpoint else "from the model that this one started from"
+        sentence = (
+            f"step {step}: {failure}; it has not reached the weights. The step's batch is in {str(kept)!r}: "
+            f"failure-rank{rank}.json names what is no number{look}. As resuming repeats the step, start a new run "
+            f"{start} with other settings, such as training.learning_rate below {self.recipe.training.learning_rate:g}."
+        )
+        self.folder.note("failed", step=step, what=failure.what, value=str(failure.value))
+        return sentence
 
     def _evaluate(self, step: int) -> None:
         section = self.recipe.evaluation
@@ -366,12 +468,18 @@ class _Recorder(TrainerCallback):
         share = Share()
         self.progress.stage("evaluate", len(share.own(problems)) * section.samples_in_training)
         with self.trainer.whole_model() as model:
+            backend = TransformersBackend(
+                model, self.trainer.processing_class, batch=section.batch, model_digest=weights_digest(model)
+            )
+            how, samples = sampling(self.recipe, self.task), self.folder.evaluations / f"step-{step:06d}-samples"
+            _discard_samples_of_others(samples, backend, self.task, how)
             evaluation = evaluate(
-                TransformersBackend(model, self.trainer.processing_class, batch=section.batch),
+                backend,
                 self.task,
-                sampling(self.recipe, self.task),
+                how,
                 n=section.samples_in_training,
                 problems=problems,
+                store=open_store(samples, backend, self.task, how, writer=share.process),
                 share=share,
                 max_error_share=self.recipe.training.max_verifier_errors,
                 on_progress=self.progress.advance,

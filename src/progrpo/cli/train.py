@@ -35,7 +35,7 @@ def train(
     overrides: OverridesArgument = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. By default runs/RECIPE-METHOD-seedSEED.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the newest checkpoint in the folder.")
+        bool, typer.Option("--resume", help="Continue from the newest good checkpoint in the folder.")
     ] = False,
     skip_bad_rows: SkipBadRowsOption = False,
 ) -> None:
@@ -67,6 +67,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
         if process_index() == 0:
             print(f"{folder.path} is finished; its report is {folder.report}")
         return
+    folder.check_writable()  # before the imports, which take seconds
     from progrpo.cli.progress import Bars
     from progrpo.report import write_page
     from progrpo.training import Interrupted

@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
@@ -20,7 +20,7 @@ from progrpo.evaluation.intervals import Estimate, mean_over_problems, mean_over
 from progrpo.evaluation.majority import majority_at_k
 from progrpo.evaluation.pass_at_k import pass_at_k
 from progrpo.evaluation.store import Judged, SampleStore
-from progrpo.files import write_json
+from progrpo.files import locked, write_json
 from progrpo.rewards import MAX_ERROR_SHARE, ErrorWatch
 from progrpo.tasks import Problem, Task
 from progrpo.verify import Verdict, VerifierFailedError
@@ -346,21 +346,26 @@ def evaluate_into(
         folder: made if it is not there.
         name: of the evaluation.
         model: what the model is called in records.
+
+    Raises:
+        ConfigError: another process is at the same evaluation, or the folder can't be written.
     """
     process = 0 if share is None else share.process
-    store = open_store(folder / f"{name}-samples", backend, task, sampling, writer=process)
-    found = evaluate(
-        backend,
-        task,
-        sampling,
-        n=n,
-        store=store,
-        share=share,
-        max_error_share=max_error_share,
-        with_diversity=find_spec("sacrebleu") is not None and process == 0,
-        embedding_model=embedding_model,
-        on_progress=on_progress,
-    )
+    samples = folder / f"{name}-samples"
+    # Two evaluations that write at the same time would replace each other's parts; the first process holds for all.
+    with locked(samples) if process == 0 else nullcontext():
+        found = evaluate(
+            backend,
+            task,
+            sampling,
+            n=n,
+            store=open_store(samples, backend, task, sampling, writer=process),
+            share=share,
+            max_error_share=max_error_share,
+            with_diversity=find_spec("sacrebleu") is not None and process == 0,
+            embedding_model=embedding_model,
+            on_progress=on_progress,
+        )
     evaluation = Evaluation({"name": name, "model": model} | found.settings, found.problems)
     if process == 0:
         write_json(folder / f"{name}.json", evaluation.to_json())
