@@ -1,5 +1,7 @@
 """The processes of one run, as ``accelerate launch`` starts them: who speaks, who decides, who evaluates what."""
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,22 +53,63 @@ def first_decides(decide: Callable[[], T]) -> T:
     return told[0]
 
 
+class LostProcessError(RunError):
+    """Another process of the run has ended, or the launcher is ending them all."""
+
+    def __init__(self, what: str, run: Path) -> None:
+        super().__init__(
+            f"{what}; go on from the last checkpoint with the same launcher and: progrpo train --resume {run}"
+        )
+
+
 @contextmanager
 def a_lost_process_is_told(run: Path) -> Iterator[None]:
-    """What a collective operation says when another process is gone, in words that help.
+    """Say in words that help what the loss of another process looks like from here: a collective operation that fails,
+    or a SIGTERM by the launcher.
 
     Raises:
-        RunError: another process of the run has ended.
+        LostProcessError: see there.
     """
+    state = PartialState()
+    if state.num_processes == 1:
+        yield
+        return
+    of_all = f"process {state.process_index} of {state.num_processes}"
+    afterwards: Any = signal.getsignal(signal.SIGTERM)
+
+    def ended(number: int, frame: Any) -> None:
+        nonlocal afterwards
+        afterwards = signal.SIG_IGN
+        raise LostProcessError(
+            f"the launcher has ended {of_all} (SIGTERM): it was stopped itself, or another process has ended", run
+        )
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:
+        signal.signal(signal.SIGTERM, ended)
     try:
         yield
     except RuntimeError as error:
-        state = PartialState()
-        is_of_collective = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
-        if state.num_processes == 1 or not is_of_collective:
+        if isinstance(error, LostProcessError) or not _is_of_collective(error):
             raise
-        raise RunError(
-            f"another process of this run has ended, and process {state.process_index} of {state.num_processes} can't "
-            f"go on alone; what ended it is in its own output; go on from the last checkpoint with the same launcher "
-            f"and: progrpo train --resume {run}"
+        afterwards = signal.SIG_IGN  # the launcher's SIGTERM is on its way, and would come before the last word
+        raise LostProcessError(
+            f"another process of this run has ended, and {of_all} can't go on alone; why is in its own output", run
         ) from error
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, afterwards)
+
+
+def _is_of_collective(error: RuntimeError) -> bool:
+    """Of torch.distributed: NCCL's and the store's have a class, gloo's are named in their text alone."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+def is_first_to_tell(run: Path) -> bool:
+    """Whether no other process has asked: of those that lost one, any may be the first, and one sentence is enough."""
+    try:
+        (run / ".told.tmp").touch(exist_ok=False)  # as all that begins and ends so, it goes when the run is resumed
+    except OSError:
+        return False
+    return True

@@ -199,9 +199,10 @@ def train(
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    with folder.locked(), _what_was_not_stored_is_told(folder), a_lost_process_is_told(folder.path):
+    with folder.locked(), _what_was_not_stored_is_told(folder):
         join_processes(recipe)
-        return _train(recipe, folder, progress, resume)
+        with a_lost_process_is_told(folder.path):
+            return _train(recipe, folder, progress, resume)
 
 
 @contextmanager
@@ -318,8 +319,8 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
 
 
 def _discard_samples_of_others(samples: Path, backend: Backend, task: Task, how: Sampling) -> None:
-    """Keep the samples of an evaluation that was interrupted, if they are of these weights. A step that comes again after
-    a fault has them to the last bit, as a rule; on another machine it has not."""
+    """Keep the samples of an evaluation that was interrupted, if they are of these weights. A step that comes again
+    after a fault has them to the last bit, as a rule; on another machine it has not."""
 
     def look() -> None:
         try:

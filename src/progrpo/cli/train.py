@@ -69,6 +69,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
         return
     folder.check_writable()  # before the imports, which take seconds
     from progrpo.cli.progress import Bars
+    from progrpo.processes import LostProcessError, is_first_to_tell
     from progrpo.report import write_page
     from progrpo.training import Interrupted
     from progrpo.training import train as train_recipe
@@ -82,6 +83,10 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
         if process == 0:
             print(f"{str(stop).capitalize()}. Continue with: progrpo train --resume {folder.path}", flush=True)
         raise typer.Exit(128 + stop.signal_number) from None
+    except LostProcessError:
+        if is_first_to_tell(folder.path):
+            raise
+        raise typer.Exit(1) from None
     if process:
         return
     write_page([folder], folder.report)
