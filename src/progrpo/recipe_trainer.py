@@ -15,6 +15,7 @@ from trl.models import unwrap_model_for_generation
 from progrpo.checkpoints import publish
 from progrpo.files import write_json, write_text
 from progrpo.finite import FiniteGuard
+from progrpo.integrations.generation import OwnStreams, own_streams, with_processor
 from progrpo.integrations.trl import ProGRPOTrainer
 from progrpo.trainer_state import (
     SCALER,
@@ -42,7 +43,10 @@ class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
     """
 
     keep_checkpoints = 2
+    seeded_responses = False
+    """Each response is drawn from a random stream of its own: the same ones on any number of processes."""
     _staging: Path | None = None
+    _generations, _generated_at = 0, -1
 
     # Saving
 
@@ -125,14 +129,28 @@ class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
             return
         seed_anew(self.args.seed, self.state.global_step, process)
         if process == 0:
+            told = "the same responses" if self.seeded_responses else "other responses from here"
             logger.warning(
-                "The checkpoint was written by %d process(es) and goes on with %d: the same weights, optimizer and "
-                "problems, and other random numbers from here.",
-                written_by,
-                self.args.world_size,
+                "The checkpoint was written by %d process%s and goes on with %d: the same weights, optimizer and "
+                "problems, and %s.",
+                *(written_by, "" if written_by == 1 else "es", self.args.world_size, told),
             )
 
     # Sampling
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.seeded_responses:
+            return super()._generate_single_turn(*args, **kwargs)
+        prompts = len(kwargs["prompt_ids"] if "prompt_ids" in kwargs else args[0])
+        first = self.accelerator.process_index * prompts
+        step = self.state.global_step
+        self._generations = self._generations + 1 if step == self._generated_at else 0
+        self._generated_at = step
+        streams = own_streams(range(first, first + prompts), self.args.seed, step, self._generations)
+        model = self.accelerator.unwrap_model(self.model)
+        model = model.get_base_model() if is_peft_model(model) else model
+        with with_processor(model, OwnStreams(streams, self.temperature, self.args.top_p)):
+            return super()._generate_single_turn(*args, **kwargs)
 
     @contextmanager
     def whole_model(self) -> Iterator[Any]:

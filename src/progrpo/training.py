@@ -141,9 +141,16 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> ProGRPOConfig:
             raise ConfigError(f"{unknown[0]!r} is not a field of ProGRPOConfig (GRPOConfig's, and alpha and its like).")
         settings |= table
     try:
-        return ProGRPOConfig(**settings)
+        config = ProGRPOConfig(**settings)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"the settings of recipe {recipe.name!r} don't go together: {error}") from error
+    other_ways = ("use_vllm", "use_transformers_continuous_batching", "top_k", "min_p")
+    if recipe.training.seeded_responses and (in_use := [name for name in other_ways if getattr(config, name)]):
+        raise ConfigError(
+            f"training.seeded_responses is for sampling by transformers, with temperature and top_p alone; leave it "
+            f"out, or trl.{in_use[0]}."
+        )
+    return config
 
 
 def join_processes(recipe: Recipe) -> PartialState:
@@ -246,6 +253,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
         callbacks=[recorder],
     )
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
+    trainer.seeded_responses = recipe.training.seeded_responses
     trainer.remove_callback(transformers.PrinterCallback)
     recorder.trainer = trainer
     _check_sharding(trainer)

@@ -167,10 +167,14 @@ class SampleStore:
         from pyarrow.parquet import write_table
 
         table = pa.Table.from_pylist(self._rows, schema=_schema())
-        number = max((_number(part) for part in self._parts()), default=-1) + 1
-        with write_file(self.folder / f"part-{number:06d}{self._writer}.parquet") as beside:
+        with write_file(self.next_part()) as beside:
             write_table(table, beside)
         self._rows = []
+
+    def next_part(self) -> Path:
+        """The file that this writer's samples go to next."""
+        number = max((_number(part) for part in self._parts()), default=-1) + 1
+        return self.folder / f"part-{number:06d}{self._writer}.parquet"
 
     def _parts(self) -> list[Path]:
         return sorted(self.folder.glob("part-*.parquet"))
