@@ -41,6 +41,7 @@ def publish(written: Path, folder: Path, keep: int) -> Path:
         Where it is now.
     """
     seal(written)
+    folder.mkdir(parents=True, exist_ok=True)
     target = folder / written.name
     _remove(target)  # of a step that is saved twice
     written.rename(target)

@@ -319,8 +319,8 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
 
 
 def _discard_samples_of_others(samples: Path, backend: Backend, task: Task, how: Sampling) -> None:
-    """Keep the samples of an evaluation that was interrupted, if they are of these weights. A step that comes again
-    after a fault has them to the last bit, as a rule; on another machine it has not."""
+    """Keep the samples of an evaluation that was interrupted only if they are of these weights. A step that comes again
+    after a fault has the same to the last bit, as a rule; on another machine it has not."""
 
     def look() -> None:
         try:

@@ -168,7 +168,7 @@ def _run(files: list[str], arguments: list[str], patch: str) -> None:
         os._exit(code)
 
 
-def _tell(marks: Path, log: Path) -> None:
+def _tell(marks: Path, log: Path) -> None:  # noqa: PLR0915 - a list of what is watched
     """Write down where the run is, and every sample that is scored or generated."""
     import progrpo.evaluation.evaluate as evaluation
     from progrpo import training
@@ -239,9 +239,9 @@ def _tell(marks: Path, log: Path) -> None:
 
     evaluated = threading.local()
 
-    def open_and_note(folder: Path, *args: Any) -> Any:
+    def open_and_note(folder: Path, *args: Any, **kwargs: Any) -> Any:
         evaluated.name = folder.name
-        return open_store(folder, *args)
+        return open_store(folder, *args, **kwargs)
 
     def sample_and_record(self: Any, requests: Any, sampling: Any) -> Any:
         for request in requests:

@@ -3,12 +3,10 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 
 from cli.forked import PHASES, Run, Server
 from cli.test_runs import metrics
@@ -21,13 +19,6 @@ RECIPE = [
     *("task.numbers=3", "task.train_size=64", "task.heldout_size=16", "evaluation.samples=32", "evaluation.every=4"),
     *("evaluation.samples_in_training=16", "evaluation.problems_in_training=8", "evaluation.batch=16"),
 ]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("kill"))
-    yield server
-    server.close()
 
 
 def stored(run: Path) -> set[tuple[Any, ...]]:
@@ -93,9 +84,9 @@ def assert_same(run: Path, undisturbed: Path) -> None:
     assert not list(run.rglob("*.recorded"))
 
 
-def test_killed_in_every_phase_again_and_again(server: Server) -> None:
-    seconds, chance = seconds_of_phases(server), random.Random(5)
-    undisturbed = server.folder / "undisturbed"
+def test_killed_in_every_phase_again_and_again(forked: Server) -> None:
+    seconds, chance = seconds_of_phases(forked), random.Random(5)
+    undisturbed = forked.folder / "undisturbed"
     wanted = [phase for phase in PHASES if phase != "final evaluation" for _ in range(KILLS_A_PHASE)]
     chance.shuffle(wanted)
     wanted += ["final evaluation"] * KILLS_A_PHASE  # which is at the end
@@ -103,21 +94,21 @@ def test_killed_in_every_phase_again_and_again(server: Server) -> None:
     number, before = 0, set[tuple[Any, ...]]()
     while wanted:
         name = f"run-{number}"
-        run = kill_in(server, wanted[0], name, seconds[wanted[0]], chance)
+        run = kill_in(forked, wanted[0], name, seconds[wanted[0]], chance)
         if run is None:  # it has come to its end: another one
-            assert_same(server.folder / name, undisturbed)
+            assert_same(forked.folder / name, undisturbed)
             number, before = number + 1, set()
             continue
         assert not before.intersection(done(run)), "what was stored is neither verified nor generated again"
         assert len(done(run)) == len(set(done(run)))
-        before = stored(server.folder / name)
+        before = stored(forked.folder / name)
         hit[run.phase] += 1
         if run.phase == wanted[0]:
             wanted.pop(0)
-    if (server.folder / name / "recipe.json").exists():
-        last = server("train", "--resume", name)
+    if (forked.folder / name / "recipe.json").exists():
+        last = forked("train", "--resume", name)
         assert not before.intersection(done(last))
-        assert_same(server.folder / name, undisturbed)
+        assert_same(forked.folder / name, undisturbed)
     print(dict(hit))
     assert all(hit[phase] >= KILLS_A_PHASE for phase in PHASES)
     assert sum(hit.values()) >= 20

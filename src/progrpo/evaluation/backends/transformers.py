@@ -40,7 +40,7 @@ class TransformersBackend:
         """The samples of each request, the longest prompts first; see :class:`progrpo.evaluation.backends.Backend`.
 
         Raises:
-            ConfigError: a prompt is longer than the model can read.
+            ConfigError: a prompt is longer than the model can read, or the model gives no finite probabilities.
         """
         prompt_ids = token_ids(self.tokenizer, [request.prompt for request in requests])
         longest_first = sorted(range(len(requests)), key=lambda i: -len(prompt_ids[i]))
@@ -70,6 +70,11 @@ class TransformersBackend:
         while True:
             uniform_B = torch.tensor([flat[i].random() for i in alive], dtype=torch.float64)
             ids_B, logps_B, entropy_B = draw(logits_BV, uniform_B, sampling.temperature, sampling.top_p)
+            if not logps_B.isfinite().all():
+                raise ConfigError(
+                    f"the model gives no finite probabilities for token {len(drawn[alive[0]]) + 1} of a response: its "
+                    "weights are damaged, or too large for their dtype; take another checkpoint, or a wider dtype."
+                )
             told = zip(ids_B.tolist(), logps_B.tolist(), entropy_B.tolist(), strict=True)
             for i, one in zip(alive, told, strict=True):
                 drawn[i].append(one)
