@@ -106,9 +106,11 @@ class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if model is not None:  # Trainer asks once more, for the sharded model
+            return
         if is_peft_model(self.model):
-            super()._load_from_checkpoint(resume_from_checkpoint)
-        elif model is None:  # else Trainer asks once more, for the sharded model
+            self.model.load_adapter(resume_from_checkpoint, self.model.active_adapters[0], is_trainable=True)
+        else:
             self.model.load_state_dict(read_weights(Path(resume_from_checkpoint)), strict=False)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
