@@ -18,6 +18,7 @@ import transformers
 from accelerate import PartialState
 from datasets import Dataset
 from safetensors.torch import save_file
+from torch.distributed.checkpoint.api import CheckpointException
 from transformers import TrainerCallback
 
 from progrpo.checkpoints import check_model
@@ -209,7 +210,7 @@ def train(
 def _what_was_not_stored_is_told(folder: RunFolder) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
+    except (Exception, CheckpointException) as error:  # the second is no Exception
         if (reason := storage_fault(error)) is None:
             raise
         with suppress(OSError):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,15 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
 
 
+def fill(disk: Path) -> Path:
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)) == 4096:
+            pass
+    assert shutil.disk_usage(disk).free == 0
+    return filler
+
+
 def test_a_disk_that_is_full_at_a_checkpoint(forked: Server, disk: Path, undisturbed: Path) -> None:
     run = disk / "run"
     said = one_sentence(forked("train", "countdown_cpu", *TINY, "--out", str(run), code=1))
@@ -143,10 +153,7 @@ def test_a_disk_that_is_full_to_the_last_byte(forked: Server, disk: Path, undist
     running = forked.start("train", "countdown_cpu", *TINY, "--out", str(run))
     assert running.wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) >= 1)
     running.kill(signal.SIGSTOP)
-    filler = disk / "filler"
-    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(1 << 16))
+    filler = fill(disk)
     running.kill(signal.SIGCONT)
     assert running.wait() == 1
     assert "No space left on device (0.0 MB free on its disk)" in one_sentence(running)
@@ -191,10 +198,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(
     cli: Any, forked: Server, unfinished: Path
 ) -> None:
     (cli.folder / "file").touch()
-    start = time.monotonic()
     said = cli("train", "countdown_cpu", "--out", "file/run", code=2).err
     assert "progrpo: the folder 'file/run' can't be written (Not a directory); choose another with --out" in said
-    assert time.monotonic() - start < 20
     assert "'file' can't be written (File exists)" in one_sentence(
         forked("train", "countdown_cpu", "--out", str(cli.folder / "file"), code=2)
     )
@@ -254,27 +259,28 @@ def children(pid: int, script: str) -> list[int]:
     return found
 
 
-def problems(folder: Path, verifier: str, gold: str) -> list[str]:
-    """A recipe's arguments: the shipped model's own prompts, and another verifier."""
-    rows = [{"problem": f"{i} {i + 1} {i + 2} : {3 * i + 3} ;", "gold": gold.format(3 * i + 3)} for i in range(1, 9)]
-    (folder / f"{verifier}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = str(folder / f"{verifier}.jsonl")
-    task = {"name": "jsonl", "train": data, "heldout": data, "verifier": verifier, "template": "plain"}
-    kept = [setting for setting in TINY if not setting.startswith("task.")]
-    return [*(f'task.{name}="{value}"' for name, value in task.items()), "training.max_response_tokens=16", *kept]
-
-
 CODE = json.dumps({"tests": [{"input": "1\n", "output": "1\n"}]})
 
 
-@pytest.mark.parametrize(
-    ("verifier", "gold", "script"),
-    [("math", "{0}", "worker.py"), ("code", CODE.replace("{", "{{").replace("}", "}}"), "helper.py")],
-)
+def problems(folder: Path, verifier: str) -> list[str]:
+    """A recipe's arguments: the shipped model's own prompts, and another verifier."""
+    numbers = [(i, i + 1, i + 2) for i in range(1, 9)]
+    rows = [
+        {"problem": f"{a} {b} {c} : {a + b + c} ;", "gold": str(a + b + c) if verifier == "math" else CODE}
+        for a, b, c in numbers
+    ]
+    data = folder / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept = [setting for setting in TINY if not setting.startswith("task.")]
+    task = {"name": "jsonl", "train.path": data, "heldout.path": data, "default_verifier": verifier}
+    return [*(f'task.{key}="{value}"' for key, value in task.items()), "training.max_response_tokens=16", *kept]
+
+
+@pytest.mark.parametrize(("verifier", "script"), [("math", "worker.py"), ("code", "helper.py")])
 def test_a_verifiers_process_that_is_killed_again_and_again(
-    forked: Server, tmp_path: Path, verifier: str, gold: str, script: str
+    forked: Server, tmp_path: Path, verifier: str, script: str
 ) -> None:
-    arguments = ["train", "countdown_cpu", *problems(tmp_path, verifier, gold)]
+    arguments = ["train", "countdown_cpu", *problems(tmp_path, verifier)]
     quiet = forked(*arguments, "--out", str(tmp_path / "quiet"))
     assert quiet.code == 0
     run = forked.start(*arguments, "--out", str(tmp_path / "run"))
