@@ -112,8 +112,8 @@ class ProGRPOTrainer(PPOTrainerSync):
         rows = rows_S.tolist()
         rewards_B = data["rm_scores"].to_padded_tensor(0.0).sum(dim=1)
         shaped = data.get("token_level_rewards", None)
-        infos = [_reward_info(extra) for extra in data["extra_fields"].tolist()]
-        uids = data["uid"].tolist()
+        infos = [_reward_info(extra) for extra in _as_list(data["extra_fields"])]
+        uids = _as_list(data["uid"])
         c_q_S, c_o_S = torch.tensor([self._confidences[batch.keys[i]] for i in rows]).unbind(dim=1)
         responses = data["responses"].unbind()
         return Responses(
@@ -189,3 +189,8 @@ def _check_whole_sequences(data: TensorDict, batch: KVBatchMeta) -> None:
 def _reward_info(extra_fields: Any) -> dict[str, Any]:
     """What the reward function returned beside the score."""
     return (extra_fields.get("reward_extra_info") or {}) if isinstance(extra_fields, dict) else {}
+
+
+def _as_list(values: Any) -> list[Any]:
+    """What is no tensor comes as a list, an array or a tensordict's stack, by TransferQueue's backend."""
+    return values.tolist() if hasattr(values, "tolist") else list(values)
