@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from verl_run import count_rows, make_data, make_model, read_batch, read_metrics, run_verl, skip_without_verl
 
 from reference import method
-from verl_run import count_rows, make_data, make_model, read_batch, read_metrics, run_verl, skip_without_verl
 
 skip_without_verl()
 
