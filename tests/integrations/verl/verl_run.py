@@ -96,7 +96,8 @@ def run_verl(
         workers: processes that train.
         model, train_files, val_files: in place of the tiny ones.
         env: environment variables beside the present ones.
-        timeout: seconds, many more than a busy machine takes; a run that takes longer is ended, with a TimeoutError that has the log's end.
+        timeout: seconds, many more than it takes; a run that takes longer is ended, with a TimeoutError that has the
+            log's end.
         check: whether a run that fails is an AssertionError with the log's end.
     """
     folder.mkdir(parents=True, exist_ok=True)
