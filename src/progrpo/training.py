@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 import torch
@@ -32,13 +32,15 @@ from progrpo.evaluation.backends import Sampling
 from progrpo.evaluation.backends.transformers import TransformersBackend
 from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into
 from progrpo.files import write_file, write_json
-from progrpo.integrations.trl import ProGRPOConfig, Rollout
 from progrpo.models import load_model, model_digest
-from progrpo.recipe_trainer import RecipeTrainer
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
 from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
 from progrpo.tasks.templates import prompt_text, response_text
+
+if TYPE_CHECKING:  # TRL is imported where its trainer is used: a run on verl goes without it
+    from progrpo.integrations.trl import ProGRPOConfig, Rollout
+    from progrpo.recipe_trainer import RecipeTrainer
 
 
 class Progress(Protocol):
@@ -86,12 +88,14 @@ def response_budget(recipe: Recipe, task: Task) -> int:
     return recipe.training.max_response_tokens or task.max_response_tokens
 
 
-def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> ProGRPOConfig:
+def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
     """The recipe in TRL's terms.
 
     Raises:
         ConfigError: settings that TRL refuses, or a ``[trl]`` or ``[methods]`` key that it does not have.
     """
+    from progrpo.integrations.trl import ProGRPOConfig
+
     training = recipe.training
     bf16 = recipe.model.dtype == "bfloat16"
     settings: dict[str, Any] = {
@@ -168,6 +172,8 @@ def train(
         ConfigError: the recipe does not work out, or the folder holds a run already.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was left.
     """
+    from progrpo.recipe_trainer import RecipeTrainer
+
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     start = _open_folder(recipe, folder, resume)
@@ -270,7 +276,7 @@ class _Recorder(TrainerCallback):
 
     def __init__(self, recipe: Recipe, folder: RunFolder, task: Task, reward: Reward, progress: Progress) -> None:
         self.recipe, self.folder, self.task, self.reward, self.progress = recipe, folder, task, reward, progress
-        self.trainer: RecipeTrainer
+        self.trainer: "RecipeTrainer"
         self.stopped_by = 0
         self._started = time.monotonic()
 
@@ -294,7 +300,7 @@ class _Recorder(TrainerCallback):
         if every and state.global_step % every == 0 and state.global_step < self.recipe.training.steps:
             self._evaluate(state.global_step)
 
-    def keep_rollout(self, rollout: Rollout) -> None:
+    def keep_rollout(self, rollout: "Rollout") -> None:
         step = self.trainer.state.global_step + 1
         if step % self.recipe.training.rollouts_every == 0 or step == 1:
             rank = self.trainer.accelerator.process_index
@@ -329,7 +335,7 @@ class _Recorder(TrainerCallback):
             handler.on_log(self.trainer.args, state, self.trainer.control, logs)
 
 
-def rollout_frame(rollout: Rollout, step: int, reward: Reward) -> pd.DataFrame:
+def rollout_frame(rollout: "Rollout", step: int, reward: Reward) -> pd.DataFrame:
     """A rollout as a table, one row a response; ``docs/run-folder.md`` describes the columns."""
     verdicts = [reward.verdict(row, text) for row, text in zip(rollout.rows, rollout.completions, strict=True)]
     correction_B = rollout.advantages_B - rollout.grpo_advantages_B
