@@ -67,7 +67,11 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     from progrpo.cli.progress import Bars
     from progrpo.report import write_page
     from progrpo.training import Interrupted
-    from progrpo.training import train as train_recipe
+
+    if recipe.engine == "verl":
+        from progrpo.verl_training import train as train_recipe
+    else:
+        from progrpo.training import train as train_recipe
 
     try:
         with Bars() as bars:
