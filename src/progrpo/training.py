@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -152,6 +153,28 @@ def _batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
     }
 
 
+def lora_config(recipe: Recipe) -> Any:
+    """PEFT's LoraConfig of ``[model.lora]``; None if all weights are trained.
+
+    Raises:
+        ConfigError: peft is not installed.
+    """
+    lora = recipe.model.lora
+    if lora is None:
+        return None
+    if find_spec("peft") is None:
+        raise ConfigError("model.lora needs the package peft: pip install 'progrpo[peft]'.")
+    from peft import LoraConfig
+
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+    )
+
+
 class RecipeTrainer(ProGRPOTrainer):
     """ProGRPOTrainer whose checkpoints are whole or not there."""
 
@@ -202,7 +225,7 @@ def train(
     start = _open_folder(recipe, folder, resume)
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
-    model, tokenizer = load_model(recipe.model.path, recipe.model.dtype)
+    model, tokenizer = load_model(recipe.model.path, recipe.model.dtype, recipe.model.attention)
     reward = task_reward(task, recipe.training.max_verifier_errors)
     recorder = _Recorder(recipe, folder, task, reward, progress)
     trainer = RecipeTrainer(
@@ -214,6 +237,7 @@ def train(
         canonical_form=reward.canonical_form,
         on_rollout=recorder.keep_rollout,
         callbacks=[recorder],
+        peft_config=lora_config(recipe),
     )
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
     trainer.remove_callback(transformers.PrinterCallback)
@@ -227,7 +251,7 @@ def train(
             raise Interrupted(recorder.stopped_by, trainer.state.global_step)
         model = trainer.accelerator.unwrap_model(trainer.model)
     else:
-        model, _ = load_model(str(folder.last_checkpoint()), recipe.model.dtype)
+        model, _ = load_model(str(folder.last_checkpoint()), recipe.model.dtype, recipe.model.attention)
     evaluation = finish(recipe, folder, task, model, tokenizer, progress)
     trainer.state.global_step = recipe.training.steps
     recorder.report(evaluation)
