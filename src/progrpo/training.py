@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 import torch
@@ -17,7 +17,6 @@ import transformers
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from progrpo.config import (
     ChoiceSection,
@@ -34,12 +33,15 @@ from progrpo.evaluation.backends import Sampling
 from progrpo.evaluation.backends.transformers import TransformersBackend
 from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into
 from progrpo.files import write_file, write_json
-from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
 from progrpo.models import load_model, model_digest
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
-from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
+from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, Problem, ReasoningGymTask, Task
 from progrpo.tasks.templates import prompt_text, response_text
+
+if TYPE_CHECKING:  # TRL is imported where its trainer is used: a run on verl goes without it
+    from progrpo.integrations.trl import ProGRPOConfig, Rollout
+    from progrpo.recipe_trainer import RecipeTrainer
 
 
 class Progress(Protocol):
@@ -87,12 +89,14 @@ def response_budget(recipe: Recipe, task: Task) -> int:
     return recipe.training.max_response_tokens or task.max_response_tokens
 
 
-def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> ProGRPOConfig:
+def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
     """The recipe in TRL's terms.
 
     Raises:
         ConfigError: settings that TRL refuses, or a ``[trl]`` or ``[methods]`` key that it does not have.
     """
+    from progrpo.integrations.trl import ProGRPOConfig
+
     training = recipe.training
     bf16 = recipe.model.dtype == "bfloat16"
     settings: dict[str, Any] = {
@@ -175,33 +179,29 @@ def lora_config(recipe: Recipe) -> Any:
     )
 
 
-class RecipeTrainer(ProGRPOTrainer):
-    """ProGRPOTrainer whose checkpoints are whole or not there."""
+def training_problems(recipe: Recipe, task: Task, tokenizer: Any) -> list[Problem]:
+    """The task's training problems without those whose prompts are longer than ``training.max_prompt_tokens``.
 
-    keep_checkpoints = 2
-    _staging: Path | None = None
+    Raises:
+        ConfigError: all of them are longer.
+    """
+    problems, most = list(task.train_problems()), recipe.training.max_prompt_tokens
+    if most is None:
+        return problems
+    kept = [problem for problem in problems if prompt_length(problem["prompt"], tokenizer) <= most]
+    if not kept:
+        raise ConfigError(
+            f"training.max_prompt_tokens is {most}, and the prompts of all {len(problems)} training problems are "
+            "longer; raise it, or take another template."
+        )
+    return kept
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._staging or super()._get_output_dir(trial))
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        final = Path(self.args.output_dir)
-        self._staging = final / ".saving.tmp"
-        try:
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                self._publish(self._staging / f"checkpoint-{self.state.global_step}", final)
-        finally:
-            self._staging = None
-
-    def _publish(self, written: Path, final: Path) -> None:
-        target = final / written.name
-        if target.exists():
-            shutil.rmtree(target)
-        written.rename(target)
-        shutil.rmtree(written.parent)
-        rotate_checkpoints(output_dir=str(final), save_total_limit=self.keep_checkpoints)
+def prompt_length(prompt: str | list[dict[str, str]], tokenizer: Any) -> int:
+    """How many tokens a prompt has as the trainers give it to the model."""
+    if isinstance(prompt, str):
+        return len(tokenizer(prompt)["input_ids"])
+    return len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
 
 
 def train(
@@ -220,6 +220,8 @@ def train(
         ConfigError: the recipe does not work out, or the folder holds a run already.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was left.
     """
+    from progrpo.recipe_trainer import RecipeTrainer
+
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     start = _open_folder(recipe, folder, resume)
@@ -232,7 +234,7 @@ def train(
         model,
         reward,
         config,
-        train_dataset=Dataset.from_list(task.train_problems()),
+        train_dataset=Dataset.from_list(training_problems(recipe, task, tokenizer)),
         processing_class=tokenizer,
         canonical_form=reward.canonical_form,
         on_rollout=recorder.keep_rollout,
@@ -323,7 +325,7 @@ class _Recorder(TrainerCallback):
 
     def __init__(self, recipe: Recipe, folder: RunFolder, task: Task, reward: Reward, progress: Progress) -> None:
         self.recipe, self.folder, self.task, self.reward, self.progress = recipe, folder, task, reward, progress
-        self.trainer: RecipeTrainer
+        self.trainer: "RecipeTrainer"
         self.stopped_by = 0
         self._started = time.monotonic()
 
@@ -347,7 +349,7 @@ class _Recorder(TrainerCallback):
         if every and state.global_step % every == 0 and state.global_step < self.recipe.training.steps:
             self._evaluate(state.global_step)
 
-    def keep_rollout(self, rollout: Rollout) -> None:
+    def keep_rollout(self, rollout: "Rollout") -> None:
         step = self.trainer.state.global_step + 1
         if step % self.recipe.training.rollouts_every == 0 or step == 1:
             rank = self.trainer.accelerator.process_index
@@ -382,7 +384,7 @@ class _Recorder(TrainerCallback):
             handler.on_log(self.trainer.args, state, self.trainer.control, logs)
 
 
-def rollout_frame(rollout: Rollout, step: int, reward: Reward) -> pd.DataFrame:
+def rollout_frame(rollout: "Rollout", step: int, reward: Reward) -> pd.DataFrame:
     """A rollout as a table, one row a response; ``docs/run-folder.md`` describes the columns."""
     verdicts = [reward.verdict(row, text) for row, text in zip(rollout.rows, rollout.completions, strict=True)]
     correction_B = rollout.advantages_B - rollout.grpo_advantages_B
