@@ -28,7 +28,7 @@ from progrpo.tasks import Task
 
 ACTOR, ROLLOUT, MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
 MAX_PROMPT_TOKENS = 1024
-"""Unless ``[verl]`` has another ``data.max_prompt_length``. Longer prompts, which verl would cut, are refused."""
+"""Unless the recipe has a ``training.max_prompt_tokens``. Longer prompts, which verl would cut, are then refused."""
 PROMPT_ITSELF = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """The chat template of prompts that are texts: nothing stands around them."""
 NEVER = 1e9
@@ -126,6 +126,11 @@ def verl_setting(recipe: Recipe, name: str, default: Any) -> Any:
     return next((value for key, value in _flat(recipe.verl).items() if key.lstrip("+") == name), default)
 
 
+def max_prompt_tokens(recipe: Recipe) -> int:
+    """The longest prompt that verl leaves whole."""
+    return int(verl_setting(recipe, "data.max_prompt_length", recipe.training.max_prompt_tokens or MAX_PROMPT_TOKENS))
+
+
 def processes(recipe: Recipe) -> int:
     """Training processes: one a GPU."""
     nodes, gpus = verl_setting(recipe, "trainer.nnodes", recipe.launch.nodes), _gpus_per_node(recipe)
@@ -155,6 +160,7 @@ def _trainer(recipe: Recipe, folder: VerlFolder) -> dict[str, Any]:
         "trainer.test_freq": evaluation.every or -1,
         "trainer.validation_data_dir": str(folder.validations),
         "trainer.logger": ["console", "file"],
+        "critic.enable": False,
         # A worker of Ray does not get the environment of who asks a running cluster for it.
         "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH": str(folder.metrics),
         "hydra.run.dir": str(folder.path / "hydra"),
@@ -168,7 +174,7 @@ def _data(recipe: Recipe, task: Task, folder: VerlFolder) -> dict[str, Any]:
         "data.train_files": str(folder.train_data),
         "data.val_files": str(folder.validation_data),
         "data.train_batch_size": recipe.training.prompts_per_step,
-        "data.max_prompt_length": MAX_PROMPT_TOKENS,
+        "data.max_prompt_length": max_prompt_tokens(recipe),
         "data.max_response_length": response_budget(recipe, task),
         "data.seed": recipe.seed,
         "reward.custom_reward_function.path": "pkg://progrpo.rewards",
@@ -200,7 +206,10 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
     if training.lr_schedule == "linear":
         raise ConfigError("training.lr_schedule 'linear' has no counterpart in verl; use constant or cosine.")
     full = recipe.model.dtype == "float32"
-    return {
+    precision = f"+{ACTOR}.fsdp_config.mixed_precision"
+    # Without this verl computes in bfloat16, whatever the dtype beside it says.
+    in_float32 = {f"{precision}.{part}_dtype": "fp32" for part in ("param", "reduce", "buffer")} if full else {}
+    return in_float32 | {
         f"{ACTOR}.ppo_mini_batch_size": training.prompts_per_step,
         f"{ACTOR}.ppo_micro_batch_size_per_gpu": _micro_batch(recipe),
         f"{ACTOR}.ppo_epochs": 1,

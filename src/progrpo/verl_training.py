@@ -26,6 +26,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import transformers
+
 from progrpo.config import Recipe
 from progrpo.environment import describe
 from progrpo.errors import ConfigError, RunError
@@ -36,9 +38,18 @@ from progrpo.models import best_device, load_model, load_tokenizer
 from progrpo.rewards import ErrorWatch, verl_row
 from progrpo.run_folder import RunFolder
 from progrpo.tasks import Problem, Task
-from progrpo.training import Interrupted, Progress, finish, make_task, open_folder, sampling
+from progrpo.training import (
+    Interrupted,
+    Progress,
+    finish,
+    make_task,
+    open_folder,
+    prompt_length,
+    sampling,
+    training_problems,
+)
 from progrpo.verify import Verdict
-from progrpo.verl_settings import PROMPT_ITSELF, VerlFolder, verl_command, verl_settings
+from progrpo.verl_settings import PROMPT_ITSELF, VerlFolder, max_prompt_tokens, verl_command, verl_settings
 
 __all__ = ["check_settings", "train", "verl_command"]
 
@@ -80,6 +91,8 @@ def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool
         RunError: verl failed; the sentence has its last error and says where its log is.
         VerifierFailedError: the verifier failed too often.
     """
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     command, settings = verl_command(recipe, folder), verl_settings(recipe, folder)
     check_settings(command)
     own = VerlFolder(folder)
@@ -99,7 +112,7 @@ def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool
             f"verl ended without a checkpoint of step {recipe.training.steps}; its log is {own.log}, and "
             f"progrpo train --resume {folder.path} goes on from its last one."
         )
-    model, tokenizer = load_model(str(checkpoint), recipe.model.dtype)
+    model, tokenizer = load_model(str(checkpoint), recipe.model.dtype, recipe.model.attention)
     return finish(recipe, folder, task, model.to(best_device()), tokenizer, progress)
 
 
@@ -140,21 +153,25 @@ def _write_data(recipe: Recipe, task: Task, own: VerlFolder, settings: dict[str,
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    train, heldout = list(task.train_problems()), _validation_problems(recipe, task)
+    train = training_problems(recipe, task, load_tokenizer(recipe.model.path))
     batch = settings["data.train_batch_size"]
     if len(train) < batch:
         raise ConfigError(
             f"there are {len(train)} training problems, fewer than the {batch} of a step (training.prompts_per_step); "
             "give more, or take fewer a step."
         )
-    _check_prompts(recipe, [*train, *heldout], settings)
+    _check_prompts(recipe, train, settings)
+    heldout = _validation_problems(recipe, task)
     for path, problems, split in ((own.train_data, train, "train"), (own.validation_data, heldout, "heldout")):
         with write_file(path) as beside:
             pq.write_table(pa.Table.from_pylist([verl_row(task, problem, split=split) for problem in problems]), beside)
 
 
 def _validation_problems(recipe: Recipe, task: Task) -> list[Problem]:
-    return list(task.heldout_problems()[: recipe.evaluation.problems_in_training])
+    """Those of the evaluations in training; verl would cut prompts that are longer than its limit."""
+    problems = task.heldout_problems()[: recipe.evaluation.problems_in_training]
+    limit, tokenizer = max_prompt_tokens(recipe), load_tokenizer(recipe.model.path)
+    return [problem for problem in problems if prompt_length(problem["prompt"], tokenizer) <= limit]
 
 
 def _check_prompts(recipe: Recipe, problems: list[Problem], settings: dict[str, Any]) -> None:
@@ -167,31 +184,29 @@ def _check_prompts(recipe: Recipe, problems: list[Problem], settings: dict[str, 
         tokenizer.chat_template = template
     if tokenizer.chat_template is None:
         raise ConfigError(
-            f"model {recipe.model.path!r} has no chat template, which messages need; use task.template 'base' or "
+            f"model {recipe.model.path!r} has no chat template, which task.template 'chat' needs; use 'base' or "
             "'plain', or set verl.actor_rollout_ref.model.custom_chat_template."
         )
-    ids = [_token_ids(tokenizer, problem["prompt"]) for problem in problems]
     first = problems[0]["prompt"]
-    if isinstance(first, str) and template == PROMPT_ITSELF:
-        wanted = load_tokenizer(recipe.model.path)(first)["input_ids"]
-        if ids[0] != wanted:
+    if template == PROMPT_ITSELF:
+        read, wanted = _token_ids(tokenizer, first), load_tokenizer(recipe.model.path)(first)["input_ids"]
+        if read != wanted:
             raise ConfigError(
-                f"model {recipe.model.path!r}: verl reads the first prompt as the tokens {_shown(ids[0])}, where its "
-                f"tokenizer says {_shown(wanted)}; use engine = 'trl', or a tokenizer that AutoTokenizer loads and "
-                "that adds nothing to a text."
+                f"model {recipe.model.path!r}: verl reads the first prompt as the tokens {_shown(read)}, where its "
+                f"tokenizer says {_shown(wanted)}; use engine = 'trl', or a model whose tokenizer AutoTokenizer loads "
+                "and adds nothing to a text."
             )
-    limit = settings["data.max_prompt_length"]
-    lengths = [len(one) for one in ids]
-    if max(lengths) > limit and not settings.get("data.filter_overlong_prompts", False):
-        longer = sum(length > limit for length in lengths)
+    limit, lengths = max_prompt_tokens(recipe), [len(_token_ids(tokenizer, one["prompt"])) for one in problems]
+    if max(lengths) > limit:
         raise ConfigError(
-            f"{longer} of {len(problems)} prompts have more than {limit} tokens (the longest has {max(lengths)}), and "
-            f"verl would cut them; set verl.data.max_prompt_length = {max(lengths)} or more, or leave them out with "
-            "verl.data.filter_overlong_prompts = true."
+            f"{sum(length > limit for length in lengths)} of {len(problems)} prompts have more than {limit} tokens "
+            f"(the longest has {max(lengths)}), and verl would cut them; set training.max_prompt_tokens: what is "
+            "longer is then left out."
         )
 
 
 def _token_ids(tokenizer: Any, prompt: Any) -> list[int]:
+    """As verl's agent loop reads a row of :func:`progrpo.rewards.verl_row`."""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False))
 
@@ -326,7 +341,7 @@ def _evaluation(
     for sample in samples:
         tokens = len(tokenizer(sample["output"], add_special_tokens=False)["input_ids"])
         truncated = tokens >= how.max_new_tokens
-        one = Judged(sample["output"], _verdict(sample), tokens, None, None, None, truncated)
+        one = Judged(sample["output"], _verdict(sample), min(tokens, how.max_new_tokens), None, None, None, truncated)
         judged[sample["problem_id"]].append(one)
     settings = {"task": task.name, "samples": recipe.evaluation.samples_in_training, "backend": "verl"}
     results = [count(task, problem, judged[problem["problem_id"]]) for problem in problems]
