@@ -54,7 +54,7 @@ def settings(*overrides: str, recipe: str = "countdown_cpu") -> dict[str, Any]:
         ("model.attention=sdpa", f"+{MODEL}.override_config.attn_implementation", "sdpa"),
         ("launch.nodes=2", "trainer.nnodes", 2),
         ("launch.gpus_per_node=8", "trainer.n_gpus_per_node", 8),
-        *((f"seed=5", name, 5) for name in ("data.seed", f"{ACTOR}.data_loader_seed", f"{ROLLOUT}.seed")),
+        *(("seed=5", name, 5) for name in ("data.seed", f"{ACTOR}.data_loader_seed", f"{ROLLOUT}.seed")),
     ],
 )
 def test_a_field_arrives_under_verls_name(field: str, name: str, value: Any) -> None:
@@ -124,7 +124,7 @@ def test_a_methods_settings_are_verls(method: str) -> None:
     ],
 )
 def test_what_has_no_counterpart_is_refused_by_name(overrides: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match="^[^\n]*$") as refused:
+    with pytest.raises(ConfigError, match=r"^[^\n]*$") as refused:
         settings(*overrides)
     assert said in str(refused.value)
 

@@ -137,12 +137,18 @@ def check_settings(command: list[str]) -> None:
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
+    from progrpo.integrations.verl import read_options
+
     overrides = [override for override in command[3:] if not override.startswith("hydra.")]
     try:
         with initialize_config_module("verl.trainer.config", version_base=None):
             config = compose("ppo_trainer", overrides)
         with contextlib.redirect_stdout(io.StringIO()):  # it congratulates
             validate_config(config, need_reference_policy(config), need_critic(config))
+        if config.trainer.v1.trainer_mode == "progrpo":
+            read_options(config)
+    except ConfigError:
+        raise
     except (HydraException, OmegaConfBaseException, ValueError, AssertionError, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"verl {SUPPORTED} refuses the settings of this recipe: {reason}") from None
