@@ -17,6 +17,7 @@ template plain, base, own   a chat template that is the prompt itself: verl know
 """
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -27,6 +28,7 @@ from progrpo.run_folder import RunFolder
 from progrpo.tasks import Task
 
 ACTOR, ROLLOUT, MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
+CHAT_TEMPLATE = f"{MODEL}.custom_chat_template"
 MAX_PROMPT_TOKENS = 1024
 """Unless the recipe has a ``training.max_prompt_tokens``. Longer prompts, which verl would cut, are then refused."""
 PROMPT_ITSELF = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -192,7 +194,7 @@ def _model(recipe: Recipe, task: Task) -> dict[str, Any]:
     if recipe.model.attention is not None:
         settings[f"+{MODEL}.override_config.attn_implementation"] = recipe.model.attention
     if not is_chat(task):
-        settings[f"{MODEL}.custom_chat_template"] = PROMPT_ITSELF
+        settings[CHAT_TEMPLATE] = PROMPT_ITSELF
     return settings
 
 
@@ -322,8 +324,9 @@ def _literal(value: Any) -> str:
         return "null" if value is None else json.dumps(value)
     if value and all(character.isalnum() or character in "_-./:" for character in value) and value == value.strip("."):
         return value if not _reads_as_another_type(value) else f"'{value}'"
-    escaped = value.replace("\\'", "\\\\'").replace("'", "\\'")
-    return f"'{escaped}'"
+    # Backslashes stand for themselves, but before a quote.
+    doubled = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
+    return f"'{doubled}'"
 
 
 def _reads_as_another_type(text: str) -> bool:

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import uuid
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -49,7 +50,15 @@ from progrpo.training import (
     training_problems,
 )
 from progrpo.verify import Verdict
-from progrpo.verl_settings import PROMPT_ITSELF, VerlFolder, max_prompt_tokens, verl_command, verl_settings
+from progrpo.verl_settings import (
+    CHAT_TEMPLATE,
+    PROMPT_ITSELF,
+    VerlFolder,
+    is_chat,
+    max_prompt_tokens,
+    verl_command,
+    verl_settings,
+)
 
 __all__ = ["check_settings", "train", "verl_command"]
 
@@ -101,7 +110,7 @@ def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool
         publish(recipe, folder, own)
     start = open_folder(recipe, folder, resume)
     task = make_task(recipe)
-    _write_data(recipe, task, own, settings)
+    write_data(recipe, task, own, settings)
     folder.start(recipe, describe(recipe.seed))
     if start < recipe.training.steps:
         progress.stage("train", recipe.training.steps, start)
@@ -131,35 +140,44 @@ def check_settings(command: list[str]) -> None:
         ) from None
     if found != SUPPORTED:
         raise ConfigError(f"engine 'verl' is made for verl {SUPPORTED}, and this is {found}; install that version.")
-    from hydra import compose, initialize_config_module
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
-
-    from progrpo.integrations.verl import read_options
-
     overrides = [override for override in command[3:] if not override.startswith("hydra.")]
     try:
-        with initialize_config_module("verl.trainer.config", version_base=None):
-            config = compose("ppo_trainer", overrides)
-        with contextlib.redirect_stdout(io.StringIO()):  # it congratulates
-            validate_config(config, need_reference_policy(config), need_critic(config))
-        if config.trainer.v1.trainer_mode == "progrpo":
-            read_options(config)
+        # verl warns of engines that are not installed, and congratulates.
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+            _have_verl_check(overrides)
     except ConfigError:
         raise
-    except (HydraException, OmegaConfBaseException, ValueError, AssertionError, TypeError) as error:
+    except Exception as error:  # Hydra's, OmegaConf's, verl's own assertions
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"verl {SUPPORTED} refuses the settings of this recipe: {reason}") from None
 
 
-def _write_data(recipe: Recipe, task: Task, own: VerlFolder, settings: dict[str, Any]) -> None:
+def _have_verl_check(overrides: list[str]) -> None:
+    from hydra import compose, initialize_config_module
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer", overrides)
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    if config.trainer.v1.trainer_mode == "progrpo":
+        from progrpo.integrations.verl import read_options
+
+        read_options(config)
+
+
+def write_data(recipe: Recipe, task: Task, own: VerlFolder, settings: dict[str, Any]) -> None:
     """The problems as verl reads them, after a look at what it would do to their prompts."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    train = training_problems(recipe, task, load_tokenizer(recipe.model.path))
+    tokenizer = load_tokenizer(recipe.model.path)
+    if is_chat(task) and not (settings.get(CHAT_TEMPLATE) or tokenizer.chat_template):
+        raise ConfigError(
+            f"model {recipe.model.path!r} has no chat template, which task.template 'chat' needs; use 'base' or "
+            f"'plain', or set verl.{CHAT_TEMPLATE}."
+        )
+    train = training_problems(recipe, task, tokenizer)
     batch = settings["data.train_batch_size"]
     if len(train) < batch:
         raise ConfigError(
@@ -185,14 +203,9 @@ def _check_prompts(recipe: Recipe, problems: list[Problem], settings: dict[str, 
     from verl.utils import hf_tokenizer
 
     tokenizer = hf_tokenizer(settings["actor_rollout_ref.model.path"])
-    template = settings.get("actor_rollout_ref.model.custom_chat_template")
+    template = settings.get(CHAT_TEMPLATE)
     if template is not None:
         tokenizer.chat_template = template
-    if tokenizer.chat_template is None:
-        raise ConfigError(
-            f"model {recipe.model.path!r} has no chat template, which task.template 'chat' needs; use 'base' or "
-            "'plain', or set verl.actor_rollout_ref.model.custom_chat_template."
-        )
     first = problems[0]["prompt"]
     if template == PROMPT_ITSELF:
         read, wanted = _token_ids(tokenizer, first), load_tokenizer(recipe.model.path)(first)["input_ids"]

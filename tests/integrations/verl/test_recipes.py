@@ -3,10 +3,10 @@ its data sets' schemas for two steps, by ``progrpo train`` as users run it, on R
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,20 @@ import pytest
 
 pytest.importorskip("verl", reason="verl is not installed: make test-verl")
 
+import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from verl_run import run_with_ray
 
+import tiny
 from progrpo.config import builtin_recipes, load_recipe
 from progrpo.errors import ConfigError
 from progrpo.run_folder import RunFolder
-from progrpo.verl_settings import verl_command
-from progrpo.verl_training import check_settings, is_complete, last_error
-
-TESTS = Path(__file__).parents[2]
-sys.path[:0] = [str(TESTS), str(Path(__file__).parent)]
-import tiny
-from verl_run import run_with_ray
+from progrpo.training import make_task
+from progrpo.verl_settings import CHAT_TEMPLATE, VerlFolder, verl_command, verl_settings
+from progrpo.verl_training import check_settings, is_complete, last_error, write_data
 
 PAPER = [name for name in builtin_recipes() if load_recipe(name).launch.gpus_per_node]
 
@@ -235,10 +234,10 @@ def test_a_stopped_run_goes_on_from_its_newest_complete_checkpoint(tmp_path: Pat
         os.kill(pid, signal.SIGTERM)
         stopped.append(pid)
 
-    import threading
-
     threading.Thread(target=stop_after_two_checkpoints, daemon=True).start()
-    script = "import os, sys, pathlib; pathlib.Path('pid').write_text(str(os.getpid())); from progrpo.cli import main; main()"
+    script = (
+        "import os, pathlib; pathlib.Path('pid').write_text(str(os.getpid())); from progrpo.cli import main; main()"
+    )
     command = [sys.executable, "-c", script, "train", *words, "--out", "run"]
     done = run_with_ray(command, tmp_path, check=False, timeout=300)
     assert done.returncode == 128 + signal.SIGTERM, done.stdout
@@ -304,29 +303,45 @@ def test_the_last_error_is_the_cause_and_not_its_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("overrides", "said"),
     [
-        ("training.prompts_per_step=64", "8 training problems, fewer than the 64 of a step"),
-        ("training.max_prompt_tokens=20", "training.max_prompt_tokens is 20"),
-        ("model.path=countdown", "countdown"),
-        ("task.template=base", None),
+        (["training.prompts_per_step=64"], "8 training problems, fewer than the 64 of a step"),
+        (["training.max_prompt_tokens=20"], "training.max_prompt_tokens is 20"),
+        (["model.path=countdown"], "'countdown' has no chat template"),
+        (["model.path=countdown", "task.template=base"], "verl reads the first prompt as the tokens"),
+        (["task.template=base"], None),
+        (["task.template=chat"], None),
     ],
 )
 def test_what_verl_would_do_to_the_prompts_is_looked_at_first(
-    override: str, said: str | None, tmp_path: Path, models: dict[str, Path]
+    overrides: list[str], said: str | None, tmp_path: Path, models: dict[str, Path]
 ) -> None:
-    from progrpo.training import make_task
-    from progrpo.verl_settings import VerlFolder, verl_settings
-    from progrpo.verl_training import _write_data
-
-    name, *overrides = arguments(PAPER[0], tmp_path, models)
-    recipe, folder = load_recipe(name, [*overrides, override]), RunFolder(tmp_path / "run")
-    task, own = make_task(recipe), VerlFolder(folder)
-    if said is None:
-        _write_data(recipe, task, own, verl_settings(recipe, folder))
-        assert own.train_data.exists()
-    else:
+    name, *given = arguments(PAPER[0], tmp_path, models)
+    recipe, folder = load_recipe(name, [*given, *overrides]), RunFolder(tmp_path / "run")
+    task, own, settings = make_task(recipe), VerlFolder(folder), verl_settings(recipe, folder)
+    if said is not None:
         with pytest.raises(ConfigError, match=r"^[^\n]*$") as refused:
-            _write_data(recipe, task, own, verl_settings(recipe, folder))
+            write_data(recipe, task, own, settings)
         assert said in str(refused.value)
-    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return
+    write_data(recipe, task, own, settings)
+    # What verl's agent loop makes of the first row is what TRL makes of the problem.
+    tokenizer = AutoTokenizer.from_pretrained(recipe.model.path)
+    [problem, *_], row = task.train_problems(), pd.read_parquet(own.train_data).iloc[0]
+    assert row["extra_info"]["index"] == problem["problem_id"]
+    how = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
+    template = {"chat_template": settings[CHAT_TEMPLATE]} if CHAT_TEMPLATE in settings else {}
+    read = tokenizer.apply_chat_template(list(row["prompt"]), **how, **template)
+    prompt = problem["prompt"]
+    assert read == (
+        tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else tokenizer.apply_chat_template(prompt, **how)
+    )
+
+
+def test_prompts_that_verl_would_cut_are_refused(tmp_path: Path, models: dict[str, Path]) -> None:
+    name, *given = arguments(PAPER[0], tmp_path, models)
+    recipe, folder = load_recipe(name, given), RunFolder(tmp_path / "run")
+    recipe.training.max_prompt_tokens = None
+    recipe.verl |= {"data.max_prompt_length": 20}
+    with pytest.raises(ConfigError, match="8 of 8 prompts have more than 20 tokens"):
+        write_data(recipe, make_task(recipe), VerlFolder(folder), verl_settings(recipe, folder))
