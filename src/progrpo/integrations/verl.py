@@ -33,9 +33,9 @@ from progrpo.integrations.verl_batch import (
     per_response,
     per_token,
     progrpo_advantages,
+    split_logps,
 )
-from progrpo.integrations.verl_check import check_workers
-from progrpo.integrations.verl_plugin import TRAINER_MODE
+from progrpo.integrations.verl_check import TRAINER_MODE, check_workers
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class ProGRPOTrainer(PPOTrainerSync):
         data = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=["log_probs", "response_mask"]
         )
-        _check_whole_sequences(data, batch)
+        check_whole_sequences(data, batch)
         c_q_B, c_o_B = confidences(
             data["log_probs"], data["response_mask"], low_prob_fraction=self.options.low_prob_fraction
         )
@@ -112,8 +112,8 @@ class ProGRPOTrainer(PPOTrainerSync):
         rows = rows_S.tolist()
         rewards_B = data["rm_scores"].to_padded_tensor(0.0).sum(dim=1)
         shaped = data.get("token_level_rewards", None)
-        infos = [_reward_info(extra) for extra in data["extra_fields"].tolist()]
-        uids = data["uid"].tolist()
+        infos = [_reward_info(extra) for extra in _as_list(data["extra_fields"])]
+        uids = _as_list(data["uid"])
         c_q_S, c_o_S = torch.tensor([self._confidences[batch.keys[i]] for i in rows]).unbind(dim=1)
         responses = data["responses"].unbind()
         return Responses(
@@ -176,16 +176,30 @@ def read_options(config: DictConfig) -> ArmOptions:
     return options
 
 
-def _check_whole_sequences(data: TensorDict, batch: KVBatchMeta) -> None:
-    """Raise unless there is a log-prob for every token of prompt and response."""
-    logps, expected_B = data.get("log_probs", None), [tag["seq_len"] for tag in batch.tags]
-    if logps is None or not logps.is_nested or logps.offsets().diff().tolist() != expected_B:
+def check_whole_sequences(data: TensorDict, batch: KVBatchMeta) -> None:
+    """Raise unless there is a log-prob for every token of every prompt and response.
+
+    Raises:
+        ConfigError: the training engine keeps those of responses only.
+    """
+    logps = data.get("log_probs", None)
+    whole = logps is not None and logps.is_nested
+    whole = whole and logps.offsets().diff().tolist() == [tag["seq_len"] for tag in batch.tags]
+    if whole:  # an engine may also mask the prompts
+        logps_BP, mask_BP, _, _ = split_logps(logps, data["response_mask"])
+        whole = not mask_BP.any() or bool(logps_BP.any())
+    if not whole:
         raise ConfigError(
-            "This verl engine returned no log-probs for whole sequences, only for responses, so there is no prompt "
-            "confidence; use actor_rollout_ref.actor.strategy=fsdp2 (or fsdp, megatron, torchtitan)."
+            "This engine of verl returned no log-probs of the prompts' tokens, so there is no prompt confidence; use "
+            "actor_rollout_ref.actor.strategy=fsdp2 (or fsdp, megatron)."
         )
 
 
 def _reward_info(extra_fields: Any) -> dict[str, Any]:
     """What the reward function returned beside the score."""
     return (extra_fields.get("reward_extra_info") or {}) if isinstance(extra_fields, dict) else {}
+
+
+def _as_list(values: Any) -> list[Any]:
+    """What is no tensor comes as a list, an array or a tensordict's stack, by TransferQueue's backend."""
+    return values.tolist() if hasattr(values, "tolist") else list(values)

@@ -35,12 +35,17 @@ def split_logps(logps: Tensor, response_mask: Tensor) -> tuple[Tensor, Tensor, T
     >>> split_logps(logps, mask)
     (tensor([[-1., -2.]]), tensor([[True, True]]), tensor([[-3., -4.]]), tensor([[ True, False]]))
     """
-    ends_B = logps.offsets()[1:]
-    response_lengths_B = response_mask.offsets().diff()
-    prompt_lengths_B = logps.offsets().diff() - response_lengths_B
-    logps_BP, mask_BP = _windows(logps.values(), logps.offsets()[:-1], prompt_lengths_B - 1)
+    starts_B, ends_B = row_offsets(logps)[:-1], row_offsets(logps)[1:]
+    response_lengths_B = row_offsets(response_mask).diff()
+    logps_BP, mask_BP = _windows(logps.values(), starts_B, ends_B - starts_B - response_lengths_B - 1)
     logps_BT, mask_BT = _windows(logps.values(), ends_B - response_lengths_B - 1, response_lengths_B)
     return logps_BP, mask_BP, logps_BT, mask_BT & (response_mask.to_padded_tensor(0) != 0)
+
+
+def row_offsets(nested: Tensor) -> Tensor:
+    """Where each row begins in ``nested.values()``, and at last where all end, shape (B + 1,)."""
+    offsets: Tensor = nested.offsets()  # type: ignore[attr-defined]
+    return offsets
 
 
 def _windows(values: Tensor, starts_B: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,10 +170,10 @@ def per_token(values_B: Tensor, response_mask: Tensor) -> Tensor:
     >>> per_token(torch.tensor([0.5, -1.0]), mask).values()
     tensor([ 0.5000,  0.0000,  0.5000, -1.0000])
     """
-    lengths_B = response_mask.offsets().diff()
+    offsets = row_offsets(response_mask)
     counted = response_mask.values() != 0
-    values = torch.where(counted, values_B.repeat_interleave(lengths_B), 0.0)
-    return torch.nested.nested_tensor_from_jagged(values, response_mask.offsets())
+    values = torch.where(counted, values_B.repeat_interleave(offsets.diff()), 0.0)
+    return torch.nested.nested_tensor_from_jagged(values, offsets)
 
 
 def group_ids(uids: Sequence[Any]) -> Tensor:

@@ -15,8 +15,12 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
 
 from progrpo.errors import ConfigError
-from progrpo.integrations.verl_plugin import TRAINER_MODE, TRAINERS
 
+TRAINER_MODE = "progrpo"
+TRAINERS = "verl.trainer.ppo.v1"
+"""verl's package of trainers; once it is imported, ours is registered."""
+PLUGIN = "progrpo.integrations.verl_plugin"
+"""What the entry point loads. Not imported here: that it is there says that verl has loaded it."""
 GROUP = "verl.plugins"
 VERL_VERSIONS = ("0.9.1",)
 """What the plugin is tested with: it overrides private methods."""
@@ -89,8 +93,7 @@ def check_nodes() -> list[PluginState]:
 
 def _loaded(actor: Any) -> PluginState:
     """In a worker: has ``import verl`` loaded the plugin? Nothing is imported here that was not before."""
-    loaded = "progrpo.integrations.verl_plugin" in sys.modules
-    problem = None if loaded else _problem() or "verl did not load it"
+    problem = None if PLUGIN in sys.modules else _problem() or "verl did not load it"
     return PluginState(socket.gethostname(), os.getpid(), version("progrpo"), _verl_version(), problem)
 
 

@@ -14,9 +14,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 from progrpo.errors import ConfigError
-
-TRAINER_MODE = "progrpo"
-TRAINERS = "verl.trainer.ppo.v1"
+from progrpo.integrations.verl_check import TRAINER_MODE, TRAINERS
 
 
 def register() -> None:
