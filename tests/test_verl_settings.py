@@ -41,6 +41,7 @@ def settings(*overrides: str, recipe: str = "countdown_cpu") -> dict[str, Any]:
         ("training.clip_low=0.1", f"{ACTOR}.clip_ratio_low", 0.1),
         ("training.clip_high=0.3", f"{ACTOR}.clip_ratio_high", 0.3),
         ("training.checkpoint_every=5", "trainer.save_freq", 5),
+        ("training.rollouts_every=4", "+trainer.progrpo_rollouts.every", 4),
         ("training.keep_checkpoints=3", "trainer.max_actor_ckpt_to_keep", 3),
         ("evaluation.every=25", "trainer.test_freq", 25),
         ("evaluation.every=0", "trainer.test_freq", -1),
@@ -63,7 +64,6 @@ def test_a_field_arrives_under_verls_name(field: str, name: str, value: Any) -> 
 
 ELSEWHERE = {
     "model.lora": "refused, in test_what_has_no_counterpart_is_refused_by_name",
-    "training.rollouts_every": "written by the launcher",
     "training.max_verifier_errors": "watched by the launcher",
     "evaluation.samples": "of the final evaluation, which is not verl's",
     "evaluation.problems_in_training": "rows of the validation file",

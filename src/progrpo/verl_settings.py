@@ -77,6 +77,7 @@ class VerlFolder:
 
     def __init__(self, folder: RunFolder) -> None:
         self.path = (folder.path / "verl").absolute()
+        self.rollouts = folder.rollouts.absolute()
         self.train_data = self.path / "train.parquet"
         self.validation_data = self.path / "validation.parquet"
         self.checkpoints = self.path / "checkpoints"
@@ -161,6 +162,8 @@ def _trainer(recipe: Recipe, folder: VerlFolder) -> dict[str, Any]:
         "trainer.val_before_train": evaluation.every > 0,
         "trainer.test_freq": evaluation.every or -1,
         "trainer.validation_data_dir": str(folder.validations),
+        "+trainer.progrpo_rollouts.folder": str(folder.rollouts),
+        "+trainer.progrpo_rollouts.every": training.rollouts_every,
         "trainer.logger": ["console", "file"],
         "critic.enable": False,
         # A worker of Ray does not get the environment of who asks a running cluster for it.

@@ -142,7 +142,8 @@ def check_settings(command: list[str]) -> None:
         raise ConfigError(f"engine 'verl' is made for verl {SUPPORTED}, and this is {found}; install that version.")
     overrides = [override for override in command[3:] if not override.startswith("hydra.")]
     try:
-        # verl warns of engines that are not installed, and congratulates.
+        # verl tells of its platform, warns of engines that are not installed, and congratulates.
+        logging.disable(logging.INFO)
         with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
             _have_verl_check(overrides)
     except ConfigError:
@@ -150,6 +151,8 @@ def check_settings(command: list[str]) -> None:
     except Exception as error:  # Hydra's, OmegaConf's, verl's own assertions
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"verl {SUPPORTED} refuses the settings of this recipe: {reason}") from None
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _have_verl_check(overrides: list[str]) -> None:
@@ -161,6 +164,11 @@ def _have_verl_check(overrides: list[str]) -> None:
         config = compose("ppo_trainer", overrides)
     validate_config(config, need_reference_policy(config), need_critic(config))
     if config.trainer.v1.trainer_mode == "progrpo":
+        from progrpo.integrations.verl_check import check_plugin
+
+        problem = check_plugin().problem
+        if problem is not None:
+            raise ConfigError(f"engine 'verl' needs progrpo's plugin for it: {problem}.")
         from progrpo.integrations.verl import read_options
 
         read_options(config)
@@ -273,7 +281,7 @@ class _Launch:
         if process.returncode:
             raise RunError(
                 f"verl failed (exit code {process.returncode}): {last_error(self.own.log)} Its log is {self.own.log}; "
-                f"progrpo train --resume {self.folder.path} goes on from its last checkpoint."
+                f"progrpo train --resume {self.folder.path} goes on from step {_tracked(self.own) or 0}."
             )
 
     def _follow(self, process: "subprocess.Popen[bytes]") -> None:

@@ -93,12 +93,14 @@ class ProGRPOTrainer(PPOTrainerSync):
         final_S, response_R = final_rows([batch.keys[i] for i in real_R])
         rows_S = real_R[final_S]
         grpo_B = per_response(data["advantages"], data["response_mask"])
+        responses = self._responses(data, batch, rows_S, grpo_B[rows_S])
         advantages_S, measured = progrpo_advantages(
-            self._responses(data, batch, rows_S, grpo_B[rows_S]),
+            responses,
             self.options,
             scale="group" if self.config.algorithm.get("norm_adv_by_std_in_grpo", True) else "none",
         )
         metrics.update(measured)
+        self._write_rollouts(batch, rows_S.tolist(), responses, advantages_S)
         advantages_B = grpo_B.clone()
         advantages_B[real_R] = advantages_S[response_R]
         advantages = per_token(advantages_B, data["response_mask"])
@@ -107,6 +109,17 @@ class ProGRPOTrainer(PPOTrainerSync):
             partition_id=batch.partition_id,
             fields=TensorDict({"advantages": advantages, "returns": advantages}, batch_size=len(batch)),
         )
+
+    def _write_rollouts(self, batch: KVBatchMeta, rows: list[int], responses: Responses, advantages_S: Tensor) -> None:
+        setting = OmegaConf.select(self.config, SETTING)
+        if setting is None:
+            return
+        fields = ["prompts", "responses", "old_log_probs", "extra_fields"]
+        keys = [batch.keys[i] for i in rows]
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+        infos = [_reward_info(extra) for extra in data["extra_fields"].tolist()]
+        tokens = {field: data[field].unbind() for field in fields[:3]}
+        write_rollouts(setting, self.global_steps, self.tokenizer, responses, advantages_S, infos, tokens)
 
     def _responses(self, data: TensorDict, batch: KVBatchMeta, rows_S: Tensor, grpo_S: Tensor) -> Responses:
         rows = rows_S.tolist()

@@ -54,7 +54,11 @@ CPU = {
 
 def on_the_cpu(gpus: int = 1) -> list[str]:
     forced = CPU | {"+ray_kwargs.ray_init.num_gpus": gpus}
-    return ["launch.nodes=1", f"launch.gpus_per_node={gpus}", *(f"verl.{key}={json.dumps(value)}" for key, value in forced.items())]
+    return [
+        "launch.nodes=1",
+        f"launch.gpus_per_node={gpus}",
+        *(f"verl.{key}={json.dumps(value)}" for key, value in forced.items()),
+    ]
 
 
 SMALL = [
