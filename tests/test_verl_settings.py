@@ -119,6 +119,7 @@ def test_a_methods_settings_are_verls(method: str) -> None:
         (["model.lora.r=8"], "model.lora has no counterpart"),
         (["launch.gpus_per_node=3"], "512, which 3 GPU"),
         (["training.micro_batch=5"], "micro-batches of 5"),
+        ([f"verl.{ROLLOUT}.tensor_model_parallel_size=2"], "which does not divide the 1 GPU"),
         (["verl.trainer.default_local_dir=elsewhere"], "verl.trainer.default_local_dir is set by the run folder"),
         (["verl.+trainer.resume_mode=disable"], "is set by the run folder"),
     ],
@@ -131,11 +132,11 @@ def test_what_has_no_counterpart_is_refused_by_name(overrides: list[str], said: 
 
 def test_the_verl_table_wins_and_may_be_nested() -> None:
     recipe = load_recipe("countdown_cpu", ["engine=verl", "verl.data.seed=9", "verl.+ray_kwargs.ray_init.num_gpus=1"])
-    recipe.verl |= {f"{ROLLOUT}.tensor_model_parallel_size": 2, "algorithm.progrpo.alpha": 0.25}
+    recipe.verl |= {f"{ROLLOUT}.gpu_memory_utilization": 0.8, "algorithm.progrpo.alpha": 0.25}
     made = verl_settings(recipe, FOLDER)
     assert made["data.seed"] == 9
     assert made["+ray_kwargs.ray_init.num_gpus"] == 1
-    assert made[f"{ROLLOUT}.tensor_model_parallel_size"] == 2
+    assert made[f"{ROLLOUT}.gpu_memory_utilization"] == 0.8
     assert made["+algorithm.progrpo.alpha"] == 0.25
     assert "algorithm.progrpo.alpha" not in made, "one setting has one name"
 

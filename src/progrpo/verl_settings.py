@@ -121,7 +121,9 @@ def verl_settings(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
         | _rollout(recipe)
         | _method(recipe, task)
     )
-    return _with_own(settings, recipe.verl)
+    settings = _with_own(settings, recipe.verl)
+    _check_engines(recipe, settings)
+    return settings
 
 
 def verl_setting(recipe: Recipe, name: str, default: Any) -> Any:
@@ -262,6 +264,16 @@ def _rollout(recipe: Recipe) -> dict[str, Any]:
         f"{ROLLOUT}.val_kwargs.do_sample": True,
         f"{ROLLOUT}.val_kwargs.temperature": recipe.evaluation.temperature,
     }
+
+
+def _check_engines(recipe: Recipe, settings: dict[str, Any]) -> None:
+    """verl would say it once Ray and the model are up."""
+    engine = int(settings[f"{ROLLOUT}.tensor_model_parallel_size"])
+    if processes(recipe) % engine:
+        raise ConfigError(
+            f"verl.{ROLLOUT}.tensor_model_parallel_size is {engine}, which does not divide the {processes(recipe)} "
+            "GPU(s) of launch.nodes * launch.gpus_per_node; choose one that does."
+        )
 
 
 def _method(recipe: Recipe, task: Task) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from progrpo.integrations.verl_batch import (
     split_logps,
 )
 from progrpo.integrations.verl_check import TRAINER_MODE, check_workers
+from progrpo.integrations.verl_rollouts import SETTING, write_rollouts
 
 logger = logging.getLogger(__name__)
 

@@ -35,6 +35,7 @@ PAPER = [name for name in builtin_recipes() if load_recipe(name).launch.gpus_per
 CPU = {
     "trainer.device": "cpu",
     "actor_rollout_ref.rollout.name": "hf",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
     "actor_rollout_ref.rollout.free_cache_engine": False,
     "actor_rollout_ref.rollout.load_format": "auto",
     "actor_rollout_ref.rollout.agent.num_workers": 1,
@@ -198,6 +199,20 @@ def test_it_trains_two_steps(name: str, tmp_path: Path, models: dict[str, Path])
         assert 0 < line["confidence/prompt/mean"] < 1
     assert any(line["reward"] > 0 and line["groups/activated"] > 0 for line in steps), "a step without anything right"
     assert any(line["correction/min"] != 0 for line in steps)
+
+    rollouts = pd.concat(pd.read_parquet(path) for path in sorted((run / "rollouts").iterdir()))
+    assert len(rollouts) == 2 * 4 * 8
+    assert set(rollouts["problem_id"]) <= set(
+        pd.read_parquet(run / "verl" / "train.parquet")["extra_info"].str["index"]
+    )
+    for line in steps:
+        of_step = rollouts[rollouts["step"] == line["step"]]
+        assert of_step["reward"].mean() == pytest.approx(line["reward"])
+        assert of_step["answer_confidence"].mean() == pytest.approx(line["confidence/answer/mean"], rel=1e-5)
+        assert of_step["correction"].min() == pytest.approx(line["correction/min"], abs=1e-6)
+        assert of_step["token_ids"].str.len().mean() == pytest.approx(line["completions/mean_length"])
+        assert (of_step["logps"].str.len() == of_step["token_ids"].str.len()).all()
+        assert ((of_step["reward"] > 0) == (of_step["status"] == "correct")).all()
 
     config = OmegaConf.load(run / "verl" / "hydra" / ".hydra" / "config.yaml")
     shipped = load_recipe(name)
