@@ -2,7 +2,7 @@
 
 =============  ==========================================================================================
 TRL            ``reward_funcs=verified_reward("math", gold="solution")``, or ``task_reward(task)``
-verl           ``custom_reward_function.path`` this file, ``name=compute_score``; ``verl_row`` makes its rows
+verl           ``custom_reward_function.path=pkg://progrpo.rewards``; ``verl_row`` makes rows for it
 =============  ==========================================================================================
 
 1 for a correct response, 0 for an incorrect one. Where the verifier itself failed (``error``) the response has no

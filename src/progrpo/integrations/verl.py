@@ -71,14 +71,14 @@ class ProGRPOTrainer(PPOTrainerSync):
 
     def on_init_end(self) -> None:
         super().on_init_end()
+        if self.processor is not None:
+            refuse_media(self.options, self.config, getattr(self.train_dataset, "dataframe", None))
         check_workers([*self.actor_rollout_wg.workers, *self.reward_loop_manager.reward_loop_workers])
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
         # Here, and not with the advantages: a reference model's pass overwrites the field.
-        data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=["log_probs", "response_mask"]
-        )
+        data = _read(batch, "log_probs", "response_mask")
         check_whole_sequences(data, batch)
         c_q_B, c_o_B = confidences(
             data["log_probs"], data["response_mask"], low_prob_fraction=self.options.low_prob_fraction
@@ -88,8 +88,8 @@ class ProGRPOTrainer(PPOTrainerSync):
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics)
-        fields = ["uid", "advantages", "response_mask", "rm_scores", "token_level_rewards", "responses", "extra_fields"]
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        fields = ("uid", "advantages", "response_mask", "rm_scores", "token_level_rewards", "responses", "extra_fields")
+        data = _read(batch, *fields)
         real_R = torch.tensor([i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)])
         final_S, response_R = final_rows([batch.keys[i] for i in real_R])
         rows_S = real_R[final_S]
@@ -190,6 +190,25 @@ def read_options(config: DictConfig) -> ArmOptions:
     return options
 
 
+def refuse_media(options: ArmOptions, config: DictConfig, rows: Any) -> None:
+    """Raise where c(q) would be of prompts with images, whose placeholder tokens have no likelihood.
+
+    Args:
+        options, config: of the run.
+        rows: its training data, with ``column_names``.
+
+    Raises:
+        ConfigError: the rows have media, and ``center="prompt"``.
+    """
+    media = [config.data.get(f"{kind}_key", f"{kind}s") for kind in ("image", "video", "audio")]
+    found = [name for name in media if name in getattr(rows, "column_names", ())]
+    if found and options.center == "prompt":
+        raise ConfigError(
+            f"{OPTIONS}.center=prompt needs the likelihood of a prompt, which is not defined for one with "
+            f"{' or '.join(found)}; use center=group or center=correct."
+        )
+
+
 def check_whole_sequences(data: TensorDict, batch: KVBatchMeta) -> None:
     """Raise unless there is a log-prob for every token of every prompt and response.
 
@@ -207,6 +226,11 @@ def check_whole_sequences(data: TensorDict, batch: KVBatchMeta) -> None:
             "This engine of verl returned no log-probs of the prompts' tokens, so there is no prompt confidence; use "
             "actor_rollout_ref.actor.strategy=fsdp2 (or fsdp, megatron)."
         )
+
+
+def _read(batch: KVBatchMeta, *fields: str) -> TensorDict:
+    """Those fields of the batch that there are."""
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
 
 
 def _reward_info(extra_fields: Any) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def run_verl(
     train_files: Path | None = None,
     val_files: Path | None = None,
     env: Mapping[str, str] | None = None,
-    timeout: float = 240,
+    timeout: float = 900,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Train in ``folder``, which holds the model, the data, checkpoints, ``metrics.jsonl`` and ``verl.log`` afterwards.
@@ -96,7 +96,8 @@ def run_verl(
         workers: processes that train.
         model, train_files, val_files: in place of the tiny ones.
         env: environment variables beside the present ones.
-        timeout: seconds; a run that takes longer is ended, with a TimeoutError that has the log's end.
+        timeout: seconds, many more than it takes; a run that takes longer is ended, with a TimeoutError that has the
+            log's end.
         check: whether a run that fails is an AssertionError with the log's end.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ def run_with_ray(
     *,
     workers: int = 1,
     env: Mapping[str, str] | None = None,
-    timeout: float = 240,
+    timeout: float = 900,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command that starts Ray and verl; its output goes to ``folder/verl.log``. No process outlives the call."""
