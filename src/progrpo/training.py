@@ -224,7 +224,7 @@ def train(
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    start = _open_folder(recipe, folder, resume)
+    start = open_folder(recipe, folder, resume)
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
     model, tokenizer = load_model(recipe.model.path, recipe.model.dtype, recipe.model.attention)
@@ -284,7 +284,7 @@ def sampling(recipe: Recipe, task: Task) -> Sampling:
     return Sampling(response_budget(recipe, task), recipe.evaluation.temperature, seed=recipe.seed)
 
 
-def _open_folder(recipe: Recipe, folder: RunFolder, resume: bool) -> int:
+def open_folder(recipe: Recipe, folder: RunFolder, resume: bool) -> int:
     """The step to start from; refuses a folder that already holds a run, or one of another recipe."""
     if not folder.recipe_file.exists():
         return 0
@@ -325,7 +325,7 @@ class _Recorder(TrainerCallback):
 
     def __init__(self, recipe: Recipe, folder: RunFolder, task: Task, reward: Reward, progress: Progress) -> None:
         self.recipe, self.folder, self.task, self.reward, self.progress = recipe, folder, task, reward, progress
-        self.trainer: "RecipeTrainer"
+        self.trainer: RecipeTrainer
         self.stopped_by = 0
         self._started = time.monotonic()
 

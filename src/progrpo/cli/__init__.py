@@ -17,7 +17,7 @@ from progrpo.cli.inspect import inspect
 from progrpo.cli.problems import problems
 from progrpo.cli.report import report
 from progrpo.cli.train import train
-from progrpo.errors import ConfigError
+from progrpo.errors import ConfigError, RunError
 from progrpo.verify import VerifierFailedError
 
 FAILURE = 1
@@ -45,7 +45,7 @@ def main() -> None:
     except ConfigError as error:
         print(f"progrpo: {error}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
-    except VerifierFailedError as error:
+    except (RunError, VerifierFailedError) as error:
         print(f"progrpo: {error}", file=sys.stderr)
         sys.exit(FAILURE)
     except ModuleNotFoundError as error:  # an extra that was not installed

@@ -67,7 +67,11 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     from progrpo.cli.progress import Bars
     from progrpo.report import write_page
     from progrpo.training import Interrupted
-    from progrpo.training import train as train_recipe
+
+    if recipe.engine == "verl":
+        from progrpo.verl_training import train as train_recipe
+    else:
+        from progrpo.training import train as train_recipe
 
     try:
         with Bars() as bars:
@@ -75,7 +79,11 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     except Interrupted as stop:
         print(f"{str(stop).capitalize()}. Continue with: progrpo train --resume {folder.path}")
         raise typer.Exit(128 + stop.signal_number) from None
-    write_page([folder], folder.report)
     for name, value in evaluation.summary().items():
         print(f"{name:>10}  {value:.3f}")
-    print(folder.report)
+    try:
+        write_page([folder], folder.report)
+    except ConfigError as error:  # the run is done, and its page can be written at any time
+        print(f"{error} Then: progrpo report {folder.path}")
+    else:
+        print(folder.report)

@@ -117,8 +117,13 @@ class DatasetTask(ABC):
     def count_votes(self, problem: Problem, responses: Sequence[str]) -> tuple[list[int], int] | None:
         return count_votes(problem["verifier"], problem["gold"], self._cut(responses))
 
+    @property
+    def stop(self) -> str | None:
+        """Where a response ends for the verifier, whatever follows."""
+        return BASE_STOP if self.template == "base" else None
+
     def _cut(self, responses: Sequence[str]) -> Sequence[str]:
-        return [response.split(BASE_STOP)[0] for response in responses] if self.template == "base" else responses
+        return responses if self.stop is None else [response.split(self.stop)[0] for response in responses]
 
     def gold(self, problem: Problem) -> str:
         return problem["gold"]

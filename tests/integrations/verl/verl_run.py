@@ -14,6 +14,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,21 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line)["data"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def read_batch(folder: Path, step: int) -> list[dict[str, Any]]:
+    """What ``trainer.checkpoint_callback_class=verl_cpu.dump.StepDump`` wrote of a step: its responses."""
+    return json.loads((folder / "checkpoints" / f"global_step_{step}" / "batch.json").read_text())
+
+
+def skip_without_verl() -> None:
+    """For the top of a test module. ``import verl`` itself would find this folder, of the same name."""
+    import pytest
+
+    try:
+        version("verl")
+    except PackageNotFoundError:
+        pytest.skip("verl is not installed here; make test-verl has an environment of its own", allow_module_level=True)
+
+
 MARK = "PROGRPO_TEST_RUN"
 
 
@@ -250,21 +266,25 @@ def make_model(folder: Path, *, seed: int = 0, **config: Any) -> Path:
     return folder
 
 
+def count_rows(n: int = 16) -> list[dict[str, Any]]:
+    """Prompts of different lengths in verl's schema, for ``count_reward.py``."""
+    return [
+        {
+            "data_source": "count",
+            "prompt": [{"role": "user", "content": " ".join(f"w{(i * k) % 50}" for k in range(1, 2 + i % 4))}],
+            "ability": "count",
+            "reward_model": {"style": "rule", "ground_truth": "0123456789abcdefghij"},
+            "extra_info": {"index": i},
+        }
+        for i in range(n)
+    ]
+
+
 def make_data(path: Path, rows: Sequence[Mapping[str, Any]] | None = None) -> Path:
-    """Prompts in verl's schema: by default 16 of different lengths, for ``count_reward.py``."""
+    """A parquet file of these rows, by default :func:`count_rows`', written once."""
     import pandas as pd
 
-    if rows is None:
-        rows = [
-            {
-                "data_source": "count",
-                "prompt": [{"role": "user", "content": " ".join(f"w{(i * k) % 50}" for k in range(1, 2 + i % 4))}],
-                "ability": "count",
-                "reward_model": {"style": "rule", "ground_truth": "0123456789abcdefghij"},
-                "extra_info": {"index": i},
-            }
-            for i in range(16)
-        ]
     if not path.exists():
-        pd.DataFrame(list(rows)).to_parquet(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(list(rows if rows is not None else count_rows())).to_parquet(path)
     return path

@@ -3,19 +3,25 @@
 One server for all replicas: it gathers the requests that arrive together into one batch, and draws each response from
 a generator seeded by the seed, the step of the weights, the prompt and how often the prompt was asked for since. A run
 is so the same every time, with any number of workers, and after a resume.
+
+Where a test has to know the responses, ``VERL_CPU_RESPONSES`` names a JSON file of the i-th response to each prompt,
+by the prompt's text; then nothing is sampled.
 """
 
 import asyncio
 import hashlib
+import json
+import os
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LogitsProcessorList
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorList
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
@@ -75,6 +81,9 @@ class HFServer:
         self._asked: Counter[tuple[int, ...]] = Counter()
         self._waiting: list[_Request] = []
         self._serving: asyncio.Task | None = None
+        self.tokenizer = AutoTokenizer.from_pretrained(model_path)
+        given = os.environ.get("VERL_CPU_RESPONSES")
+        self.responses: dict[str, list[str]] | None = json.loads(Path(given).read_text()) if given else None
 
     async def load(self, state: dict[str, Tensor], step: int | None) -> None:
         missing, unexpected = self.model.load_state_dict(state, strict=False)
@@ -94,6 +103,8 @@ class HFServer:
         key = tuple(prompt_ids)
         if temperature > 0:  # a validation without sampling changes nothing for the training that follows
             self._asked[key] += 1
+        if self.responses is not None:
+            return self._given_response(key)
         drawn_for = repr((self.seed, self.step, key, self._asked[key]))
         seed = int.from_bytes(hashlib.blake2b(drawn_for.encode(), digest_size=7).digest())
         max_tokens = sampling_params.get("max_tokens") or self.max_tokens
@@ -102,6 +113,12 @@ class HFServer:
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve())
         return await request.answer
+
+    def _given_response(self, key: tuple[int, ...]) -> TokenOutput:
+        assert self.responses is not None
+        text = self.responses[self.tokenizer.decode(key).strip()][self._asked[key] - 1]
+        token_ids = [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
+        return TokenOutput(token_ids=token_ids, stop_reason="completed", extra_fields={"global_steps": self.step})
 
     async def _serve(self) -> None:
         seen = 0
