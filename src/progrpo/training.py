@@ -129,7 +129,7 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
     # Of this launch: on a CPU, accelerate must be told before anything else asks for its state.
-    settings |= _batch_settings(recipe, PartialState(cpu=settings["use_cpu"]).num_processes)
+    settings |= batch_settings(recipe, PartialState(cpu=settings["use_cpu"]).num_processes)
     for table in (recipe.method_settings(), recipe.trl):
         unknown = [name for name in table if name not in ProGRPOConfig.__dataclass_fields__]
         if unknown:
@@ -141,7 +141,7 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
         raise ConfigError(f"the settings of recipe {recipe.name!r} don't go together: {error}") from error
 
 
-def _batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
+def batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
     """One rollout of prompts x group responses is one optimiser step, in micro-batches."""
     training = recipe.training
     responses = training.prompts_per_step * training.group_size
