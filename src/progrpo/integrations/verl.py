@@ -113,13 +113,12 @@ class ProGRPOTrainer(PPOTrainerSync):
 
     def _write_rollouts(self, batch: KVBatchMeta, rows: list[int], responses: Responses, advantages_S: Tensor) -> None:
         setting = OmegaConf.select(self.config, SETTING)
-        if setting is None:
+        if setting is None:  # written by a run of `progrpo train` alone
             return
-        fields = ["prompts", "responses", "old_log_probs", "extra_fields"]
-        keys = [batch.keys[i] for i in rows]
-        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
-        infos = [_reward_info(extra) for extra in data["extra_fields"].tolist()]
-        tokens = {field: data[field].unbind() for field in fields[:3]}
+        data = _read(batch, "prompts", "responses", "old_log_probs", "extra_fields")
+        extra_fields = _as_list(data["extra_fields"])
+        infos = [_reward_info(extra_fields[i]) for i in rows]
+        tokens = {name: [data[name][i] for i in rows] for name in ("prompts", "responses", "old_log_probs")}
         write_rollouts(setting, self.global_steps, self.tokenizer, responses, advantages_S, infos, tokens)
 
     def _responses(self, data: TensorDict, batch: KVBatchMeta, rows_S: Tensor, grpo_S: Tensor) -> Responses:
