@@ -128,7 +128,7 @@ def arguments(name: str, folder: Path, models: dict[str, Path], gpus: int = 1) -
     ]
 
 
-def progrpo(folder: Path, *words: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def progrpo(folder: Path, *words: str, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     return run_with_ray([sys.executable, "-m", "progrpo", *words], folder, check=check, timeout=timeout)
 
 
@@ -258,7 +258,7 @@ def test_a_stopped_run_goes_on_from_its_newest_complete_checkpoint(tmp_path: Pat
         "import os, pathlib; pathlib.Path('pid').write_text(str(os.getpid())); from progrpo.cli import main; main()"
     )
     command = [sys.executable, "-c", script, "train", *words, "--out", "run"]
-    done = run_with_ray(command, tmp_path, check=False, timeout=300)
+    done = run_with_ray(command, tmp_path, check=False, timeout=600)
     assert done.returncode == 128 + signal.SIGTERM, done.stdout
     assert stopped
     assert "Continue with: progrpo train --resume run" in done.stdout
