@@ -219,7 +219,7 @@ def compute_score(
 
     Returns:
         ``score`` (1 or 0), ``verifier_error`` (1 where the verifier failed: such a row's score means nothing and it
-        must take no part in its group), ``reason`` and ``canonical``.
+        must take no part in its group), ``reason``, ``canonical`` and the row's ``problem_id``.
 
     Raises:
         ValueError: no verifier is named, or an unknown one.
@@ -236,13 +236,15 @@ def compute_score(
             f"of {', '.join(VERIFIERS)}, or write rows with progrpo.rewards.verl_row."
         )
     _check_verifier(name)
-    verdict = verify([name], [ground_truth], [solution_str])[0]
+    stop = (extra_info or {}).get("stop")
+    verdict = verify([name], [ground_truth], [solution_str.split(stop, maxsplit=1)[0] if stop else solution_str])[0]
     _verl_watch.see([verdict])
     return {
         "score": verdict.reward or 0.0,
         "verifier_error": float(verdict.status == "error"),
         "reason": verdict.reason,
         "canonical": verdict.canonical or "",
+        "problem_id": str((extra_info or {}).get("index", "")),
     }
 
 
@@ -256,11 +258,17 @@ def verl_row(task: Task, problem: Problem, *, split: str = "train") -> dict[str,
     ('progrpo/countdown', 'rule')
     """
     prompt = problem["prompt"]
+    # verl knows messages only: a text is one, for a chat template that adds nothing to it.
     verifier = problem.get("verifier", task.verifier)
     return {
         "data_source": f"progrpo/{verifier}",
         "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
         "ability": task.name,
         "reward_model": {"style": "rule", "ground_truth": task.gold(problem)},
-        "extra_info": {"split": split, "index": problem["problem_id"], "verifier": verifier},
+        "extra_info": {
+            "split": split,
+            "index": problem["problem_id"],
+            "verifier": verifier,
+            "stop": getattr(task, "stop", None),
+        },
     }

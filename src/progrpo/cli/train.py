@@ -72,7 +72,11 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     from progrpo.processes import LostProcessError, is_first_to_tell
     from progrpo.report import write_page
     from progrpo.training import Interrupted
-    from progrpo.training import train as train_recipe
+
+    if recipe.engine == "verl":
+        from progrpo.verl_training import train as train_recipe
+    else:
+        from progrpo.training import train as train_recipe
 
     process = process_index()
     try:
@@ -89,7 +93,11 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
         raise typer.Exit(1) from None
     if process:
         return
-    write_page([folder], folder.report)
     for name, value in evaluation.summary().items():
         print(f"{name:>10}  {value:.3f}")
-    print(folder.report)
+    try:
+        write_page([folder], folder.report)
+    except ConfigError as error:  # the run is done, and its page can be written at any time
+        print(f"{error} Then: progrpo report {folder.path}")
+    else:
+        print(folder.report)
