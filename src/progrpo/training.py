@@ -34,6 +34,7 @@ from progrpo.evaluation.backends.transformers import TransformersBackend
 from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into
 from progrpo.files import write_file, write_json
 from progrpo.models import load_model, model_digest
+from progrpo.planning.launch import check_launch
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
 from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, Problem, ReasoningGymTask, Task
@@ -129,7 +130,9 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
     # Of this launch: on a CPU, accelerate must be told before anything else asks for its state.
-    settings |= batch_settings(recipe, PartialState(cpu=settings["use_cpu"]).num_processes)
+    processes = PartialState(cpu=settings["use_cpu"]).num_processes
+    check_launch(recipe, processes)
+    settings |= batch_settings(recipe, processes)
     for table in (recipe.method_settings(), recipe.trl):
         unknown = [name for name in table if name not in ProGRPOConfig.__dataclass_fields__]
         if unknown:
