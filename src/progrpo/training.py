@@ -40,6 +40,7 @@ from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into, ope
 from progrpo.files import storage_fault, write_file, write_json
 from progrpo.finite import NonFiniteError, batch_tensors, non_finite
 from progrpo.models import load_model, model_digest, weights_digest
+from progrpo.planning.launch import check_launch
 from progrpo.processes import Share, a_lost_process_is_told, first_decides
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
@@ -140,7 +141,9 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
         "ddp_find_unused_parameters": False,
         "ddp_broadcast_buffers": False,
     }
-    settings |= batch_settings(recipe, join_processes(recipe).num_processes)
+    processes = join_processes(recipe).num_processes
+    check_launch(recipe, processes)
+    settings |= batch_settings(recipe, processes)
     for table in (recipe.method_settings(), recipe.trl):
         unknown = [name for name in table if name not in ProGRPOConfig.__dataclass_fields__]
         if unknown:

@@ -38,6 +38,9 @@ def train(
         bool, typer.Option("--resume", help="Continue from the newest good checkpoint in the folder.")
     ] = False,
     skip_bad_rows: SkipBadRowsOption = False,
+    plan: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan: model, batch, memory, what to launch. Nothing is run.")
+    ] = False,
 ) -> None:
     """Train as a recipe says, evaluate on held-out problems, and leave a run folder with a report.
 
@@ -50,6 +53,8 @@ def train(
     `progrpo train smollm2_word_problems_cpu`
 
     `progrpo train --resume runs/short`
+
+    `progrpo train qwen2.5_7b_dapo_math engine=verl --dry-run`
     """
     is_run_folder = resume and Path(recipe).is_dir()
     overrides = overrides_with(overrides, skip_bad_rows)
@@ -58,6 +63,11 @@ def train(
     folder = RunFolder(Path(recipe)) if is_run_folder else None
     loaded = folder.recipe() if folder else load_recipe(recipe, overrides)
     folder = folder or RunFolder(out or Path("runs") / loaded.run_name)
+    if plan:
+        from progrpo.cli.dry_run import dry_run
+
+        dry_run(loaded, recipe, [*overrides, *(["--resume"] if resume else [])], folder)
+        return
     run(loaded, folder, resume=resume)
 
 
