@@ -16,6 +16,7 @@ test: $(VENV)/.installed-dev
 
 test-vllm: .venv-vllm/.installed
 	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/backends/test_vllm.py
+	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/integrations/test_trl_vllm.py  # a process of its own: TRL's engine wants one
 
 check: format lint types doctest test
 

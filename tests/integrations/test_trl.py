@@ -12,6 +12,7 @@ from trl import GRPOConfig, GRPOTrainer
 from progrpo.core import arm_advantages
 from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
 from progrpo.tasks import Countdown
+from reference import forward, method
 
 
 def weights(trainer: GRPOTrainer) -> dict[str, torch.Tensor]:
@@ -91,17 +92,12 @@ def test_advantages_are_the_core_s_on_recomputed_confidences(make_trainer: Any, 
         assert not torch.equal(rollout.advantages_B, rollout.grpo_advantages_B)
 
 
-@torch.no_grad()
 def confidences(trainer: GRPOTrainer, row: dict[str, Any], response: list[int]) -> tuple[float, float]:
     """c(q) and c(o|q) of one response by one plain forward pass over prompt and response."""
     prompt = trainer.processing_class(row["prompt"])["input_ids"]
-    ids = torch.tensor([prompt + response])
-    trainer.model.eval()
-    logps = (trainer.model(ids).logits[0, :-1] / trainer.temperature).log_softmax(-1)
-    logps = logps.gather(1, ids[0, 1:, None])[:, 0].tolist()
-    of_prompt, of_response = logps[: len(prompt) - 1], sorted(logps[len(prompt) - 1 :])
-    lowest = of_response[: math.ceil(round(0.2 * len(of_response), 9))]
-    return math.exp(sum(of_prompt) / len(of_prompt)), math.exp(sum(lowest) / len(lowest))
+    both = forward.token_logps(trainer.model, prompt, response, trainer.temperature)
+    of_prompt, of_response = ((logps, [True] * len(logps)) for logps in both)
+    return method.prompt_confidence(*of_prompt), method.answer_confidence(*of_response, 0.2)
 
 
 def test_the_batch_and_the_completions_log_hold_the_new_advantages(make_trainer: Any) -> None:
