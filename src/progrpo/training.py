@@ -34,6 +34,7 @@ from progrpo.evaluation.backends.transformers import TransformersBackend
 from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into
 from progrpo.files import write_file, write_json
 from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
+from progrpo.integrations.vllm import check_vllm, reseed
 from progrpo.models import load_model, model_digest
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
@@ -202,6 +203,8 @@ def train(
     start = _open_folder(recipe, folder, resume)
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
+    if config.use_vllm:
+        check_vllm(config, PartialState().num_processes, progress)
     model, tokenizer = load_model(recipe.model.path, recipe.model.dtype)
     reward = task_reward(task, recipe.training.max_verifier_errors)
     recorder = _Recorder(recipe, folder, task, reward, progress)
@@ -215,6 +218,8 @@ def train(
         on_rollout=recorder.keep_rollout,
         callbacks=[recorder],
     )
+    if config.use_vllm and config.vllm_mode == "colocate":
+        reseed(config, trainer.accelerator.process_index)
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
     trainer.remove_callback(transformers.PrinterCallback)
     recorder.trainer = trainer

@@ -9,8 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
@@ -34,6 +32,7 @@ from progrpo.evaluation.backends import Backend, Request, Sample, Sampling
 from progrpo.evaluation.backends.http import HttpBackend
 from progrpo.evaluation.backends.transformers import TransformersBackend, token_ids
 from progrpo.evaluation.backends.vllm import VllmBackend
+from progrpo.integrations.vllm import wait_for_server
 from progrpo.models import load_model, model_digest
 
 if find_spec("vllm") is None:
@@ -137,15 +136,14 @@ def engine(folder: Path, process: object) -> VllmBackend:
 @pytest.fixture(scope="module")
 def server(process: tuple[subprocess.Popen[bytes], str], engine: object) -> HttpBackend:
     running, url = process
-    deadline = time.monotonic() + 240
-    while True:
-        try:
-            urllib.request.urlopen(url.removesuffix("/v1") + "/health", timeout=5).close()
-            break
-        except OSError:
+
+    class StillRunning:
+        def stage(self, name: str, total: int, completed: int = 0) -> None: ...
+
+        def advance(self, amount: int = 1, **values: float) -> None:
             assert running.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.5)
+
+    wait_for_server(url.removesuffix("/v1"), 240, StillRunning())
     return HttpBackend(url, retries=1, timeout=60)
 
 
