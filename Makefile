@@ -15,8 +15,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-vllm: .venv-vllm/.installed
-	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/backends/test_vllm.py
-	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/integrations/test_trl_vllm.py  # a process of its own: TRL's engine wants one
+	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/backends/test_vllm.py tests/integrations/test_trl_vllm.py
 
 check: format lint types doctest test
 

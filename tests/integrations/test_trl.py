@@ -1,6 +1,7 @@
 """The trainer against TRL's own, and against slow re-computations of what it should have done."""
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -308,6 +309,18 @@ def test_a_plain_grpo_config_is_refused() -> None:
 def test_options_are_checked(option: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ProGRPOConfig("out", bf16=False, use_cpu=True, **{option: value})
+
+
+def test_log_probs_of_another_distribution_than_c_q_s_are_warned_of(make_trainer: Any) -> None:
+    engine = {"use_transformers_continuous_batching": True}
+    with pytest.warns(UserWarning, match=r"which are after top_p=0.9, min_p=0.1, and c\(q\) is not") as warned:
+        make_trainer(top_p=0.9, min_p=0.1, **engine)
+    of_ours = [one for one in warned if "c(o|q)" in str(one.message)]
+    assert [one.filename for one in of_ours] == [make_trainer.__code__.co_filename], "it points at the caller"
+    for settings in ({"top_p": 0.9}, {"top_p": 0.9, "center": "group"} | engine, engine):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            make_trainer(**settings)
 
 
 def _with_path(settings: dict[str, Any]) -> dict[str, Any]:

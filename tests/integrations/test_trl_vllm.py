@@ -4,19 +4,28 @@ The model is the shipped one (Qwen2, untied) in float32, on a CPU; what TRL and 
 Every log-prob that vLLM hands over is held against a forward pass of transformers with the weights of that moment.
 """
 
+import json
 import math
+import subprocess
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import TopPLogitsWarper
 from trl import GRPOTrainer
 
+from progrpo import training
+from progrpo.config import Recipe, load_recipe
 from progrpo.integrations.trl import ProGRPOTrainer, Rollout
+from progrpo.run_folder import RunFolder
 from progrpo.tasks import Countdown
 from reference import forward, method
 
@@ -197,7 +206,9 @@ def test_nothing_of_the_batch_but_the_advantages_is_changed(watch: Watch, monkey
 
 @pytest.mark.parametrize("correction", [True, False], ids=["corrected", "uncorrected"])
 def test_top_p_truncates_vllm_s_log_probs_alone(watch: Watch, correction: bool) -> None:
-    trainer = watch(max_steps=2, top_p=0.8, vllm_importance_sampling_correction=correction)
+    with warnings.catch_warnings(record=True) as warned:
+        trainer = watch(max_steps=2, top_p=0.8, vllm_importance_sampling_correction=correction)
+    assert any("after top_p=0.8, and c(q) is not" in str(one.message) for one in warned) != correction
     trainer.train()
     step = watch.steps[0]
     warp, truncated = TopPLogitsWarper(0.8), []
@@ -283,3 +294,75 @@ def test_an_adapter_is_merged_for_vllm_and_taken_out_again(watch: Watch) -> None
     for name, weight in trainer.model.named_parameters():
         if not weight.requires_grad:
             torch.testing.assert_close(weight.detach(), base[name], atol=1e-5, rtol=0)
+
+
+class Silent:
+    """A progress that nobody watches. One that ``stops`` after a step is Ctrl-C at its worst moment."""
+
+    def __init__(self, stops: int = 0) -> None:
+        self.stops, self.name, self.done = stops, "", 0
+
+    def stage(self, name: str, total: int, completed: int = 0) -> None:
+        self.name, self.done = name, completed
+
+    def advance(self, amount: int = 1, **values: float) -> None:
+        self.done += amount
+        if self.name == "train" and self.done == self.stops:
+            raise KeyboardInterrupt
+
+
+def recipe(*overrides: str) -> Recipe:
+    small = ["training.steps=4", "training.prompts_per_step=4", "training.group_size=4", "training.checkpoint_every=2"]
+    small += ["task.numbers=3", "task.train_size=64", "task.heldout_size=8", "evaluation.samples=4"]
+    small += ["evaluation.every=2", "evaluation.problems_in_training=4", "evaluation.samples_in_training=4"]
+    return load_recipe("countdown_cpu", [*small, "trl.use_vllm=true", *overrides])
+
+
+def metrics(folder: RunFolder) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in folder.metrics_file.read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "step_time")} for line in lines]
+
+
+def test_a_recipe_runs_is_stopped_and_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "check_vllm", lambda *args: None)  # it refuses a CPU, for what colocate.py makes good
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    evaluation = training.train(recipe(), whole, Silent())
+    assert 0 <= evaluation.summary()["pass@1"] <= 1
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe(), stopped, Silent(stops=3))
+    assert stopped.last_checkpoint().name == "checkpoint-2"
+    training.train(recipe(), stopped, Silent(), resume=True)
+    assert [line["step"] for line in metrics(whole)] == [1, 2, 3, 4]
+    assert metrics(stopped) == metrics(whole)
+    assert all(line["sampling/sampling_logp_difference/max"] < 1e-4 for line in metrics(whole))
+    weights = [load_file(run.last_checkpoint() / "model.safetensors") for run in (whole, stopped)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_recipe_s_seed_is_what_vllm_draws_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM seeds this process with a number of its own as it starts."""
+    monkeypatch.setattr(training, "check_vllm", lambda *args: None)
+    seeds = []
+    train = training.RecipeTrainer.train
+
+    def look_and_train(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+        seeds.append(torch.initial_seed())
+        return train(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(training.RecipeTrainer, "train", look_and_train)
+    training.train(recipe("seed=5", "training.steps=1", "evaluation.every=0"), RunFolder(tmp_path / "run"), Silent())
+    assert seeds == [5]
+
+
+@pytest.mark.parametrize("mode", ["colocate", "server"])
+def test_without_a_gpu_a_recipe_is_refused_in_one_sentence(tmp_path: Path, mode: str) -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("there is a GPU")
+    command = [sys.executable, "-m", "progrpo", "train", "countdown_cpu", "trl.use_vllm=true", f"trl.vllm_mode={mode}"]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "progrpo: trl.use_vllm needs a GPU: without one, TRL can't hand new weights to vLLM; leave it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*"))
