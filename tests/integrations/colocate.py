@@ -27,6 +27,7 @@ def engine(**settings: Any) -> LLM:
 
 def sync_weights(generation: vllm_generation.VLLMGeneration) -> None:
     """In place of TRL's, which loads tensor by tensor into a model whose weights vLLM keeps packed on a CPU."""
+    assert not generation.model.config.tie_word_embeddings, "lm_head would keep a packed copy of the old embeddings"
     runner = generation.llm.llm_engine.model_executor.driver_worker.model_runner
     runner.reload_weights(weights_iterator=generation._iter_named_params())
     generation.llm.reset_prefix_cache()
