@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+import torch
 from trl.generation import vllm_generation
 from vllm import LLM
 from vllm.utils.torch_utils import set_random_seed
@@ -20,8 +21,9 @@ def engine(**settings: Any) -> LLM:
     """``vllm.LLM`` for TRL: one engine for all trainers with the same settings, for a process bears no second world."""
     llm = _engine(**settings)
     set_random_seed(settings["seed"])  # as a new engine does
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        del os.environ[name]  # TRL set them for vLLM; accelerate would take the next trainer for one of several
+    if not torch.distributed.is_torchelastic_launched():  # TRL set them for vLLM
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            del os.environ[name]  # or accelerate would take the next trainer for one of several
     return llm
 
 
