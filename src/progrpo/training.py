@@ -39,6 +39,7 @@ from progrpo.evaluation.backends.transformers import TransformersBackend
 from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into, open_store
 from progrpo.files import storage_fault, write_file, write_json
 from progrpo.finite import NonFiniteError, batch_tensors, non_finite
+from progrpo.integrations.vllm import check_vllm, reseed
 from progrpo.models import load_model, model_digest, weights_digest
 from progrpo.planning.launch import check_launch
 from progrpo.processes import Share, a_lost_process_is_told, first_decides
@@ -295,6 +296,8 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
     check_model(recipe.model.path)
+    if config.use_vllm:
+        check_vllm(config, PartialState().num_processes, progress)
     model, tokenizer = load_model(recipe.model.path, recipe.model.dtype, recipe.model.attention)
     reward = task_reward(task, recipe.training.max_verifier_errors)
     environment = describe(recipe.seed)
@@ -312,6 +315,8 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
         callbacks=[recorder],
         peft_config=lora_config(recipe),
     )
+    if config.use_vllm and config.vllm_mode == "colocate":
+        reseed(config, trainer.accelerator.process_index)
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
     trainer.seeded_responses = recipe.training.seeded_responses
     trainer.remove_callback(transformers.PrinterCallback)
