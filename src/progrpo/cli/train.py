@@ -47,6 +47,8 @@ def train(
 
     `progrpo train smollm2_word_problems_cpu`
 
+    `progrpo train qwen2.5_7b_dapo_math engine=verl`
+
     `progrpo train --resume runs/short`
     """
     is_run_folder = resume and Path(recipe).is_dir()
