@@ -205,6 +205,7 @@ def compute_score(
     extra_info: dict[str, Any] | None = None,
     *,
     verifier: str | None = None,
+    max_error_share: float = MAX_ERROR_SHARE,
     **unused: Any,
 ) -> dict[str, Any]:
     """A response's reward in verl's form.
@@ -215,6 +216,7 @@ def compute_score(
         ground_truth: the gold.
         extra_info: of the row; its ``"verifier"`` counts where ``data_source`` names none.
         verifier: for data of others, set by ``custom_reward_function.reward_kwargs.verifier``; it comes first.
+        max_error_share: as in :class:`Reward`, of each reward worker; ``reward_kwargs.max_error_share``.
         unused: what verl hands over beside these.
 
     Returns:
@@ -238,6 +240,7 @@ def compute_score(
     _check_verifier(name)
     stop = (extra_info or {}).get("stop")
     verdict = verify([name], [ground_truth], [solution_str.split(stop, maxsplit=1)[0] if stop else solution_str])[0]
+    _verl_watch.max_share = max_error_share
     _verl_watch.see([verdict])
     return {
         "score": verdict.reward or 0.0,
@@ -258,10 +261,10 @@ def verl_row(task: Task, problem: Problem, *, split: str = "train") -> dict[str,
     ('progrpo/countdown', 'rule')
     """
     prompt = problem["prompt"]
-    # verl knows messages only: a text is one, for a chat template that adds nothing to it.
     verifier = problem.get("verifier", task.verifier)
     return {
         "data_source": f"progrpo/{verifier}",
+        # verl knows messages only: a text is one, for a chat template that adds nothing to it.
         "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
         "ability": task.name,
         "reward_model": {"style": "rule", "ground_truth": task.gold(problem)},

@@ -186,6 +186,9 @@ def _data(recipe: Recipe, task: Task, folder: VerlFolder) -> dict[str, Any]:
         "data.seed": recipe.seed,
         "reward.custom_reward_function.path": "pkg://progrpo.rewards",
         "reward.custom_reward_function.name": "compute_score",
+        # An error in a reward worker does not stop verl, but loses the response: training.max_verifier_errors is
+        # watched from outside.
+        "+reward.custom_reward_function.reward_kwargs.max_error_share": 1.0,
     }
 
 

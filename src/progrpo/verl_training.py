@@ -85,10 +85,10 @@ NAMES = {
     "response_length/mean": "completions/mean_length",
     "response_length/min": "completions/min_length",
     "response_length/max": "completions/max_length",
-    "response_length/clip_ratio": "completions/clipped_ratio",
     "timing_s/step": "step_time",
 }
-"""verl's metrics that a run folder has names for. The plugin's own have them already; all others keep verl's."""
+"""verl's metrics that a run folder has names for. The plugin's own have them already; all others keep verl's, such as
+``response_length/clip_ratio``, the share of responses as long as the longest of the step."""
 
 
 def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool = False) -> Evaluation:
@@ -105,7 +105,8 @@ def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool
     command, settings = verl_command(recipe, folder), verl_settings(recipe, folder)
     check_settings(command)
     own = VerlFolder(folder)
-    if resume:
+    checkpoint = folder.checkpoints / f"checkpoint-{recipe.training.steps}"
+    if resume and not checkpoint.is_dir():
         mend(folder, own)
         publish(recipe, folder, own)
     start = open_folder(recipe, folder, resume)
@@ -114,8 +115,11 @@ def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool
     folder.start(recipe, describe(recipe.seed))
     if start < recipe.training.steps:
         progress.stage("train", recipe.training.steps, start)
+        if start:
+            command.append("trainer.val_before_train=false")  # the validation of that step was made
+        else:
+            shutil.rmtree(own.checkpoints, ignore_errors=True)  # incomplete ones
         _Launch(recipe, folder, task, progress, start).run(command)
-    checkpoint = folder.checkpoints / f"checkpoint-{recipe.training.steps}"
     if not checkpoint.is_dir():
         raise RunError(
             f"verl ended without a checkpoint of step {recipe.training.steps}; its log is {own.log}, and "
@@ -253,6 +257,7 @@ class _Launch:
         self._read_to = 0
         self._watch = ErrorWatch(recipe.training.max_verifier_errors)
         self._started = time.monotonic()
+        self._heldout = _validation_problems(recipe, task)
 
     def run(self, command: list[str]) -> None:
         """Until verl has ended, by itself or stopped by a signal; no process of its outlives the call."""
@@ -276,6 +281,7 @@ class _Launch:
         finally:
             _end(process, mark)
         self._take_over(ended=True)
+        _forget_old(self.own, self.recipe.training.keep_checkpoints)
         if self.stopped_by and self.step < self.recipe.training.steps:
             raise Interrupted(self.stopped_by, self.step)
         if process.returncode:
@@ -352,9 +358,8 @@ class _Launch:
         if target.exists() or step >= self.recipe.training.steps:
             return
         samples = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-        problems = _validation_problems(self.recipe, self.task)
-        if samples and (ended or len(samples) == len(problems) * section.samples_in_training):
-            write_json(target, _evaluation(self.recipe, self.task, problems, samples).to_json())
+        if samples and (ended or len(samples) == len(self._heldout) * section.samples_in_training):
+            write_json(target, _evaluation(self.recipe, self.task, self._heldout, samples).to_json())
 
 
 def _evaluation(
@@ -406,6 +411,12 @@ def _link(file: Path, to: Path) -> None:
         os.link(file, to)
     except OSError:  # another file system, or one without links
         shutil.copy2(file, to)
+
+
+def _forget_old(own: VerlFolder, keep: int) -> None:
+    """verl removes the models of old checkpoints but not all that lies beside them, and none of an earlier launch."""
+    for old in sorted(own.checkpoints.glob("global_step_*"), key=_step)[:-keep]:
+        shutil.rmtree(old)
 
 
 def _tracked(own: VerlFolder) -> int | None:

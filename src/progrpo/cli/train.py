@@ -52,6 +52,8 @@ def train(
 
     `progrpo train smollm2_word_problems_cpu`
 
+    `progrpo train qwen2.5_7b_dapo_math engine=verl`
+
     `progrpo train --resume runs/short`
 
     `progrpo train qwen2.5_7b_dapo_math engine=verl --dry-run`
