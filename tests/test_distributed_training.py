@@ -103,7 +103,7 @@ def rank_of(launcher: subprocess.Popen[str], rank: int) -> int:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

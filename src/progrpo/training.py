@@ -71,7 +71,7 @@ class Interrupted(Exception):
     """The run was asked to stop, and left a checkpoint."""
 
     def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
+        super().__init__(f"Stopped by {signal.Signals(signal_number).name} after step {step}")
         self.signal_number = signal_number
         self.step = step
 

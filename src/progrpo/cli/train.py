@@ -97,7 +97,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     except Interrupted as stop:
         let_first_process_speak()
         if process == 0:
-            print(f"{str(stop).capitalize()}. Continue with: progrpo train --resume {folder.path}", flush=True)
+            print(f"{stop}. Continue with: progrpo train --resume {folder.path}", flush=True)
         raise typer.Exit(128 + stop.signal_number) from None
     except LostProcessError:
         if is_first_to_tell(folder.path):
