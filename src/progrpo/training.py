@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from importlib.util import find_spec
@@ -292,7 +292,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
     from progrpo.recipe_trainer import RecipeTrainer
 
     is_first = PartialState().is_main_process
-    start = first_decides(lambda: open_folder(recipe, folder, resume))
+    start = first_decides(lambda: open_folder(recipe, folder, resume, check_resumable))
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
     check_model(recipe.model.path)
@@ -400,8 +400,9 @@ def sampling(recipe: Recipe, task: Task) -> Sampling:
     return Sampling(response_budget(recipe, task), recipe.evaluation.temperature, seed=recipe.seed)
 
 
-def open_folder(recipe: Recipe, folder: RunFolder, resume: bool) -> int:
-    """The step to start from; refuses a folder that already holds a run, or one of another recipe."""
+def open_folder(recipe: Recipe, folder: RunFolder, resume: bool, check: Callable[[Path], None]) -> int:
+    """The step to start from; refuses a folder that already holds a run, or one of another recipe, and what ``check``
+    refuses of its checkpoint."""
     if not folder.recipe_file.exists():
         return 0
     if not resume:
@@ -410,7 +411,7 @@ def open_folder(recipe: Recipe, folder: RunFolder, resume: bool) -> int:
         )
     if folder.recipe() != recipe:
         raise ConfigError(f"{str(folder.path)!r} holds a run of another recipe; resume it as it is, without overrides.")
-    return folder.rewind(check_resumable)
+    return folder.rewind(check)
 
 
 def _check_sharding(trainer: "RecipeTrainer") -> None:
