@@ -15,7 +15,7 @@ from typing import Any
 from progrpo.errors import ConfigError
 
 _STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})
-_RUST_OS_ERROR = re.compile(r"os error (\d+)")
+_TOLD_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
 LOCK = ".lock"
 
 
@@ -153,7 +153,7 @@ def not_writable(folder: Path, error: OSError) -> ConfigError:
 def storage_fault(error: BaseException | None) -> str | None:
     """Why something could not be stored, if that is what an error says, itself or through one that it came from.
 
-    safetensors is written in Rust, and tells the system's error in its text alone.
+    safetensors, which is written in Rust, and torch.distributed tell the system's error in their text alone.
 
     >>> storage_fault(OSError(28, "No space left on device"))
     'No space left on device'
@@ -163,8 +163,8 @@ def storage_fault(error: BaseException | None) -> str | None:
     """
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
-        if number is None and (told := _RUST_OS_ERROR.search(str(error))):
-            number = int(told[1])
+        if number is None and (told := _TOLD_IN_TEXT.search(str(error))):
+            number = int(told[1] or told[2])
         if number in _STORAGE_ERRORS:
             return os.strerror(number)
         error = error.__cause__ or error.__context__

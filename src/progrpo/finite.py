@@ -53,8 +53,9 @@ class FiniteGuard:
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         try:
             return super()._generate_and_score_completions(inputs)  # type: ignore[misc]
-        except RuntimeError as error:
-            if "probability tensor contains" in str(error):  # torch.multinomial's words: the weights give no logits
+        except (FloatingPointError, RuntimeError) as error:
+            # Of progrpo's own sampling, and of torch.multinomial.
+            if isinstance(error, FloatingPointError) or "probability tensor contains" in str(error):
                 raise NonFiniteError("distribution of the next token", math.nan, []) from error
             raise
 
