@@ -2,7 +2,7 @@
 
 =============  ==========================================================================================
 TRL            ``reward_funcs=verified_reward("math", gold="solution")``, or ``task_reward(task)``
-verl           ``custom_reward_function.path`` this file, ``name=compute_score``; ``verl_row`` makes its rows
+verl           ``custom_reward_function.path=pkg://progrpo.rewards``; ``verl_row`` makes rows for it
 =============  ==========================================================================================
 
 1 for a correct response, 0 for an incorrect one. Where the verifier itself failed (``error``) the response has no
@@ -205,6 +205,7 @@ def compute_score(
     extra_info: dict[str, Any] | None = None,
     *,
     verifier: str | None = None,
+    max_error_share: float = MAX_ERROR_SHARE,
     **unused: Any,
 ) -> dict[str, Any]:
     """A response's reward in verl's form.
@@ -215,11 +216,12 @@ def compute_score(
         ground_truth: the gold.
         extra_info: of the row; its ``"verifier"`` counts where ``data_source`` names none.
         verifier: for data of others, set by ``custom_reward_function.reward_kwargs.verifier``; it comes first.
+        max_error_share: as in :class:`Reward`, of each reward worker; ``reward_kwargs.max_error_share``.
         unused: what verl hands over beside these.
 
     Returns:
         ``score`` (1 or 0), ``verifier_error`` (1 where the verifier failed: such a row's score means nothing and it
-        must take no part in its group), ``reason`` and ``canonical``.
+        must take no part in its group), ``reason``, ``canonical`` and the row's ``problem_id``.
 
     Raises:
         ValueError: no verifier is named, or an unknown one.
@@ -236,13 +238,16 @@ def compute_score(
             f"of {', '.join(VERIFIERS)}, or write rows with progrpo.rewards.verl_row."
         )
     _check_verifier(name)
-    verdict = verify([name], [ground_truth], [solution_str])[0]
+    stop = (extra_info or {}).get("stop")
+    verdict = verify([name], [ground_truth], [solution_str.split(stop, maxsplit=1)[0] if stop else solution_str])[0]
+    _verl_watch.max_share = max_error_share
     _verl_watch.see([verdict])
     return {
         "score": verdict.reward or 0.0,
         "verifier_error": float(verdict.status == "error"),
         "reason": verdict.reason,
         "canonical": verdict.canonical or "",
+        "problem_id": str((extra_info or {}).get("index", "")),
     }
 
 
@@ -259,8 +264,14 @@ def verl_row(task: Task, problem: Problem, *, split: str = "train") -> dict[str,
     verifier = problem.get("verifier", task.verifier)
     return {
         "data_source": f"progrpo/{verifier}",
+        # verl knows messages only: a text is one, for a chat template that adds nothing to it.
         "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
         "ability": task.name,
         "reward_model": {"style": "rule", "ground_truth": task.gold(problem)},
-        "extra_info": {"split": split, "index": problem["problem_id"], "verifier": verifier},
+        "extra_info": {
+            "split": split,
+            "index": problem["problem_id"],
+            "verifier": verifier,
+            "stop": getattr(task, "stop", None),
+        },
     }

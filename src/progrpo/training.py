@@ -6,11 +6,12 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 import torch
@@ -38,16 +39,20 @@ from progrpo.evaluation.backends.transformers import TransformersBackend
 from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into, open_store
 from progrpo.files import storage_fault, write_file, write_json
 from progrpo.finite import NonFiniteError, batch_tensors, non_finite
-from progrpo.integrations.trl import ProGRPOConfig, Rollout
+from progrpo.integrations.vllm import check_vllm, reseed
 from progrpo.models import load_model, model_digest, weights_digest
+from progrpo.planning.launch import check_launch
 from progrpo.processes import Share, a_lost_process_is_told, first_decides
-from progrpo.recipe_trainer import RecipeTrainer
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_folder import FINAL, RunFolder
-from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, ReasoningGymTask, Task
+from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, Problem, ReasoningGymTask, Task
 from progrpo.tasks.templates import prompt_text, response_text
 from progrpo.trainer_state import check_resumable
 from progrpo.verify import Verdict
+
+if TYPE_CHECKING:  # TRL is imported where its trainer is used: a run on verl goes without it
+    from progrpo.integrations.trl import ProGRPOConfig, Rollout
+    from progrpo.recipe_trainer import RecipeTrainer
 
 
 class Progress(Protocol):
@@ -95,12 +100,14 @@ def response_budget(recipe: Recipe, task: Task) -> int:
     return recipe.training.max_response_tokens or task.max_response_tokens
 
 
-def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> ProGRPOConfig:
+def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
     """The recipe in TRL's terms.
 
     Raises:
         ConfigError: settings that TRL refuses, or a ``[trl]`` or ``[methods]`` key that it does not have.
     """
+    from progrpo.integrations.trl import ProGRPOConfig
+
     training = recipe.training
     bf16 = recipe.model.dtype == "bfloat16"
     settings: dict[str, Any] = {
@@ -135,7 +142,9 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> ProGRPOConfig:
         "ddp_find_unused_parameters": False,
         "ddp_broadcast_buffers": False,
     }
-    settings |= _batch_settings(recipe, join_processes(recipe).num_processes)
+    processes = join_processes(recipe).num_processes
+    check_launch(recipe, processes)
+    settings |= batch_settings(recipe, processes)
     for table in (recipe.method_settings(), recipe.trl):
         unknown = [name for name in table if name not in ProGRPOConfig.__dataclass_fields__]
         if unknown:
@@ -161,7 +170,7 @@ def join_processes(recipe: Recipe) -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timeout)
 
 
-def _batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
+def batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
     """One rollout of prompts x group responses is one optimiser step, in micro-batches."""
     training = recipe.training
     responses = training.prompts_per_step * training.group_size
@@ -175,6 +184,53 @@ def _batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": responses // (micro_batch * processes),
     }
+
+
+def lora_config(recipe: Recipe) -> Any:
+    """PEFT's LoraConfig of ``[model.lora]``; None if all weights are trained.
+
+    Raises:
+        ConfigError: peft is not installed.
+    """
+    lora = recipe.model.lora
+    if lora is None:
+        return None
+    if find_spec("peft") is None:
+        raise ConfigError("model.lora needs the package peft: pip install 'progrpo[peft]'.")
+    from peft import LoraConfig
+
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+    )
+
+
+def training_problems(recipe: Recipe, task: Task, tokenizer: Any) -> list[Problem]:
+    """The task's training problems without those whose prompts are longer than ``training.max_prompt_tokens``.
+
+    Raises:
+        ConfigError: all of them are longer.
+    """
+    problems, most = list(task.train_problems()), recipe.training.max_prompt_tokens
+    if most is None:
+        return problems
+    kept = [problem for problem in problems if prompt_length(problem["prompt"], tokenizer) <= most]
+    if not kept:
+        raise ConfigError(
+            f"training.max_prompt_tokens is {most}, and the prompts of all {len(problems)} training problems are "
+            "longer; raise it, or take another template."
+        )
+    return kept
+
+
+def prompt_length(prompt: str | list[dict[str, str]], tokenizer: Any) -> int:
+    """How many tokens a prompt has as the trainers give it to the model."""
+    if isinstance(prompt, str):
+        return len(tokenizer(prompt)["input_ids"])
+    return len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
 
 
 def train(
@@ -242,12 +298,16 @@ def _from_where(folder: RunFolder) -> str:
 
 
 def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) -> Evaluation:
+    from progrpo.recipe_trainer import RecipeTrainer
+
     is_first = PartialState().is_main_process
-    start = first_decides(lambda: _open_folder(recipe, folder, resume))
+    start = first_decides(lambda: open_folder(recipe, folder, resume, check_resumable))
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
     check_model(recipe.model.path)
-    model, tokenizer = load_model(recipe.model.path, recipe.model.dtype)
+    if config.use_vllm:
+        check_vllm(config, PartialState().num_processes, progress)
+    model, tokenizer = load_model(recipe.model.path, recipe.model.dtype, recipe.model.attention)
     reward = task_reward(task, recipe.training.max_verifier_errors)
     environment = describe(recipe.seed)
     if folder.environment().get("packages") == environment["packages"]:  # other versions may judge otherwise
@@ -257,12 +317,15 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
         model,
         reward,
         config,
-        train_dataset=Dataset.from_list(task.train_problems()),
+        train_dataset=Dataset.from_list(training_problems(recipe, task, tokenizer)),
         processing_class=tokenizer,
         canonical_form=reward.canonical_form,
         on_rollout=recorder.keep_rollout,
         callbacks=[recorder],
+        peft_config=lora_config(recipe),
     )
+    if config.use_vllm and config.vllm_mode == "colocate":
+        reseed(config, trainer.accelerator.process_index)
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
     trainer.seeded_responses = recipe.training.seeded_responses
     trainer.remove_callback(transformers.PrinterCallback)
@@ -285,7 +348,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
         trainer.optimizer.state.clear()  # its memory is for the evaluation now
         whole_model: AbstractContextManager[Any] = trainer.whole_model()
     else:
-        model, _ = load_model(str(folder.last_checkpoint()), recipe.model.dtype)
+        model, _ = load_model(str(folder.last_checkpoint()), recipe.model.dtype, recipe.model.attention)
         whole_model = nullcontext(model.to(trainer.accelerator.device))
     if is_first:
         for path in folder.recorded_rollouts():
@@ -346,8 +409,9 @@ def sampling(recipe: Recipe, task: Task) -> Sampling:
     return Sampling(response_budget(recipe, task), recipe.evaluation.temperature, seed=recipe.seed)
 
 
-def _open_folder(recipe: Recipe, folder: RunFolder, resume: bool) -> int:
-    """The step to start from; refuses a folder that already holds a run, or one of another recipe."""
+def open_folder(recipe: Recipe, folder: RunFolder, resume: bool, check: Callable[[Path], None]) -> int:
+    """The step to start from; refuses a folder that already holds a run, or one of another recipe, and what ``check``
+    refuses of its checkpoint."""
     if not folder.recipe_file.exists():
         return 0
     if not resume:
@@ -356,10 +420,10 @@ def _open_folder(recipe: Recipe, folder: RunFolder, resume: bool) -> int:
         )
     if folder.recipe() != recipe:
         raise ConfigError(f"{str(folder.path)!r} holds a run of another recipe; resume it as it is, without overrides.")
-    return folder.rewind(check_resumable)
+    return folder.rewind(check)
 
 
-def _check_sharding(trainer: RecipeTrainer) -> None:
+def _check_sharding(trainer: "RecipeTrainer") -> None:
     asked = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
     if asked and not trainer.is_fsdp_enabled:
         raise ConfigError(
@@ -428,7 +492,7 @@ class _Recorder(TrainerCallback):
         if every and state.global_step % every == 0 and state.global_step < self.recipe.training.steps:
             self._evaluate(state.global_step)
 
-    def keep_rollout(self, rollout: Rollout) -> None:
+    def keep_rollout(self, rollout: "Rollout") -> None:
         self._rollout = rollout
         step = self.trainer.state.global_step + 1
         if step % self.recipe.training.rollouts_every == 0 or step == 1:
@@ -508,7 +572,7 @@ class _Recorder(TrainerCallback):
             handler.on_log(self.trainer.args, state, self.trainer.control, logs)
 
 
-def rollout_frame(rollout: Rollout, step: int, reward: Reward) -> pd.DataFrame:
+def rollout_frame(rollout: "Rollout", step: int, reward: Reward) -> pd.DataFrame:
     """A rollout as a table, one row a response; ``docs/run-folder.md`` describes the columns."""
     verdicts = [reward.verdict(row, text) for row, text in zip(rollout.rows, rollout.completions, strict=True)]
     correction_B = rollout.advantages_B - rollout.grpo_advantages_B

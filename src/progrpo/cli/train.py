@@ -38,6 +38,9 @@ def train(
         bool, typer.Option("--resume", help="Continue from the newest good checkpoint in the folder.")
     ] = False,
     skip_bad_rows: SkipBadRowsOption = False,
+    plan: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan: model, batch, memory, what to launch. Nothing is run.")
+    ] = False,
 ) -> None:
     """Train as a recipe says, evaluate on held-out problems, and leave a run folder with a report.
 
@@ -49,7 +52,11 @@ def train(
 
     `progrpo train smollm2_word_problems_cpu`
 
+    `progrpo train qwen2.5_7b_dapo_math engine=verl`
+
     `progrpo train --resume runs/short`
+
+    `progrpo train qwen2.5_7b_dapo_math engine=verl --dry-run`
     """
     is_run_folder = resume and Path(recipe).is_dir()
     overrides = overrides_with(overrides, skip_bad_rows)
@@ -58,6 +65,11 @@ def train(
     folder = RunFolder(Path(recipe)) if is_run_folder else None
     loaded = folder.recipe() if folder else load_recipe(recipe, overrides)
     folder = folder or RunFolder(out or Path("runs") / loaded.run_name)
+    if plan:
+        from progrpo.cli.dry_run import dry_run
+
+        dry_run(loaded, recipe, [*overrides, *(["--resume"] if resume else [])], folder)
+        return
     run(loaded, folder, resume=resume)
 
 
@@ -72,7 +84,11 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     from progrpo.processes import LostProcessError, is_first_to_tell
     from progrpo.report import write_page
     from progrpo.training import Interrupted
-    from progrpo.training import train as train_recipe
+
+    if recipe.engine == "verl":
+        from progrpo.verl_training import train as train_recipe
+    else:
+        from progrpo.training import train as train_recipe
 
     process = process_index()
     try:
@@ -89,7 +105,11 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
         raise typer.Exit(1) from None
     if process:
         return
-    write_page([folder], folder.report)
     for name, value in evaluation.summary().items():
         print(f"{name:>10}  {value:.3f}")
-    print(folder.report)
+    try:
+        write_page([folder], folder.report)
+    except ConfigError as error:  # the run is done, and its page can be written at any time
+        print(f"{error} Then: progrpo report {folder.path}")
+    else:
+        print(folder.report)
