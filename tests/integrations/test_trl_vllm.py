@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -33,6 +34,7 @@ if find_spec("vllm") is None:
     pytest.skip("vLLM is not installed: make test-vllm", allow_module_level=True)
 
 from colocate import run_on_cpu, sync_weights
+from launch import launch
 from trl.generation.vllm_generation import VLLMGeneration
 
 VLLM: dict[str, Any] = {"use_vllm": True, "vllm_mode": "colocate"}
@@ -296,6 +298,29 @@ def test_an_adapter_is_merged_for_vllm_and_taken_out_again(watch: Watch) -> None
             torch.testing.assert_close(weight.detach(), base[name], atol=1e-5, rtol=0)
 
 
+def test_two_processes_with_an_engine_each(tmp_path: Path) -> None:
+    launch(Path(__file__).with_name("colocate_run.py"), str(tmp_path), processes=2)
+    rollouts = pd.concat([pd.read_parquet(tmp_path / f"rank{rank}.parquet") for rank in range(2)])
+    assert worst(list(rollouts["logps"]), list(rollouts["plain_logps"])) < 1e-4
+    rollouts = rollouts.sort_values(["step", "rank"], kind="stable")
+    assert len(rollouts) == 3 * 12
+    for _, rows in rollouts.groupby("step"):
+        assert rows.groupby("group")["prompt"].nunique().tolist() == [1, 1, 1]
+        assert rows.groupby("group")["rank"].nunique().tolist() == [1, 2, 1], "no group is split: it shows nothing"
+        assert rows.groupby("rank")["text"].apply(tuple).nunique() == 2, "the engines draw alike"
+        advantages = method.arm_advantages(
+            list(rows["grpo_advantage"]),
+            list(rows["reward"]),
+            [method.prompt_confidence(list(logps), [True] * len(logps)) for logps in rows["plain_prompt_logps"]],
+            [confidence(list(logps)) for logps in rows["plain_logps"]],
+            list(rows["group"]),
+            alpha=1.0,
+            activation="any_correct",
+            center="prompt",
+        )
+        assert list(rows["advantage"]) == pytest.approx(advantages, abs=1e-4)
+
+
 class Silent:
     """A progress that nobody watches. One that ``stops`` after a step is Ctrl-C at its worst moment."""
 
@@ -365,4 +390,4 @@ def test_without_a_gpu_a_recipe_is_refused_in_one_sentence(tmp_path: Path, mode:
     assert done.returncode == 2
     assert "progrpo: trl.use_vllm needs a GPU: without one, TRL can't hand new weights to vLLM; leave it" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.rglob("*"))
+    assert not list(tmp_path.rglob("recipe.json"))
