@@ -1,12 +1,14 @@
 # make demo: train GRPO and ProGRPO side by side, and write a page.   make test: the tests.   make test-vllm: vLLM's.
+# make test-verl: verl's, on Ray.
 # Each makes the environment that it needs in .venv first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VLLM := .venv-vllm/bin/python
+VERL := .venv-verl/bin/python
 
-.PHONY: demo test test-vllm check format lint types doctest bench study model clean
+.PHONY: demo test test-vllm test-verl check format lint types doctest bench study model clean
 
 demo: $(VENV)/.installed
 	$(BIN)/progrpo compare countdown_cpu --methods grpo,progrpo --seeds 0 --out runs/demo
@@ -16,6 +18,10 @@ test: $(VENV)/.installed-dev
 
 test-vllm: .venv-vllm/.installed
 	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/backends/test_vllm.py tests/integrations/test_trl_vllm.py
+
+test-verl: .venv-verl/.installed
+	OMP_NUM_THREADS=1 $(VERL) -m pytest tests/integrations/verl
+	OMP_NUM_THREADS=1 $(VERL) -m pytest --doctest-modules src/progrpo/integrations/verl.py
 
 check: format lint types doctest test
 
@@ -29,7 +35,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 doctest: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --doctest-modules src
+	$(BIN)/python -m pytest --doctest-modules src --ignore src/progrpo/integrations/verl.py  # make test-verl's
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench.py
@@ -70,5 +76,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	$(VLLM) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
+# Some 2 GB and a few minutes.
+.venv-verl/.installed: requirements-verl.lock pyproject.toml
+	$(PYTHON) -m venv .venv-verl
+	$(VERL) -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VERL) -m pip install --quiet --disable-pip-version-check -r requirements-verl.lock
+	$(VERL) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-vllm build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-vllm .venv-verl build dist .pytest_cache .mypy_cache .ruff_cache

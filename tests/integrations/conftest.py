@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer
 
-from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer
 from progrpo.models import load_model
 from progrpo.rewards import task_reward
 from progrpo.tasks import Countdown
@@ -44,10 +41,15 @@ def _quiet() -> Any:
 
 
 @pytest.fixture
-def make_trainer(tmp_path: Path) -> Callable[..., GRPOTrainer]:
+def make_trainer(tmp_path: Path) -> Callable[..., Any]:
     """A trainer on 32 problems: ``make_trainer(ProGRPOTrainer, alpha=1.0, ...)``; other keywords are settings."""
+    # Here, not above: the tests of verl run where TRL is not installed.
+    from datasets import Dataset
+    from trl import GRPOConfig
 
-    def make(trainer_class: type[GRPOTrainer] = ProGRPOTrainer, **settings: Any) -> GRPOTrainer:
+    from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer
+
+    def make(trainer_class: Any = ProGRPOTrainer, **settings: Any) -> Any:
         kwargs = {
             name: settings.pop(name)
             for name in (

@@ -9,7 +9,6 @@ forward pass over each distinct prompt. With ``alpha=0`` it is GRPOTrainer, bit 
 What is overridden is private API of TRL: ``tests/integrations/test_trl_contract.py`` names what a new version moved.
 """
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,9 +23,9 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
 
 from progrpo.core import answer_confidence, arm_advantages, prompt_confidence
-from progrpo.core.advantages import ACTIVATIONS, CENTERS, activated_groups
-from progrpo.core.checks import check_choice, check_number
+from progrpo.integrations.exploration import exploration_metrics, solution_digest
 from progrpo.integrations.generation import record_logps
+from progrpo.integrations.options import ArmOptions
 
 CanonicalForm = Callable[[dict[str, Any], Any], str | None]
 """``(dataset row, completion) -> text``: the same text for two completions exactly if they are the same solution."""
@@ -63,10 +62,7 @@ class ProGRPOConfig(GRPOConfig):
     epsilon_high: float | None = field(default=0.28, metadata={"help": "Upper clipping bound; None takes epsilon."})
 
     def __post_init__(self) -> None:
-        check_number("alpha", self.alpha, low=0.0)
-        check_number("low_prob_fraction", self.low_prob_fraction, low=0.0, high=1.0, open_low=True)
-        check_choice("activation", self.activation, ACTIVATIONS)
-        check_choice("center", self.center, CENTERS)
+        ArmOptions(self.alpha, self.low_prob_fraction, self.activation, self.center)
         super().__post_init__()
         if self.use_transformers_continuous_batching:
             # The engine hands log-probs over only when asked to.
@@ -199,7 +195,11 @@ class ProGRPOTrainer(GRPOTrainer):
         )
         output["advantages"] = advantages_B[local]
         _replace_last(self._logs["advantages"], advantages_B.tolist())
-        self._log_exploration(mode, rewards_B, groups_B, digests_B, c_q_B, c_o_B, advantages_B - grpo_B)
+        metrics = exploration_metrics(
+            rewards_B, groups_B, digests_B, c_q_B, c_o_B, advantages_B - grpo_B, activation=args.activation
+        )
+        for name, value in metrics.items():
+            self._metrics[mode][name].append(value)
         if self.on_rollout is not None and mode == "train":
             self.on_rollout(
                 Rollout(
@@ -274,37 +274,8 @@ class ProGRPOTrainer(GRPOTrainer):
             self.canonical_form(row, completion) if reward > 0 else None
             for row, completion, reward in zip(scored.rows, scored.completions, rewards, strict=True)
         ]
-        digests = [_digest(form) if form is not None else -1 for form in forms]
+        digests = [solution_digest(form) for form in forms]
         return forms, torch.tensor(digests, dtype=torch.long, device=scored.rewards_B.device)
-
-    def _log_exploration(
-        self,
-        mode: str,
-        rewards_B: Tensor,
-        groups_B: Tensor,
-        digests_B: Tensor,
-        c_q_B: Tensor,
-        c_o_B: Tensor,
-        correction_B: Tensor,
-    ) -> None:
-        metrics = self._metrics[mode]
-        named = (("confidence/prompt", c_q_B), ("confidence/answer", c_o_B), ("correction", correction_B))
-        for name, values_B in named:
-            known = values_B[~values_B.isnan()]
-            for statistic in ("mean", "min", "max"):
-                metrics[f"{name}/{statistic}"].append(
-                    getattr(known, statistic)().item() if len(known) else float("nan")
-                )
-        group_size = len(groups_B) // max(int(groups_B[-1]) + 1, 1)
-        right_NG = (rewards_B > 0).view(-1, group_size)
-        wrong_NG = ~right_NG & ~rewards_B.isnan().view(-1, group_size)
-        activated_B = activated_groups(rewards_B, groups_B, activation=self.args.activation)
-        metrics["groups/activated"].append(activated_B.float().mean().item())
-        metrics["groups/all_right"].append((right_NG.any(1) & ~wrong_NG.any(1)).float().mean().item())
-        metrics["groups/all_wrong"].append((wrong_NG.any(1) & ~right_NG.any(1)).float().mean().item())
-        metrics["groups/mixed"].append((right_NG.any(1) & wrong_NG.any(1)).float().mean().item())
-        different = torch.stack([groups_B, digests_B], dim=1)[digests_B >= 0].unique(dim=0)
-        metrics["distinct_solutions"].append(len(different) / len(right_NG))
 
 
 @dataclass(frozen=True)
@@ -353,7 +324,3 @@ def _replace_last(log: Any, values: list[float]) -> None:
 
 def _stripped_text(row: dict[str, Any], completion: Any) -> str:
     return (completion if isinstance(completion, str) else str(completion[-1].get("content"))).strip()
-
-
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
