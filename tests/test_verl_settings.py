@@ -64,6 +64,7 @@ def test_a_field_arrives_under_verls_name(field: str, name: str, value: Any) -> 
 
 ELSEWHERE = {
     "model.lora": "refused, in test_what_has_no_counterpart_is_refused_by_name",
+    "training.seeded_responses": "refused, in test_what_has_no_counterpart_is_refused_by_name",
     "training.max_verifier_errors": "watched by the launcher",
     "evaluation.samples": "of the final evaluation, which is not verl's",
     "evaluation.problems_in_training": "rows of the validation file",
@@ -116,6 +117,7 @@ def test_a_methods_settings_are_verls(method: str) -> None:
         (["methods.progrpo.loss_type=cispo"], "loss_type = 'cispo', which has no counterpart"),
         (["methods.progrpo.importance_sampling_level=sequence"], "goes with loss_type 'grpo'"),
         (["training.lr_schedule=linear"], "training.lr_schedule 'linear' has no counterpart in verl"),
+        (["training.seeded_responses=true"], "training.seeded_responses has no counterpart"),
         (["model.lora.r=8"], "model.lora has no counterpart"),
         (["launch.gpus_per_node=3"], "512, which 3 GPU"),
         (["training.micro_batch=5"], "micro-batches of 5"),

@@ -101,7 +101,7 @@ def livecodebench_rows(count: int = 2) -> list[dict[str, Any]]:
     return [
         {
             "question_title": f"Add {i}",
-            "question_content": f"Read an integer and print it plus {i}.",
+            "question_content": f"Read an integer and print the sum of it and {i}.",
             "platform": "atcoder",
             "question_id": f"abc{i:03d}_a",
             "contest_id": f"abc{i:03d}",

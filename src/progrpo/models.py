@@ -108,6 +108,15 @@ def model_digest(path: str) -> str:
     return f"{path}@{Path(config).parent.name}"
 
 
+def weights_digest(model: Any) -> str:
+    """Tells the weights of a model in memory from all others: a digest of their bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def cache_folder() -> Path:
     """Where converted models are kept: ``$PROGRPO_CACHE``, or ``progrpo`` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -10,13 +10,14 @@ reward and takes no part in its group: None in TRL, ``verifier_error`` in verl. 
 set share of the last responses they stop the run: rewards that go missing unseen would train on whatever is left.
 """
 
+import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from progrpo.tasks.base import Problem, Task
-from progrpo.tasks.templates import response_text
+from progrpo.tasks.templates import prompt_text, response_text
 from progrpo.tasks.verifiers import VERIFIERS, verify
 from progrpo.verify import Verdict, VerifierFailedError
 
@@ -87,6 +88,13 @@ class Reward:
         self.__name__ = name
         self._watch = ErrorWatch(max_error_share)
         self._verdicts: dict[str, Verdict] = {}
+        self._recorded: dict[bytes, Verdict] = {}
+
+    def recall(self, problem_id: Any, prompt: str, text: str, verdict: Verdict) -> None:
+        """Take a verdict that was recorded before: this response to this problem is not verified again. What the
+        verifier failed at is tried again."""
+        if verdict.status != "error":
+            self._recorded[_digest(problem_id, prompt, text)] = verdict
 
     def __call__(
         self,
@@ -100,14 +108,28 @@ class Reward:
         rows = [{name: values[i] for name, values in per_row.items()} for i in range(n)]
         keys = [_key(row, completion) for row, completion in zip(rows, completions, strict=True)]
         # A collapsed policy says the same thing many times: each is verified once.
-        different = {key: i for i, key in enumerate(keys)}.values()
-        found = self.verify_batch([rows[i] for i in different], [response_text(completions[i]) for i in different])
-        self._verdicts = dict(zip((keys[i] for i in different), found, strict=True))
+        different = {key: i for i, key in enumerate(keys)}
+        self._verdicts = self._recalled(different, rows, prompts, completions) if self._recorded else {}
+        missing = [i for key, i in different.items() if key not in self._verdicts]
+        if missing:
+            found = self.verify_batch([rows[i] for i in missing], [response_text(completions[i]) for i in missing])
+            self._verdicts |= zip((keys[i] for i in missing), found, strict=True)
         verdicts = [self._verdicts[key] for key in keys]
         if log_metric is not None and n:
             log_metric("verifier/errors", sum(verdict.status == "error" for verdict in verdicts) / n)
         self._watch.see(verdicts)
         return [verdict.reward for verdict in verdicts]
+
+    def _recalled(
+        self, different: dict[str, int], rows: list[dict[str, Any]], prompts: list[Any], completions: list[Any]
+    ) -> dict[str, Verdict]:
+        known = {
+            key: self._recorded.get(
+                _digest(rows[i].get("problem_id"), prompt_text(prompts[i]), response_text(completions[i]))
+            )
+            for key, i in different.items()
+        }
+        return {key: verdict for key, verdict in known.items() if verdict is not None}
 
     def canonical_form(self, row: dict[str, Any], completion: Any) -> str | None:
         """The canonical form of a correct completion, None for any other."""
@@ -124,6 +146,11 @@ class Reward:
 def _key(row: dict[str, Any], completion: Any) -> str:
     known = {name: value for name, value in row.items() if name not in ("prompt", "completion")}
     return repr((sorted(known.items()), response_text(completion)))
+
+
+def _digest(*told: Any) -> bytes:
+    """Of a long response, in few bytes."""
+    return hashlib.blake2b(repr(told).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def task_reward(task: Task, max_error_share: float = MAX_ERROR_SHARE) -> Reward:

@@ -215,6 +215,8 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
     training = recipe.training
     if training.lr_schedule == "linear":
         raise ConfigError("training.lr_schedule 'linear' has no counterpart in verl; use constant or cosine.")
+    if training.seeded_responses:
+        raise ConfigError("training.seeded_responses has no counterpart in verl, whose engines draw as they do.")
     full = recipe.model.dtype == "float32"
     precision = f"+{ACTOR}.fsdp_config.mixed_precision"
     # Without this verl computes in bfloat16, whatever the dtype beside it says.

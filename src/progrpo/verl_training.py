@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -29,12 +30,13 @@ from typing import Any
 
 import transformers
 
+from progrpo import checkpoints
 from progrpo.config import Recipe
 from progrpo.environment import describe
 from progrpo.errors import ConfigError, RunError
 from progrpo.evaluation.evaluate import Evaluation, count
 from progrpo.evaluation.store import Judged
-from progrpo.files import write_file, write_folder, write_json, write_text
+from progrpo.files import write_file, write_json, write_text
 from progrpo.models import best_device, load_model, load_tokenizer
 from progrpo.rewards import ErrorWatch, verl_row
 from progrpo.run_folder import RunFolder
@@ -102,14 +104,19 @@ def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    command, settings = verl_command(recipe, folder), verl_settings(recipe, folder)
+    command = verl_command(recipe, folder)
     check_settings(command)
-    own = VerlFolder(folder)
+    with folder.locked():
+        return _train(recipe, folder, progress, command, resume)
+
+
+def _train(recipe: Recipe, folder: RunFolder, progress: Progress, command: list[str], resume: bool) -> Evaluation:
+    own, settings = VerlFolder(folder), verl_settings(recipe, folder)
     checkpoint = folder.checkpoints / f"checkpoint-{recipe.training.steps}"
     if resume and not checkpoint.is_dir():
         mend(folder, own)
         publish(recipe, folder, own)
-    start = open_folder(recipe, folder, resume)
+    start = open_folder(recipe, folder, resume, lambda newest: _check_tracked(newest, own))
     task = make_task(recipe)
     write_data(recipe, task, own, settings)
     folder.start(recipe, describe(recipe.seed))
@@ -401,14 +408,15 @@ def publish(recipe: Recipe, folder: RunFolder, own: VerlFolder) -> None:
     target = folder.checkpoints / f"checkpoint-{step}"
     if step is None or target.exists() or not exported.is_dir():
         return
-    with write_folder(target) as beside:
+    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder.checkpoints) as staging:
+        written = Path(staging) / target.name
+        written.mkdir()
         for file in exported.iterdir():
             if not file.name.startswith(TOKENIZER_FILES):
-                _link(file, beside / file.name)
-        load_tokenizer(recipe.model.path).save_pretrained(beside)
-    published = sorted(folder.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    for old in published[: -recipe.training.keep_checkpoints]:
-        shutil.rmtree(old)
+                _link(file, written / file.name)
+        load_tokenizer(recipe.model.path).save_pretrained(written)
+        checkpoints.publish(written, folder.checkpoints, recipe.training.keep_checkpoints)
 
 
 def _link(file: Path, to: Path) -> None:
@@ -430,6 +438,15 @@ def _tracked(own: VerlFolder) -> int | None:
         return int(own.tracker.read_text())
     except (FileNotFoundError, ValueError):
         return None
+
+
+def _check_tracked(checkpoint: Path, own: VerlFolder) -> None:
+    """Raise unless verl will resume from the step of the checkpoint that the run folder goes back to."""
+    if checkpoints.step_of(checkpoint) != (tracked := _tracked(own)):
+        raise ConfigError(
+            f"{str(checkpoint.parent)!r} has no whole checkpoint of step {tracked}, which verl would resume from; "
+            f"remove the damaged one, and progrpo makes it again from verl's."
+        )
 
 
 def mend(folder: RunFolder, own: VerlFolder) -> None:

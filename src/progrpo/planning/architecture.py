@@ -147,8 +147,8 @@ def _config(path: str) -> Any:
         return AutoConfig.from_pretrained(model_source(path))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"the configuration of model {path!r} can't be read, which a plan needs; give a folder with config.json, or "
-            f"an id that can be reached: {str(error).splitlines()[0]}"
+            f"the configuration of model {path!r} can't be read, which a plan needs; give a folder with config.json, "
+            f"or an id that can be reached: {str(error).splitlines()[0]}"
         ) from None
 
 

@@ -10,6 +10,7 @@ from progrpo.config import Recipe
 from progrpo.errors import ConfigError
 from progrpo.run_folder import RunFolder
 
+SHARDINGS = ("FSDP", "DEEPSPEED", "MULTI_GPU")
 ACCELERATE = Path(str(files("progrpo") / "recipes" / "accelerate"))
 
 
@@ -47,7 +48,16 @@ def sharding(recipe: Recipe) -> str:
     """
     if recipe.engine == "verl":
         return "FSDP"
-    return "NO" if recipe.launch.processes == 1 else str(_read(accelerate_file(recipe)).get("distributed_type", "NO"))
+    if recipe.launch.processes == 1:
+        return "NO"
+    path = accelerate_file(recipe)
+    kind = _read(path).get("distributed_type")
+    if kind not in SHARDINGS:
+        raise ConfigError(
+            f"launch.accelerate {str(path)!r} has the distributed_type {kind!r}, for which nothing is known here; it "
+            f"must be one of {', '.join(SHARDINGS)}."
+        )
+    return str(kind)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -111,9 +121,13 @@ def commands(recipe: Recipe, source: str, overrides: list[str], folder: RunFolde
         ConfigError: the recipe can't be launched as it says.
     """
     launch = recipe.launch
-    train = ["progrpo", "train", source, *overrides, "--out", str(folder.path)]
+    train = ["progrpo", "train", source, *overrides]
+    if source != str(folder.path):  # a run that is resumed is its own folder
+        train += ["--out", str(folder.path)]
     if recipe.engine == "verl":
-        return _ray(recipe) + [Command("train", train)]
+        from progrpo.verl_settings import verl_command
+
+        return [*_ray(recipe), Command("train", train), Command("that starts", verl_command(recipe, folder))]
     if launch.processes == 1:
         return [Command("train", train)]
     words = ["accelerate", "launch", "--config_file", str(accelerate_file(recipe))]

@@ -16,7 +16,7 @@ logits          TRL's fused head makes them in tiles of 4,096 tokens by 32,768 o
                 tiles in torch's backward pass (two in Triton's, on a GPU), and the head's gradient, V H in float32;
                 verl's holds all N V of them
 gathered        sharded weights while they are used: two layers and the LM head
-heap            on a CPU: what glibc keeps of freed activations in blocks of up to 32 MiB, some two fifths (measured)
+heap            on a CPU: what glibc keeps of freed activations, some two fifths (measured)
 kv_cache        2 L (heads of k and v x head size) s for each token of each response that is generated
 sampling        six copies of (B, V) float32 logits, and the prompt's pass through one layer
 ==============  ========================================================================================================
@@ -40,9 +40,8 @@ TORCH_TILES = 8.25
 # The product in its own type, written over by Triton's kernel, and one in float32 for the gradient's.
 TRITON_TILES = 2.0
 SAMPLING_COPIES = 6
-# glibc hands larger blocks to the system and back, and keeps smaller ones in its heap when they are freed, with holes
-# that the next pass does not fit in (DEFAULT_MMAP_THRESHOLD_MAX). How much it keeps was measured, on both models.
-LARGEST_HEAP_BLOCK = 32 * 2**20
+# glibc keeps freed blocks of up to 32 MiB in its heap, with holes that the next pass does not fit in. How much of the
+# activations' memory that comes to was measured, on both models of benchmarks/memory.py.
 HEAP_KEEPS = 0.4
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -124,7 +123,7 @@ def estimate(
     lora = recipe.model.lora
     trained = architecture.lora_parameters(lora) if lora else architecture.parameters
     frozen = architecture.parameters if lora else 0
-    weights = (trained * layout.weight + frozen * layout.frozen) / layout.shards
+    weights: float = (trained * layout.weight + frozen * layout.frozen) / layout.shards
     gradients = trained * layout.weight / layout.shards
     always = {
         "process": process,
@@ -156,11 +155,6 @@ def _update(
     if recipe.model.lora:  # each adapter saves its input once more where there is dropout, and its inner features
         layer += tokens * 7 * recipe.model.lora.r * layout.compute
     kept = tokens * one.layers * one.hidden * layout.compute
-    heap = 0.0
-    if not layout.gpu:
-        widths = ((6, one.hidden), (4, one.queries), (4, one.intermediate))
-        small = sum(n * width for n, width in widths if tokens * width * layout.compute <= LARGEST_HEAP_BLOCK)
-        heap = HEAP_KEEPS * tokens * small * layout.compute * (2 if layout.recomputes else one.layers)
     activations = kept + 2 * layer if layout.recomputes else one.layers * layer
     scored = micro_batch * (lengths.response if layout.gpu else lengths.total - 1)
     hidden = 2 * tokens * one.hidden * layout.compute + scored * one.hidden * 4
@@ -170,7 +164,9 @@ def _update(
     else:
         tile = min(scored, TILE_TOKENS) * min(one.vocabulary, TILE_VOCABULARY)
         logits = tile * (TRITON_TILES * layout.compute if layout.gpu else TORCH_TILES * 4)
-    parts = {"activations": activations + hidden, "logits": logits + head, "heap": heap}
+    backward = 2 * tokens * one.intermediate * layout.compute  # of the last layer, once the head's is done
+    heap = 0.0 if layout.gpu else HEAP_KEEPS * activations
+    parts = {"activations": activations + hidden, "logits": max(logits + head, backward), "heap": heap}
     return {name: size for name, size in parts.items() if size}
 
 

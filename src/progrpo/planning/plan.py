@@ -154,32 +154,38 @@ def _is_local(section: object) -> bool:
 def _layout(recipe: Recipe, how: str, processes: int) -> Layout:
     import torch
 
-    gpu = recipe.launch.gpus_per_node > 0 or torch.cuda.is_available()
     kept = BYTES[recipe.model.dtype]
-    share = {
-        "frozen": kept,
-        "gpu": gpu,
-        "gpu_bytes": recipe.launch.gpu_memory_gb * GB,
-        "recomputes": recipe.engine == "verl" or bool(recipe.trl.get("gradient_checkpointing")),
-    }
-    if recipe.engine == "verl":  # float32 weights, mixed precision
-        return Layout(weight=4, compute=kept, states=8, shards=processes, **share)
-    if how == "FSDP":  # accelerate keeps float32 weights where it computes in bfloat16
-        return Layout(weight=4, compute=2, states=8, shards=processes, **share)
-    if how == "DEEPSPEED":
-        return Layout(weight=2, compute=2, states=12, shards=processes, **share)
     trained = 4 if recipe.model.lora else kept  # PEFT keeps adapters in float32
-    compute = 2 if how == "MULTI_GPU" else kept
-    return Layout(weight=trained, compute=compute, states=2 * trained, shards=1, buckets=how == "MULTI_GPU", **share)
+    weight, compute, states = {
+        "FSDP": (4, 2, 8),  # accelerate keeps float32 weights where it computes in bfloat16
+        "DEEPSPEED": (2, 2, 12),
+        "MULTI_GPU": (trained, 2, 2 * trained),
+        "NO": (trained, kept, 2 * trained),
+    }[how]
+    return Layout(
+        weight=weight,
+        frozen=kept,
+        compute=kept if recipe.engine == "verl" else compute,
+        states=states,
+        shards=processes if how in ("FSDP", "DEEPSPEED") else 1,
+        gpu=recipe.launch.gpus_per_node > 0 or torch.cuda.is_available(),
+        gpu_bytes=recipe.launch.gpu_memory_gb * GB,
+        recomputes=recipe.engine == "verl" or bool(recipe.trl.get("gradient_checkpointing")),
+        buckets=how == "MULTI_GPU",
+    )
+
+
+LIBRARIES_AT_WORK = 50e6
+"""Bytes that libraries take once they work (buffers, the parquet writer): measured on a run with next to no model."""
 
 
 def resident() -> float:
-    """Bytes of this process with all that a run imports, and nothing loaded."""
+    """Bytes of a process that trains on a CPU, before its model: measured on this one, with all that a run imports."""
     import psutil
 
     import progrpo.recipe_trainer  # noqa: F401  what a run has in memory before its model
 
-    return float(psutil.Process().memory_info().rss)
+    return psutil.Process().memory_info().rss + LIBRARIES_AT_WORK
 
 
 def _warnings(plan: Plan, layout: Layout, assumed: bool) -> list[str]:
@@ -193,8 +199,8 @@ def _warnings(plan: Plan, layout: Layout, assumed: bool) -> list[str]:
             "evaluation": "lower evaluation.batch",
         }[moment]
         found.append(
-            f"the {moment} needs about {plan.memory.peak / GB:.0f} GB of {recipe.launch.gpu_memory_gb:.0f} on each GPU: "
-            f"{advice}."
+            f"the {moment} needs about {plan.memory.peak / GB:.0f} GB of {recipe.launch.gpu_memory_gb:.0f} on each "
+            f"GPU: {advice}."
         )
     if recipe.engine == "trl" and layout.weight == 2 and layout.states < 12:
         found.append(
