@@ -338,7 +338,8 @@ class _Launch:
             self._take_validation(path, ended)
         for line in self._new_lines():
             self._take_metrics(line["step"], line["data"])
-        publish(self.recipe, self.folder, self.own)
+        with contextlib.suppress(FileNotFoundError):  # verl has a newer one already and let this one go
+            publish(self.recipe, self.folder, self.own)
 
     def _new_lines(self) -> list[dict[str, Any]]:
         if not self.own.metrics.exists():
