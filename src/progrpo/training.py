@@ -365,7 +365,7 @@ def _recall(folder: RunFolder, reward: Reward) -> None:
     """Steps after the checkpoint come again with the same responses: their verdicts are on the disk already."""
     columns = ["problem_id", "prompt", "text", "status", "reason", "canonical"]
     for path in folder.recorded_rollouts():
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[Any, Any]] = []
         with suppress(OSError, ValueError):  # a damaged file costs only its verdicts
             rows = pd.read_parquet(path, columns=columns).to_dict("records")
         for row in rows:
