@@ -277,7 +277,7 @@ def _outside_faults_are_told(folder: RunFolder) -> Iterator[None]:
         else:
             raise
         with suppress(OSError):
-            folder.note("stopped by", reason=reason)
+            folder.note("fault", reason=reason)
         raise RunError(
             f"{what}; {then}, and continue {_from_where(folder)} with: progrpo train --resume {folder.path}"
         ) from error
