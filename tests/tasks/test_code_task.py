@@ -81,6 +81,17 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
         deepcoder({"inputs": [[[1, 2]], [[0]]], "outputs": [[1, 2, 1, 2], [0, 0]], "fn_name": "twice"}),
         TWICE,
     ),
+    # PrimeIntellect's and most of TACO's tests of a function wrap the output in a list.
+    (
+        "deepcoder",
+        deepcoder([{"type": "function_call", "fn_name": "twice", "input": ["ab"], "output": ["abab"]}]),
+        TWICE,
+    ),
+    (
+        "deepcoder",
+        deepcoder({"inputs": [[[1, 2]], [[0]]], "outputs": [[[1, 2, 1, 2]], [[0, 0]]], "fn_name": "twice"}),
+        TWICE,
+    ),
     ("deepcoder", deepcoder([{**FUNCTIONAL[0], "metadata": {"func_name": "twice"}}], starter_code="s"), SOLUTION),
     ("deepcoder", {"problem": "p", "tests": {"functional": "assert Solution().twice(4) == 8"}}, SOLUTION),
     ("codeforces", deepcoder(STDIN), ADD),

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from progrpo.cli.processes import let_first_process_speak, process_index
 from progrpo.config import Recipe, load_recipe
 from progrpo.errors import ConfigError
 from progrpo.run_folder import RunFolder
@@ -33,9 +35,12 @@ def train(
     overrides: OverridesArgument = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. By default runs/RECIPE-METHOD-seedSEED.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the newest checkpoint in the folder.")
+        bool, typer.Option("--resume", help="Continue from the newest good checkpoint in the folder.")
     ] = False,
     skip_bad_rows: SkipBadRowsOption = False,
+    plan: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan: model, batch, memory, what to launch. Nothing is run.")
+    ] = False,
 ) -> None:
     """Train as a recipe says, evaluate on held-out problems, and leave a run folder with a report.
 
@@ -47,7 +52,11 @@ def train(
 
     `progrpo train smollm2_word_problems_cpu`
 
+    `progrpo train qwen2.5_7b_dapo_math engine=verl`
+
     `progrpo train --resume runs/short`
+
+    `progrpo train qwen2.5_7b_dapo_math engine=verl --dry-run`
     """
     is_run_folder = resume and Path(recipe).is_dir()
     overrides = overrides_with(overrides, skip_bad_rows)
@@ -56,26 +65,51 @@ def train(
     folder = RunFolder(Path(recipe)) if is_run_folder else None
     loaded = folder.recipe() if folder else load_recipe(recipe, overrides)
     folder = folder or RunFolder(out or Path("runs") / loaded.run_name)
+    if plan:
+        from progrpo.cli.dry_run import dry_run
+
+        dry_run(loaded, recipe, [*overrides, *(["--resume"] if resume else [])], folder)
+        return
     run(loaded, folder, resume=resume)
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
-    """Train with a progress bar, then write the report and say where everything is."""
+    """Train with a progress bar, then write the report and say where everything is: the first process does."""
     if resume and folder.is_finished() and folder.recipe() == recipe:
-        print(f"{folder.path} is finished; its report is {folder.report}")
+        if process_index() == 0:
+            print(f"{folder.path} is finished; its report is {folder.report}")
         return
+    folder.check_writable()  # before the imports, which take seconds
     from progrpo.cli.progress import Bars
+    from progrpo.processes import LostProcessError, is_first_to_tell
     from progrpo.report import write_page
     from progrpo.training import Interrupted
-    from progrpo.training import train as train_recipe
 
+    if recipe.engine == "verl":
+        from progrpo.verl_training import train as train_recipe
+    else:
+        from progrpo.training import train as train_recipe
+
+    process = process_index()
     try:
-        with Bars() as bars:
+        with Bars(Console(quiet=True) if process else None) as bars:
             evaluation = train_recipe(recipe, folder, bars.bar(""), resume=resume)
     except Interrupted as stop:
-        print(f"{str(stop).capitalize()}. Continue with: progrpo train --resume {folder.path}")
+        let_first_process_speak()
+        if process == 0:
+            print(f"{stop}. Continue with: progrpo train --resume {folder.path}", flush=True)
         raise typer.Exit(128 + stop.signal_number) from None
-    write_page([folder], folder.report)
+    except LostProcessError:
+        if is_first_to_tell(folder.path):
+            raise
+        raise typer.Exit(1) from None
+    if process:
+        return
     for name, value in evaluation.summary().items():
         print(f"{name:>10}  {value:.3f}")
-    print(folder.report)
+    try:
+        write_page([folder], folder.report)
+    except ConfigError as error:  # the run is done, and its page can be written at any time
+        print(f"{error} Then: progrpo report {folder.path}")
+    else:
+        print(folder.report)

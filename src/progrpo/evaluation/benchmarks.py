@@ -43,7 +43,8 @@ class Benchmark:
         rows = self._rows
         if rows.files:
             return f"{rows.hub}, {rows.files[0]} to {rows.files[-1]}"
-        return ", ".join(filter(None, (rows.hub, rows.subset, rows.split)))
+        subsets = rows.subset if isinstance(rows.subset, tuple) else (rows.subset,)
+        return ", ".join(filter(None, (rows.hub, *subsets, rows.split)))
 
     @property
     def verifier(self) -> str:

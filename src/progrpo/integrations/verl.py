@@ -36,6 +36,7 @@ from progrpo.integrations.verl_batch import (
     split_logps,
 )
 from progrpo.integrations.verl_check import TRAINER_MODE, check_workers
+from progrpo.integrations.verl_rollouts import SETTING, write_rollouts
 
 logger = logging.getLogger(__name__)
 
@@ -93,12 +94,14 @@ class ProGRPOTrainer(PPOTrainerSync):
         final_S, response_R = final_rows([batch.keys[i] for i in real_R])
         rows_S = real_R[final_S]
         grpo_B = per_response(data["advantages"], data["response_mask"])
+        responses = self._responses(data, batch, rows_S, grpo_B[rows_S])
         advantages_S, measured = progrpo_advantages(
-            self._responses(data, batch, rows_S, grpo_B[rows_S]),
+            responses,
             self.options,
             scale="group" if self.config.algorithm.get("norm_adv_by_std_in_grpo", True) else "none",
         )
         metrics.update(measured)
+        self._write_rollouts(batch, rows_S.tolist(), responses, advantages_S)
         advantages_B = grpo_B.clone()
         advantages_B[real_R] = advantages_S[response_R]
         advantages = per_token(advantages_B, data["response_mask"])
@@ -107,6 +110,16 @@ class ProGRPOTrainer(PPOTrainerSync):
             partition_id=batch.partition_id,
             fields=TensorDict({"advantages": advantages, "returns": advantages}, batch_size=len(batch)),
         )
+
+    def _write_rollouts(self, batch: KVBatchMeta, rows: list[int], responses: Responses, advantages_S: Tensor) -> None:
+        setting = OmegaConf.select(self.config, SETTING)
+        if setting is None:  # written by a run of `progrpo train` alone
+            return
+        data = _read(batch, "prompts", "responses", "old_log_probs", "extra_fields")
+        extra_fields = _as_list(data["extra_fields"])
+        infos = [_reward_info(extra_fields[i]) for i in rows]
+        tokens = {name: [data[name][i] for i in rows] for name in ("prompts", "responses", "old_log_probs")}
+        write_rollouts(setting, self.global_steps, self.tokenizer, responses, advantages_S, infos, tokens)
 
     def _responses(self, data: TensorDict, batch: KVBatchMeta, rows_S: Tensor, grpo_S: Tensor) -> Responses:
         rows = rows_S.tolist()

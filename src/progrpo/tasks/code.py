@@ -33,11 +33,15 @@ def _json(row: Row, path: str) -> Any:
         raise BadRowError(f"column {path!r} is not valid JSON: {error}") from None
 
 
+FUNCTION_TESTS = ("functional", "function_call")
+"""What LiveCodeBench and PrimeIntellect's SYNTHETIC-1 call a test of a function."""
+
+
 def _listed(tests: Any, function: str | None) -> StdinTests | CallTests:
     """Tests as LiveCodeBench and DeepCoder list them: ``[{"input", "output", "testtype", "metadata"}, ...]``."""
     try:
         functions = {test.get("fn_name") or (test.get("metadata") or {}).get("func_name") for test in tests}
-        functional = {test.get("testtype", test.get("type", "stdin")) == "functional" for test in tests}
+        functional = {test.get("testtype", test.get("type", "stdin")) in FUNCTION_TESTS for test in tests}
         name = function or (functions.pop() if len(functions) == 1 else None)
         pairs = [(test["input"], test["output"]) for test in tests]
     except (KeyError, TypeError, AttributeError) as error:
@@ -63,14 +67,19 @@ def _text(value: Any) -> str:
 
 
 def _calls(function: str, pairs: Sequence[tuple[Any, Any]]) -> CallTests:
-    """LiveCodeBench writes one JSON value a line for the arguments, others a list of arguments."""
+    """LiveCodeBench writes one JSON value a line for the arguments, others a list of arguments.
+
+    Of the others most wrap each output in a list of its own, as APPS did, and some don't.
+    """
     if not pairs:
         raise BadRowError("has no tests")
+    if all(isinstance(wanted, list) and len(wanted) == 1 for _, wanted in pairs):
+        pairs = [(given, wanted[0]) for given, wanted in pairs]
     try:
         cases = [
             (
                 [json.loads(line) for line in given.split("\n") if line.strip()] if isinstance(given, str) else given,
-                json.loads(wanted) if isinstance(wanted, str) else wanted,
+                json.loads(wanted) if isinstance(given, str) and isinstance(wanted, str) else wanted,
             )
             for given, wanted in pairs
         ]
@@ -246,7 +255,9 @@ def _in_mbpp_test(row: Row) -> bool:
 
 
 PRESETS: dict[str, Preset] = {
-    "deepcoder": Preset(_deepcoder, "agentica-org/DeepCoder-Preview-Dataset", subset="lcbv5"),
+    "deepcoder": Preset(
+        _deepcoder, "agentica-org/DeepCoder-Preview-Dataset", subset=("primeintellect", "taco", "lcbv5")
+    ),
     "codeforces": Preset(_codeforces, "agentica-org/DeepCoder-Preview-Dataset", "test", subset="codeforces"),
     "livecodebench": Preset(_livecodebench, "livecodebench/code_generation_lite", files=LIVECODEBENCH_FILES),
     "livecodebench_v5_window": Preset(

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import ClassVar
 
 from progrpo.errors import ConfigError
@@ -37,7 +37,8 @@ class Preset:
     read: Callable[[Row], Item]
     hub: str | None = None
     split: str = "train"
-    subset: str | None = None
+    subset: str | tuple[str, ...] | None = None
+    """Several are read one after the other."""
     files: Sequence[str] = ()
     """The JSONL files of a dataset whose split only a script would put together; the hub runs none any more."""
     keep: Callable[[Row], bool] | None = None
@@ -116,8 +117,13 @@ class DatasetTask(ABC):
     def count_votes(self, problem: Problem, responses: Sequence[str]) -> tuple[list[int], int] | None:
         return count_votes(problem["verifier"], problem["gold"], self._cut(responses))
 
+    @property
+    def stop(self) -> str | None:
+        """Where a response ends for the verifier, whatever follows."""
+        return BASE_STOP if self.template == "base" else None
+
     def _cut(self, responses: Sequence[str]) -> Sequence[str]:
-        return [response.split(BASE_STOP)[0] for response in responses] if self.template == "base" else responses
+        return responses if self.stop is None else [response.split(self.stop)[0] for response in responses]
 
     def gold(self, problem: Problem) -> str:
         return problem["gold"]
@@ -206,6 +212,10 @@ class DatasetTask(ABC):
         path, subset, split = data.path or preset.hub, data.subset or preset.subset, data.split or preset.split
         assert path is not None, "a preset has a dataset or makes its rows"
         files = preset.files if data.path is None else ()
+        if isinstance(subset, tuple):
+            # A local file has its rows in one place; of the hub's dataset each subset is to be had by its name alone.
+            subsets = subset if data.path is None else (None,)
+            return chain.from_iterable(read_rows(path, one, split) for one in subsets), preset.read_if_kept
         return read_rows(path, subset, split, files), preset.read_if_kept
 
 

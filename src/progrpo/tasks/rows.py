@@ -121,8 +121,9 @@ def _read_hub(path: str, subset: str | None, split: str | None) -> Iterator[tupl
         dataset = load_dataset(path, subset, split=split or "train")
     except Exception as error:
         raise _not_loaded(path, error) from None
+    name = f"{path} {subset}" if subset else path
     for number, row in enumerate(dataset, start=1):
-        yield f"{path} row {number}", row
+        yield f"{name} row {number}", row
 
 
 def _read_hub_files(path: str, files: Sequence[str]) -> Iterator[tuple[str, Row | BadRow]]:

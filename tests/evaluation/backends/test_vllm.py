@@ -9,8 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
@@ -34,21 +32,11 @@ from progrpo.evaluation.backends import Backend, Request, Sample, Sampling
 from progrpo.evaluation.backends.http import HttpBackend
 from progrpo.evaluation.backends.transformers import TransformersBackend, token_ids
 from progrpo.evaluation.backends.vllm import VllmBackend
+from progrpo.integrations.vllm import wait_for_server
 from progrpo.models import load_model, model_digest
 
 if find_spec("vllm") is None:
     pytest.skip("vLLM is not installed: make test-vllm", allow_module_level=True)
-
-ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TORCHDYNAMO_DISABLE": "1",  # a minute of compiling what a tiny model does in milliseconds
-}
-os.environ.update(ENVIRONMENT)
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{{ eos_token }}{% endfor %}"
@@ -148,15 +136,14 @@ def engine(folder: Path, process: object) -> VllmBackend:
 @pytest.fixture(scope="module")
 def server(process: tuple[subprocess.Popen[bytes], str], engine: object) -> HttpBackend:
     running, url = process
-    deadline = time.monotonic() + 240
-    while True:
-        try:
-            urllib.request.urlopen(url.removesuffix("/v1") + "/health", timeout=5).close()
-            break
-        except OSError:
+
+    class StillRunning:
+        def stage(self, name: str, total: int, completed: int = 0) -> None: ...
+
+        def advance(self, amount: int = 1, **values: float) -> None:
             assert running.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.5)
+
+    wait_for_server(url.removesuffix("/v1"), 240, StillRunning())
     return HttpBackend(url, retries=1, timeout=60)
 
 

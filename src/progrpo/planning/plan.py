@@ -1,0 +1,220 @@
+"""A run's plan: the model, the batch arithmetic, the memory by part, the commands. Nothing is loaded or launched."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from progrpo.config import CountdownSection, DatasetSection, ReasoningGymSection, Recipe
+from progrpo.errors import ConfigError
+from progrpo.planning.architecture import Architecture, architecture_of
+from progrpo.planning.launch import Command, check_launch, commands, sharding
+from progrpo.planning.memory import BYTES, GB, Layout, Lengths, Memory, engine_share, estimate
+from progrpo.run_folder import RunFolder
+
+ASSUMED_PROMPT = 1024
+"""Tokens, where neither the recipe nor a look at the data says how long prompts are."""
+READ_PROBLEMS = 2000
+"""So many prompts are looked at."""
+SMALLEST_STEP = 1e-4
+"""AdamW's step relative to a weight of size 1; bfloat16 tells 1 from 1.0078 at the least, and weights are some 0.02."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``progrpo train --dry-run`` shows."""
+
+    recipe: Recipe
+    architecture: Architecture
+    trained: int
+    """Parameters that are trained."""
+    processes: int
+    micro_batch: int
+    accumulation: int
+    lengths: Lengths
+    sharding: str
+    gpu: bool
+    memory: Memory
+    commands: list[Command]
+    warnings: list[str]
+
+    @property
+    def responses(self) -> int:
+        """Of one step."""
+        return self.recipe.training.prompts_per_step * self.recipe.training.group_size
+
+    @property
+    def tokens_a_step(self) -> int:
+        """At most: every prompt and every response as long as they may be."""
+        return self.responses * self.lengths.total
+
+
+def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFolder) -> Plan:
+    """The plan of a recipe.
+
+    Args:
+        recipe: what ``source`` and ``overrides`` make together.
+        source: as ``progrpo train`` was given it.
+        overrides: the same.
+        folder: where the run would be.
+
+    Raises:
+        ConfigError: the recipe can't be run as it is; what a run would refuse at its start is refused here.
+
+    >>> from progrpo.config import load_recipe
+    >>> plan = make_plan(load_recipe("countdown_cpu"), "countdown_cpu", [], RunFolder(Path("run")))
+    >>> plan.processes, plan.micro_batch * plan.accumulation, str(plan.commands[0])
+    (1, 512, 'progrpo train countdown_cpu --out run')
+    """
+    check_launch(recipe)
+    architecture = architecture_of(recipe)
+    processes = _processes(recipe)
+    micro_batch, accumulation = _batch(recipe, processes)
+    lengths, assumed = _lengths(recipe)
+    if lengths.total > architecture.positions:
+        raise ConfigError(
+            f"prompts of {lengths.prompt} and responses of {lengths.response} tokens do not fit in the "
+            f"{architecture.positions} positions of model {recipe.model.path!r}; lower training.max_response_tokens."
+        )
+    how = sharding(recipe)
+    layout = _layout(recipe, how, processes)
+    memory = estimate(
+        architecture,
+        recipe,
+        layout,
+        lengths,
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+        rollout=micro_batch * accumulation,
+        process=0.0 if layout.gpu else resident(),
+    )
+    lora = recipe.model.lora
+    plan = Plan(
+        recipe=recipe,
+        architecture=architecture,
+        trained=architecture.lora_parameters(lora) if lora else architecture.parameters,
+        processes=processes,
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+        lengths=lengths,
+        sharding=how,
+        gpu=layout.gpu,
+        memory=memory,
+        commands=commands(recipe, source, overrides, folder),
+        warnings=[],
+    )
+    return replace(plan, warnings=_warnings(plan, layout, assumed))
+
+
+def _processes(recipe: Recipe) -> int:
+    if recipe.engine == "verl":
+        from progrpo.verl_settings import processes
+
+        return processes(recipe)
+    return recipe.launch.processes
+
+
+def _batch(recipe: Recipe, processes: int) -> tuple[int, int]:
+    """Responses in a pass of one process, and passes an update."""
+    from progrpo.training import batch_settings
+
+    settings = batch_settings(recipe, processes)
+    return settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]
+
+
+def _lengths(recipe: Recipe) -> tuple[Lengths, bool]:
+    """The longest prompt and response, and whether the prompt's length is no more than assumed."""
+    from progrpo.training import make_task, response_budget
+
+    response = response_budget(recipe, make_task(recipe))
+    prompt = recipe.training.max_prompt_tokens or _longest_prompt(recipe)
+    return Lengths(prompt or ASSUMED_PROMPT, response), prompt is None
+
+
+def _longest_prompt(recipe: Recipe) -> int | None:
+    """Of problems and a tokenizer that are on this machine; None where one of them would have to be fetched."""
+    from progrpo.models import SHIPPED, load_tokenizer, smollm2_is_converted
+    from progrpo.training import make_task, prompt_length
+
+    path, task = recipe.model.path, recipe.task
+    has_tokenizer = path in SHIPPED or Path(path).is_dir() or (path == "smollm2" and smollm2_is_converted())
+    if not has_tokenizer or not _is_local(task):
+        return None
+    tokenizer = load_tokenizer(path)
+    problems = make_task(recipe).train_problems()[:READ_PROBLEMS]
+    return max(prompt_length(problem["prompt"], tokenizer) for problem in problems)
+
+
+def _is_local(section: object) -> bool:
+    if isinstance(section, CountdownSection | ReasoningGymSection):
+        return True
+    assert isinstance(section, DatasetSection)
+    made = section.train.preset in ("word_problems", "small_functions")
+    return made or (section.train.path is not None and Path(section.train.path).is_file())
+
+
+def _layout(recipe: Recipe, how: str, processes: int) -> Layout:
+    import torch
+
+    kept = BYTES[recipe.model.dtype]
+    trained = 4 if recipe.model.lora else kept  # PEFT keeps adapters in float32
+    weight, compute, states = {
+        "FSDP": (4, 2, 8),  # accelerate keeps float32 weights where it computes in bfloat16
+        "DEEPSPEED": (2, 2, 12),
+        "MULTI_GPU": (trained, 2, 2 * trained),
+        "NO": (trained, kept, 2 * trained),
+    }[how]
+    return Layout(
+        weight=weight,
+        frozen=kept,
+        compute=kept if recipe.engine == "verl" else compute,
+        states=states,
+        shards=processes if how in ("FSDP", "DEEPSPEED") else 1,
+        gpu=recipe.launch.gpus_per_node > 0 or torch.cuda.is_available(),
+        gpu_bytes=recipe.launch.gpu_memory_gb * GB,
+        recomputes=recipe.engine == "verl" or bool(recipe.trl.get("gradient_checkpointing")),
+        buckets=how == "MULTI_GPU",
+    )
+
+
+LIBRARIES_AT_WORK = 50e6
+"""Bytes that libraries take once they work (buffers, the parquet writer): measured on a run with next to no model."""
+
+
+def resident() -> float:
+    """Bytes of a process that trains on a CPU, before its model: measured on this one, with all that a run imports."""
+    import psutil
+
+    import progrpo.recipe_trainer  # noqa: F401  what a run has in memory before its model
+
+    return psutil.Process().memory_info().rss + LIBRARIES_AT_WORK
+
+
+def _warnings(plan: Plan, layout: Layout, assumed: bool) -> list[str]:
+    recipe, found = plan.recipe, []
+    limit = recipe.launch.gpu_memory_gb * GB
+    if plan.gpu and plan.memory.peak > limit:
+        moment = max(plan.memory.moments, key=plan.memory.at)
+        advice = {
+            "update": "lower training.micro_batch or max_response_tokens, or take more GPUs or model.lora",
+            "rollout": "lower the share that vLLM takes, or take more GPUs",
+            "evaluation": "lower evaluation.batch",
+        }[moment]
+        found.append(
+            f"the {moment} needs about {plan.memory.peak / GB:.0f} GB of {recipe.launch.gpu_memory_gb:.0f} on each "
+            f"GPU: {advice}."
+        )
+    if recipe.engine == "trl" and layout.weight == 2 and layout.states < 12:
+        found.append(
+            f"weights are kept in bfloat16 alone, where steps of training.learning_rate = "
+            f"{recipe.training.learning_rate:g} are mostly rounded away: take model.dtype = 'float32', or "
+            "launch.accelerate = 'fsdp2' or 'deepspeed_zero3', which keep a float32 copy."
+        )
+    if recipe.engine == "trl" and plan.processes > 1 and engine_share(recipe) is None:
+        found.append("trl.use_vllm is off: transformers samples, which at this scale takes most of the time.")
+    if plan.sharding == "DEEPSPEED":
+        found.append("DeepSpeed was not run by this project's tests, and a run of it can't be resumed by --resume.")
+    if assumed:
+        found.append(
+            f"prompts are taken to have up to {ASSUMED_PROMPT} tokens: the data is not on this machine; say it with "
+            "training.max_prompt_tokens."
+        )
+    return found
