@@ -113,7 +113,9 @@ def weights_digest(model: Any) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        # A copy, also on a CPU: FSDP could not free a storage that NumPy has seen.
+        copy = tensor.detach().to("cpu", copy=True).contiguous()
+        digest.update(copy.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

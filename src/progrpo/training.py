@@ -251,36 +251,45 @@ def train(
         ConfigError: the recipe does not work out, the folder holds a run already, another run is in it, it can't be
             written, or none of its checkpoints is whole.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was left.
-        RunError: what was to be stored could not be, a loss or gradient was no finite number, or another process of the
-            run has ended.
+        RunError: what was to be stored could not be, a server is gone, a loss or gradient was no finite number, or
+            another process of the run has ended.
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    with folder.locked(), _what_was_not_stored_is_told(folder):
+    with folder.locked(), _outside_faults_are_told(folder):
         join_processes(recipe)
         with a_lost_process_is_told(folder.path):
             return _train(recipe, folder, progress, resume)
 
 
 @contextmanager
-def _what_was_not_stored_is_told(folder: RunFolder) -> Iterator[None]:
+def _outside_faults_are_told(folder: RunFolder) -> Iterator[None]:
+    """What the disk or a server did to the run, in one sentence that says how to go on."""
     try:
         yield
     except (Exception, CheckpointException) as error:  # the second is no Exception
-        if (reason := storage_fault(error)) is None:
+        if reason := storage_fault(error):
+            free = shutil.disk_usage(folder.path).free
+            what = f"{str(folder.path)!r} can't be written any more: {reason} ({free / 1e6:,.1f} MB free on its disk)"
+            then = "what was recorded before is kept; make room"
+        elif reason := _server_fault(error):
+            what, then = f"the server that TRL samples from can't be reached: {reason}", "start it again"
+        else:
             raise
         with suppress(OSError):
-            folder.note("not stored", reason=reason)
-        raise RunError(_not_stored(folder, reason)) from error
+            folder.note("stopped by", reason=reason)
+        raise RunError(
+            f"{what}; {then}, and continue {_from_where(folder)} with: progrpo train --resume {folder.path}"
+        ) from error
 
 
-def _not_stored(folder: RunFolder, reason: str) -> str:
-    free = shutil.disk_usage(folder.path).free
-    return (
-        f"{str(folder.path)!r} can't be written any more: {reason} ({free / 1e6:,.1f} MB free on its disk); what was "
-        f"recorded before is kept; make room, and continue {_from_where(folder)} with: progrpo train --resume "
-        f"{folder.path}"
-    )
+def _server_fault(error: BaseException | None) -> str | None:
+    """What requests, which TRL's client of a vLLM server uses, or that client says of a server that is gone."""
+    while error is not None:
+        if type(error).__module__.partition(".")[0] == "requests" or str(error).startswith("The vLLM server"):
+            return str(error).rstrip(".")
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _from_where(folder: RunFolder) -> str:

@@ -82,6 +82,7 @@ class Server:
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder, self._number = folder, 0
+        self._running: Run | None = None
         settings = {
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
@@ -106,11 +107,15 @@ class Server:
     def start(self, *arguments: str, patch: str = "") -> Run:
         """Args: ``patch`` is Python that the forked process executes first."""
         assert self._process.stdin is not None
+        if self._running is not None and self._running.code is None:  # a test that failed has left it
+            self._running.kill()
+            self._running.wait()
         self._number += 1
         files = [str(self.folder / f"{name}-{self._number}") for name in FILES]
         self._process.stdin.write(json.dumps([files, arguments, patch]) + "\n")
         self._process.stdin.flush()
-        return Run(self, self.answer(), self.folder, self._number)
+        self._running = Run(self, self.answer(), self.folder, self._number)
+        return self._running
 
     def __call__(self, *arguments: str, code: int = 0, patch: str = "") -> Run:
         run = self.start(*arguments, patch=patch)

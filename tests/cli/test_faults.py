@@ -6,7 +6,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,8 @@ from cli.conftest import TINY
 from cli.forked import Run, Server
 from cli.test_runs import assert_same_run, metrics
 from progrpo.checkpoints import fault
+from progrpo.tasks.programs import gold_of
+from progrpo.verify import StdinTests
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,11 @@ def one_sentence(run: Run) -> str:
 
 def events(run: Path) -> list[str]:
     return [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+
+
+def recorded(run: Path) -> int:
+    """How many steps a run has recorded."""
+    return len(metrics(run)) if (run / "metrics.jsonl").exists() else 0
 
 
 # A damaged checkpoint
@@ -151,7 +157,7 @@ def test_a_disk_that_is_full_to_the_last_byte(forked: Server, disk: Path, undist
     """Something else on the disk takes what is left, while the run goes on."""
     run = disk / "run"
     running = forked.start("train", "countdown_cpu", *TINY, "--out", str(run))
-    assert running.wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) >= 1)
+    assert running.wait_for(lambda: recorded(run) >= 1)
     running.kill(signal.SIGSTOP)
     filler = fill(disk)
     running.kill(signal.SIGCONT)
@@ -200,7 +206,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(
     (cli.folder / "file").touch()
     said = cli("train", "countdown_cpu", "--out", "file/run", code=2).err
     assert "progrpo: the folder 'file/run' can't be written (Not a directory); choose another with --out" in said
-    assert "'file' can't be written (File exists)" in one_sentence(
+    assert "file' can't be written (File exists)" in one_sentence(
         forked("train", "countdown_cpu", "--out", str(cli.folder / "file"), code=2)
     )
     assert "can't be written" in one_sentence(
@@ -232,7 +238,7 @@ def test_two_runs_in_one_folder(forked: Server, cli: Any, undisturbed: Path) -> 
     """The first one is held still, so that it is there in every case."""
     run = cli.folder / "run"
     first = forked.start("train", "countdown_cpu", *TINY, "--out", str(run))
-    assert first.wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) >= 3)
+    assert first.wait_for(lambda: recorded(run) >= 3)
     first.kill(signal.SIGSTOP)
     second = cli("train", "--resume", str(run), code=2)
     assert f"run' is being written by process {first.pid} on " in second.err
@@ -259,44 +265,45 @@ def children(pid: int, script: str) -> list[int]:
     return found
 
 
-CODE = json.dumps({"tests": [{"input": "1\n", "output": "1\n"}]})
+def recipe(folder: Path, verifier: str) -> str:
+    """The shipped model on its own kind of prompts, and another verifier."""
+    code = gold_of(StdinTests((("1\n", "1\n"),)), completes=True)
+    for name, first in (("train", 1), ("heldout", 20)):
+        rows = [
+            {
+                "prompt": f"{i} {i + 1} {i + 2} : {3 * i + 3} ;",
+                "gold": code if verifier == "code" else rf"\sqrt{{{(3 * i + 3) ** 2}}}",
+            }
+            for i in range(first, first + 8)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = "\n".join(f'{name} = {{ path = "{folder / name}.jsonl" }}' for name in ("train", "heldout"))
+    file = folder / "recipe.toml"
+    file.write_text(
+        f'name = "killed"\n[model]\npath = "countdown"\n[task]\nname = "jsonl"\ndefault_verifier = "{verifier}"\n{data}'
+    )
+    return str(file)
 
 
-def problems(folder: Path, verifier: str) -> list[str]:
-    """A recipe's arguments: the shipped model's own prompts, and another verifier."""
-    numbers = [(i, i + 1, i + 2) for i in range(1, 9)]
-    rows = [
-        {"problem": f"{a} {b} {c} : {a + b + c} ;", "gold": str(a + b + c) if verifier == "math" else CODE}
-        for a, b, c in numbers
-    ]
-    data = folder / "rows.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    kept = [setting for setting in TINY if not setting.startswith("task.")]
-    task = {"name": "jsonl", "train.path": data, "heldout.path": data, "default_verifier": verifier}
-    return [*(f'task.{key}="{value}"' for key, value in task.items()), "training.max_response_tokens=16", *kept]
-
-
-@pytest.mark.parametrize(("verifier", "script"), [("math", "worker.py"), ("code", "helper.py")])
-def test_a_verifiers_process_that_is_killed_again_and_again(
+@pytest.mark.parametrize(("verifier", "script"), [("math_last_number", "worker.py"), ("code", "helper.py")])
+def test_a_verifiers_process_that_is_killed_is_replaced(
     forked: Server, tmp_path: Path, verifier: str, script: str
 ) -> None:
-    arguments = ["train", "countdown_cpu", *problems(tmp_path, verifier)]
-    quiet = forked(*arguments, "--out", str(tmp_path / "quiet"))
-    assert quiet.code == 0
+    settings = [setting for setting in TINY if not setting.startswith("task.")]
+    arguments = ["train", recipe(tmp_path, verifier), *settings, "training.max_response_tokens=16"]
+    forked(*arguments, "--out", str(tmp_path / "quiet"))
     run = forked.start(*arguments, "--out", str(tmp_path / "run"))
-    killed = 0
-    while not run.has_ended():
-        for pid in children(run.pid, script):
+    killed: set[int] = set()
+    for steps in (0, 2, 4):  # as soon as there is one that was not there before
+        assert run.wait_for(lambda steps=steps: recorded(tmp_path / "run") >= steps)
+        assert run.wait_for(lambda: bool(set(children(run.pid, script)) - killed))
+        for pid in set(children(run.pid, script)) - killed:
             os.kill(pid, signal.SIGKILL)
-            killed += 1
-        time.sleep(0.3)
+            killed.add(pid)
     assert run.wait() == 0, run.err
-    assert killed >= 2
-    assert len(metrics(tmp_path / "run")) == 6
-    rollouts = pd.read_parquet(tmp_path / "run" / "rollouts")
-    assert set(rollouts["status"]) <= {"correct", "incorrect", "error"}
-    errors = {step: of_step["status"].eq("error").mean() for step, of_step in rollouts.groupby("step")}
-    assert {line["step"]: line["verifier/errors"] for line in metrics(tmp_path / "run")} == pytest.approx(errors)
+    assert len(killed) >= 3
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "quiet"), "each response was tried again"
+    assert pd.read_parquet(tmp_path / "run" / "rollouts")["status"].ne("error").all()
 
 
 # Numbers that are none
@@ -394,3 +401,27 @@ def test_a_model_whose_weights_are_no_numbers(forked: Server, tmp_path: Path) ->
     run = forked("train", "countdown_cpu", *arguments[:-1], str(tmp_path / "other"), "evaluation.every=0", code=1)
     assert "step 1: the distribution of the next token is nan" in one_sentence(run)
     assert "no finite" in one_sentence(forked("evaluate", str(model), "--out", str(tmp_path / "out"), code=2))
+
+
+# A server that TRL samples from
+
+
+def test_a_server_that_trl_can_no_longer_reach(forked: Server, tmp_path: Path, undisturbed: Path) -> None:
+    """What TRL's client meets: a request, by the library that it uses, to a port at which nobody listens. The client
+    itself needs CUDA."""
+    run = tmp_path / "run"
+    patch = """
+import requests
+from progrpo.recipe_trainer import RecipeTrainer
+generate = RecipeTrainer._generate_single_turn
+def ask(self, *args, **kwargs):
+    if self.state.global_step == 3:
+        requests.post("http://127.0.0.1:9/generate/")
+    return generate(self, *args, **kwargs)
+RecipeTrainer._generate_single_turn = ask
+"""
+    said = one_sentence(forked("train", "countdown_cpu", *TINY, "--out", str(run), code=1, patch=patch))
+    assert "progrpo: the server that TRL samples from can't be reached: " in said
+    assert f"start it again, and continue from checkpoint-2 with: progrpo train --resume {run}" in said
+    forked("train", "--resume", str(run))
+    assert_same_run(run, undisturbed)
