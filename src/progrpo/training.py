@@ -277,7 +277,7 @@ def _outside_faults_are_told(folder: RunFolder) -> Iterator[None]:
         else:
             raise
         with suppress(OSError):
-            folder.note("stopped by", reason=reason)
+            folder.note("fault", reason=reason)
         raise RunError(
             f"{what}; {then}, and continue {_from_where(folder)} with: progrpo train --resume {folder.path}"
         ) from error
@@ -365,7 +365,10 @@ def _recall(folder: RunFolder, reward: Reward) -> None:
     """Steps after the checkpoint come again with the same responses: their verdicts are on the disk already."""
     columns = ["problem_id", "prompt", "text", "status", "reason", "canonical"]
     for path in folder.recorded_rollouts():
-        for row in pd.read_parquet(path, columns=columns).to_dict("records"):
+        rows: list[dict[Any, Any]] = []
+        with suppress(OSError, ValueError):  # a damaged file costs only its verdicts
+            rows = pd.read_parquet(path, columns=columns).to_dict("records")
+        for row in rows:
             verdict = Verdict(row["status"], row["reason"], row["canonical"])
             reward.recall(row["problem_id"], row["prompt"], row["text"], verdict)
 
