@@ -169,7 +169,7 @@ def test_validation_samples_become_an_evaluation(launch: _Launch, folder: RunFol
     ]
     lines = [json.dumps(sample | {"problem_id": sample["problem_id"]["problem_id"]}) for sample in samples]
     path = launch.own.validations / "2.jsonl"
-    path.write_text("\n".join(lines[:3]) + "\n" + lines[3][:9])
+    path.write_bytes("\n".join([*lines[:3], "é"]).encode()[:-1])  # in the middle of a character
     launch._take_over()
     assert folder.evaluation("step-000002") is None, "verl is still writing"
     path.write_text("\n".join(lines) + "\n")

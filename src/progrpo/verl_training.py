@@ -370,7 +370,7 @@ class _Launch:
         target = self.folder.evaluations / f"step-{step:06d}.json"
         if target.exists() or step >= self.recipe.training.steps:
             return
-        samples = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+        samples = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]  # the last may be being written
         if samples and (ended or len(samples) == len(self._heldout) * section.samples_in_training):
             write_json(target, _evaluation(self.recipe, self.task, self._heldout, samples).to_json())
 
