@@ -71,6 +71,8 @@ LOOK_SECONDS = 0.5
 """Between two looks at what verl has written."""
 STOP_SECONDS = 60.0
 """What verl and Ray get to end in once they are asked to; then they are killed."""
+LOG_END = 200_000
+"""The bytes of a log that its last error is looked for in."""
 MARK = "PROGRPO_VERL_RUN"
 """The environment variable by which a run's processes are known: Ray's outlive a driver that was killed."""
 
@@ -538,7 +540,9 @@ def last_error(log: Path) -> str:
 
     Ray repeats a worker's error, wrapped: ``RayTaskError(ValueError)`` is the frame, ``ValueError: ...`` the cause.
     """
-    lines = log.read_text(encoding="utf-8", errors="replace")[-200_000:].splitlines()
+    with log.open("rb") as file:
+        file.seek(max(log.stat().st_size - LOG_END, 0))
+        lines = file.read().decode(errors="replace").splitlines()
     plain = [_BEFORE.sub("", line).strip() for line in lines]
     errors = [line for line in plain if _ERROR.match(line)]
     causes = [line for line in errors if "ray::" not in line and "RayTaskError" not in line]
