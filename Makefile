@@ -42,6 +42,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/math_verification.py
 	$(BIN)/python benchmarks/code_verification.py
 	$(BIN)/python benchmarks/page.py
+	$(BIN)/python benchmarks/memory.py
 	$(PIP) lm-eval==0.4.13  # what the transformers backend is compared with
 	$(BIN)/python benchmarks/sampling.py
 

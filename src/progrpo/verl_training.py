@@ -205,6 +205,11 @@ def write_data(recipe: Recipe, task: Task, own: VerlFolder, settings: dict[str, 
         )
     _check_prompts(recipe, train, settings)
     heldout = _validation_problems(recipe, task)
+    if not heldout:
+        raise ConfigError(
+            f"no held-out problem has a prompt of at most {max_prompt_tokens(recipe)} tokens, which verl's validation "
+            "needs; raise training.max_prompt_tokens."
+        )
     for path, problems, split in ((own.train_data, train, "train"), (own.validation_data, heldout, "heldout")):
         with write_file(path) as beside:
             pq.write_table(pa.Table.from_pylist([verl_row(task, problem, split=split) for problem in problems]), beside)
@@ -333,7 +338,8 @@ class _Launch:
             self._take_validation(path, ended)
         for line in self._new_lines():
             self._take_metrics(line["step"], line["data"])
-        publish(self.recipe, self.folder, self.own)
+        with contextlib.suppress(FileNotFoundError):  # verl has a newer one already and let this one go
+            publish(self.recipe, self.folder, self.own)
 
     def _new_lines(self) -> list[dict[str, Any]]:
         if not self.own.metrics.exists():

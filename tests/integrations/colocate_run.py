@@ -1,6 +1,5 @@
 """Run by test_trl_vllm.py, on several processes: each trains with a vLLM engine of its own."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -77,4 +76,3 @@ def main(out: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(Path(sys.argv[1]))
-    os._exit(0)

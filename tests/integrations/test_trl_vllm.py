@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -25,14 +26,18 @@ from trl import GRPOTrainer
 from progrpo import training
 from progrpo.config import Recipe, load_recipe
 from progrpo.integrations.trl import ProGRPOTrainer, Rollout
+from progrpo.models import SHIPPED, load_model
 from progrpo.run_folder import RunFolder
 from progrpo.tasks import Countdown
 from reference import forward, method
+from vllm_server import vllm_server, wait_until_up
 
 if find_spec("vllm") is None:
     pytest.skip("vLLM is not installed: make test-vllm", allow_module_level=True)
 
 from colocate import run_on_cpu, sync_weights
+from launch import launch
+from trl.generation.vllm_client import VLLMClient
 from trl.generation.vllm_generation import VLLMGeneration
 
 VLLM: dict[str, Any] = {"use_vllm": True, "vllm_mode": "colocate"}
@@ -81,7 +86,7 @@ class Watch:
         self.steps: list[Step] = []
 
     def __call__(self, **settings: Any) -> Any:
-        trainer = self.make_trainer(ProGRPOTrainer, on_rollout=self._keep, **VLLM, **settings)
+        trainer = self.make_trainer(ProGRPOTrainer, on_rollout=self._keep, **VLLM | settings)
         score = trainer._generate_and_score_completions
 
         def score_and_keep(inputs: Any) -> dict[str, Any]:
@@ -212,7 +217,7 @@ def test_top_p_truncates_vllm_s_log_probs_alone(watch: Watch, correction: bool) 
     trainer.train()
     step = watch.steps[0]
     warp, truncated = TopPLogitsWarper(0.8), []
-    reference, _ = load_starting_model()
+    reference, _ = load_model("countdown")
     for row, ids in zip(step.rollout.rows, step.rollout.token_ids, strict=True):
         prompt = trainer.processing_class(row["prompt"])["input_ids"]
         with torch.no_grad():
@@ -224,12 +229,6 @@ def test_top_p_truncates_vllm_s_log_probs_alone(watch: Watch, correction: bool) 
     source = step.response_logps if correction else truncated
     expected = torch.tensor([confidence(logps) for logps in source])
     torch.testing.assert_close(step.rollout.answer_confidence_B, expected, atol=1e-4, rtol=0)
-
-
-def load_starting_model() -> Any:
-    from progrpo.models import load_model
-
-    return load_model("countdown")
 
 
 def test_tokens_that_vllm_could_not_score_do_not_count(watch: Watch) -> None:
@@ -286,7 +285,7 @@ def test_an_adapter_is_merged_for_vllm_and_taken_out_again(watch: Watch) -> None
     trainer.train()
     for step in watch.steps:
         assert worst(step.vllm_logps, step.response_logps) < 1e-4
-    starting, _ = load_starting_model()
+    starting, _ = load_model("countdown")
     last = watch.steps[-1].rollout
     prompt = trainer.processing_class(last.rows[0]["prompt"])["input_ids"]
     _, of_base = forward.token_logps(starting, prompt, last.token_ids[0], trainer.temperature)
@@ -294,6 +293,47 @@ def test_an_adapter_is_merged_for_vllm_and_taken_out_again(watch: Watch) -> None
     for name, weight in trainer.model.named_parameters():
         if not weight.requires_grad:
             torch.testing.assert_close(weight.detach(), base[name], atol=1e-5, rtol=0)
+
+
+def test_two_processes_with_an_engine_each(tmp_path: Path) -> None:
+    launch(Path(__file__).with_name("colocate_run.py"), str(tmp_path), processes=2)
+    rollouts = pd.concat([pd.read_parquet(tmp_path / f"rank{rank}.parquet") for rank in range(2)])
+    assert worst(list(rollouts["logps"]), list(rollouts["plain_logps"])) < 1e-4
+    rollouts = rollouts.sort_values(["step", "rank"], kind="stable")
+    assert len(rollouts) == 3 * 12
+    for _, rows in rollouts.groupby("step"):
+        assert rows.groupby("group")["prompt"].nunique().tolist() == [1, 1, 1]
+        assert rows.groupby("group")["rank"].nunique().tolist() == [1, 2, 1], "no group is split: it shows nothing"
+        assert rows.groupby("rank")["text"].apply(tuple).nunique() == 2, "the engines draw alike"
+        advantages = method.arm_advantages(
+            list(rows["grpo_advantage"]),
+            list(rows["reward"]),
+            [method.prompt_confidence(list(logps), [True] * len(logps)) for logps in rows["plain_prompt_logps"]],
+            [confidence(list(logps)) for logps in rows["plain_logps"]],
+            list(rows["group"]),
+            alpha=1.0,
+            activation="any_correct",
+            center="prompt",
+        )
+        assert list(rows["advantage"]) == pytest.approx(advantages, abs=1e-4)
+
+
+def test_a_server_s_log_probs_are_the_trainer_s(watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL's server mode but for the hand-over of weights, which is by NCCL: the policy stays as the server has it."""
+    monkeypatch.setattr(VLLMClient, "init_communicator", lambda client, device: None)
+    monkeypatch.setattr(VLLMGeneration, "sync_weights", lambda generation: None)
+    monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
+    with vllm_server(SHIPPED["countdown"], tmp_path / "log", "--max-logprobs", "-1") as (process, url):
+        wait_until_up(process, url)
+        for correction in (True, False):
+            settings = {"vllm_server_base_url": url, "vllm_importance_sampling_correction": correction}
+            watch(vllm_mode="server", learning_rate=0.0, temperature=0.7, max_steps=2, **settings).train()
+    assert len(watch.steps) == 4
+    for step in watch.steps:
+        assert worst(step.vllm_logps, step.response_logps) < 1e-4
+        expected = torch.tensor([confidence(logps) for logps in step.response_logps])
+        torch.testing.assert_close(step.rollout.answer_confidence_B, expected, atol=1e-4, rtol=0)
+    assert torch.equal(watch.steps[-1].rollout.logps_BT, watch.steps[-1].batch["sampling_per_token_logps"])
 
 
 class Silent:
@@ -356,13 +396,12 @@ def test_a_recipe_s_seed_is_what_vllm_draws_with(tmp_path: Path, monkeypatch: py
     assert seeds == [5]
 
 
-@pytest.mark.parametrize("mode", ["colocate", "server"])
-def test_without_a_gpu_a_recipe_is_refused_in_one_sentence(tmp_path: Path, mode: str) -> None:
+def test_without_a_gpu_a_recipe_is_refused_in_one_sentence(tmp_path: Path) -> None:
     if torch.accelerator.is_available():
         pytest.skip("there is a GPU")
-    command = [sys.executable, "-m", "progrpo", "train", "countdown_cpu", "trl.use_vllm=true", f"trl.vllm_mode={mode}"]
+    command = [sys.executable, "-m", "progrpo", "train", "countdown_cpu", "trl.use_vllm=true"]
     done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "progrpo: trl.use_vllm needs a GPU: without one, TRL can't hand new weights to vLLM; leave it" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.rglob("*"))
+    assert not list(tmp_path.rglob("recipe.json"))

@@ -38,11 +38,15 @@ def evaluate(
     ],
     overrides: OverridesArgument = None,
     benchmarks: Annotated[
-        str | None, typer.Option(help="Benchmarks by name, separated by commas; progrpo benchmarks lists them.")
+        str | None,
+        typer.Option(
+            help="Benchmarks by name, separated by commas; progrpo benchmarks lists them. By default those of the "
+            "recipe's evaluation.benchmarks, and without any its held-out problems."
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Without benchmarks: the recipe whose held-out problems are taken; a run has its own."),
+        typer.Option(help="Whose benchmarks or held-out problems are taken; a run has its own."),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -103,6 +107,8 @@ def evaluate(
 
     `progrpo evaluate Qwen/Qwen2.5-7B --benchmarks aime24,math500 --samples 64 --backend vllm`
 
+    `progrpo evaluate Qwen/Qwen2.5-7B --recipe qwen2.5_7b_dapo_math --backend vllm`
+
     `progrpo evaluate my-model --benchmarks aime24 --data aime24=aime24.jsonl --backend http`
     """
     folder = RunFolder(Path(model))
@@ -112,6 +118,7 @@ def evaluate(
     )
     if benchmarks is not None and (overrides or recipe):
         raise ConfigError("a benchmark has no recipe: leave --recipe and the overrides away, or --benchmarks.")
+    benchmarks = benchmarks or ",".join(loaded.evaluation.benchmarks) or None
     if engine and backend != "vllm":
         raise ConfigError(f"--engine {engine[0]} is an argument of vLLM: add --backend vllm.")
     if codeforces and "codeforces" not in (benchmarks or "").split(","):
@@ -301,6 +308,11 @@ def _open_backend(name: BackendName, path: str, dtype: str, settings: dict[str, 
         chosen = {name: settings[name] for name in ("base_url", "concurrency", "patience")}
         return HttpBackend(model=path, **chosen)
     if name == "vllm":
+        if (Path(path) / "adapter_config.json").exists():
+            raise ConfigError(
+                f"{path!r} holds low-rank adapters and vLLM loads whole models: leave --backend vllm away, or merge it "
+                "(peft.AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER))."
+            )
         from progrpo.evaluation.backends.vllm import VllmBackend
 
         return VllmBackend(path, dtype=dtype, **settings["engine"])

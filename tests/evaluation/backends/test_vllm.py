@@ -4,13 +4,8 @@ The model is tiny, random and untied, in float32. Its generation_config.json is 
 end tokens would change the distribution that samples are drawn from.
 """
 
-import os
-import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -32,8 +27,8 @@ from progrpo.evaluation.backends import Backend, Request, Sample, Sampling
 from progrpo.evaluation.backends.http import HttpBackend
 from progrpo.evaluation.backends.transformers import TransformersBackend, token_ids
 from progrpo.evaluation.backends.vllm import VllmBackend
-from progrpo.integrations.vllm import wait_for_server
 from progrpo.models import load_model, model_digest
+from vllm_server import kill, vllm_server, wait_until_up
 
 if find_spec("vllm") is None:
     pytest.skip("vLLM is not installed: make test-vllm", allow_module_level=True)
@@ -105,27 +100,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def process(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """vLLM's own server, which starts while this process loads its engine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "tiny", "--dtype", "float32"]
-    command += ["--enforce-eager", "--logprobs-mode", "processed_logprobs"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-    try:
-        yield process, f"http://127.0.0.1:{port}/v1"
-    finally:
-        kill(process)
-        print(log.read_text(errors="replace")[-3000:])
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """The server and its engine, which is a process of its own."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with vllm_server(folder, log, "--served-model-name", "tiny") as (process, url):
+        yield process, f"{url}/v1"
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +113,7 @@ def engine(folder: Path, process: object) -> VllmBackend:
 @pytest.fixture(scope="module")
 def server(process: tuple[subprocess.Popen[bytes], str], engine: object) -> HttpBackend:
     running, url = process
-
-    class StillRunning:
-        def stage(self, name: str, total: int, completed: int = 0) -> None: ...
-
-        def advance(self, amount: int = 1, **values: float) -> None:
-            assert running.poll() is None, "the server ended"
-
-    wait_for_server(url.removesuffix("/v1"), 240, StillRunning())
+    wait_until_up(running, url.removesuffix("/v1"))
     return HttpBackend(url, retries=1, timeout=60)
 
 

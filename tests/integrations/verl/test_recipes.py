@@ -28,7 +28,7 @@ from progrpo.errors import ConfigError
 from progrpo.run_folder import RunFolder
 from progrpo.training import make_task
 from progrpo.verl_settings import CHAT_TEMPLATE, VerlFolder, verl_command, verl_settings
-from progrpo.verl_training import check_settings, is_complete, last_error, write_data
+from progrpo.verl_training import check_settings, is_complete, write_data
 
 PAPER = [name for name in builtin_recipes() if load_recipe(name).launch.gpus_per_node]
 
@@ -304,21 +304,6 @@ def test_a_run_that_fails_says_why_in_one_sentence(tmp_path: Path, models: dict[
     assert "ValueError: Unknown trainer 'no_such'" in said
     assert str(tmp_path / "run" / "verl" / "verl.log") in said
     assert "Traceback" not in done.stdout
-
-
-def test_the_last_error_is_the_cause_and_not_its_frame(tmp_path: Path) -> None:
-    log = tmp_path / "verl.log"
-    log.write_text(
-        "\x1b[36m(TaskRunnerV1 pid=12)\x1b[0m RuntimeError: an earlier one that was caught\n"
-        "Traceback (most recent call last):\n"
-        "ray.exceptions.RayTaskError(torch.OutOfMemoryError): \x1b[36mray::TaskRunnerV1.run()\x1b[39m (pid=12)\n"
-        "    return forward(x)\n"
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
-        "\x1b[36m(raylet)\x1b[0m [2026-11-25] a closing remark\n"
-    )
-    assert last_error(log) == "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
-    log.write_text("killed\n")
-    assert last_error(log) == "killed."
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,8 @@ def run_with_ray(
     mark = uuid.uuid4().hex
     command = [*command, *ray_settings(workers)] if "verl.trainer.main_ppo" in command else list(command)
     log = folder / "verl.log"
+    (ray_folder / "tmp").mkdir()
+    own = {"RAY_TMPDIR": str(ray_folder), "TMPDIR": str(ray_folder / "tmp"), "RAY_AUTH_TOKEN": mark, MARK: mark}
     try:
         with log.open("w") as out:
             process = subprocess.Popen(
@@ -137,9 +139,7 @@ def run_with_ray(
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env=verl_environment(folder)
-                | {"RAY_TMPDIR": str(ray_folder), "RAY_AUTH_TOKEN": mark, MARK: mark}
-                | dict(env or {}),
+                env=verl_environment(folder) | own | dict(env or {}),
             )
             try:
                 returncode = process.wait(timeout)
