@@ -17,7 +17,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-vllm: .venv-vllm/.installed
-	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/backends/test_vllm.py
+	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/backends/test_vllm.py tests/integrations/test_trl_vllm.py
 
 test-verl: .venv-verl/.installed
 	OMP_NUM_THREADS=1 $(VERL) -m pytest tests/integrations/verl

@@ -1,8 +1,21 @@
 """What tests of several parts share."""
 
+import os
 import shutil
+from importlib.util import find_spec
 
 import pytest
+
+if find_spec("vllm") is not None:  # on a CPU, before TRL or anything else imports it
+    os.environ.update(
+        VLLM_CPU_KVCACHE_SPACE="1",
+        VLLM_CPU_OMP_THREADS_BIND="nobind",
+        VLLM_ENABLE_V1_MULTIPROCESSING="0",
+        VLLM_LOGGING_LEVEL="WARNING",
+        VLLM_NO_USAGE_STATS="1",
+        HF_HUB_OFFLINE="1",
+        TORCHDYNAMO_DISABLE="1",  # a minute of compiling what a tiny model does in milliseconds
+    )
 
 
 @pytest.fixture

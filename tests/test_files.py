@@ -1,11 +1,24 @@
+import errno
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from progrpo.files import write_file, write_folder, write_json, write_text
+from progrpo.errors import ConfigError
+from progrpo.files import (
+    append_line,
+    check_writable,
+    locked,
+    storage_fault,
+    write_file,
+    write_folder,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -113,3 +126,53 @@ def test_what_json_has_not_is_refused_and_the_old_file_stays(tmp_path: Path, val
         write_json(path, value)
     assert json.loads(path.read_text()) == {"old": 1}
     assert names(tmp_path) == ["value.json"]
+
+
+def test_lines_are_appended_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Run in a process of its own, whose files may have 50 bytes at most: the kernel then writes a part of a line."""
+    path = tmp_path / "lines"
+    append_line(path, "first")
+    script = f"""
+import resource
+from pathlib import Path
+from progrpo.files import append_line
+resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))
+append_line(Path({str(path)!r}), "x" * 100)
+"""
+    failed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "File too large" in failed.stderr
+    append_line(path, "second")
+    assert path.read_text() == "first\nsecond\n"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file' can't be written \(File exists\); choose another with --out"):
+        check_writable(tmp_path / "file")
+    with pytest.raises(ConfigError, match=r"\(Not a directory\)"), locked(tmp_path / "file" / "below"):
+        pass
+    check_writable(tmp_path / "new")
+    assert names(tmp_path) == ["file"]
+
+
+def test_two_in_one_process_do_not_hold_a_folder_either(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(ConfigError, match="is being written by process"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_a_full_disk_is_told_apart_from_other_errors_through_those_that_libraries_make_of_it(tmp_path: Path) -> None:
+    def wrapped(error: Exception) -> Exception:
+        try:
+            try:
+                raise error
+            except Exception as cause:
+                raise RuntimeError("could not save") from cause
+        except RuntimeError as outer:
+            return outer
+
+    assert storage_fault(wrapped(OSError(errno.ENOSPC, "No space left on device"))) == "No space left on device"
+    assert storage_fault(wrapped(FileNotFoundError(errno.ENOENT, "No such file"))) is None
+    assert storage_fault(wrapped(ValueError("os error 28"))) == "No space left on device"
+    assert storage_fault(ValueError("28")) is None

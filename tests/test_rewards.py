@@ -177,6 +177,7 @@ def test_the_same_reward_in_verls_form() -> None:
         "verifier_error": 0.0,
         "reason": "",
         "canonical": "2*8=16,3+5=8",
+        "problem_id": "x",
     }
     assert score("3 + 5 = 8 , 8 * 2 = 17")["score"] == 0.0
     assert score("3 + 5 = 8 , 8 * 2 = 16", data_source="dapo")["score"] == 1.0  # by extra_info

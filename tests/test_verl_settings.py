@@ -41,6 +41,7 @@ def settings(*overrides: str, recipe: str = "countdown_cpu") -> dict[str, Any]:
         ("training.clip_low=0.1", f"{ACTOR}.clip_ratio_low", 0.1),
         ("training.clip_high=0.3", f"{ACTOR}.clip_ratio_high", 0.3),
         ("training.checkpoint_every=5", "trainer.save_freq", 5),
+        ("training.rollouts_every=4", "+trainer.progrpo_rollouts.every", 4),
         ("training.keep_checkpoints=3", "trainer.max_actor_ckpt_to_keep", 3),
         ("evaluation.every=25", "trainer.test_freq", 25),
         ("evaluation.every=0", "trainer.test_freq", -1),
@@ -63,7 +64,7 @@ def test_a_field_arrives_under_verls_name(field: str, name: str, value: Any) -> 
 
 ELSEWHERE = {
     "model.lora": "refused, in test_what_has_no_counterpart_is_refused_by_name",
-    "training.rollouts_every": "written by the launcher",
+    "training.seeded_responses": "refused, in test_what_has_no_counterpart_is_refused_by_name",
     "training.max_verifier_errors": "watched by the launcher",
     "evaluation.samples": "of the final evaluation, which is not verl's",
     "evaluation.problems_in_training": "rows of the validation file",
@@ -116,9 +117,11 @@ def test_a_methods_settings_are_verls(method: str) -> None:
         (["methods.progrpo.loss_type=cispo"], "loss_type = 'cispo', which has no counterpart"),
         (["methods.progrpo.importance_sampling_level=sequence"], "goes with loss_type 'grpo'"),
         (["training.lr_schedule=linear"], "training.lr_schedule 'linear' has no counterpart in verl"),
+        (["training.seeded_responses=true"], "training.seeded_responses has no counterpart"),
         (["model.lora.r=8"], "model.lora has no counterpart"),
         (["launch.gpus_per_node=3"], "512, which 3 GPU"),
         (["training.micro_batch=5"], "micro-batches of 5"),
+        ([f"verl.{ROLLOUT}.tensor_model_parallel_size=2"], "which does not divide the 1 GPU"),
         (["verl.trainer.default_local_dir=elsewhere"], "verl.trainer.default_local_dir is set by the run folder"),
         (["verl.+trainer.resume_mode=disable"], "is set by the run folder"),
     ],
@@ -131,11 +134,11 @@ def test_what_has_no_counterpart_is_refused_by_name(overrides: list[str], said: 
 
 def test_the_verl_table_wins_and_may_be_nested() -> None:
     recipe = load_recipe("countdown_cpu", ["engine=verl", "verl.data.seed=9", "verl.+ray_kwargs.ray_init.num_gpus=1"])
-    recipe.verl |= {f"{ROLLOUT}.tensor_model_parallel_size": 2, "algorithm.progrpo.alpha": 0.25}
+    recipe.verl |= {f"{ROLLOUT}.gpu_memory_utilization": 0.8, "algorithm.progrpo.alpha": 0.25}
     made = verl_settings(recipe, FOLDER)
     assert made["data.seed"] == 9
     assert made["+ray_kwargs.ray_init.num_gpus"] == 1
-    assert made[f"{ROLLOUT}.tensor_model_parallel_size"] == 2
+    assert made[f"{ROLLOUT}.gpu_memory_utilization"] == 0.8
     assert made["+algorithm.progrpo.alpha"] == 0.25
     assert "algorithm.progrpo.alpha" not in made, "one setting has one name"
 

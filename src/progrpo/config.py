@@ -132,6 +132,9 @@ class TrainingSection(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    seeded_responses: bool = Field(
+        False, description="each response from a random stream of its own: the same on any number of processes"
+    )
     max_prompt_tokens: Positive | None = Field(None, description="problems with longer prompts are not trained on")
     max_response_tokens: Positive | None = Field(None, description="by default what the task's right answers need")
     clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2

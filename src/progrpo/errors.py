@@ -1,4 +1,4 @@
-"""What went wrong, said in one sentence."""
+"""What went wrong, said to the user in one sentence."""
 
 
 class ConfigError(ValueError):
@@ -6,4 +6,5 @@ class ConfigError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run that failed for no fault of what it was asked; its text is for the user."""
+    """What ended a run that was under way: a full disk, a loss that is no number. Its text is for the user, and says
+    what is kept and how to go on."""

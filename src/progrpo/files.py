@@ -1,22 +1,38 @@
 """Files and folders that are whole or not there: written beside, then renamed."""
 
+import errno
+import fcntl
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from progrpo.errors import ConfigError
+
+_STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})
+_TOLD_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
+LOCK = ".lock"
 
 
 @contextmanager
 def write_file(path: Path) -> Iterator[Path]:
-    """A path to write to; it takes the place of ``path`` when the block ends well, and vanishes when it does not."""
+    """A path to write to; it takes the place of ``path`` when the block ends well, and vanishes when it does not.
+
+    It is on the disk, not in the system's memory, before it takes that place: a machine that loses power has the old
+    file or the new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield beside
+        sync(beside)
         os.replace(beside, path)
+        sync(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -32,6 +48,23 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def append_line(path: Path, line: str) -> None:
+    """One more line at the end of a text file. A line that does not fit on the disk is taken back."""
+    content = (line + "\n").encode()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        length = os.fstat(handle).st_size
+        try:
+            while content:
+                content = content[os.write(handle, content) :]
+            os.fsync(handle)
+        except OSError:
+            os.ftruncate(handle, length)
+            raise
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def write_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it takes the place of ``path`` when the block ends well, and vanishes when it does not."""
@@ -45,3 +78,94 @@ def write_folder(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if it is not there: no other process gets it in the meantime. The system lets go of it when
+    the process ends, in whatever way.
+
+    Raises:
+        ConfigError: another process holds the folder, or it can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise not_writable(folder, error) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 200).decode(errors="replace") or "another process"
+            raise ConfigError(
+                f"{str(folder)!r} is being written by {holder}; wait until that has ended, or choose another folder "
+                "with --out."
+            ) from None
+        except OSError as error:  # a network file system without locks: nothing to hold on to
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+        with suppress(OSError):  # only for the sentence above
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def check_writable(folder: Path) -> None:
+    """Write a file into a folder and remove it again; a folder that is not there is made, and removed as well.
+
+    Raises:
+        ConfigError: that does not work.
+    """
+    probe, is_new = folder / f".probe.{os.getpid()}.tmp", not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"?")
+        probe.unlink()
+        if is_new:
+            folder.rmdir()
+    except OSError as error:
+        with suppress(OSError):
+            probe.unlink()
+        raise not_writable(folder, error) from None
+
+
+def not_writable(folder: Path, error: OSError) -> ConfigError:
+    """The sentence for a folder that can't be written."""
+    why = error.strerror or str(error)
+    return ConfigError(
+        f"the folder {str(folder)!r} can't be written ({why}); choose another with --out, or see to its permissions "
+        "and to the space on its disk."
+    )
+
+
+def storage_fault(error: BaseException | None) -> str | None:
+    """Why something could not be stored, if that is what an error says, itself or through one that it came from.
+
+    safetensors, which is written in Rust, and torch.distributed tell the system's error in their text alone.
+
+    >>> storage_fault(OSError(28, "No space left on device"))
+    'No space left on device'
+    >>> storage_fault(RuntimeError("Error while serializing: I/O error: File too large (os error 27)"))
+    'File too large'
+    >>> storage_fault(FileNotFoundError(2, "No such file or directory"))
+    """
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (told := _TOLD_IN_TEXT.search(str(error))):
+            number = int(told[1] or told[2])
+        if number in _STORAGE_ERRORS:
+            return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None

@@ -108,6 +108,17 @@ def model_digest(path: str) -> str:
     return f"{path}@{Path(config).parent.name}"
 
 
+def weights_digest(model: Any) -> str:
+    """Tells the weights of a model in memory from all others: a digest of their bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        digest.update(name.encode())
+        # A copy, also on a CPU: FSDP could not free a storage that NumPy has seen.
+        copy = tensor.detach().to("cpu", copy=True).contiguous()
+        digest.update(copy.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def cache_folder() -> Path:
     """Where converted models are kept: ``$PROGRPO_CACHE``, or ``progrpo`` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

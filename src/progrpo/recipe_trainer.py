@@ -1,19 +1,54 @@
 """The trainer of a recipe: ProGRPOTrainer, and how it saves and loads its state."""
 
+import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import rotate_checkpoints
+from accelerate.utils import is_peft_model
+from torch.distributed.fsdp import FSDPModule
+from transformers.trainer import TRAINING_ARGS_NAME
+from trl.models import unwrap_model_for_generation
 
+from progrpo.checkpoints import publish
+from progrpo.files import write_json, write_text
+from progrpo.finite import FiniteGuard
+from progrpo.integrations.generation import OwnStreams, own_streams, with_processor
 from progrpo.integrations.trl import ProGRPOTrainer
+from progrpo.trainer_state import (
+    SCALER,
+    SCHEDULER,
+    TRAINING_ARGS,
+    load_optimizer,
+    load_rng_state,
+    processes_of,
+    read_json,
+    read_weights,
+    save_optimizer,
+    save_rng_state,
+    seed_anew,
+)
+
+logger = logging.getLogger(__name__)
 
 
-class RecipeTrainer(ProGRPOTrainer):
-    """ProGRPOTrainer whose checkpoints are whole or not there."""
+class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
+    """ProGRPOTrainer whose checkpoints are whole or not there, and hold no pickles, and which stops before an update
+    that is no number.
+
+    The weights are always whole and in transformers' own format, whatever they are split into while they are trained;
+    the rest is in :mod:`progrpo.trainer_state`. What is overridden are methods of transformers' Trainer.
+    """
 
     keep_checkpoints = 2
+    seeded_responses = False
+    """Each response is drawn from a random stream of its own: the same ones on any number of processes."""
     _staging: Path | None = None
+    _generations, _generated_at = 0, -1
+
+    # Saving
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging or super()._get_output_dir(trial))
@@ -25,14 +60,121 @@ class RecipeTrainer(ProGRPOTrainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                self._publish(self._staging / f"checkpoint-{self.state.global_step}", final)
+                written = self._staging / f"checkpoint-{self.state.global_step}"
+                publish(written, final, self.keep_checkpoints)
+            self.accelerator.wait_for_everyone()
         finally:
+            if self.args.should_save:  # half of a checkpoint would only take the space that the next try needs
+                shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
 
-    def _publish(self, written: Path, final: Path) -> None:
-        target = final / written.name
-        if target.exists():
-            shutil.rmtree(target)
-        written.rename(target)
-        shutil.rmtree(written.parent)
-        rotate_checkpoints(output_dir=str(final), save_total_limit=self.keep_checkpoints)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The weights, configuration and tokenizer, for ``from_pretrained``; every process calls it."""
+        if self.is_fsdp_enabled:  # gathered to the first process, also where accelerate is told to keep them apart
+            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
+        else:
+            super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            (folder / TRAINING_ARGS_NAME).unlink()  # a pickle
+            write_text(folder / TRAINING_ARGS, self.args.to_json_string() + "\n")
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:  # its engine keeps them as pickles, which would never be loaded
+            return
+        save_optimizer(Path(output_dir), self.model_wrapped, self.optimizer)
+        if self.args.should_save:
+            write_json(Path(output_dir) / SCHEDULER, self.lr_scheduler.state_dict())
+
+    def _save_scaler(self, output_dir: str) -> None:
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is not None and self.args.should_save:
+            write_json(Path(output_dir) / SCALER, scaler.state_dict())
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        save_rng_state(Path(output_dir), self.args.process_index)
+
+    # Loading
+
+    def train(self, resume_from_checkpoint: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train, from the start or from a checkpoint."""
+        if resume_from_checkpoint is not None and self.is_fsdp_enabled:
+            self._load_from_checkpoint(resume_from_checkpoint)  # before it is sharded, as a run's first weights are
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if model is not None:  # Trainer asks once more, for the sharded model
+            return
+        if is_peft_model(self.model):
+            self.model.load_adapter(resume_from_checkpoint, self.model.active_adapters[0], is_trainable=True)
+        else:
+            self.model.load_state_dict(read_weights(Path(resume_from_checkpoint)), strict=False)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            load_optimizer(Path(checkpoint), self.model_wrapped, self.optimizer)
+            self.lr_scheduler.load_state_dict(read_json(Path(checkpoint) / SCHEDULER))
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and (Path(checkpoint) / SCALER).exists():
+            self.accelerator.scaler.load_state_dict(read_json(Path(checkpoint) / SCALER))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        written_by, process = processes_of(Path(checkpoint)), self.args.process_index
+        if written_by == self.args.world_size:
+            load_rng_state(Path(checkpoint), process)
+            return
+        seed_anew(self.args.seed, self.state.global_step, process)
+        if process == 0:
+            told = "the same responses" if self.seeded_responses else "other responses from here"
+            logger.warning(
+                "The checkpoint was written by %d process%s and goes on with %d: the same weights, optimizer and "
+                "problems, and %s.",
+                *(written_by, "" if written_by == 1 else "es", self.args.world_size, told),
+            )
+
+    # Sampling
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.seeded_responses:
+            return super()._generate_single_turn(*args, **kwargs)
+        prompts = len(kwargs["prompt_ids"] if "prompt_ids" in kwargs else args[0])
+        first = self.accelerator.process_index * prompts
+        step = self.state.global_step
+        self._generations = self._generations + 1 if step == self._generated_at else 0
+        self._generated_at = step
+        streams = own_streams(range(first, first + prompts), self.args.seed, step, self._generations)
+        model = self.accelerator.unwrap_model(self.model)
+        model = model.get_base_model() if is_peft_model(model) else model
+        with with_processor(model, OwnStreams(streams, self.temperature, self.args.top_p)):
+            return super()._generate_single_turn(*args, **kwargs)
+
+    @contextmanager
+    def whole_model(self) -> Iterator[Any]:
+        """The policy with all its weights on every process, which takes that much memory while the block lasts.
+
+        Without it, a sharded model's forward passes run on all processes together or not at all.
+        """
+        kwargs = self.args.gradient_checkpointing_kwargs
+        with unwrap_model_for_generation(
+            self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=kwargs
+        ) as model:
+            sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+            for module in sharded:
+                module.set_reshard_after_forward(False, recurse=False)
+                module.unshard()
+            try:
+                yield model
+            finally:
+                # Also for the few modules that accelerate leaves whole between forward and backward: that is slower by
+                # an all-gather of each, and there is no public way to ask which they were.
+                for module in sharded:
+                    module.reshard()
+                    module.set_reshard_after_forward(
+                        bool(self.accelerator.state.fsdp_plugin.reshard_after_forward), recurse=False
+                    )

@@ -2,7 +2,7 @@
 
 =============  ==========================================================================================
 TRL            ``reward_funcs=verified_reward("math", gold="solution")``, or ``task_reward(task)``
-verl           ``custom_reward_function.path`` this file, ``name=compute_score``; ``verl_row`` makes its rows
+verl           ``custom_reward_function.path=pkg://progrpo.rewards``; ``verl_row`` makes rows for it
 =============  ==========================================================================================
 
 1 for a correct response, 0 for an incorrect one. Where the verifier itself failed (``error``) the response has no
@@ -10,13 +10,14 @@ reward and takes no part in its group: None in TRL, ``verifier_error`` in verl. 
 set share of the last responses they stop the run: rewards that go missing unseen would train on whatever is left.
 """
 
+import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from progrpo.tasks.base import Problem, Task
-from progrpo.tasks.templates import response_text
+from progrpo.tasks.templates import prompt_text, response_text
 from progrpo.tasks.verifiers import VERIFIERS, verify
 from progrpo.verify import Verdict, VerifierFailedError
 
@@ -87,6 +88,13 @@ class Reward:
         self.__name__ = name
         self._watch = ErrorWatch(max_error_share)
         self._verdicts: dict[str, Verdict] = {}
+        self._recorded: dict[bytes, Verdict] = {}
+
+    def recall(self, problem_id: Any, prompt: str, text: str, verdict: Verdict) -> None:
+        """Take a verdict that was recorded before: this response to this problem is not verified again. What the
+        verifier failed at is tried again."""
+        if verdict.status != "error":
+            self._recorded[_digest(problem_id, prompt, text)] = verdict
 
     def __call__(
         self,
@@ -100,14 +108,28 @@ class Reward:
         rows = [{name: values[i] for name, values in per_row.items()} for i in range(n)]
         keys = [_key(row, completion) for row, completion in zip(rows, completions, strict=True)]
         # A collapsed policy says the same thing many times: each is verified once.
-        different = {key: i for i, key in enumerate(keys)}.values()
-        found = self.verify_batch([rows[i] for i in different], [response_text(completions[i]) for i in different])
-        self._verdicts = dict(zip((keys[i] for i in different), found, strict=True))
+        different = {key: i for i, key in enumerate(keys)}
+        self._verdicts = self._recalled(different, rows, prompts, completions) if self._recorded else {}
+        missing = [i for key, i in different.items() if key not in self._verdicts]
+        if missing:
+            found = self.verify_batch([rows[i] for i in missing], [response_text(completions[i]) for i in missing])
+            self._verdicts |= zip((keys[i] for i in missing), found, strict=True)
         verdicts = [self._verdicts[key] for key in keys]
         if log_metric is not None and n:
             log_metric("verifier/errors", sum(verdict.status == "error" for verdict in verdicts) / n)
         self._watch.see(verdicts)
         return [verdict.reward for verdict in verdicts]
+
+    def _recalled(
+        self, different: dict[str, int], rows: list[dict[str, Any]], prompts: list[Any], completions: list[Any]
+    ) -> dict[str, Verdict]:
+        known = {
+            key: self._recorded.get(
+                _digest(rows[i].get("problem_id"), prompt_text(prompts[i]), response_text(completions[i]))
+            )
+            for key, i in different.items()
+        }
+        return {key: verdict for key, verdict in known.items() if verdict is not None}
 
     def canonical_form(self, row: dict[str, Any], completion: Any) -> str | None:
         """The canonical form of a correct completion, None for any other."""
@@ -124,6 +146,11 @@ class Reward:
 def _key(row: dict[str, Any], completion: Any) -> str:
     known = {name: value for name, value in row.items() if name not in ("prompt", "completion")}
     return repr((sorted(known.items()), response_text(completion)))
+
+
+def _digest(*told: Any) -> bytes:
+    """Of a long response, in few bytes."""
+    return hashlib.blake2b(repr(told).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def task_reward(task: Task, max_error_share: float = MAX_ERROR_SHARE) -> Reward:
@@ -178,6 +205,7 @@ def compute_score(
     extra_info: dict[str, Any] | None = None,
     *,
     verifier: str | None = None,
+    max_error_share: float = MAX_ERROR_SHARE,
     **unused: Any,
 ) -> dict[str, Any]:
     """A response's reward in verl's form.
@@ -188,6 +216,7 @@ def compute_score(
         ground_truth: the gold.
         extra_info: of the row; its ``"verifier"`` counts where ``data_source`` names none.
         verifier: for data of others, set by ``custom_reward_function.reward_kwargs.verifier``; it comes first.
+        max_error_share: as in :class:`Reward`, of each reward worker; ``reward_kwargs.max_error_share``.
         unused: what verl hands over beside these.
 
     Returns:
@@ -211,6 +240,7 @@ def compute_score(
     _check_verifier(name)
     stop = (extra_info or {}).get("stop")
     verdict = verify([name], [ground_truth], [solution_str.split(stop, maxsplit=1)[0] if stop else solution_str])[0]
+    _verl_watch.max_share = max_error_share
     _verl_watch.see([verdict])
     return {
         "score": verdict.reward or 0.0,
@@ -231,10 +261,10 @@ def verl_row(task: Task, problem: Problem, *, split: str = "train") -> dict[str,
     ('progrpo/countdown', 'rule')
     """
     prompt = problem["prompt"]
-    # verl knows messages only: a text is one, for a chat template that adds nothing to it.
     verifier = problem.get("verifier", task.verifier)
     return {
         "data_source": f"progrpo/{verifier}",
+        # verl knows messages only: a text is one, for a chat template that adds nothing to it.
         "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
         "ability": task.name,
         "reward_model": {"style": "rule", "ground_truth": task.gold(problem)},

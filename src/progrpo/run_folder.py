@@ -7,21 +7,29 @@
     metrics.jsonl         one line a step
     rollouts/             step-000010-rank0.parquet: every response of a step
     evaluations/          step-000050.json, final.json, and final-samples/
-    checkpoints/          checkpoint-50: in transformers' own format
+    checkpoints/          checkpoint-50: in transformers' own format, sealed with digests.json
+    events.jsonl          what happened to the run: one line a start, a stop, a fault
+    failed-step-000012/   the batch of a step whose loss or gradient was no number
     report.html
 """
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from progrpo.checkpoints import EVERYTHING, fault, in_folder, set_aside, step_of
 from progrpo.config import Recipe, load_recipe
 from progrpo.errors import ConfigError
-from progrpo.files import write_json, write_text
+from progrpo.files import append_line, check_writable, locked, write_json, write_text
+
+logger = logging.getLogger(__name__)
 
 FINAL = "final"
 
@@ -56,6 +64,14 @@ class RunFolder:
     def final_samples(self) -> Path:
         return self.evaluations / f"{FINAL}-samples"
 
+    def failed_step(self, step: int) -> Path:
+        """Where the batch of a step whose loss or gradient was no number is kept."""
+        return self.path / f"failed-step-{step:06d}"
+
+    @property
+    def events_file(self) -> Path:
+        return self.path / "events.jsonl"
+
     @property
     def report(self) -> Path:
         return self.path / "report.html"
@@ -70,46 +86,148 @@ class RunFolder:
             raise ConfigError(f"{str(self.path)!r} is not a run folder: it has no recipe.json.")
         return load_recipe(str(self.recipe_file))
 
+    def environment(self) -> dict[str, Any]:
+        """What the run ran on, empty before it has."""
+        file = self.path / "environment.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
     def start(self, recipe: Recipe, environment: dict[str, Any]) -> None:
         """Write down what the run is, before it runs."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.recipe_file, recipe.model_dump())
         write_json(self.path / "environment.json", environment)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process, or the processes that were launched with it: two runs in one folder would
+        write over each other.
+
+        Raises:
+            ConfigError: another run is in it, or it can't be written.
+        """
+        if not _is_first_process():
+            yield  # the first one holds it for all
+            return
+        is_new = not self.path.exists()
+        with locked(self.path):
+            try:
+                self.check_writable()
+                yield
+            finally:
+                if is_new and not self.recipe_file.exists():  # what was refused leaves nothing behind
+                    shutil.rmtree(self.path, ignore_errors=True)
+
+    def check_writable(self) -> None:
+        """See that files can be written where the run will write them.
+
+        Raises:
+            ConfigError: they can't.
+        """
+        check_writable(self.path)
+        for folder in (self.checkpoints, self.rollouts, self.evaluations):
+            if folder.exists():
+                check_writable(folder)
+
+    def note(self, event: str, text: str = "", **values: Any) -> None:
+        """One more line of events.jsonl; a text is for people, and goes to the terminal as well."""
+        if not _is_first_process():
+            return
+        record = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event} | values
+        append_line(self.events_file, json.dumps(record | ({"text": text} if text else {})))
+        if text:
+            logger.warning(text)
+
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of events.jsonl."""
+        return _lines(self.events_file)
+
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """One more line of metrics.jsonl, in one write: a killed process leaves whole lines."""
-        line = (json.dumps(record, allow_nan=False) + "\n").encode()
-        handle = os.open(self.metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(handle, line)
-        finally:
-            os.close(handle)
+        """One more line of metrics.jsonl, whole or not at all."""
+        append_line(self.metrics_file, json.dumps(record, allow_nan=False))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line without its end is not one yet."""
-        if not self.metrics_file.exists():
-            return []
-        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        """The lines of metrics.jsonl."""
+        return _lines(self.metrics_file)
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint."""
-        found = {_step(path): path for path in self.checkpoints.glob("checkpoint-*")}
-        return found[max(found)] if found else None
+        """The newest checkpoint, as it is: see :meth:`good_checkpoint`."""
+        return next(iter(in_folder(self.checkpoints)), None)
 
-    def rewind(self) -> int:
-        """Drop what was recorded after the newest checkpoint, so that a resumed run writes it again; its step."""
-        checkpoint = self.last_checkpoint()
-        step = _step(checkpoint) if checkpoint else 0
-        kept = [record for record in self.metrics() if record["step"] <= step]
+    def good_checkpoint(self, parts: Sequence[str] = EVERYTHING) -> tuple[Path | None, list[tuple[Path, str]]]:
+        """The newest checkpoint whose files are what was written, and what is wrong with each newer one.
+
+        Args:
+            parts: the files that matter, as in :func:`progrpo.checkpoints.fault`.
+        """
+        faults: list[tuple[Path, str]] = []
+        for checkpoint in in_folder(self.checkpoints):
+            reason = fault(checkpoint, parts)
+            if reason is None:
+                return checkpoint, faults
+            faults.append((checkpoint, reason))
+        return None, faults
+
+    def rewind(self, check: Callable[[Path], None] | None = None) -> int:
+        """Go back to the newest checkpoint that is whole, so that a resumed run goes on from there; its step.
+
+        Checkpoints that are damaged are set aside, and what was recorded after the good one is dropped. Two things are
+        kept, so that nothing is scored a second time: rollouts, under the hidden names that
+        :meth:`recorded_rollouts` finds, and samples of evaluations.
+
+        Args:
+            check: raises for a checkpoint that can't be gone on from; nothing has been touched then.
+
+        Raises:
+            ConfigError: checkpoints were written, and none is whole.
+        """
+        checkpoint, faults = self.good_checkpoint()
+        if checkpoint is not None and check is not None:
+            check(checkpoint)
+        recorded = self.metrics()
+        if checkpoint is None:
+            self._check_none_was_lost(faults, recorded[-1]["step"] if recorded else 0)
+        for damaged, reason in faults:
+            assert checkpoint is not None, "or else there was an error"
+            aside = set_aside(damaged)
+            self.note(
+                "fell back",
+                f"{damaged.name} can't be used: {reason}; it is kept as {aside.name}, and the run goes on from "
+                f"{checkpoint.name}.",
+                checkpoint=checkpoint.name,
+            )
+        step = step_of(checkpoint) if checkpoint else 0
         if self.metrics_file.exists():
+            kept = [record for record in recorded if record["step"] <= step]
             write_text(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept))
-        for path in (*self.rollouts.glob("step-*"), *self.evaluations.glob("step-*")):
+        for path in self.rollouts.glob("step-*.parquet"):
+            if _step(path) > step:
+                path.rename(path.with_name(f".{path.stem}{_RECORDED}"))
+        for path in self.recorded_rollouts():
+            if _step(path) <= step:
+                path.unlink()
+        for path in self.evaluations.glob("step-*.json"):
             if _step(path) > step:
                 path.unlink()
         for leftover in self._leftovers():
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         return step
+
+    def recorded_rollouts(self) -> list[Path]:
+        """Rollouts of steps that were taken back: the steps come again, and the verdicts in them still hold."""
+        return sorted(self.rollouts.glob(f".step-*{_RECORDED}"))
+
+    def _check_none_was_lost(self, faults: list[tuple[Path, str]], step: int) -> None:
+        if faults:
+            told = "; ".join(f"{checkpoint.name}: {reason}" for checkpoint, reason in faults)
+            raise ConfigError(
+                f"no checkpoint of {str(self.path)!r} can be used ({told}); put one back from a copy, or train again "
+                "in another folder with --out."
+            )
+        if step and step > self.recipe().training.checkpoint_every:
+            raise ConfigError(
+                f"{str(self.path)!r} has metrics up to step {step} and no checkpoint in checkpoints/, where one "
+                "was written; put it back, or train again in another folder with --out."
+            )
 
     def is_finished(self) -> bool:
         """Whether the run's final evaluation is there: it is the last thing that a run writes."""
@@ -127,10 +245,26 @@ class RunFolder:
 
     def _leftovers(self) -> Iterator[Path]:
         """What a killed process was writing: hidden files and folders beside the ones they would have become."""
-        for folder in (self.path, self.checkpoints, self.rollouts, self.evaluations):
+        stores = self.evaluations.glob("*-samples")
+        for folder in (self.path, self.checkpoints, self.rollouts, self.evaluations, *stores):
             yield from folder.glob(".*.tmp")
 
 
+_RECORDED = ".recorded"
+
+
 def _step(path: Path) -> int:
-    """50 of ``checkpoint-50`` and of ``step-000050-rank0.parquet``."""
+    """50 of ``step-000050.json`` and of ``step-000050-rank0.parquet``."""
     return int(path.name.split("-")[1].split(".")[0])
+
+
+def _is_first_process() -> bool:
+    """Of those that a launcher (accelerate, torchrun) started together; true without one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file; a last line without its end is not one yet."""
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]

@@ -77,6 +77,7 @@ class VerlFolder:
 
     def __init__(self, folder: RunFolder) -> None:
         self.path = (folder.path / "verl").absolute()
+        self.rollouts = folder.rollouts.absolute()
         self.train_data = self.path / "train.parquet"
         self.validation_data = self.path / "validation.parquet"
         self.checkpoints = self.path / "checkpoints"
@@ -120,7 +121,9 @@ def verl_settings(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
         | _rollout(recipe)
         | _method(recipe, task)
     )
-    return _with_own(settings, recipe.verl)
+    settings = _with_own(settings, recipe.verl)
+    _check_engines(recipe, settings)
+    return settings
 
 
 def verl_setting(recipe: Recipe, name: str, default: Any) -> Any:
@@ -161,6 +164,8 @@ def _trainer(recipe: Recipe, folder: VerlFolder) -> dict[str, Any]:
         "trainer.val_before_train": evaluation.every > 0,
         "trainer.test_freq": evaluation.every or -1,
         "trainer.validation_data_dir": str(folder.validations),
+        "+trainer.progrpo_rollouts.folder": str(folder.rollouts),
+        "+trainer.progrpo_rollouts.every": training.rollouts_every,
         "trainer.logger": ["console", "file"],
         "critic.enable": False,
         # A worker of Ray does not get the environment of who asks a running cluster for it.
@@ -181,6 +186,9 @@ def _data(recipe: Recipe, task: Task, folder: VerlFolder) -> dict[str, Any]:
         "data.seed": recipe.seed,
         "reward.custom_reward_function.path": "pkg://progrpo.rewards",
         "reward.custom_reward_function.name": "compute_score",
+        # An error in a reward worker does not stop verl, but loses the response: training.max_verifier_errors is
+        # watched from outside.
+        "+reward.custom_reward_function.reward_kwargs.max_error_share": 1.0,
     }
 
 
@@ -207,6 +215,8 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
     training = recipe.training
     if training.lr_schedule == "linear":
         raise ConfigError("training.lr_schedule 'linear' has no counterpart in verl; use constant or cosine.")
+    if training.seeded_responses:
+        raise ConfigError("training.seeded_responses has no counterpart in verl, whose engines draw as they do.")
     full = recipe.model.dtype == "float32"
     precision = f"+{ACTOR}.fsdp_config.mixed_precision"
     # Without this verl computes in bfloat16, whatever the dtype beside it says.
@@ -259,6 +269,16 @@ def _rollout(recipe: Recipe) -> dict[str, Any]:
         f"{ROLLOUT}.val_kwargs.do_sample": True,
         f"{ROLLOUT}.val_kwargs.temperature": recipe.evaluation.temperature,
     }
+
+
+def _check_engines(recipe: Recipe, settings: dict[str, Any]) -> None:
+    """verl would say it once Ray and the model are up."""
+    engine = int(settings[f"{ROLLOUT}.tensor_model_parallel_size"])
+    if processes(recipe) % engine:
+        raise ConfigError(
+            f"verl.{ROLLOUT}.tensor_model_parallel_size is {engine}, which does not divide the {processes(recipe)} "
+            "GPU(s) of launch.nodes * launch.gpus_per_node; choose one that does."
+        )
 
 
 def _method(recipe: Recipe, task: Task) -> dict[str, Any]:

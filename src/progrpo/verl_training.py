@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -29,12 +30,13 @@ from typing import Any
 
 import transformers
 
+from progrpo import checkpoints
 from progrpo.config import Recipe
 from progrpo.environment import describe
 from progrpo.errors import ConfigError, RunError
 from progrpo.evaluation.evaluate import Evaluation, count
 from progrpo.evaluation.store import Judged
-from progrpo.files import write_file, write_folder, write_json, write_text
+from progrpo.files import write_file, write_json, write_text
 from progrpo.models import best_device, load_model, load_tokenizer
 from progrpo.rewards import ErrorWatch, verl_row
 from progrpo.run_folder import RunFolder
@@ -85,10 +87,10 @@ NAMES = {
     "response_length/mean": "completions/mean_length",
     "response_length/min": "completions/min_length",
     "response_length/max": "completions/max_length",
-    "response_length/clip_ratio": "completions/clipped_ratio",
     "timing_s/step": "step_time",
 }
-"""verl's metrics that a run folder has names for. The plugin's own have them already; all others keep verl's."""
+"""verl's metrics that a run folder has names for. The plugin's own have them already; all others keep verl's, such as
+``response_length/clip_ratio``, the share of responses as long as the longest of the step."""
 
 
 def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool = False) -> Evaluation:
@@ -102,20 +104,29 @@ def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    command, settings = verl_command(recipe, folder), verl_settings(recipe, folder)
+    command = verl_command(recipe, folder)
     check_settings(command)
-    own = VerlFolder(folder)
-    if resume:
+    with folder.locked():
+        return _train(recipe, folder, progress, command, resume)
+
+
+def _train(recipe: Recipe, folder: RunFolder, progress: Progress, command: list[str], resume: bool) -> Evaluation:
+    own, settings = VerlFolder(folder), verl_settings(recipe, folder)
+    checkpoint = folder.checkpoints / f"checkpoint-{recipe.training.steps}"
+    if resume and not checkpoint.is_dir():
         mend(folder, own)
         publish(recipe, folder, own)
-    start = open_folder(recipe, folder, resume)
+    start = open_folder(recipe, folder, resume, lambda newest: _check_tracked(newest, own))
     task = make_task(recipe)
     write_data(recipe, task, own, settings)
     folder.start(recipe, describe(recipe.seed))
     if start < recipe.training.steps:
         progress.stage("train", recipe.training.steps, start)
+        if start:
+            command.append("trainer.val_before_train=false")  # the validation of that step was made
+        else:
+            shutil.rmtree(own.checkpoints, ignore_errors=True)  # incomplete ones
         _Launch(recipe, folder, task, progress, start).run(command)
-    checkpoint = folder.checkpoints / f"checkpoint-{recipe.training.steps}"
     if not checkpoint.is_dir():
         raise RunError(
             f"verl ended without a checkpoint of step {recipe.training.steps}; its log is {own.log}, and "
@@ -142,7 +153,8 @@ def check_settings(command: list[str]) -> None:
         raise ConfigError(f"engine 'verl' is made for verl {SUPPORTED}, and this is {found}; install that version.")
     overrides = [override for override in command[3:] if not override.startswith("hydra.")]
     try:
-        # verl warns of engines that are not installed, and congratulates.
+        # verl tells of its platform, warns of engines that are not installed, and congratulates.
+        logging.disable(logging.INFO)
         with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
             _have_verl_check(overrides)
     except ConfigError:
@@ -150,6 +162,8 @@ def check_settings(command: list[str]) -> None:
     except Exception as error:  # Hydra's, OmegaConf's, verl's own assertions
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"verl {SUPPORTED} refuses the settings of this recipe: {reason}") from None
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _have_verl_check(overrides: list[str]) -> None:
@@ -161,6 +175,11 @@ def _have_verl_check(overrides: list[str]) -> None:
         config = compose("ppo_trainer", overrides)
     validate_config(config, need_reference_policy(config), need_critic(config))
     if config.trainer.v1.trainer_mode == "progrpo":
+        from progrpo.integrations.verl_check import check_plugin
+
+        problem = check_plugin().problem
+        if problem is not None:
+            raise ConfigError(f"engine 'verl' needs progrpo's plugin for it: {problem}.")
         from progrpo.integrations.verl import read_options
 
         read_options(config)
@@ -186,6 +205,11 @@ def write_data(recipe: Recipe, task: Task, own: VerlFolder, settings: dict[str, 
         )
     _check_prompts(recipe, train, settings)
     heldout = _validation_problems(recipe, task)
+    if not heldout:
+        raise ConfigError(
+            f"no held-out problem has a prompt of at most {max_prompt_tokens(recipe)} tokens, which verl's validation "
+            "needs; raise training.max_prompt_tokens."
+        )
     for path, problems, split in ((own.train_data, train, "train"), (own.validation_data, heldout, "heldout")):
         with write_file(path) as beside:
             pq.write_table(pa.Table.from_pylist([verl_row(task, problem, split=split) for problem in problems]), beside)
@@ -245,6 +269,7 @@ class _Launch:
         self._read_to = 0
         self._watch = ErrorWatch(recipe.training.max_verifier_errors)
         self._started = time.monotonic()
+        self._heldout = _validation_problems(recipe, task)
 
     def run(self, command: list[str]) -> None:
         """Until verl has ended, by itself or stopped by a signal; no process of its outlives the call."""
@@ -268,12 +293,13 @@ class _Launch:
         finally:
             _end(process, mark)
         self._take_over(ended=True)
+        _forget_old(self.own, self.recipe.training.keep_checkpoints)
         if self.stopped_by and self.step < self.recipe.training.steps:
             raise Interrupted(self.stopped_by, self.step)
         if process.returncode:
             raise RunError(
                 f"verl failed (exit code {process.returncode}): {last_error(self.own.log)} Its log is {self.own.log}; "
-                f"progrpo train --resume {self.folder.path} goes on from its last checkpoint."
+                f"progrpo train --resume {self.folder.path} goes on from step {_tracked(self.own) or 0}."
             )
 
     def _follow(self, process: "subprocess.Popen[bytes]") -> None:
@@ -312,7 +338,8 @@ class _Launch:
             self._take_validation(path, ended)
         for line in self._new_lines():
             self._take_metrics(line["step"], line["data"])
-        publish(self.recipe, self.folder, self.own)
+        with contextlib.suppress(FileNotFoundError):  # verl has a newer one already and let this one go
+            publish(self.recipe, self.folder, self.own)
 
     def _new_lines(self) -> list[dict[str, Any]]:
         if not self.own.metrics.exists():
@@ -344,9 +371,8 @@ class _Launch:
         if target.exists() or step >= self.recipe.training.steps:
             return
         samples = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-        problems = _validation_problems(self.recipe, self.task)
-        if samples and (ended or len(samples) == len(problems) * section.samples_in_training):
-            write_json(target, _evaluation(self.recipe, self.task, problems, samples).to_json())
+        if samples and (ended or len(samples) == len(self._heldout) * section.samples_in_training):
+            write_json(target, _evaluation(self.recipe, self.task, self._heldout, samples).to_json())
 
 
 def _evaluation(
@@ -383,14 +409,15 @@ def publish(recipe: Recipe, folder: RunFolder, own: VerlFolder) -> None:
     target = folder.checkpoints / f"checkpoint-{step}"
     if step is None or target.exists() or not exported.is_dir():
         return
-    with write_folder(target) as beside:
+    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder.checkpoints) as staging:
+        written = Path(staging) / target.name
+        written.mkdir()
         for file in exported.iterdir():
             if not file.name.startswith(TOKENIZER_FILES):
-                _link(file, beside / file.name)
-        load_tokenizer(recipe.model.path).save_pretrained(beside)
-    published = sorted(folder.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    for old in published[: -recipe.training.keep_checkpoints]:
-        shutil.rmtree(old)
+                _link(file, written / file.name)
+        load_tokenizer(recipe.model.path).save_pretrained(written)
+        checkpoints.publish(written, folder.checkpoints, recipe.training.keep_checkpoints)
 
 
 def _link(file: Path, to: Path) -> None:
@@ -400,12 +427,27 @@ def _link(file: Path, to: Path) -> None:
         shutil.copy2(file, to)
 
 
+def _forget_old(own: VerlFolder, keep: int) -> None:
+    """verl removes the models of old checkpoints but not all that lies beside them, and none of an earlier launch."""
+    for old in sorted(own.checkpoints.glob("global_step_*"), key=_step)[:-keep]:
+        shutil.rmtree(old)
+
+
 def _tracked(own: VerlFolder) -> int | None:
     """The step of the checkpoint that verl last finished, by its own record: the one that it resumes from."""
     try:
         return int(own.tracker.read_text())
     except (FileNotFoundError, ValueError):
         return None
+
+
+def _check_tracked(checkpoint: Path, own: VerlFolder) -> None:
+    """Raise unless verl will resume from the step of the checkpoint that the run folder goes back to."""
+    if checkpoints.step_of(checkpoint) != (tracked := _tracked(own)):
+        raise ConfigError(
+            f"{str(checkpoint.parent)!r} has no whole checkpoint of step {tracked}, which verl would resume from; "
+            f"remove the damaged one, and progrpo makes it again from verl's."
+        )
 
 
 def mend(folder: RunFolder, own: VerlFolder) -> None:

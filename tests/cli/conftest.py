@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from cli.forked import Server
 
 TINY = [
     "training.steps=6",
@@ -65,3 +68,11 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cli = Cli(tmp_path_factory.mktemp("undisturbed"))
     cli("train", "countdown_cpu", *TINY, "--out", "run")
     return cli.folder / "run"
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Runs that start at once, in processes that are forked from one which has imported everything."""
+    server = Server(tmp_path_factory.mktemp("forked"))
+    yield server
+    server.close()

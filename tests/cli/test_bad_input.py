@@ -22,6 +22,10 @@ import pytest
         (["train", "countdown_cpu", "name.x=1"], "goes through 'name', which is a value and not a table"),
         (["train", "countdown_cpu", "task.numbers=7"], "task.numbers should be 3, 4, 5 or 6, got 7"),
         (["train", "countdown_cpu", "trl.no_such_field=1"], "'no_such_field' is not a field of ProGRPOConfig"),
+        (
+            ["train", "countdown_cpu", "trl.use_vllm=true"],
+            "trl.use_vllm needs vLLM, which is not installed; pip install 'trl[vllm]' where there is a GPU, and leave",
+        ),
         (["train", "countdown_cpu", "methods.progrpo.alpha=-1.0"], "alpha must be a number in [0.0, inf), got -1.0"),
         (["train", "countdown_cpu", "training.micro_batch=7"], "choose training.micro_batch to divide 512"),
         (

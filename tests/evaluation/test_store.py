@@ -77,3 +77,15 @@ def test_another_prompt_is_refused(tmp_path: Path) -> None:
     assert store.judged([{"problem_id": "other", "prompt": "x"}]) == {}
     with pytest.raises(ConfigError, match=r"holds samples of another prompt for problem 'p'; choose another --out"):
         store.judged([{"problem_id": "p", "prompt": "2 + 2?"}])
+
+
+def test_two_writers_at_the_same_time_do_not_replace_each_other(tmp_path: Path) -> None:
+    stores = [SampleStore(tmp_path / "s", KEY, writer=writer) for writer in range(2)]
+    for problem, store in zip("pq", stores, strict=True):
+        store.append({"problem_id": problem, "prompt": "1 + 1?"}, 0, [RIGHT], VERDICTS[:1])
+    # Both look for the next number before either has written.
+    numbers = [store.next_part() for store in stores]
+    assert len(set(numbers)) == 2
+    for store in stores:
+        store.flush()
+    assert sorted(read_samples(tmp_path / "s")["problem_id"]) == ["p", "q"]

@@ -1,6 +1,7 @@
 """The trainer against TRL's own, and against slow re-computations of what it should have done."""
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from trl import GRPOConfig, GRPOTrainer
 from progrpo.core import arm_advantages
 from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
 from progrpo.tasks import Countdown
+from reference import forward, method
 
 
 def weights(trainer: GRPOTrainer) -> dict[str, torch.Tensor]:
@@ -91,17 +93,12 @@ def test_advantages_are_the_core_s_on_recomputed_confidences(make_trainer: Any, 
         assert not torch.equal(rollout.advantages_B, rollout.grpo_advantages_B)
 
 
-@torch.no_grad()
 def confidences(trainer: GRPOTrainer, row: dict[str, Any], response: list[int]) -> tuple[float, float]:
     """c(q) and c(o|q) of one response by one plain forward pass over prompt and response."""
     prompt = trainer.processing_class(row["prompt"])["input_ids"]
-    ids = torch.tensor([prompt + response])
-    trainer.model.eval()
-    logps = (trainer.model(ids).logits[0, :-1] / trainer.temperature).log_softmax(-1)
-    logps = logps.gather(1, ids[0, 1:, None])[:, 0].tolist()
-    of_prompt, of_response = logps[: len(prompt) - 1], sorted(logps[len(prompt) - 1 :])
-    lowest = of_response[: math.ceil(round(0.2 * len(of_response), 9))]
-    return math.exp(sum(of_prompt) / len(of_prompt)), math.exp(sum(lowest) / len(lowest))
+    both = forward.token_logps(trainer.model, prompt, response, trainer.temperature)
+    of_prompt, of_response = ((logps, [True] * len(logps)) for logps in both)
+    return method.prompt_confidence(*of_prompt), method.answer_confidence(*of_response, 0.2)
 
 
 def test_the_batch_and_the_completions_log_hold_the_new_advantages(make_trainer: Any) -> None:
@@ -312,6 +309,18 @@ def test_a_plain_grpo_config_is_refused() -> None:
 def test_options_are_checked(option: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ProGRPOConfig("out", bf16=False, use_cpu=True, **{option: value})
+
+
+def test_log_probs_of_another_distribution_than_c_q_s_are_warned_of(make_trainer: Any) -> None:
+    engine = {"use_transformers_continuous_batching": True}
+    with pytest.warns(UserWarning, match=r"which are after top_p=0.9, min_p=0.1, and c\(q\) is not") as warned:
+        make_trainer(top_p=0.9, min_p=0.1, **engine)
+    of_ours = [one for one in warned if "c(o|q)" in str(one.message)]
+    assert [one.filename for one in of_ours] == [make_trainer.__code__.co_filename], "it points at the caller"
+    for settings in ({"top_p": 0.9}, {"top_p": 0.9, "center": "group"} | engine, engine):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            make_trainer(**settings)
 
 
 def _with_path(settings: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from progrpo.cli.doctor import doctor
 from progrpo.cli.evaluate import evaluate
 from progrpo.cli.inspect import inspect
 from progrpo.cli.problems import problems
+from progrpo.cli.processes import let_first_process_speak, process_index
 from progrpo.cli.report import report
 from progrpo.cli.train import train
 from progrpo.errors import ConfigError, RunError
@@ -43,9 +44,11 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
+        let_first_process_speak()
         print(f"progrpo: {error}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
     except (RunError, VerifierFailedError) as error:
+        let_first_process_speak()
         print(f"progrpo: {error}", file=sys.stderr)
         sys.exit(FAILURE)
     except ModuleNotFoundError as error:  # an extra that was not installed
@@ -53,8 +56,9 @@ def main() -> None:
             f"progrpo: this needs {error.name!r}; pip install 'progrpo[all]', or see progrpo doctor.", file=sys.stderr
         )
         sys.exit(USAGE_ERROR)
-    except KeyboardInterrupt:
-        print("progrpo: stopped.", file=sys.stderr)
+    except KeyboardInterrupt:  # from a terminal it comes to all processes at once
+        if process_index() == 0:
+            print("progrpo: stopped.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `progrpo doctor | head`: the reader has gone, and so has the need to say so
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -115,7 +115,8 @@ def _run_all(runs: list[_Run], jobs: int) -> None:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     run = waiting.pop(0)
-                    done = run.folder.rewind()
+                    with run.folder.locked():
+                        done = run.folder.rewind()
                     run.read_to = run.folder.metrics_file.stat().st_size if done else 0
                     bar = bars.bar(f"{run.recipe.method} seed {run.recipe.seed} ")
                     bar.stage("train", run.recipe.training.steps, done)

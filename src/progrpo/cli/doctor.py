@@ -5,6 +5,7 @@ import platform
 import shutil
 
 from progrpo.environment import device_name, package_versions
+from progrpo.integrations.verl_check import TRAINER_MODE, check_plugin
 from progrpo.verify import isolation_level
 from progrpo.verify.sandbox import MIN_ISOLATION, NotIsolatedError, SandboxError
 
@@ -23,6 +24,7 @@ PARTS = {
     "self-BLEU and distinct-n": (("sacrebleu",), "pip install 'progrpo[evaluation]'"),
     "distances of embeddings": (("sentence-transformers",), "pip install 'progrpo[embeddings]'"),
     "rollouts and evaluation with vLLM": (("vllm",), "pip install vllm (needs a GPU; without: docs/evaluation.md)"),
+    "training with verl": (("verl",), "pip install 'progrpo[verl]' in an environment of its own (docs/verl.md)"),
 }
 
 
@@ -41,6 +43,8 @@ def doctor() -> None:
     for part, (needed, remedy) in PARTS.items():
         missing = [name for name in needed if packages[name] is None]
         print(f"{part}: " + (f"needs {', '.join(missing)}; {remedy}" if missing else "ready"))
+    if packages["verl"] is not None:
+        print(f"verl's plugin: {check_plugin().problem or f'trainer.v1.trainer_mode={TRAINER_MODE} is there'}")
     print(f"running programs: {_isolation()}")
     print(f"free disk space here: {shutil.disk_usage('.').free / 1e9:.0f} GB")
 

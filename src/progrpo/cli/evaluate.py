@@ -1,5 +1,6 @@
 """``progrpo evaluate``"""
 
+import sys
 import tomllib
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from progrpo.checkpoints import MODEL_PARTS, check_model
 from progrpo.cli.train import OverridesArgument, SkipBadRowsOption, overrides_with
 from progrpo.config import load_recipe
-from progrpo.errors import ConfigError
+from progrpo.errors import ConfigError, RunError
+from progrpo.files import check_writable, storage_fault
 from progrpo.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -63,6 +66,9 @@ def evaluate(
         str, typer.Option(help="Of an OpenAI-compatible server, for --backend http; the key is $OPENAI_API_KEY.")
     ] = "http://127.0.0.1:8000/v1",
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to a server at the same time.")] = 16,
+    patience: Annotated[
+        float, typer.Option(min=0, help="How many seconds to wait for a server that has answered and went away.")
+    ] = 300.0,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples generated at a time by transformers.")] = None,
     dtype: Annotated[
         Dtype | None, typer.Option(help="Of the weights; auto is what they are kept in, and the default of benchmarks.")
@@ -128,6 +134,8 @@ def evaluate(
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
+    into = out or Path("evaluations") / _file_name(model)
+    check_writable(into)
     how(1)  # refuses what is out of range, before anything is loaded
     if benchmarks is None:
         from progrpo.training import make_task, response_budget
@@ -144,10 +152,18 @@ def evaluate(
         ]
     path = _model_path(model, folder) if backend != "http" else model
     settings = {"batch": batch or loaded.evaluation.batch, "base_url": base_url, "concurrency": concurrency}
+    settings["patience"] = patience
     settings["engine"] = dict(_key_and_value(text) for text in engine or [])
     opened = _open_backend(backend, path, dtype or ("auto" if benchmarks else loaded.model.dtype), settings)
-    into = out or Path("evaluations") / _file_name(model)
-    _evaluate_all(targets, opened, _label(model), into, embeddings, codeforces)
+    try:
+        _evaluate_all(targets, opened, _label(model), into, embeddings, codeforces)
+    except Exception as error:
+        if (reason := storage_fault(error)) is None:
+            raise
+        raise RunError(
+            f"{str(into)!r} can't be written any more: {reason}; the samples in it are kept; make room, and give the "
+            "same command again."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -263,12 +279,24 @@ def _key_and_value(text: str) -> tuple[str, Any]:
 
 
 def _model_path(model: str, folder: RunFolder) -> str:
+    """A run's newest checkpoint whose model is whole, or the model as it is named."""
     if not folder.recipe_file.exists():
+        check_model(model)
         return model
-    checkpoint = folder.last_checkpoint()
+    checkpoint, faults = folder.good_checkpoint(MODEL_PARTS)
+    told = "; ".join(f"{damaged.name}: {reason}" for damaged, reason in faults)
+    if checkpoint is None and faults:
+        raise ConfigError(
+            f"no checkpoint of run {model!r} can be used ({told}); put one back from a copy; one of an earlier "
+            "version, without digests.json, can be named in place of the run."
+        )
     if checkpoint is None:
         raise ConfigError(
             f"run {model!r} has no checkpoint yet; train it further, or evaluate the model it starts from."
+        )
+    if faults:
+        print(
+            f"progrpo: {checkpoint.name} of {model!r} is evaluated, as newer ones are damaged ({told})", file=sys.stderr
         )
     return str(checkpoint)
 
@@ -277,7 +305,8 @@ def _open_backend(name: BackendName, path: str, dtype: str, settings: dict[str, 
     if name == "http":
         from progrpo.evaluation.backends.http import HttpBackend
 
-        return HttpBackend(settings["base_url"], path, concurrency=settings["concurrency"])
+        chosen = {name: settings[name] for name in ("base_url", "concurrency", "patience")}
+        return HttpBackend(model=path, **chosen)
     if name == "vllm":
         if (Path(path) / "adapter_config.json").exists():
             raise ConfigError(

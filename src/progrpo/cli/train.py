@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from progrpo.cli.processes import let_first_process_speak, process_index
 from progrpo.config import Recipe, load_recipe
 from progrpo.errors import ConfigError
 from progrpo.run_folder import RunFolder
@@ -33,7 +35,7 @@ def train(
     overrides: OverridesArgument = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. By default runs/RECIPE-METHOD-seedSEED.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the newest checkpoint in the folder.")
+        bool, typer.Option("--resume", help="Continue from the newest good checkpoint in the folder.")
     ] = False,
     skip_bad_rows: SkipBadRowsOption = False,
     plan: Annotated[
@@ -49,6 +51,8 @@ def train(
     `progrpo train my.toml method=grpo training.steps=50 --out runs/short`
 
     `progrpo train smollm2_word_problems_cpu`
+
+    `progrpo train qwen2.5_7b_dapo_math engine=verl`
 
     `progrpo train --resume runs/short`
 
@@ -70,11 +74,14 @@ def train(
 
 
 def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
-    """Train with a progress bar, then write the report and say where everything is."""
+    """Train with a progress bar, then write the report and say where everything is: the first process does."""
     if resume and folder.is_finished() and folder.recipe() == recipe:
-        print(f"{folder.path} is finished; its report is {folder.report}")
+        if process_index() == 0:
+            print(f"{folder.path} is finished; its report is {folder.report}")
         return
+    folder.check_writable()  # before the imports, which take seconds
     from progrpo.cli.progress import Bars
+    from progrpo.processes import LostProcessError, is_first_to_tell
     from progrpo.report import write_page
     from progrpo.training import Interrupted
 
@@ -83,12 +90,21 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     else:
         from progrpo.training import train as train_recipe
 
+    process = process_index()
     try:
-        with Bars() as bars:
+        with Bars(Console(quiet=True) if process else None) as bars:
             evaluation = train_recipe(recipe, folder, bars.bar(""), resume=resume)
     except Interrupted as stop:
-        print(f"{str(stop).capitalize()}. Continue with: progrpo train --resume {folder.path}")
+        let_first_process_speak()
+        if process == 0:
+            print(f"{stop}. Continue with: progrpo train --resume {folder.path}", flush=True)
         raise typer.Exit(128 + stop.signal_number) from None
+    except LostProcessError:
+        if is_first_to_tell(folder.path):
+            raise
+        raise typer.Exit(1) from None
+    if process:
+        return
     for name, value in evaluation.summary().items():
         print(f"{name:>10}  {value:.3f}")
     try:

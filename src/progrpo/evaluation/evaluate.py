@@ -3,12 +3,12 @@
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from progrpo.evaluation.intervals import Estimate, mean_over_problems, mean_over
 from progrpo.evaluation.majority import majority_at_k
 from progrpo.evaluation.pass_at_k import pass_at_k
 from progrpo.evaluation.store import Judged, SampleStore
-from progrpo.files import write_json
+from progrpo.files import locked, write_json
 from progrpo.rewards import MAX_ERROR_SHARE, ErrorWatch
 from progrpo.tasks import Problem, Task
 from progrpo.verify import Verdict, VerifierFailedError
@@ -34,6 +34,25 @@ ENTROPY_KINDS: dict[EntropyKind | None, str] = {
 """What an evaluation's ``settings["entropy"]`` stands for."""
 
 _Waiting = tuple[Problem, list[Sample], Future[list[Verdict]]]
+_T = TypeVar("_T")
+
+
+class Share(Protocol):
+    """A part of an evaluation, where several processes make one together; :class:`progrpo.processes.Share` is one.
+
+    Sample i of a problem has a seed of its own, so what is found does not depend on who evaluates which problem.
+    """
+
+    process: int
+    """Of the processes of the evaluation, from 0; the first one writes its record."""
+
+    def own(self, problems: Sequence[_T]) -> Sequence[_T]:
+        """The problems that this process evaluates."""
+        ...
+
+    def join(self, judged: dict[str, list[Judged]]) -> dict[str, list[Judged]]:
+        """What all processes found; called by each of them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -239,6 +258,7 @@ def evaluate(
     n: int,
     problems: Sequence[Problem] | None = None,
     store: SampleStore | None = None,
+    share: Share | None = None,
     max_error_share: float = MAX_ERROR_SHARE,
     with_diversity: bool = False,
     embedding_model: str | None = None,
@@ -253,6 +273,7 @@ def evaluate(
         n: responses a problem.
         problems: the task's held-out ones by default.
         store: keeps the samples, and has those of an evaluation that was interrupted: they are not drawn again.
+        share: this process's part, where several evaluate together; all of it by default. The result is of all parts.
         max_error_share: as in :class:`progrpo.rewards.Reward`.
         with_diversity: also measure :func:`progrpo.evaluation.diversity.diversity`, which takes a while.
         embedding_model: for it.
@@ -263,14 +284,15 @@ def evaluate(
         ConfigError: see :class:`progrpo.evaluation.backends.Backend` and :class:`SampleStore`.
     """
     problems = task.heldout_problems() if problems is None else problems
-    judged = {problem["problem_id"]: list[Judged]() for problem in problems}
+    own = problems if share is None else share.own(problems)
+    judged = {problem["problem_id"]: list[Judged]() for problem in own}
     if store is not None:
-        judged |= {problem: samples[:n] for problem, samples in store.judged(problems).items()}
+        judged |= {problem: samples[:n] for problem, samples in store.judged(own).items()}
         if on_progress is not None:
             on_progress(sum(map(len, judged.values())))
     watch = ErrorWatch(max_error_share)
     try:
-        for problem, samples, verdicts in _judged(backend, task, sampling, problems, judged, n):
+        for problem, samples, verdicts in _judged(backend, task, sampling, own, judged, n):
             known = judged[problem["problem_id"]]
             if store is None:
                 known += map(Judged.of, samples, verdicts)
@@ -282,6 +304,8 @@ def evaluate(
     finally:
         if store is not None:
             store.flush()
+    if share is not None:
+        judged = share.join(judged)
     results = []
     for problem in problems:
         of_problem = judged[problem["problem_id"]]
@@ -294,10 +318,10 @@ def evaluate(
     return evaluation
 
 
-def open_store(folder: Path, backend: Backend, task: Task, sampling: Sampling) -> SampleStore:
+def open_store(folder: Path, backend: Backend, task: Task, sampling: Sampling, *, writer: int = 0) -> SampleStore:
     """The store of an evaluation's samples: what was sampled otherwise, or judged by another version, is refused."""
     key = {"model": backend.model_digest, "backend": backend.name, "task": task.name, "verifier": task.verifier}
-    return SampleStore(folder, key | asdict(sampling) | {"version": progrpo.__version__})
+    return SampleStore(folder, key | asdict(sampling) | {"version": progrpo.__version__}, writer=writer)
 
 
 def evaluate_into(
@@ -309,6 +333,7 @@ def evaluate_into(
     *,
     n: int,
     model: str,
+    share: Share | None = None,
     max_error_share: float = MAX_ERROR_SHARE,
     embedding_model: str | None = None,
     on_progress: Callable[[int], None] | None = None,
@@ -321,21 +346,29 @@ def evaluate_into(
         folder: made if it is not there.
         name: of the evaluation.
         model: what the model is called in records.
+
+    Raises:
+        ConfigError: another process is at the same evaluation, or the folder can't be written.
     """
-    store = open_store(folder / f"{name}-samples", backend, task, sampling)
-    found = evaluate(
-        backend,
-        task,
-        sampling,
-        n=n,
-        store=store,
-        max_error_share=max_error_share,
-        with_diversity=find_spec("sacrebleu") is not None,
-        embedding_model=embedding_model,
-        on_progress=on_progress,
-    )
+    process = 0 if share is None else share.process
+    samples = folder / f"{name}-samples"
+    # Two evaluations that write at the same time would replace each other's parts; the first process holds for all.
+    with locked(samples) if process == 0 else nullcontext():
+        found = evaluate(
+            backend,
+            task,
+            sampling,
+            n=n,
+            store=open_store(samples, backend, task, sampling, writer=process),
+            share=share,
+            max_error_share=max_error_share,
+            with_diversity=find_spec("sacrebleu") is not None and process == 0,
+            embedding_model=embedding_model,
+            on_progress=on_progress,
+        )
     evaluation = Evaluation({"name": name, "model": model} | found.settings, found.problems)
-    write_json(folder / f"{name}.json", evaluation.to_json())
+    if process == 0:
+        write_json(folder / f"{name}.json", evaluation.to_json())
     return evaluation
 
 

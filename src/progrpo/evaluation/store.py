@@ -3,7 +3,7 @@
 A store is a folder, ``NAME-samples`` beside the evaluation ``NAME.json``::
 
     _key.json            what the samples are of: model, backend, sampling settings, verifier
-    part-000000.parquet  one row a sample; each part is whole or not there
+    part-000000.parquet  one row a sample; each part is whole or not there; part-000000-1.parquet is of process 1
 
 ``docs/run-folder.md`` describes the columns.
 """
@@ -97,13 +97,14 @@ class SampleStore:
     Args:
         folder: made if it is not there.
         key: what tells these samples from others, by name.
+        writer: tells those apart who write to the folder at the same time.
 
     Raises:
         ConfigError: the folder holds samples with another key.
     """
 
-    def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, key: Mapping[str, Any], *, writer: int = 0) -> None:
+        self.folder, self._writer = folder, f"-{writer}" if writer else ""
         self._rows: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
         file = folder / "_key.json"
@@ -166,10 +167,14 @@ class SampleStore:
         from pyarrow.parquet import write_table
 
         table = pa.Table.from_pylist(self._rows, schema=_schema())
-        number = max((_number(part) for part in self._parts()), default=-1) + 1
-        with write_file(self.folder / f"part-{number:06d}.parquet") as beside:
+        with write_file(self.next_part()) as beside:
             write_table(table, beside)
         self._rows = []
+
+    def next_part(self) -> Path:
+        """The file that this writer's samples go to next."""
+        number = max((_number(part) for part in self._parts()), default=-1) + 1
+        return self.folder / f"part-{number:06d}{self._writer}.parquet"
 
     def _parts(self) -> list[Path]:
         return sorted(self.folder.glob("part-*.parquet"))
@@ -224,4 +229,4 @@ def _gap(by_index: Mapping[int, Any]) -> int:
 
 
 def _number(part: Path) -> int:
-    return int(part.stem.removeprefix("part-"))
+    return int(part.stem.split("-")[1])

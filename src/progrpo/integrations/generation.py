@@ -1,15 +1,19 @@
-"""Log-probs and entropies of sampled tokens, recorded while transformers generates: no forward pass of their own."""
+"""While transformers generates: log-probs are recorded, and tokens may be drawn from streams of their own."""
 
 import functools
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.random import Philox
 from torch import Tensor, nn
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from progrpo.core import token_logps
+from progrpo.evaluation.backends.transformers import draw
 
 
 class SampledLogps(StoppingCriteria):
@@ -66,26 +70,82 @@ def record_logps(model: Any, *, temperature: float) -> Iterator[SampledLogps]:
     """
     record = SampledLogps(temperature)
     hook = model.register_forward_hook(record.keep_logits)
-    generate, generate_batch = model.generate, model.generate_batch
 
-    @functools.wraps(generate)
-    def generate_and_record(*args: Any, **kwargs: Any) -> Any:
+    def generate_and_record(generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         criteria = StoppingCriteriaList([*(kwargs.pop("stopping_criteria", None) or []), record])
         return generate(*args, stopping_criteria=criteria, **kwargs)
 
-    @functools.wraps(generate_batch)
-    def generate_batch_and_record(*args: Any, **kwargs: Any) -> Any:
+    def generate_batch_and_record(generate_batch: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         hook.remove()  # its logits are packed: no row is a response
         outputs = generate_batch(*args, **kwargs)
         record.rows = [output.logprobs for output in outputs.values()]
         return outputs
 
-    # Set on the instance, where they hide the class's methods for as long as the block lasts.
-    hidden = {name: model.__dict__[name] for name in ("generate", "generate_batch") if name in model.__dict__}
-    model.__dict__.update(generate=generate_and_record, generate_batch=generate_batch_and_record)
     try:
-        yield record
+        with _replaced(model, generate=generate_and_record, generate_batch=generate_batch_and_record):
+            yield record
     finally:
         hook.remove()
-        del model.__dict__["generate"], model.__dict__["generate_batch"]
+
+
+class OwnStreams(LogitsProcessor):
+    """Lets ``model.generate`` choose the tokens that each row's own random stream draws.
+
+    What a row says then depends neither on how many rows there are nor on which process it is on, but for the rounding
+    of the model's arithmetic. Drawn as :func:`progrpo.evaluation.backends.transformers.draw` does, by inversion.
+
+    Args:
+        streams: one a row of the batch.
+        temperature, top_p: of the sampling.
+    """
+
+    def __init__(self, streams: Sequence[np.random.Generator], temperature: float, top_p: float) -> None:
+        self.streams, self.temperature, self.top_p = streams, temperature, top_p
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores that leave the chosen token alone."""
+        uniform_B = torch.tensor([stream.random() for stream in self.streams], dtype=torch.float64)
+        ids_B, _, _ = draw(scores, uniform_B, self.temperature, self.top_p)
+        return torch.full_like(scores, -torch.inf).scatter(1, ids_B[:, None], 0.0)
+
+
+def own_streams(rows: range, *key: int) -> list[np.random.Generator]:
+    """A random stream a row, the same for a row of the same number and key.
+
+    >>> float(own_streams(range(0, 4), 7)[2].random()) == float(own_streams(range(2, 4), 7)[0].random())
+    True
+    """
+    digests = (hashlib.blake2b(repr((key, row)).encode(), digest_size=8).digest() for row in rows)
+    return [np.random.Generator(Philox(int.from_bytes(digest))) for digest in digests]
+
+
+@contextmanager
+def with_processor(model: Any, processor: LogitsProcessor) -> Iterator[None]:
+    """Let all that ``model.generate`` samples within the block go through a logits processor."""
+
+    def add(generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        processors = LogitsProcessorList([*(kwargs.pop("logits_processor", None) or []), processor])
+        return generate(*args, logits_processor=processors, **kwargs)
+
+    with _replaced(model, generate=add):
+        yield
+
+
+@contextmanager
+def _replaced(model: Any, **wrappers: Callable[..., Any]) -> Iterator[None]:
+    """Methods of one model, each called through its wrapper for as long as the block lasts."""
+    # Set on the instance, where they hide the class's methods.
+    hidden = {name: model.__dict__[name] for name in wrappers if name in model.__dict__}
+    wrapped = {name: getattr(model, name) for name in wrappers}
+    model.__dict__.update(
+        {
+            name: functools.wraps(wrapped[name])(functools.partial(wrapper, wrapped[name]))
+            for name, wrapper in wrappers.items()
+        }
+    )
+    try:
+        yield
+    finally:
+        for name in wrappers:
+            del model.__dict__[name]
         model.__dict__.update(hidden)

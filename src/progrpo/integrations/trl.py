@@ -9,6 +9,7 @@ forward pass over each distinct prompt. With ``alpha=0`` it is GRPOTrainer, bit 
 What is overridden is private API of TRL: ``tests/integrations/test_trl_contract.py`` names what a new version moved.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -133,6 +134,7 @@ class ProGRPOTrainer(GRPOTrainer):
         self.on_rollout = on_rollout
         self._scored: _Scored | None = None
         self._recorded = False
+        _warn_of_truncated_logps(args)
         super().__init__(model, reward_funcs, args, *more, **kwargs)
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
@@ -284,6 +286,21 @@ class _Scored:
     completions: list[Any]
     token_ids: list[list[int]]
     rewards_B: Tensor
+
+
+def _warn_of_truncated_logps(args: ProGRPOConfig) -> None:
+    """An engine's log-probs are of the distribution that it drew from; c(q) is of the whole vocabulary."""
+    of_engine = args.use_transformers_continuous_batching or (
+        args.use_vllm and not args.vllm_importance_sampling_correction
+    )
+    neutral = {"top_p": (1.0,), "top_k": (0, -1, None), "min_p": (0.0, None), "repetition_penalty": (1.0,)}
+    changed = [f"{name}={getattr(args, name)}" for name, plain in neutral.items() if getattr(args, name) not in plain]
+    if of_engine and changed and args.center == "prompt":
+        warnings.warn(
+            f"c(o|q) is of the engine's log-probs, which are after {', '.join(changed)}, and c(q) is not; with vLLM, "
+            "set vllm_importance_sampling_correction=True for TRL's own, or else choose center='group' or 'correct'.",
+            stacklevel=3,
+        )
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from progrpo.integrations.verl_batch import (
     split_logps,
 )
 from progrpo.integrations.verl_check import TRAINER_MODE, check_workers
+from progrpo.integrations.verl_rollouts import SETTING, write_rollouts
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +71,14 @@ class ProGRPOTrainer(PPOTrainerSync):
 
     def on_init_end(self) -> None:
         super().on_init_end()
+        if self.processor is not None:
+            refuse_media(self.options, self.config, getattr(self.train_dataset, "dataframe", None))
         check_workers([*self.actor_rollout_wg.workers, *self.reward_loop_manager.reward_loop_workers])
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
         # Here, and not with the advantages: a reference model's pass overwrites the field.
-        data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=["log_probs", "response_mask"]
-        )
+        data = _read(batch, "log_probs", "response_mask")
         check_whole_sequences(data, batch)
         c_q_B, c_o_B = confidences(
             data["log_probs"], data["response_mask"], low_prob_fraction=self.options.low_prob_fraction
@@ -87,18 +88,20 @@ class ProGRPOTrainer(PPOTrainerSync):
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics)
-        fields = ["uid", "advantages", "response_mask", "rm_scores", "token_level_rewards", "responses", "extra_fields"]
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        fields = ("uid", "advantages", "response_mask", "rm_scores", "token_level_rewards", "responses", "extra_fields")
+        data = _read(batch, *fields)
         real_R = torch.tensor([i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)])
         final_S, response_R = final_rows([batch.keys[i] for i in real_R])
         rows_S = real_R[final_S]
         grpo_B = per_response(data["advantages"], data["response_mask"])
+        responses = self._responses(data, batch, rows_S, grpo_B[rows_S])
         advantages_S, measured = progrpo_advantages(
-            self._responses(data, batch, rows_S, grpo_B[rows_S]),
+            responses,
             self.options,
             scale="group" if self.config.algorithm.get("norm_adv_by_std_in_grpo", True) else "none",
         )
         metrics.update(measured)
+        self._write_rollouts(batch, rows_S.tolist(), responses, advantages_S)
         advantages_B = grpo_B.clone()
         advantages_B[real_R] = advantages_S[response_R]
         advantages = per_token(advantages_B, data["response_mask"])
@@ -107,6 +110,16 @@ class ProGRPOTrainer(PPOTrainerSync):
             partition_id=batch.partition_id,
             fields=TensorDict({"advantages": advantages, "returns": advantages}, batch_size=len(batch)),
         )
+
+    def _write_rollouts(self, batch: KVBatchMeta, rows: list[int], responses: Responses, advantages_S: Tensor) -> None:
+        setting = OmegaConf.select(self.config, SETTING)
+        if setting is None:  # written by a run of `progrpo train` alone
+            return
+        data = _read(batch, "prompts", "responses", "old_log_probs", "extra_fields")
+        extra_fields = _as_list(data["extra_fields"])
+        infos = [_reward_info(extra_fields[i]) for i in rows]
+        tokens = {name: [data[name][i] for i in rows] for name in ("prompts", "responses", "old_log_probs")}
+        write_rollouts(setting, self.global_steps, self.tokenizer, responses, advantages_S, infos, tokens)
 
     def _responses(self, data: TensorDict, batch: KVBatchMeta, rows_S: Tensor, grpo_S: Tensor) -> Responses:
         rows = rows_S.tolist()
@@ -176,6 +189,25 @@ def read_options(config: DictConfig) -> ArmOptions:
     return options
 
 
+def refuse_media(options: ArmOptions, config: DictConfig, rows: Any) -> None:
+    """Raise where c(q) would be of prompts with images, whose placeholder tokens have no likelihood.
+
+    Args:
+        options, config: of the run.
+        rows: its training data, with ``column_names``.
+
+    Raises:
+        ConfigError: the rows have media, and ``center="prompt"``.
+    """
+    media = [config.data.get(f"{kind}_key", f"{kind}s") for kind in ("image", "video", "audio")]
+    found = [name for name in media if name in getattr(rows, "column_names", ())]
+    if found and options.center == "prompt":
+        raise ConfigError(
+            f"{OPTIONS}.center=prompt needs the likelihood of a prompt, which is not defined for one with "
+            f"{' or '.join(found)}; use center=group or center=correct."
+        )
+
+
 def check_whole_sequences(data: TensorDict, batch: KVBatchMeta) -> None:
     """Raise unless there is a log-prob for every token of every prompt and response.
 
@@ -193,6 +225,11 @@ def check_whole_sequences(data: TensorDict, batch: KVBatchMeta) -> None:
             "This engine of verl returned no log-probs of the prompts' tokens, so there is no prompt confidence; use "
             "actor_rollout_ref.actor.strategy=fsdp2 (or fsdp, megatron)."
         )
+
+
+def _read(batch: KVBatchMeta, *fields: str) -> TensorDict:
+    """Those fields of the batch that there are."""
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
 
 
 def _reward_info(extra_fields: Any) -> dict[str, Any]:

@@ -62,9 +62,11 @@ def _problem() -> str | None:
     except Exception as error:
         return f"verl {installed} can't load its trainers: {type(error).__name__}: {error}"
     problem: str | None = getattr(trainer, "problem", None)
-    if problem is not None and installed not in VERL_VERSIONS:
-        problem += f" (tested with verl {', '.join(VERL_VERSIONS)}, here {installed})"
-    return problem
+    return problem and problem + _untested(installed)
+
+
+def _untested(installed: str | None) -> str:
+    return "" if installed in VERL_VERSIONS else f" (verl is {installed}; tested with {', '.join(VERL_VERSIONS)})"
 
 
 def check_workers(workers: Sequence[Any]) -> None:
@@ -76,7 +78,8 @@ def check_workers(workers: Sequence[Any]) -> None:
     here = version("progrpo")
     for state in _ask([worker.__ray_call__.remote(_loaded) for worker in workers]):
         _check(state, here)
-    print(f"progrpo {here}: the verl plugin is loaded in the driver and in {len(workers)} workers", flush=True)
+    note = _untested(_verl_version())
+    print(f"progrpo {here}: the verl plugin is loaded in the driver and in {len(workers)} workers{note}", flush=True)
 
 
 def check_nodes() -> list[PluginState]:
@@ -142,10 +145,14 @@ def main() -> int:
     else:
         import ray
 
-        ray.init(address=address, log_to_driver=False)
+        try:
+            ray.init(address=address, log_to_driver=False)
+        except (ConnectionError, ValueError) as error:
+            print(f"There is no Ray cluster at --ray {address}: {error}", file=sys.stderr)
+            return 1
         states = check_nodes()
     for state in states:
-        verdict = state.problem or f"trainer.v1.trainer_mode={TRAINER_MODE} is there"
+        verdict = state.problem or f"trainer.v1.trainer_mode={TRAINER_MODE} is there{_untested(state.verl)}"
         print(f"{state.host}: progrpo {state.progrpo}, verl {state.verl}: {verdict}")
     return int(any(state.problem for state in states))
 

@@ -26,10 +26,10 @@ def register() -> None:
 
 
 def _register_failure(message: str) -> None:
-    from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+    from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
     @register_trainer(TRAINER_MODE)
-    class PluginFailed(PPOTrainer):
+    class PluginFailed(PPOTrainerSync):
         problem = message
 
         def __init__(self, config: object) -> None:

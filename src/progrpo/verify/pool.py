@@ -156,8 +156,8 @@ class WorkerPool:
     def run(self, tasks: Sequence[Any], seconds: float) -> list[Outcome]:  # noqa: PLR0912 - one loop, in plain sight
         """Do all tasks, each within so many seconds, and return what became of them, in order.
 
-        A worker that is lost is replaced, and its task tried once more. One that is late gets a successor, which goes
-        on with the other tasks while the late one has the rest of its time.
+        A worker that is lost is replaced, and its task or its start tried once more. One that is late gets a successor,
+        which goes on with the other tasks while the late one has the rest of its time.
 
         Raises:
             WorkerStartError: a worker did not get ready.
@@ -165,6 +165,7 @@ class WorkerPool:
         outcomes: dict[int, Outcome] = {}
         waiting = deque(range(len(tasks)))
         attempts = [0] * len(tasks)
+        failed_starts = 0
         slots = self._take(len(tasks))
         late: list[_Worker] = []
         dying: list[_Worker] = []
@@ -194,6 +195,8 @@ class WorkerPool:
                         dying = [ended for ended in (*dying, worker) if ended.process.poll() is None]
                         late = [other for other in late if other is not worker]
                         slots = [None if slot is worker else slot for slot in slots]
+                    if task is None and (failed_starts := failed_starts + 1) < ATTEMPTS * len(slots):
+                        continue
                     if task is None:
                         raise WorkerStartError(f"{self.script.name} did not start as a worker: {outcome}.")
                     if outcome.status == "lost" and attempts[task] < ATTEMPTS:

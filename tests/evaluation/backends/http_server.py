@@ -5,6 +5,8 @@ Its model answers with the seed: choice j's text is the seed plus j, each digit 
 """
 
 import json
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -17,19 +19,20 @@ Misbehaviour = Callable[["Handler", dict[str, Any], dict[str, Any]], None]
 
 
 class Server:
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0, seconds: float = 0.0, log: str = os.devnull) -> None:
+        self.log = open(log, "a", buffering=1)  # noqa: SIM115 - as long as the server lives
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.times: list[float] = []
         self.keys: list[str] = []
         self.script: deque[Misbehaviour] = deque()
         self.always: Misbehaviour = well
         self.models = ["tiny"]
-        self.seconds = 0.0
+        self.seconds = seconds
         self.under_way = self.most_under_way = 0
         self.lock = threading.Lock()
         self.closing = threading.Event()
         handler = type("Bound", (Handler,), {"owner": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -40,6 +43,7 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+        self.log.close()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -55,6 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         owner = self.owner
         with owner.lock:
             owner.requests.append((self.path, body))
+            owner.log.write(json.dumps(body) + "\n")
             owner.times.append(time.monotonic())
             owner.keys.append(self.headers["Authorization"])
             owner.under_way += 1
@@ -164,3 +169,8 @@ def refuse_extras(handler: Handler, body: dict[str, Any], right: dict[str, Any])
         handler.send_json(400, {"error": {"message": "Unrecognized request argument supplied: return_token_ids"}})
     else:
         handler.send_json(200, right)
+
+
+if __name__ == "__main__":  # a server in a process of its own, which can be killed: PORT SECONDS_AN_ANSWER LOG
+    print(Server(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]).url, flush=True)
+    threading.Event().wait()

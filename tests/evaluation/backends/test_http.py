@@ -46,7 +46,7 @@ def server() -> Iterator[Server]:
 
 
 def backend(server: Server, **settings: Any) -> HttpBackend:
-    return HttpBackend(server.url, "tiny", **{"timeout": 2.0, "retries": 2} | settings)
+    return HttpBackend(server.url, "tiny", **{"timeout": 2.0, "retries": 2, "patience": 0.0} | settings)
 
 
 def expected(prompt: Any, first: int, count: int, ids: bool = True) -> list[Sample]:

@@ -4,15 +4,8 @@ The model is tiny, random and untied, in float32. Its generation_config.json is 
 end tokens would change the distribution that samples are drawn from.
 """
 
-import os
-import signal
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -35,20 +28,10 @@ from progrpo.evaluation.backends.http import HttpBackend
 from progrpo.evaluation.backends.transformers import TransformersBackend, token_ids
 from progrpo.evaluation.backends.vllm import VllmBackend
 from progrpo.models import load_model, model_digest
+from vllm_server import kill, vllm_server, wait_until_up
 
 if find_spec("vllm") is None:
     pytest.skip("vLLM is not installed: make test-vllm", allow_module_level=True)
-
-ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TORCHDYNAMO_DISABLE": "1",  # a minute of compiling what a tiny model does in milliseconds
-}
-os.environ.update(ENVIRONMENT)
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{{ eos_token }}{% endfor %}"
@@ -117,27 +100,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def process(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """vLLM's own server, which starts while this process loads its engine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "tiny", "--dtype", "float32"]
-    command += ["--enforce-eager", "--logprobs-mode", "processed_logprobs"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-    try:
-        yield process, f"http://127.0.0.1:{port}/v1"
-    finally:
-        kill(process)
-        print(log.read_text(errors="replace")[-3000:])
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """The server and its engine, which is a process of its own."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with vllm_server(folder, log, "--served-model-name", "tiny") as (process, url):
+        yield process, f"{url}/v1"
 
 
 @pytest.fixture(scope="module")
@@ -148,15 +113,7 @@ def engine(folder: Path, process: object) -> VllmBackend:
 @pytest.fixture(scope="module")
 def server(process: tuple[subprocess.Popen[bytes], str], engine: object) -> HttpBackend:
     running, url = process
-    deadline = time.monotonic() + 240
-    while True:
-        try:
-            urllib.request.urlopen(url.removesuffix("/v1") + "/health", timeout=5).close()
-            break
-        except OSError:
-            assert running.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.5)
+    wait_until_up(running, url.removesuffix("/v1"))
     return HttpBackend(url, retries=1, timeout=60)
 
 

@@ -56,7 +56,7 @@ def test_the_mode_is_only_ever_compared_with_sync() -> None:
 
     compared = re.findall(r'self\.trainer_mode [!=]= "(\w+)"', inspect.getsource(PPOTrainer))
     assert set(compared) == {"sync"}, f"verl also compares the mode with {set(compared)}"
-    assert len(compared) == 7
+    assert len(compared) == 6
 
 
 def test_grpo_s_delta_is_the_one_that_groups_with_failures_are_computed_with() -> None:

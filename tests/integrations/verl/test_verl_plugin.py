@@ -153,6 +153,27 @@ def test_what_leaves_no_progrpo_is_refused_in_one_sentence(override: str, senten
         read_options(composed("actor_rollout_ref.rollout.n=8", override))
 
 
+def test_prompts_with_images_have_no_likelihood() -> None:
+    from datasets import Dataset
+
+    from progrpo.integrations.options import ArmOptions
+    from progrpo.integrations.verl import refuse_media
+
+    text, images = Dataset.from_list([{"prompt": "a"}]), Dataset.from_list([{"prompt": "a", "pictures": ["b"]}])
+    config = composed("data.image_key=pictures")
+    refuse_media(ArmOptions(), config, text)
+    refuse_media(ArmOptions(center="group"), config, images)
+    with pytest.raises(ConfigError, match=r"algorithm\.progrpo\.center=prompt needs .* one with pictures; use center="):
+        refuse_media(ArmOptions(), config, images)
+
+
+def test_the_doctor_says_it_too(capsys: pytest.CaptureFixture[str]) -> None:
+    from progrpo.cli.doctor import doctor
+
+    doctor()
+    assert "verl's plugin: trainer.v1.trainer_mode=progrpo is there" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("missing", ["absent", "padded", "responses only", "zeros"])
 def test_log_probs_of_less_than_the_whole_sequence_are_refused(missing: str) -> None:
     import torch
@@ -173,5 +194,5 @@ def test_log_probs_of_less_than_the_whole_sequence_are_refused(missing: str) -> 
         "zeros": {"log_probs": rows(5, 4, value=0.0)},
     }[missing]
     check_whole_sequences(TensorDict({"response_mask": mask, "log_probs": rows(5, 4)}, batch_size=2), batch)
-    with pytest.raises(ConfigError, match=r"returned no log-probs of the prompts' tokens, .* strategy=fsdp2"):
+    with pytest.raises(ConfigError, match=r"returned no log-probs of the prompts' tokens, .*strategy=fsdp2"):
         check_whole_sequences(TensorDict({"response_mask": mask, **given}, batch_size=2), batch)

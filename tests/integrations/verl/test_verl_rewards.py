@@ -52,6 +52,7 @@ def test_right_wrong_and_hostile_responses(tmp_path: Path) -> None:
         "data.max_response_length=256",
         "actor_rollout_ref.actor.ppo_mini_batch_size=3",
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
         "actor_rollout_ref.rollout.calculate_log_probs=False",
         "trainer.total_training_steps=1",
         "trainer.save_freq=1",

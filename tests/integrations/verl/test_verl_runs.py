@@ -200,7 +200,9 @@ def test_alpha_0_is_verl_s_grpo(tmp_path: Path) -> None:
     trained, reference = weights(tmp_path / "ours"), weights(tmp_path / "grpo")
     start = {name: tensor for name, tensor in _start(model).items() if name in reference}
     for name, tensor in reference.items():
-        torch.testing.assert_close(trained[name], tensor, rtol=1e-5, atol=1e-6)
+        # Rows come in the order in which they are done: sums differ in their last bits, which Adam enlarges. A weight
+        # moves by up to 1e-2 a step.
+        torch.testing.assert_close(trained[name], tensor, rtol=1e-4, atol=1e-5)
     assert any(not torch.allclose(start[name], tensor, atol=1e-3) for name, tensor in reference.items())
 
 

@@ -85,7 +85,7 @@ def run_verl(
     train_files: Path | None = None,
     val_files: Path | None = None,
     env: Mapping[str, str] | None = None,
-    timeout: float = 240,
+    timeout: float = 900,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Train in ``folder``, which holds the model, the data, checkpoints, ``metrics.jsonl`` and ``verl.log`` afterwards.
@@ -96,7 +96,8 @@ def run_verl(
         workers: processes that train.
         model, train_files, val_files: in place of the tiny ones.
         env: environment variables beside the present ones.
-        timeout: seconds; a run that takes longer is ended, with a TimeoutError that has the log's end.
+        timeout: seconds, many more than it takes; a run that takes longer is ended, with a TimeoutError that has the
+            log's end.
         check: whether a run that fails is an AssertionError with the log's end.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ def run_with_ray(
     *,
     workers: int = 1,
     env: Mapping[str, str] | None = None,
-    timeout: float = 240,
+    timeout: float = 900,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command that starts Ray and verl; its output goes to ``folder/verl.log``. No process outlives the call."""
@@ -129,6 +130,8 @@ def run_with_ray(
     mark = uuid.uuid4().hex
     command = [*command, *ray_settings(workers)] if "verl.trainer.main_ppo" in command else list(command)
     log = folder / "verl.log"
+    (ray_folder / "tmp").mkdir()
+    own = {"RAY_TMPDIR": str(ray_folder), "TMPDIR": str(ray_folder / "tmp"), "RAY_AUTH_TOKEN": mark, MARK: mark}
     try:
         with log.open("w") as out:
             process = subprocess.Popen(
@@ -136,9 +139,7 @@ def run_with_ray(
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env=verl_environment(folder)
-                | {"RAY_TMPDIR": str(ray_folder), "RAY_AUTH_TOKEN": mark, MARK: mark}
-                | dict(env or {}),
+                env=verl_environment(folder) | own | dict(env or {}),
             )
             try:
                 returncode = process.wait(timeout)

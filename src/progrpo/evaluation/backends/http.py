@@ -1,13 +1,16 @@
 """Samples from any server that speaks OpenAI's protocol: vLLM's, SGLang's, llama.cpp's, a hosted one.
 
 Requests are sent with OpenAI's own client, which asks again after a lost connection, a stall, 429 and 5xx, waits longer
-each time, and as long as ``Retry-After`` says. An answer is taken whole or not at all.
+each time, and as long as ``Retry-After`` says. A server that has answered and is gone after that is waited for: it may
+be starting again. An answer is taken whole or not at all.
 """
 
 import hashlib
 import json
+import logging
 import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from itertools import takewhile
@@ -23,6 +26,8 @@ from progrpo.evaluation.backends.pieces import InOrder, split
 
 if TYPE_CHECKING:
     import openai
+
+logger = logging.getLogger(__name__)
 
 # Beyond OpenAI's protocol. vLLM gives token ids when asked for them. What a request leaves open, vLLM takes from the
 # model's generation_config.json, and llama.cpp has defaults of its own: a cut at top_k or min_p would go unseen.
@@ -42,6 +47,10 @@ ADVICE = {
 OTHER_ADVICE = "look at the prompts' length, max_new_tokens, temperature and top_p"
 SECONDS_BETWEEN_HALF_ANSWERS = (0.5, 8.0)
 """Before the second attempt, doubled for each further one, and at most: as OpenAI's client does for lost answers."""
+SECONDS_BETWEEN_CALLS = 1.0
+"""At the door of a server that is gone."""
+GATEWAY_ERRORS = (502, 503, 504)
+"""What a proxy says while the server behind it is gone, and a server that is still loading."""
 
 
 class HttpBackend:
@@ -63,6 +72,8 @@ class HttpBackend:
         concurrency: how many requests are under way at most, each for up to 16 samples of a prompt.
         timeout: how many seconds one answer may take, to its last byte.
         retries: how often a lost, broken or refused (408, 409, 429, 5xx) answer is asked for again.
+        patience: how many seconds more, after the retries, to wait for a server that has answered before and now can't
+            be reached, or answers 502, 503 or 504.
 
     Raises:
         ConfigError: an argument that can't be used; for ``model=None`` also a server that can't be reached, or has
@@ -80,6 +91,7 @@ class HttpBackend:
         concurrency: int = 16,
         timeout: float = 600.0,
         retries: int = 5,
+        patience: float = 300.0,
     ) -> None:
         try:
             import openai  # noqa: F401
@@ -91,8 +103,12 @@ class HttpBackend:
             raise ConfigError(f"timeout must be a number of seconds above 0, got {timeout}.")
         if retries < 0:
             raise ConfigError(f"retries must be at least 0, got {retries}.")
+        if not 0 <= patience < math.inf:
+            raise ConfigError(f"patience must be a number of seconds from 0, got {patience}.")
         self.base_url = _checked_url(base_url)
         self.concurrency, self.timeout, self.retries = concurrency, timeout, retries
+        self.patience, self._has_answered = patience, False
+        self._gone_since: float | None = None
         self._api_key = _checked_key(api_key)
         self._extras, self._extras_taken = EXTRAS, False
         self.model = model if model is not None else self._only_model()
@@ -134,6 +150,7 @@ class HttpBackend:
     ) -> None:
         import anyio
 
+        self._gone_since = None
         waiting = deque(split(requests))
         failures: list[ConfigError] = []
 
@@ -194,16 +211,45 @@ class HttpBackend:
             try:
                 text = await client.post(path, cast_to=str, body=body | extras)
             except openai.APIError as error:
+                if self._may_come_back(error):
+                    await self._wait()
+                    client = client.with_options(max_retries=0)  # the waiting is here now
+                    continue
                 told_off = isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError)
                 if not told_off or not extras or self._extras_taken:
                     raise self._error(error) from None
                 extras = {}
             else:
+                self._welcome()
                 if extras:
                     self._extras_taken = True
                 else:
                     self._extras = {}
                 return text
+
+    def _may_come_back(self, error: "openai.APIError") -> bool:
+        """Whether this is what a server looks like that is started again, and there is patience left."""
+        import openai
+
+        if isinstance(error, openai.APIStatusError):
+            is_gone = error.status_code in GATEWAY_ERRORS
+        else:
+            is_gone = isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
+        waited = 0.0 if self._gone_since is None else time.monotonic() - self._gone_since
+        return is_gone and self._has_answered and waited < self.patience
+
+    async def _wait(self) -> None:
+        import anyio
+
+        if self._gone_since is None:
+            self._gone_since = time.monotonic()
+            logger.warning("The server %s is gone; waiting up to %g s for it.", self.base_url, self.patience)
+        await anyio.sleep(SECONDS_BETWEEN_CALLS)
+
+    def _welcome(self) -> None:
+        if self._gone_since is not None:
+            logger.warning("The server %s is back.", self.base_url)
+        self._has_answered, self._gone_since = True, None
 
     def _client(self) -> "openai.AsyncOpenAI":
         import anyio
@@ -266,6 +312,12 @@ class HttpBackend:
         return self._no_answer(f"no connection ({_said(str(error.__cause__ or error))})")
 
     def _no_answer(self, last: str) -> ConfigError:
+        if self._gone_since is not None:
+            return ConfigError(
+                f"the server {self.base_url} went away and was not back within {self.patience:g} s; the last time: "
+                f"{last}; start it, and give the same command again, which goes on with the samples that were kept; or "
+                "raise patience."
+            )
         times = "once" if self.retries == 0 else f"up to {self.retries + 1} times"
         return ConfigError(
             f"the server {self.base_url} gave no whole answer, asked {times}; the last time: {last}; see that it runs, "

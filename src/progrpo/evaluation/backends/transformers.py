@@ -40,7 +40,7 @@ class TransformersBackend:
         """The samples of each request, the longest prompts first; see :class:`progrpo.evaluation.backends.Backend`.
 
         Raises:
-            ConfigError: a prompt is longer than the model can read.
+            ConfigError: a prompt is longer than the model can read, or the model gives no finite probabilities.
         """
         prompt_ids = token_ids(self.tokenizer, [request.prompt for request in requests])
         longest_first = sorted(range(len(requests)), key=lambda i: -len(prompt_ids[i]))
@@ -69,7 +69,13 @@ class TransformersBackend:
         alive = list(range(len(flat)))  # which sample each row of the batch is
         while True:
             uniform_B = torch.tensor([flat[i].random() for i in alive], dtype=torch.float64)
-            ids_B, logps_B, entropy_B = draw(logits_BV, uniform_B, sampling.temperature, sampling.top_p)
+            try:
+                ids_B, logps_B, entropy_B = draw(logits_BV, uniform_B, sampling.temperature, sampling.top_p)
+            except FloatingPointError as error:
+                raise ConfigError(
+                    f"{error}: the model's weights are damaged, or too large for their dtype; take another checkpoint, "
+                    "or a wider dtype."
+                ) from None
             told = zip(ids_B.tolist(), logps_B.tolist(), entropy_B.tolist(), strict=True)
             for i, one in zip(alive, told, strict=True):
                 drawn[i].append(one)
@@ -157,6 +163,9 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
     Returns:
         Token ids, their log-probs, and the entropy of the distribution that they were drawn from (nats), each (B,).
 
+    Raises:
+        FloatingPointError: a token has no distribution, as its logits are NaN.
+
     >>> logits = torch.tensor([[0.0, 0.0, 0.0, 0.0]] * 2)
     >>> ids, logps, entropies = draw(logits, torch.tensor([0.1, 0.6]), temperature=1.0, top_p=1.0)
     >>> ids.tolist(), round(float(logps[0].exp()), 6), round(float(entropies[0].exp()), 6)
@@ -175,7 +184,10 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
     threshold_B = uniform_B.to(cumulative_BV) * cumulative_BV[:, -1]
     ids_B = torch.searchsorted(cumulative_BV, threshold_B[:, None], right=True)[:, 0].clamp(max=probs_BV.shape[1] - 1)
     entropy_B = -(probs_BV * logps_BV.clamp(min=torch.finfo(torch.float32).min)).sum(dim=-1)
-    return ids_B, logps_BV.gather(1, ids_B[:, None])[:, 0], entropy_B
+    logps_B = logps_BV.gather(1, ids_B[:, None])[:, 0]
+    if not logps_B.isfinite().all():
+        raise FloatingPointError("the logits of a response's next token are no finite numbers")
+    return ids_B, logps_B, entropy_B
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:

@@ -1,0 +1,84 @@
+"""The rollouts of a step on verl, written as those of a run folder are (``docs/run-folder.md``).
+
+``+trainer.progrpo_rollouts.folder=FOLDER`` has the trainer write them, ``+trainer.progrpo_rollouts.every=10`` every
+tenth step and the first.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from progrpo.files import write_file
+from progrpo.integrations.verl_batch import Responses
+
+SETTING = "trainer.progrpo_rollouts"
+
+
+def write_rollouts(
+    setting: Mapping[str, Any] | None,
+    step: int,
+    tokenizer: Any,
+    responses: Responses,
+    advantages_S: Tensor,
+    infos: Sequence[Mapping[str, Any]],
+    tokens: Mapping[str, Sequence[Tensor]],
+) -> None:
+    """Write a step's responses as ``step-000010-rank0.parquet``, if the setting asks for them at this step.
+
+    Args:
+        setting: ``folder`` and ``every``; None writes nothing.
+        step: the number of this step.
+        tokenizer: turns tokens into text.
+        responses: of this step, S of them.
+        advantages_S: A~.
+        infos: what the reward function returned of each, beside its score.
+        tokens: of each, ``prompts`` and ``responses`` (token ids) and ``old_log_probs`` (nats).
+    """
+    if setting is None or (step % setting.get("every", 1) and step != 1):
+        return
+    with write_file(Path(setting["folder"]) / f"step-{step:06d}-rank0.parquet") as beside:
+        rollout_frame(step, tokenizer, responses, advantages_S, infos, tokens).to_parquet(beside, index=False)
+
+
+def rollout_frame(
+    step: int,
+    tokenizer: Any,
+    responses: Responses,
+    advantages_S: Tensor,
+    infos: Sequence[Mapping[str, Any]],
+    tokens: Mapping[str, Sequence[Tensor]],
+) -> Any:
+    """A table with one row a response, the group's together; arguments as in :func:`write_rollouts`."""
+    import pandas as pd
+
+    failed_S = responses.failed_S.tolist()
+    rewards_S = responses.rewards_S.masked_fill(responses.failed_S, torch.nan)
+    ids = [row.tolist() for row in tokens["responses"]]
+    status = [
+        "error" if failed else "correct" if reward > 0 else "incorrect"
+        for failed, reward in zip(failed_S, rewards_S.tolist(), strict=True)
+    ]
+    frame = pd.DataFrame(
+        {
+            "step": step,
+            "group": responses.groups_S.tolist(),
+            "problem_id": [info.get("problem_id") for info in infos],
+            "prompt": [tokenizer.decode(row, skip_special_tokens=True) for row in tokens["prompts"]],
+            "text": [tokenizer.decode(row, skip_special_tokens=True) for row in ids],
+            "status": status,
+            "reason": [info.get("reason", "") for info in infos],
+            "canonical": responses.solutions,
+            "token_ids": ids,
+            "logps": [row[: len(own)].tolist() for row, own in zip(tokens["old_log_probs"], ids, strict=True)],
+            "reward": rewards_S.tolist(),
+            "prompt_confidence": responses.prompt_confidence_S.tolist(),
+            "answer_confidence": responses.answer_confidence_S.tolist(),
+            "grpo_advantage": responses.advantages_S.tolist(),
+            "correction": (advantages_S - responses.advantages_S).tolist(),
+            "advantage": advantages_S.tolist(),
+        }
+    )
+    return frame.sort_values("group", kind="stable")

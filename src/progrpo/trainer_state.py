@@ -1,0 +1,162 @@
+"""What a trainer needs to go on exactly where it stopped, as files that hold no code: safetensors and JSON.
+
+::
+
+    optimizer/            moments and the like in safetensors, each process's part by itself
+    optimizer.json        the rest of the optimizer: learning rates, betas, ...
+    scheduler.json
+    rng_state_0.json      the random number generators of process 0
+
+Transformers writes these as pickles, which can run anything when they are loaded. The optimizer's tensors are written
+and read by ``torch.distributed.checkpoint``: a process writes the part that it holds, with no gathering and no more
+memory, and reads the part that it needs, whichever processes wrote it.
+"""
+
+import hashlib
+import json
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict import (
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim import Optimizer
+from transformers import set_seed
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from progrpo.errors import ConfigError
+from progrpo.files import write_json
+
+OPTIMIZER = "optimizer"
+SCHEDULER = "scheduler.json"
+SCALER = "scaler.json"
+RNG = "rng_state_{}.json"
+TRAINING_ARGS = "training_args.json"
+
+
+def check_resumable(checkpoint: Path) -> None:
+    """Whether training can go on from a checkpoint.
+
+    Raises:
+        ConfigError: its weights or its optimizer are in files that are not loaded, or not there.
+    """
+    weights = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, ADAPTER_SAFE_WEIGHTS_NAME)
+    if not any((checkpoint / name).exists() for name in weights):
+        raise ConfigError(f"checkpoint {str(checkpoint)!r} has no weights in safetensors, and no others are loaded.")
+    if not (checkpoint / f"{OPTIMIZER}.json").exists():
+        raise ConfigError(
+            f"checkpoint {str(checkpoint)!r} has weights but no {OPTIMIZER}.json: it is DeepSpeed's or progrpo 0.1's, "
+            f"whose pickled state is not loaded; start a new run from its weights with model.path={checkpoint}."
+        )
+
+
+def save_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    """Write an optimizer's state; every process of a run calls it, and writes what it holds."""
+    state: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer))
+    tensors, rest = _parted(state["state"])
+    if tensors:
+        with _quiet():
+            writer = HuggingFaceStorageWriter(str(checkpoint / OPTIMIZER), save_distributed=True)
+            state_dict_saver.save(tensors, storage_writer=writer)
+    if _is_first():
+        write_json(checkpoint / f"{OPTIMIZER}.json", {"state": rest, "param_groups": state["param_groups"]})
+
+
+def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    """Read what :func:`save_optimizer` wrote; every process calls it, and there may be fewer or more of them."""
+    # All zeros, of the right shapes: they are read into.
+    state: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer))
+    tensors, _ = _parted(state["state"])
+    if tensors:
+        with _quiet():
+            state_dict_loader.load(tensors, storage_reader=HuggingFaceStorageReader(str(checkpoint / OPTIMIZER)))
+    told = read_json(checkpoint / f"{OPTIMIZER}.json")
+    for parameter, values in told["state"].items():
+        state["state"][parameter] |= values
+    state["param_groups"] = told["param_groups"]
+    set_optimizer_state_dict(model, optimizer, state)
+
+
+def read_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint in transformers' format, of one file or several."""
+    index = checkpoint / SAFE_WEIGHTS_INDEX_NAME
+    names = set(read_json(index)["weight_map"].values()) if index.exists() else {SAFE_WEIGHTS_NAME}
+    return {name: tensor for file in sorted(names) for name, tensor in load_file(checkpoint / file).items()}
+
+
+def save_rng_state(checkpoint: Path, process: int) -> None:
+    """Write the state of this process's random number generators: Python's, NumPy's, torch's, its accelerator's."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    state = {
+        "python": random.getstate(),
+        "numpy": [name, np.asarray(keys).tolist(), *rest],
+        "torch": _hex(torch.get_rng_state()),
+    }
+    if torch.accelerator.is_available():
+        state["accelerator"] = _hex(torch.get_device_module().get_rng_state())
+    write_json(checkpoint / RNG.format(process), state)
+
+
+def load_rng_state(checkpoint: Path, process: int) -> None:
+    """Read what :func:`save_rng_state` wrote."""
+    state = read_json(checkpoint / RNG.format(process))
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(_bytes(state["torch"]))
+    if torch.accelerator.is_available() and "accelerator" in state:
+        torch.get_device_module().set_rng_state(_bytes(state["accelerator"]))
+
+
+def seed_anew(seed: int, step: int, process: int) -> None:
+    """Random numbers that no other step and no other process of the run has had."""
+    digest = hashlib.blake2b(f"{seed} {step} {process}".encode(), digest_size=4).digest()
+    set_seed(int.from_bytes(digest))
+
+
+def processes_of(checkpoint: Path) -> int:
+    """How many processes wrote a checkpoint."""
+    return len(list(checkpoint.glob(RNG.format("*"))))
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _parted(state: dict[str, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """The tensors of each parameter's state under one name each, and what is no tensor."""
+    tensors = {f"{p}.{name}": value for p, of in state.items() for name, value in of.items() if torch.is_tensor(value)}
+    rest = {p: {name: value for name, value in of.items() if not torch.is_tensor(value)} for p, of in state.items()}
+    return tensors, {p: values for p, values in rest.items() if values}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch warns that it assumes one process where there is one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _is_first() -> bool:
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def _hex(state: Tensor) -> str:
+    return state.numpy().tobytes().hex()
+
+
+def _bytes(state: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8)

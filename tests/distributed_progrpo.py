@@ -1,0 +1,40 @@
+"""``progrpo`` as a test launches it on several CPU processes: ``python distributed_progrpo.py train ...``.
+
+It differs from ``python -m progrpo`` in two things. Where FSDP is asked for, accelerate is told that the CPUs are GPUs,
+for it shards on nothing else; gloo and torch's ``fully_shard`` then do on them what they do elsewhere. And torch.load,
+which unpickles, is an error.
+"""
+
+import os
+import sys
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+
+from progrpo.cli import main
+
+
+def let_fsdp_run_on_cpus() -> None:
+    init = AcceleratorState.__init__
+
+    def init_as_gpus(self: Any, *args: Any, **kwargs: Any) -> None:
+        if PartialState(cpu=True).distributed_type is DistributedType.MULTI_CPU:
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        init(self, *args, **kwargs)
+
+    AcceleratorState.__init__ = init_as_gpus  # type: ignore[method-assign]
+
+
+def refuse_to_load(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("torch.load was called")
+
+
+if __name__ == "__main__":
+    torch.load = refuse_to_load
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        let_fsdp_run_on_cpus()
+    sys.argv[0] = "progrpo"
+    main()

@@ -1,0 +1,120 @@
+"""What a trainer goes on from: to the last bit, and without pickles."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from progrpo.errors import ConfigError
+from progrpo.trainer_state import (
+    check_resumable,
+    load_optimizer,
+    load_rng_state,
+    processes_of,
+    read_weights,
+    save_optimizer,
+    save_rng_state,
+    seed_anew,
+)
+
+
+def make(optimizer: type[torch.optim.Optimizer], **settings: Any) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in model.parameters() if parameter.dim() == 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0, "lr": 3e-3}]
+    return model, optimizer(groups, lr=1e-2, **settings)
+
+
+def take_steps(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(4):
+        optimizer.zero_grad()
+        model(torch.randn(5, 4, generator=generator)).square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        (torch.optim.AdamW, {"betas": (0.8, 0.95)}),
+        (torch.optim.AdamW, {"fused": True}),
+        (torch.optim.Adafactor, {}),
+        (torch.optim.SGD, {"momentum": 0.9}),
+        (torch.optim.SGD, {}),
+    ],
+)
+def test_an_optimizer_goes_on_to_the_last_bit(
+    optimizer: type[torch.optim.Optimizer], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    model, state = make(optimizer, **settings)
+    take_steps(model, state, seed=1)
+    save_optimizer(tmp_path, model, state)
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    take_steps(model, state, seed=2)
+
+    again, new_state = make(optimizer, **settings)
+    again.load_state_dict(weights)
+    for group in new_state.param_groups:
+        group["lr"] = 0.5  # comes from the file
+    load_optimizer(tmp_path, again, new_state)
+    for name, weight in again.state_dict().items():
+        assert torch.equal(weight, weights[name]), "loading changes no weight"
+    take_steps(again, new_state, seed=2)
+    for ours, theirs in zip(again.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} <= {".json", ".safetensors"}
+
+
+def draw() -> list[Any]:
+    return [random.random(), *np.random.rand(3), *np.random.randn(1), *torch.randn(3).tolist(), random.gauss(0, 1)]
+
+
+def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
+    random.gauss(0, 1), np.random.randn()  # both keep a second number back
+    save_rng_state(tmp_path, 3)
+    expected = draw()
+    assert draw() != expected
+    load_rng_state(tmp_path, 3)
+    assert draw() == expected
+    save_rng_state(tmp_path, 4)
+    assert processes_of(tmp_path) == 2
+    assert isinstance(json.loads((tmp_path / "rng_state_3.json").read_text()), dict)
+
+
+def test_new_random_numbers_differ_by_step_and_process() -> None:
+    drawn = []
+    for step, process in ((4, 0), (4, 1), (5, 0)):
+        seed_anew(0, step, process)
+        drawn.append(draw())
+    assert len({tuple(numbers) for numbers in drawn}) == 3
+    seed_anew(0, 4, 1)
+    assert draw() == drawn[1]
+
+
+def test_weights_of_several_files_are_read_together(tmp_path: Path) -> None:
+    from progrpo.models import load_model
+
+    model, _ = load_model("countdown")
+    model.save_pretrained(tmp_path, max_shard_size="1MB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    read, known = read_weights(tmp_path), model.state_dict()
+    assert read.keys() <= known.keys()
+    for name, weight in read.items():
+        assert torch.equal(weight, known[name])
+
+
+def test_what_is_not_loaded_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(ConfigError, match="no weights in safetensors"):
+        check_resumable(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "optimizer.pt").touch()
+    with pytest.raises(ConfigError, match=r"whose pickled state is not loaded; start a new run .* with model.path="):
+        check_resumable(tmp_path)
