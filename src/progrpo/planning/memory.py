@@ -189,7 +189,7 @@ def _generation(
     architecture: Architecture, layout: Layout, lengths: Lengths, responses: int, *, prompts: int
 ) -> dict[str, float]:
     one = architecture
-    cache = responses * lengths.total * one.layers * 2 * one.keys * layout.compute
+    cache: float = responses * lengths.total * one.layers * 2 * one.keys * layout.compute
     # Each token's cache is written anew, layer by layer: the old and the new one of a layer are there together.
     cache += cache / one.layers
     prompt = prompts * lengths.prompt * (3 * one.hidden + 3 * one.intermediate) * layout.compute
