@@ -306,7 +306,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
     config = trl_config(recipe, task, folder.checkpoints)
     check_model(recipe.model.path)
     if config.use_vllm:
-        check_vllm(config, PartialState().num_processes, progress)
+        first_decides(lambda: check_vllm(config, PartialState().num_processes, progress))
     model, tokenizer = load_model(recipe.model.path, recipe.model.dtype, recipe.model.attention)
     reward = task_reward(task, recipe.training.max_verifier_errors)
     environment = describe(recipe.seed)
