@@ -54,7 +54,7 @@ def test_what_does_not_go_together_is_one_sentence(cli: Any) -> None:
 def test_a_recipe_for_more_processes_is_not_started_on_one(cli: Any) -> None:
     told = cli("train", "qwen2.5_7b_dapo_math", "trl.use_vllm=false", code=2).err
     assert "is for 8 processes and this is 1 of 1: start it as progrpo train qwen2.5_7b_dapo_math --dry-run" in told
-    assert not (cli.folder / "runs").exists()
+    assert not list(cli.folder.rglob("recipe.json")), "nothing was begun"
 
 
 def test_adapters_are_trained_resumed_and_evaluated(cli: Any) -> None:

@@ -57,6 +57,9 @@ def test_shards_share_weights_and_states() -> None:
     assert found.always["weights"] == 887_936 * 4 / 8
     assert found.always["optimizer"] == 887_936
     assert "gathered" in found.moments["update"]
+    assert found.moments["evaluation"]["gathered"] == 887_936 * 2, "all of them, on each"
+    assert "optimizer" not in of_countdown("evaluation.every=0", layout=sharded).moments["evaluation"]
+    assert "optimizer" not in of_countdown("evaluation.every=0", layout=sharded).always
     assert "heap" not in found.moments["update"]
 
 

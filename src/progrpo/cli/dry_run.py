@@ -26,7 +26,7 @@ WHAT = {
     "activations": "kept for the backward pass",
     "logits": "and the LM head's gradient",
     "heap": "freed, and kept by glibc",
-    "gathered": "layers and LM head in use",
+    "gathered": "weights in use: layers, LM head",
 }
 
 

@@ -15,7 +15,7 @@ activations     saved for the backward pass: N L (6 H + 4 Q + 4 I) s. A layer sa
 logits          TRL's fused head makes them in tiles of 4,096 tokens by 32,768 of the vocabulary, and holds eight such
                 tiles in torch's backward pass (two in Triton's, on a GPU), and the head's gradient, V H in float32;
                 verl's holds all N V of them
-gathered        sharded weights while they are used: two layers and the LM head
+gathered        sharded weights in use: two layers, the current one and the next, and the LM head; in an evaluation all
 heap            on a CPU: what glibc keeps of freed activations, some two fifths (measured)
 kv_cache        2 L (heads of k and v x head size) s for each token of each response that is generated
 sampling        six copies of (B, V) float32 logits, and the prompt's pass through one layer
@@ -137,11 +137,16 @@ def estimate(
         # Of one pass alone, the gradients come as the activations go; of more, those of the passes before are there.
         update["gradients"] = gradients
     if layout.shards > 1:
-        update["gathered"] = _gathered(architecture, layout)
+        head = layout.frozen if lora else layout.weight
+        update["gathered"] = 2.0 * architecture.layer_parameters * layout.compute + architecture.embedding * head
     moments = {"rollout": _rollout(architecture, recipe, layout, lengths, rollout), "update": update}
     if recipe.engine == "trl":
         responses = _evaluated_at_once(recipe)
         moments["evaluation"] = _generation(architecture, layout, lengths, responses, prompts=1)
+        if layout.shards > 1:
+            moments["evaluation"]["gathered"] = float(architecture.parameters * layout.compute)
+            if not recipe.evaluation.every:  # the one at the end has the optimiser's memory
+                moments["rollout"]["optimizer"] = moments["update"]["optimizer"] = always.pop("optimizer")
     _always_there(recipe, layout, always, moments)
     return Memory({name: size for name, size in always.items() if size}, moments)
 
@@ -170,11 +175,6 @@ def _update(
     return {name: size for name, size in parts.items() if size}
 
 
-def _gathered(architecture: Architecture, layout: Layout) -> float:
-    """Two layers in the computation's type, the one in use and the next, and the LM head in the weights'."""
-    return 2 * architecture.layer_parameters * layout.compute + architecture.embedding * max(layout.weight, 2)
-
-
 def _rollout(
     architecture: Architecture, recipe: Recipe, layout: Layout, lengths: Lengths, responses: int
 ) -> dict[str, float]:
@@ -189,7 +189,7 @@ def _generation(
     architecture: Architecture, layout: Layout, lengths: Lengths, responses: int, *, prompts: int
 ) -> dict[str, float]:
     one = architecture
-    cache = responses * lengths.total * one.layers * 2 * one.keys * layout.compute
+    cache: float = responses * lengths.total * one.layers * 2 * one.keys * layout.compute
     # Each token's cache is written anew, layer by layer: the old and the new one of a layer are there together.
     cache += cache / one.layers
     prompt = prompts * lengths.prompt * (3 * one.hidden + 3 * one.intermediate) * layout.compute
