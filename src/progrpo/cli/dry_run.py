@@ -26,6 +26,7 @@ WHAT = {
     "activations": "kept for the backward pass",
     "logits": "and the LM head's gradient",
     "heap": "freed, and kept by glibc",
+    "saved": "states as they are written",
     "gathered": "weights in use: layers, LM head",
 }
 

@@ -1,6 +1,6 @@
 r"""How much memory a run takes at its peak, on each process, from what is allocated.
 
-A step has two moments that matter, and an evaluation in training is a third; what stays throughout (weights, AdamW's
+Four moments matter: rollout, update, evaluation, and on a CPU the checkpoint; what stays throughout (weights, AdamW's
 states, on a CPU the process itself) is added to the largest of them. With N = B (P + T) tokens in a micro-batch of B
 responses, H hidden features, I of the MLP, Q = heads x head size, L layers, V tokens in the vocabulary, and s bytes a
 number (4 float32, 2 bfloat16):
@@ -17,6 +17,7 @@ logits          TRL's fused head makes them in tiles of 4,096 tokens by 32,768 o
                 verl's holds all N V of them
 gathered        sharded weights in use: two layers, the current one and the next, and the LM head; in an evaluation all
 heap            on a CPU: what glibc keeps of freed activations, some two fifths (measured)
+saved           on a CPU: AdamW's states as they are written to a checkpoint, twice
 kv_cache        2 L (heads of k and v x head size) s for each token of each response that is generated
 sampling        six copies of (B, V) float32 logits, and the prompt's pass through one layer
 ==============  ========================================================================================================
@@ -40,6 +41,8 @@ TORCH_TILES = 8.25
 # The product in its own type, written over by Triton's kernel, and one in float32 for the gradient's.
 TRITON_TILES = 2.0
 SAMPLING_COPIES = 6
+# torch's writer of safetensors makes bytes of each tensor, and then one of all of them.
+WRITER_COPIES = 2
 # glibc keeps freed blocks of up to 32 MiB in its heap, with holes that the next pass does not fit in. How much of the
 # activations' memory that comes to was measured, on both models of benchmarks/memory.py.
 HEAP_KEEPS = 0.4
@@ -147,6 +150,10 @@ def estimate(
             moments["evaluation"]["gathered"] = float(architecture.parameters * layout.compute)
             if not recipe.evaluation.every:  # the one at the end has the optimiser's memory
                 moments["rollout"]["optimizer"] = moments["update"]["optimizer"] = always.pop("optimizer")
+    if recipe.engine == "trl" and not layout.gpu:
+        # What the heap still holds: freed gradients; and activations, where gradients that lived on lie between them.
+        kept = update["activations"] + update["heap"] if accumulation > 1 else 0.0
+        moments["checkpoint"] = {"heap": gradients + kept, "saved": WRITER_COPIES * always["optimizer"]}
     _always_there(recipe, layout, always, moments)
     return Memory({name: size for name, size in always.items() if size}, moments)
 

@@ -196,7 +196,7 @@ def _warnings(plan: Plan, layout: Layout, assumed: bool) -> list[str]:
         advice = {
             "update": "lower training.micro_batch or max_response_tokens, or take more GPUs or model.lora",
             "rollout": "lower the share that vLLM takes, or take more GPUs",
-            "evaluation": "lower evaluation.batch",
+            "evaluation": "lower evaluation.batch, or set evaluation.every = 0 and evaluation.samples low",
         }[moment]
         found.append(
             f"the {moment} needs about {plan.memory.peak / GB:.0f} GB of {recipe.launch.gpu_memory_gb:.0f} on each "
