@@ -257,15 +257,19 @@ def test_the_bombs_go_off_where_they_are_unpickled(tmp_path: Path) -> None:
     assert (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize(("signal_number", "to_all"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+@pytest.mark.parametrize(
+    ("signal_number", "to"), [(signal.SIGTERM, "launcher"), (signal.SIGINT, "all"), (signal.SIGTERM, "rank 1")]
+)
 def test_a_stopped_launcher_leaves_a_checkpoint_of_one_step_and_one_process_can_go_on_from_it(
-    signal_number: signal.Signals, to_all: bool, run_of: Any, tmp_path: Path
+    signal_number: signal.Signals, to: str, run_of: Any, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     launcher = start("ddp", tmp_path, "countdown_cpu", *RECIPE, "--out", "run")
     wait_for(lambda: len(metrics(run)) >= 1)
-    # A Ctrl-C goes to all processes of the terminal, and the launcher passes it on once more.
-    (os.killpg if to_all else os.kill)(launcher.pid, signal_number)
+    if to == "all":  # as a Ctrl-C does, and the launcher passes it on once more
+        os.killpg(launcher.pid, signal_number)
+    else:
+        os.kill(launcher.pid if to == "launcher" else rank_of(launcher, 1), signal_number)
     out, err = communicate(launcher, 60)
     stopped_at = len(metrics(run))
     assert 1 <= stopped_at < STEPS
@@ -278,7 +282,7 @@ def test_a_stopped_launcher_leaves_a_checkpoint_of_one_step_and_one_process_can_
         "rng_state_1.json",
     ]
 
-    if to_all:
+    if to != "launcher":
         return
     _, err = train("one", tmp_path, "--resume", "run")
     assert "was written by 2 processes" in err
