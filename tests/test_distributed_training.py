@@ -49,6 +49,9 @@ FSDP = {
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     "FSDP_RESHARD_AFTER_FORWARD": "true",
     "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+    # As in the configuration that comes with the recipes: the first process alone reads the weights.
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+    "FSDP_SYNC_MODULE_STATES": "true",
 }
 KINDS: dict[str, dict[str, str]] = {"one": {}, "ddp": {}, "fsdp": FSDP}
 # What a run takes, and what depends on how it is cut into passes.

@@ -102,6 +102,20 @@ def test_the_verdicts_of_an_earlier_batch_are_forgotten() -> None:
     assert reward(["p"], ["a"], problem_id=["1"], answer=["b"]) == [0.0]
 
 
+def test_a_verdict_that_was_recorded_is_not_asked_for_again() -> None:
+    task = SpyTask()
+    reward = task_reward(task)
+    reward.recall("a", "2 + 2", "4", Verdict("correct", canonical="recorded"))
+    reward.recall("a", "2 + 2", "broken", Verdict("error", "the worker was lost"))
+    asked = {"prompts": ["2 + 2"] * 4, "completions": ["4", "5", "broken", "4"], "problem_id": ["a"] * 4}
+    assert reward(**asked, answer=["4"] * 4) == [1.0, 0.0, None, 1.0]
+    assert [response for _, response in task.asked] == ["5", "broken"], "what the verifier failed at is tried again"
+    assert reward.canonical_form({"problem_id": "a", "answer": "4"}, "4") == "recorded"
+    assert reward(["3 + 1"], ["4"], problem_id=["a"], answer=["4"]) == [1.0], "another prompt"
+    assert reward(["2 + 2"], ["4"], problem_id=["b"], answer=["4"]) == [1.0], "another problem"
+    assert len(task.asked) == 4
+
+
 def test_no_completion_has_no_reward() -> None:
     assert task_reward(SpyTask())([], [], problem_id=[]) == []
 

@@ -116,6 +116,13 @@ def test_a_checkpoint_that_training_cannot_go_on_from_is_refused_before_anything
     assert steps(run) == list(range(1, STEPS + 1))
 
 
+def test_a_damaged_line_is_named(run: RunFolder) -> None:
+    lines = run.metrics_file.read_bytes().split(b"\n")
+    run.metrics_file.write_bytes(b"\n".join([lines[0], b"\0\0\xff", *lines[2:]]))
+    with pytest.raises(ConfigError, match=r"line 2 of '.*metrics.jsonl' is damaged; put the file back"):
+        run.rewind()
+
+
 HOLD = """
 import sys, time
 from pathlib import Path

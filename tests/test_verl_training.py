@@ -2,7 +2,13 @@
 tests/integrations/verl/test_recipes.py."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -163,7 +169,7 @@ def test_validation_samples_become_an_evaluation(launch: _Launch, folder: RunFol
     ]
     lines = [json.dumps(sample | {"problem_id": sample["problem_id"]["problem_id"]}) for sample in samples]
     path = launch.own.validations / "2.jsonl"
-    path.write_text("\n".join(lines[:3]) + "\n" + lines[3][:9])
+    path.write_bytes("\n".join([*lines[:3], "é"]).encode()[:-1])  # in the middle of a character
     launch._take_over()
     assert folder.evaluation("step-000002") is None, "verl is still writing"
     path.write_text("\n".join(lines) + "\n")
@@ -192,3 +198,62 @@ def test_the_last_error_is_the_cause_and_not_its_frame(tmp_path: Path) -> None:
     assert last_error(log) == "killed."
     log.write_text("")
     assert last_error(log) == "it wrote nothing."
+
+
+# verl's driver starts Ray, whose processes have sessions of their own and outlive it.
+DRIVER = """
+import os, pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+pathlib.Path("pids").write_text(f"{os.getpid()} {child.pid} ")
+time.sleep(600)
+"""
+RUN = """
+import sys
+from pathlib import Path
+from progrpo.run_folder import RunFolder
+from progrpo.training import Interrupted, make_task
+from progrpo.verl_training import _Launch
+
+class Nobody:
+    def stage(self, *args): ...
+    def advance(self, *args, **values): ...
+
+folder = RunFolder(Path(sys.argv[1]))
+try:
+    _Launch(folder.recipe(), folder, make_task(folder.recipe()), Nobody(), 0).run([sys.executable, "-c", sys.argv[2]])
+except Interrupted as stop:
+    print(stop)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a parent's death is told on Linux alone")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_what_was_started_ends_with_the_run(number: signal.Signals, folder: RunFolder, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RUN, str(folder.path), DRIVER]
+    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text().endswith(" "))
+    driver, child = map(int, (tmp_path / "pids").read_text().split())
+    run.send_signal(number)
+    out, _ = run.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        # Nobody is left to look after what Ray started: Ray's own processes watch their driver.
+        wait_for(lambda: not is_alive(driver))
+        os.kill(child, signal.SIGKILL)
+        return
+    assert out == f"Stopped by {number.name} after step 0\n"
+    assert not is_alive(driver)
+    assert not is_alive(child)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)

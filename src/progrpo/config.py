@@ -140,7 +140,9 @@ class TrainingSection(Section):
     clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
     clip_high: Annotated[float, Field(ge=0)] = 0.28
     checkpoint_every: Positive = Field(50, description="steps between checkpoints")
-    keep_checkpoints: Positive = Field(2, description="how many checkpoints stay on the disk")
+    keep_checkpoints: Positive = Field(
+        2, description="how many checkpoints stay on the disk; with 1 there is none to fall back to"
+    )
     max_verifier_errors: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="share of responses that the verifier itself may fail on before the run stops"
     )

@@ -110,8 +110,12 @@ class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
             return
         if is_peft_model(self.model):
             self.model.load_adapter(resume_from_checkpoint, self.model.active_adapters[0], is_trainable=True)
-        else:
+        elif not self.is_fsdp_enabled:
             self.model.load_state_dict(read_weights(Path(resume_from_checkpoint)), strict=False)
+        elif self.args.should_save or not self.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
+            # As they are: FSDP trains a bfloat16 model in float32, which copying into its weights would cut.
+            self.model.load_state_dict(read_weights(Path(resume_from_checkpoint)), strict=False, assign=True)
+            self.model.tie_weights()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -165,16 +169,20 @@ class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
             self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=kwargs
         ) as model:
             sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+            states = [module._get_fsdp_state() for module in sharded]
+            # What set_reshard_after_forward sets; accelerate chooses it by module, and there is no public way to ask.
+            resharded = [
+                (state._auto_reshard_after_forward, [g.post_forward_mesh_info for g in state._fsdp_param_groups])
+                for state in states
+            ]
             for module in sharded:
                 module.set_reshard_after_forward(False, recurse=False)
                 module.unshard()
             try:
                 yield model
             finally:
-                # Also for the few modules that accelerate leaves whole between forward and backward: that is slower by
-                # an all-gather of each, and there is no public way to ask which they were.
-                for module in sharded:
+                for module, state, (auto, infos) in zip(sharded, states, resharded, strict=True):
                     module.reshard()
-                    module.set_reshard_after_forward(
-                        bool(self.accelerator.state.fsdp_plugin.reshard_after_forward), recurse=False
-                    )
+                    state._auto_reshard_after_forward = auto
+                    for group, info in zip(state._fsdp_param_groups, infos, strict=True):
+                        group.post_forward_mesh_info = info

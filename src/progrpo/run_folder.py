@@ -264,7 +264,19 @@ def _is_first_process() -> bool:
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file; a last line without its end is not one yet."""
+    """The objects of a JSONL file; a last line without its end is not one yet.
+
+    Raises:
+        ConfigError: a line is damaged.
+    """
     if not file.exists():
         return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+    found = []
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1], start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            raise ConfigError(
+                f"line {number} of {str(file)!r} is damaged; put the file back from a copy, or remove the line."
+            ) from None
+    return found

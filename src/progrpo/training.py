@@ -277,7 +277,7 @@ def _outside_faults_are_told(folder: RunFolder) -> Iterator[None]:
         else:
             raise
         with suppress(OSError):
-            folder.note("stopped by", reason=reason)
+            folder.note("fault", reason=reason)
         raise RunError(
             f"{what}; {then}, and continue {_from_where(folder)} with: progrpo train --resume {folder.path}"
         ) from error
@@ -306,7 +306,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
     config = trl_config(recipe, task, folder.checkpoints)
     check_model(recipe.model.path)
     if config.use_vllm:
-        check_vllm(config, PartialState().num_processes, progress)
+        first_decides(lambda: check_vllm(config, PartialState().num_processes, progress))
     model, tokenizer = load_model(recipe.model.path, recipe.model.dtype, recipe.model.attention)
     reward = task_reward(task, recipe.training.max_verifier_errors)
     environment = describe(recipe.seed)
@@ -365,7 +365,10 @@ def _recall(folder: RunFolder, reward: Reward) -> None:
     """Steps after the checkpoint come again with the same responses: their verdicts are on the disk already."""
     columns = ["problem_id", "prompt", "text", "status", "reason", "canonical"]
     for path in folder.recorded_rollouts():
-        for row in pd.read_parquet(path, columns=columns).to_dict("records"):
+        rows: list[dict[Any, Any]] = []
+        with suppress(OSError, ValueError):  # a damaged file costs only its verdicts
+            rows = pd.read_parquet(path, columns=columns).to_dict("records")
+        for row in rows:
             verdict = Verdict(row["status"], row["reason"], row["canonical"])
             reward.recall(row["problem_id"], row["prompt"], row["text"], verdict)
 

@@ -71,6 +71,8 @@ LOOK_SECONDS = 0.5
 """Between two looks at what verl has written."""
 STOP_SECONDS = 60.0
 """What verl and Ray get to end in once they are asked to; then they are killed."""
+LOG_END = 200_000
+"""The bytes of a log that its last error is looked for in."""
 MARK = "PROGRPO_VERL_RUN"
 """The environment variable by which a run's processes are known: Ray's outlive a driver that was killed."""
 
@@ -370,7 +372,7 @@ class _Launch:
         target = self.folder.evaluations / f"step-{step:06d}.json"
         if target.exists() or step >= self.recipe.training.steps:
             return
-        samples = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+        samples = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]  # the last may be being written
         if samples and (ended or len(samples) == len(self._heldout) * section.samples_in_training):
             write_json(target, _evaluation(self.recipe, self.task, self._heldout, samples).to_json())
 
@@ -538,7 +540,9 @@ def last_error(log: Path) -> str:
 
     Ray repeats a worker's error, wrapped: ``RayTaskError(ValueError)`` is the frame, ``ValueError: ...`` the cause.
     """
-    lines = log.read_text(encoding="utf-8", errors="replace")[-200_000:].splitlines()
+    with log.open("rb") as file:
+        file.seek(max(log.stat().st_size - LOG_END, 0))
+        lines = file.read().decode(errors="replace").splitlines()
     plain = [_BEFORE.sub("", line).strip() for line in lines]
     errors = [line for line in plain if _ERROR.match(line)]
     causes = [line for line in errors if "ray::" not in line and "RayTaskError" not in line]

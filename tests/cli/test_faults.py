@@ -20,6 +20,7 @@ from cli.conftest import TINY
 from cli.forked import Run, Server
 from cli.test_runs import assert_same_run, metrics
 from progrpo.checkpoints import fault
+from progrpo.run_folder import RunFolder
 from progrpo.tasks.programs import gold_of
 from progrpo.verify import StdinTests
 
@@ -54,7 +55,7 @@ def events(run: Path) -> list[str]:
 
 def recorded(run: Path) -> int:
     """How many steps a run has recorded."""
-    return len(metrics(run)) if (run / "metrics.jsonl").exists() else 0
+    return len(RunFolder(run).metrics())
 
 
 # A damaged checkpoint
@@ -163,8 +164,7 @@ def test_a_disk_that_is_full_to_the_last_byte(forked: Server, disk: Path, undist
     running.kill(signal.SIGCONT)
     assert running.wait() == 1
     assert "No space left on device (0.0 MB free on its disk)" in one_sentence(running)
-    recorded = len(metrics(run))
-    assert metrics(run) == metrics(undisturbed)[:recorded], "no half of a line"
+    assert metrics(run) == metrics(undisturbed)[: len(metrics(run))], "no half of a line"
     filler.unlink()
     remount(disk, "size=100m")
     forked("train", "--resume", str(run))

@@ -89,3 +89,18 @@ def test_two_writers_at_the_same_time_do_not_replace_each_other(tmp_path: Path) 
     for store in stores:
         store.flush()
     assert sorted(read_samples(tmp_path / "s")["problem_id"]) == ["p", "q"]
+
+
+def test_a_damaged_part_is_named_and_can_be_removed(tmp_path: Path) -> None:
+    store = SampleStore(tmp_path / "s", KEY)
+    for index in range(2):
+        store.append(PROBLEM, index, [RIGHT], VERDICTS[:1])
+        store.flush()
+    part = tmp_path / "s" / "part-000001.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(
+        ConfigError, match=r"part-000001.parquet' is damaged \(.*\); remove it, and its samples are drawn"
+    ):
+        store.judged([PROBLEM])
+    part.unlink()
+    assert len(store.judged([PROBLEM])["p"]) == 1

@@ -43,7 +43,7 @@ def test_a_row_says_the_same_wherever_it_is(model_and_prompts: Any, how: dict[st
 def test_what_is_drawn_is_what_the_model_says(model_and_prompts: Any) -> None:
     """First tokens of many rows against the model's own probabilities: within five standard errors."""
     model, tokenizer, inputs = model_and_prompts
-    n, temperature = 4000, 1.3
+    n, temperature = 4000, 3.0
     one = {name: tensor[:1] for name, tensor in inputs.items() if name != "token_type_ids"}
     with torch.no_grad():
         probs = torch.softmax(model(**one).logits[0, -1].double() / temperature, dim=-1)

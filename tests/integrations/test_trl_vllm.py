@@ -27,6 +27,7 @@ from progrpo import training
 from progrpo.config import Recipe, load_recipe
 from progrpo.integrations.trl import ProGRPOTrainer, Rollout
 from progrpo.models import SHIPPED, load_model
+from progrpo.recipe_trainer import RecipeTrainer
 from progrpo.run_folder import RunFolder
 from progrpo.tasks import Countdown
 from reference import forward, method
@@ -385,13 +386,13 @@ def test_a_recipe_s_seed_is_what_vllm_draws_with(tmp_path: Path, monkeypatch: py
     """vLLM seeds this process with a number of its own as it starts."""
     monkeypatch.setattr(training, "check_vllm", lambda *args: None)
     seeds = []
-    train = training.RecipeTrainer.train
+    train = RecipeTrainer.train
 
     def look_and_train(trainer: Any, *args: Any, **kwargs: Any) -> Any:
         seeds.append(torch.initial_seed())
         return train(trainer, *args, **kwargs)
 
-    monkeypatch.setattr(training.RecipeTrainer, "train", look_and_train)
+    monkeypatch.setattr(RecipeTrainer, "train", look_and_train)
     training.train(recipe("seed=5", "training.steps=1", "evaluation.every=0"), RunFolder(tmp_path / "run"), Silent())
     assert seeds == [5]
 

@@ -18,6 +18,7 @@ from progrpo.integrations.verl_batch import (
     per_token,
     progrpo_advantages,
     split_logps,
+    without_failures,
 )
 from reference import cases, method
 
@@ -106,10 +107,14 @@ def responses(seed: int, rows: int = 40, kind: str = "binary", failed: float = 0
     )
 
 
+def reweighted(given: Responses, options: ArmOptions, scale: str = "group") -> tuple[Tensor, dict[str, float]]:
+    return progrpo_advantages(without_failures(given, scale=scale), options)
+
+
 def test_alpha_0_gives_verl_s_advantages_bit_for_bit() -> None:
     given = responses(1)
     odd = replace(given, advantages_S=given.advantages_S + 0.123)  # whatever they are: they are not computed again
-    advantages_S, metrics = progrpo_advantages(odd, ArmOptions(alpha=0.0))
+    advantages_S, metrics = reweighted(odd, ArmOptions(alpha=0.0))
     assert torch.equal(advantages_S, odd.advantages_S)
     assert metrics["correction/max"] == metrics["correction/min"] == 0.0
 
@@ -120,7 +125,7 @@ def test_alpha_0_gives_verl_s_advantages_bit_for_bit() -> None:
 def test_advantages_are_those_of_the_reference(center: str, activation: str, failed: float) -> None:
     given = responses(2, failed=failed)
     options = ArmOptions(alpha=0.7, activation=activation, center=center)
-    advantages_S, _ = progrpo_advantages(given, options)
+    advantages_S, _ = reweighted(given, options)
     rewards = given.rewards_S.double().masked_fill(given.failed_S, torch.nan).tolist()
     groups = given.groups_S.tolist()
     expected = method.arm_advantages(
@@ -149,7 +154,7 @@ def test_a_response_that_the_verifier_failed_on_takes_no_part_in_its_group() -> 
         answer_confidence_S=torch.full((5,), 0.5),
         solutions=["a", None, None, "b", None],
     )
-    advantages_S, metrics = progrpo_advantages(given, ArmOptions())
+    advantages_S, metrics = reweighted(given, ArmOptions())
     torch.testing.assert_close(advantages_S, torch.tensor([0.5**0.5, -(0.5**0.5), 0.0, 0.0, 0.0]), rtol=1e-5, atol=1e-6)
     assert metrics["verifier/errors"] == pytest.approx(0.4)
     assert (metrics["groups/mixed"], metrics["groups/all_right"]) == (0.5, 0.5)
@@ -161,14 +166,14 @@ def test_other_groups_keep_verl_s_advantages_to_the_bit() -> None:
     touched = torch.isin(given.groups_S, given.groups_S[given.failed_S])
     assert 0 < touched.sum() < len(touched)
     odd = replace(given, advantages_S=given.advantages_S + 0.123)
-    advantages_S, _ = progrpo_advantages(odd, ArmOptions(alpha=0.0))
+    advantages_S, _ = reweighted(odd, ArmOptions(alpha=0.0))
     assert torch.equal(advantages_S[~touched], odd.advantages_S[~touched])
     assert not torch.isclose(advantages_S[touched], odd.advantages_S[touched]).any()
 
 
 def test_dr_grpo_without_the_failed() -> None:
     given = responses(4, failed=0.3)
-    advantages_S, _ = progrpo_advantages(given, ArmOptions(alpha=0.0), scale="none")
+    advantages_S, _ = reweighted(given, ArmOptions(alpha=0.0), scale="none")
     rewards = given.rewards_S.double().masked_fill(given.failed_S, torch.nan).tolist()
     expected = method.group_relative_advantages(rewards, given.groups_S.tolist(), "none", VERL_EPS)
     torch.testing.assert_close(advantages_S, torch.tensor(expected), rtol=1e-5, atol=1e-6)
@@ -180,7 +185,7 @@ def test_a_reward_of_nan_counts_as_a_failure() -> None:
     rewards[0] = torch.nan
     broken = replace(given, rewards_S=rewards, advantages_S=torch.full_like(rewards, torch.nan))
     alone = replace(broken, groups_S=torch.zeros_like(given.groups_S))
-    advantages_S, metrics = progrpo_advantages(alone, ArmOptions())
+    advantages_S, metrics = reweighted(alone, ArmOptions())
     assert advantages_S.isfinite().all()
     assert advantages_S[0] == 0
     assert metrics["verifier/errors"] == pytest.approx(1 / 40)
@@ -193,7 +198,7 @@ def test_the_order_of_rows_changes_nothing() -> None:
         *(getattr(given, name)[order] for name in list(Responses.__dataclass_fields__)[:-1]),
         solutions=[given.solutions[i] for i in order.tolist()],
     )
-    advantages_S, metrics = progrpo_advantages(given, ArmOptions(center="group"))
-    moved_S, moved_metrics = progrpo_advantages(moved, ArmOptions(center="group"))
+    advantages_S, metrics = reweighted(given, ArmOptions(center="group"))
+    moved_S, moved_metrics = reweighted(moved, ArmOptions(center="group"))
     torch.testing.assert_close(moved_S, advantages_S[order])
     assert moved_metrics == pytest.approx(metrics, abs=1e-7)

@@ -123,7 +123,7 @@ class SampleStore:
         """The samples that are there, by problem: samples 0, 1, 2, ..., as far as none is missing.
 
         Raises:
-            ConfigError: a problem's prompt is another now.
+            ConfigError: a problem's prompt is another now, or a part is damaged.
         """
         found: dict[str, dict[int, Judged]] = {}
         prompts = {problem["problem_id"]: prompt_text(problem["prompt"]) for problem in problems}
@@ -202,8 +202,13 @@ def _batches(folder: Path, columns: Sequence[str]) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile
 
     for part in sorted(folder.glob("part-*.parquet")):
-        with ParquetFile(part) as file:
-            yield from file.iter_batches(batch_size=1024, columns=list(columns))
+        try:
+            with ParquetFile(part) as file:
+                yield from file.iter_batches(batch_size=1024, columns=list(columns))
+        except (OSError, ValueError) as error:  # ValueError: pyarrow's ArrowInvalid
+            raise ConfigError(
+                f"{str(part)!r} is damaged ({str(error).splitlines()[0]}); remove it, and its samples are drawn again."
+            ) from None
 
 
 def read_samples(folder: Path, columns: Sequence[str] = SUMMARY_COLUMNS, *, first: int | None = None) -> "pd.DataFrame":

@@ -34,6 +34,7 @@ from progrpo.integrations.verl_batch import (
     per_token,
     progrpo_advantages,
     split_logps,
+    without_failures,
 )
 from progrpo.integrations.verl_check import TRAINER_MODE, check_workers
 from progrpo.integrations.verl_rollouts import SETTING, write_rollouts
@@ -94,12 +95,9 @@ class ProGRPOTrainer(PPOTrainerSync):
         final_S, response_R = final_rows([batch.keys[i] for i in real_R])
         rows_S = real_R[final_S]
         grpo_B = per_response(data["advantages"], data["response_mask"])
-        responses = self._responses(data, batch, rows_S, grpo_B[rows_S])
-        advantages_S, measured = progrpo_advantages(
-            responses,
-            self.options,
-            scale="group" if self.config.algorithm.get("norm_adv_by_std_in_grpo", True) else "none",
-        )
+        scale = "group" if self.config.algorithm.get("norm_adv_by_std_in_grpo", True) else "none"
+        responses = without_failures(self._responses(data, batch, rows_S, grpo_B[rows_S]), scale=scale)
+        advantages_S, measured = progrpo_advantages(responses, self.options)
         metrics.update(measured)
         self._write_rollouts(batch, rows_S.tolist(), responses, advantages_S)
         advantages_B = grpo_B.clone()

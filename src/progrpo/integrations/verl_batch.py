@@ -5,7 +5,7 @@ tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -94,50 +94,60 @@ class Responses:
     """The canonical form of each rewarded response."""
 
 
-def progrpo_advantages(
-    responses: Responses, options: ArmOptions, *, scale: str = "group"
-) -> tuple[Tensor, dict[str, float]]:
-    """A~ of each response, shape (S,), and the step's metrics.
+def without_failures(responses: Responses, *, scale: str = "group") -> Responses:
+    """The same, with A as it is where a response that the verifier failed on takes no part in its group.
 
-    A group in which the verifier failed on a response is computed without that response, whose advantage is 0; verl
-    took its score of 0 for a wrong answer. All other groups keep verl's A, and with ``alpha=0`` every bit of it.
+    Such a response has reward NaN and A = 0; verl took its score of 0 for a wrong answer. Groups without one keep
+    verl's A to the bit.
 
     Args:
-        responses: of one step.
-        options: ARM's.
+        responses: of one step. A reward of NaN counts as a failure.
         scale: ``"group"``, or ``"none"`` for Dr. GRPO (``algorithm.norm_adv_by_std_in_grpo=False``).
     """
     r = responses
     failed_S = r.failed_S | r.rewards_S.isnan()
-    groups_S = r.groups_S
-    grpo_S = r.advantages_S
-    if failed_S.any():
-        affected_S = torch.isin(groups_S, groups_S[failed_S])
-        without_S = group_relative_advantages(
-            r.shaped_rewards_S.masked_fill(failed_S, torch.nan), groups_S, scale=scale, eps=VERL_EPS
-        )
-        grpo_S = torch.where(affected_S, without_S.to(grpo_S.dtype), grpo_S)
-    rewards_S = r.rewards_S.masked_fill(failed_S, torch.nan)
+    if not failed_S.any():
+        return r
+    affected_S = torch.isin(r.groups_S, r.groups_S[failed_S])
+    without_S = group_relative_advantages(
+        r.shaped_rewards_S.masked_fill(failed_S, torch.nan), r.groups_S, scale=scale, eps=VERL_EPS
+    )
+    return replace(
+        r,
+        advantages_S=torch.where(affected_S, without_S.to(r.advantages_S.dtype), r.advantages_S),
+        rewards_S=r.rewards_S.masked_fill(failed_S, torch.nan),
+        failed_S=failed_S,
+    )
+
+
+def progrpo_advantages(responses: Responses, options: ArmOptions) -> tuple[Tensor, dict[str, float]]:
+    """A~ of each response, shape (S,), and the step's metrics. With ``alpha=0`` A~ is A, every bit of it.
+
+    Args:
+        responses: of one step, :func:`without_failures`.
+        options: ARM's.
+    """
+    r = responses
     advantages_S = arm_advantages(
-        grpo_S,
-        rewards_S,
+        r.advantages_S,
+        r.rewards_S,
         r.prompt_confidence_S,
         r.answer_confidence_S,
-        groups_S,
+        r.groups_S,
         alpha=options.alpha,
         activation=options.activation,
         center=options.center,
     )
     metrics = exploration_metrics(
-        rewards_S,
-        groups_S,
+        r.rewards_S,
+        r.groups_S,
         torch.tensor([solution_digest(form) for form in r.solutions]),
         r.prompt_confidence_S,
         r.answer_confidence_S,
-        advantages_S - grpo_S,
+        advantages_S - r.advantages_S,
         activation=options.activation,
     )
-    return advantages_S, metrics | {"verifier/errors": failed_S.float().mean().item()}
+    return advantages_S, metrics | {"verifier/errors": r.failed_S.float().mean().item()}
 
 
 def confidences(logps: Tensor, response_mask: Tensor, *, low_prob_fraction: float) -> tuple[Tensor, Tensor]:

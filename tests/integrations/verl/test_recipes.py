@@ -90,20 +90,28 @@ RESPONSES = {
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """By task, a tiny model that answers in the right form."""
+    folder = tmp_path_factory.mktemp("models")
     torch.set_num_threads(1)
-    return {task: taught(tmp_path_factory.mktemp("models") / task, said) for task, said in RESPONSES.items()}
+    made = {}
+    for name in PAPER:
+        task = load_recipe(name, data_paths(name, folder)).task
+        if task.name not in made:
+            problems = make_task(load_recipe(name, data_paths(name, folder))).train_problems()
+            made[task.name] = taught(folder / task.name, [p["prompt"] for p in problems], RESPONSES[task.name])
+    return made
 
 
-def taught(folder: Path, responses: list[str]) -> Path:
+def taught(folder: Path, prompts: list[Any], responses: list[str]) -> Path:
+    """A tiny Qwen2 that says these things, each as often, whatever it is asked."""
     tiny.tiny_qwen2(folder, hidden=64)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    chat = [{"role": "user", "content": "What is it?"}]
-    prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"][-12:]
-    rows = [prompt + tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in responses]
-    ids = torch.tensor([row + [tokenizer.pad_token_id] * (max(map(len, rows)) - len(row)) for row in rows])
-    labels = ids.masked_fill((ids == tokenizer.pad_token_id) | (torch.arange(ids.shape[1]) < len(prompt)), -100)
+    said = [tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in responses]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(150):
+    for step in range(120):
+        chat = prompts[step % len(prompts)]
+        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = torch.tensor([prompt + row + [tokenizer.pad_token_id] * (max(map(len, said)) - len(row)) for row in said])
+        labels = ids.masked_fill((ids == tokenizer.pad_token_id) | (torch.arange(ids.shape[1]) < len(prompt)), -100)
         optimizer.zero_grad()
         model(input_ids=ids, labels=labels).loss.backward()
         optimizer.step()
@@ -111,18 +119,24 @@ def taught(folder: Path, responses: list[str]) -> Path:
     return folder
 
 
+def data_paths(name: str, folder: Path) -> list[str]:
+    """The recipe's data sets as files of a few rows."""
+    parts = {part: getattr(load_recipe(name).task, part).preset for part in ("train", "heldout")}
+    return [
+        f"task.{part}.path={tiny.write_rows(folder / f'{preset}.jsonl', ROWS[preset]())}"
+        for part, preset in parts.items()
+    ]
+
+
 def arguments(name: str, folder: Path, models: dict[str, Path], gpus: int = 1) -> list[str]:
     """The recipe as shipped but for what is in SMALL and CPU, and where its model and data are."""
-    recipe = load_recipe(name)
-    data = {part: getattr(recipe.task, part).preset for part in ("train", "heldout")}
-    paths = {part: tiny.write_rows(folder / f"{preset}.jsonl", ROWS[preset]()) for part, preset in data.items()}
-    model = models[recipe.task.name]
+    task = load_recipe(name).task.name
     return [
         name,
         "engine=verl",
-        *(f"task.{part}.path={path}" for part, path in paths.items()),
-        f"model.path={model}",
-        f"training.max_response_tokens={48 if recipe.task.name == 'code' else 12}",
+        *data_paths(name, folder),
+        f"model.path={models[task]}",
+        f"training.max_response_tokens={48 if task == 'code' else 12}",
         *SMALL,
         *on_the_cpu(gpus),
     ]

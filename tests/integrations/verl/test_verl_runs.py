@@ -29,6 +29,7 @@ PROGRPO = [
     f"+reward.custom_reward_function.reward_kwargs.broken_by={BROKEN}",
     "data.shuffle=False",
     "trainer.save_freq=1",
+    "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
     "trainer.checkpoint_callback_class=verl_cpu.dump.StepDump",
     f"trainer.total_training_steps={STEPS}",
     f"trainer.test_freq={STEPS}",
@@ -101,11 +102,14 @@ def plain_prompt_confidence(model: Any, prompt: list[int]) -> float:
     return math.exp(sum(float(logps[m, token]) for m, token in enumerate(prompt[1:])) / (len(prompt) - 1))
 
 
-def test_the_prompts_confidence_is_the_policy_s(run: Path) -> None:
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_the_prompts_confidence_is_the_policy_s(run: Path, step: int) -> None:
+    # Not the reference model's, which is the first step's policy.
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(run / "model").eval()
-    rows = real_rows(run, 1)  # before the first update
+    trained = run / "checkpoints" / f"global_step_{step - 1}" / "actor" / "huggingface"
+    model = AutoModelForCausalLM.from_pretrained(trained if step > 1 else run / "model", dtype="float32").eval()
+    rows = real_rows(run, step)
     expected = [plain_prompt_confidence(model, row["prompts"]) for row in rows]
     assert [row["confidences"][0] for row in rows] == pytest.approx(expected, rel=1e-5)
     assert len({round(c, 8) for c in expected}) == 4
