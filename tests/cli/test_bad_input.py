@@ -11,7 +11,7 @@ import pytest
     [
         (
             ["train", "no-such.toml"],
-            "recipe 'no-such.toml' is neither a file nor a built-in recipe (countdown_cpu, smollm2",
+            "recipe 'no-such.toml' is neither a file nor a built-in recipe (countdown_cpu, ",
         ),
         (["train", "countdown_cpu", "training.step=3"], "unknown key 'training.step'; known keys there are steps,"),
         (["train", "countdown_cpu", "optimizer.lr=3"], "unknown key 'optimizer'; known keys there are name, method,"),
