@@ -33,6 +33,7 @@ ON_A_CPU = [
     "training.group_size=4",
     "training.max_response_tokens=16",
     "training.checkpoint_every=2",
+    "training.rollouts_every=1",
     "evaluation.samples=2",
     "evaluation.samples_in_training=2",
 ]

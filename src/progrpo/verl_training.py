@@ -37,6 +37,7 @@ from progrpo.errors import ConfigError, RunError
 from progrpo.evaluation.evaluate import Evaluation, count
 from progrpo.evaluation.store import Judged
 from progrpo.files import write_file, write_json, write_text
+from progrpo.integrations.verl_check import VERL_VERSIONS
 from progrpo.models import best_device, load_model, load_tokenizer
 from progrpo.rewards import ErrorWatch, verl_row
 from progrpo.run_folder import RunFolder
@@ -66,7 +67,7 @@ __all__ = ["check_settings", "train", "verl_command"]
 
 logger = logging.getLogger(__name__)
 
-SUPPORTED = "0.9.1"
+SUPPORTED = VERL_VERSIONS[-1]
 LOOK_SECONDS = 0.5
 """Between two looks at what verl has written."""
 STOP_SECONDS = 60.0

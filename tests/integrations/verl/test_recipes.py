@@ -58,6 +58,7 @@ def on_the_cpu(gpus: int = 1) -> list[str]:
     return [
         "launch.nodes=1",
         f"launch.gpus_per_node={gpus}",
+        "training.rollouts_every=1",
         *(f"verl.{key}={json.dumps(value)}" for key, value in forced.items()),
     ]
 
