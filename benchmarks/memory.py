@@ -119,11 +119,10 @@ def longest(run: Any) -> int:
 
 
 def peak_resident() -> int:
-    """Bytes; Linux counts in KiB, macOS in bytes."""
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """Bytes that this process had resident at most. ``getrusage`` on Linux counts those of the process that it was
+    forked from as well."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 class Silence:

@@ -1,4 +1,4 @@
-"""The command line as users run it: a process of its own."""
+"""The command line: each run is a process, forked from one that has imported everything, or started as users do."""
 
 import os
 import subprocess
@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from cli.forked import Server
+
+HAS_PROC = Path("/proc/self").exists()
+"""Where forking works too: macOS has neither."""
 
 TINY = [
     "training.steps=6",
@@ -27,45 +30,53 @@ TINY = [
 
 
 class Cli:
-    """``cli("train", ...)`` runs ``progrpo train ...`` in an empty folder and waits; ``start`` does not wait."""
+    """``cli("train", ...)`` runs ``progrpo train ...`` in an empty folder and waits; ``start`` does not wait, and
+    is a new Python, which takes ten seconds more."""
 
     tiny = TINY
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = os.environ | {
-            "OMP_NUM_THREADS": "1",
-            "COLUMNS": "100",
-            "NO_COLOR": "1",
-            "HF_HUB_OFFLINE": "1",
-        }
+    def __init__(self, folder: Path, server: Server | None) -> None:
+        self.folder, self._server = folder, server
+        self.environment = {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "progrpo", *arguments],
             cwd=self.folder,
-            env=self.environment,
+            env=os.environ | self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def __call__(self, *arguments: str, code: int = 0) -> Any:
+        if self._server is not None:
+            return self._server(*arguments, code=code, folder=self.folder, environment=self.environment)
         process = self.start(*arguments)
         process.out, process.err = process.communicate(timeout=300)  # type: ignore[attr-defined]
         assert process.returncode == code, f"exit code {process.returncode}\n{process.out}\n{process.err}"  # type: ignore[attr-defined]
         return process
 
 
+@pytest.fixture(scope="session")
+def cli_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | None]:
+    if not HAS_PROC:
+        yield None
+        return
+    server = Server(tmp_path_factory.mktemp("cli"), watched=False)
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path)
+def cli(tmp_path: Path, cli_server: Server | None) -> Cli:
+    return Cli(tmp_path, cli_server)
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(tmp_path_factory: pytest.TempPathFactory, cli_server: Server | None) -> Path:
     """A tiny run that was never disturbed."""
-    cli = Cli(tmp_path_factory.mktemp("undisturbed"))
+    cli = Cli(tmp_path_factory.mktemp("undisturbed"), cli_server)
     cli("train", "countdown_cpu", *TINY, "--out", "run")
     return cli.folder / "run"
 
@@ -73,7 +84,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Runs that start at once, in processes that are forked from one which has imported everything."""
-    if not Path("/proc/self").exists():
+    if not HAS_PROC:
         pytest.skip("needs Linux's /proc to see when a process has ended")
     server = Server(tmp_path_factory.mktemp("forked"))
     yield server

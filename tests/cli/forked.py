@@ -78,10 +78,16 @@ class Run:
 
 
 class Server:
-    """``server.start("train", ...)`` runs ``progrpo train ...`` in ``folder``; one at a time."""
+    """``server.start("train", ...)`` runs ``progrpo train ...`` in ``folder``; one at a time.
 
-    def __init__(self, folder: Path, **environment: str) -> None:
-        self.folder, self._number = folder, 0
+    Args:
+        folder: also of what the runs print.
+        watched: whether a run tells its phases and what it scores; its evaluations store every batch at once then.
+        environment: of all runs.
+    """
+
+    def __init__(self, folder: Path, watched: bool = True, **environment: str) -> None:
+        self.folder, self._watched, self._number = folder, watched, 0
         self._running: Run | None = None
         settings = {
             "OMP_NUM_THREADS": "1",
@@ -104,21 +110,25 @@ class Server:
         assert self._process.stdout is not None
         return int(self._process.stdout.readline())
 
-    def start(self, *arguments: str, patch: str = "") -> Run:
-        """Args: ``patch`` is Python that the forked process executes first."""
+    def start(
+        self, *arguments: str, patch: str = "", folder: Path | None = None, environment: dict[str, str] | None = None
+    ) -> Run:
+        """Args: ``patch`` is Python that the forked process executes first; ``folder`` and ``environment`` are the
+        run's own."""
         assert self._process.stdin is not None
         if self._running is not None and self._running.code is None:  # a test that failed has left it
             self._running.kill()
             self._running.wait()
         self._number += 1
         files = [str(self.folder / f"{name}-{self._number}") for name in FILES]
-        self._process.stdin.write(json.dumps([files, arguments, patch]) + "\n")
+        told = [files, arguments, patch, str(folder or self.folder), environment or {}, self._watched]
+        self._process.stdin.write(json.dumps(told) + "\n")
         self._process.stdin.flush()
         self._running = Run(self, self.answer(), self.folder, self._number)
         return self._running
 
-    def __call__(self, *arguments: str, code: int = 0, patch: str = "") -> Run:
-        run = self.start(*arguments, patch=patch)
+    def __call__(self, *arguments: str, code: int = 0, **kwargs: Any) -> Run:
+        run = self.start(*arguments, **kwargs)
         assert run.wait() == code, f"exit code {run.code}\n{run.out}\n{run.err}"
         return run
 
@@ -138,21 +148,24 @@ def serve() -> None:
 
     print(threading.active_count(), flush=True)
     for line in sys.stdin:
-        files, arguments, patch = json.loads(line)
+        files, arguments, patch, folder, environment, watched = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            _run(files, arguments, patch)
+            os.chdir(folder)
+            os.environ.update(environment)
+            _run(files, arguments, patch, watched)
         print(pid, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
-def _run(files: list[str], arguments: list[str], patch: str) -> None:
+def _run(files: list[str], arguments: list[str], patch: str, watched: bool) -> None:
     for name, descriptor in zip(files, (1, 2, None, None), strict=True):
         handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         if descriptor is not None:
             os.dup2(handle, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    _tell(Path(files[2]), Path(files[3]))
+    if watched:
+        _tell(Path(files[2]), Path(files[3]))
     exec(patch, {})
     sys.argv = ["progrpo", *arguments]
     from progrpo.cli import main

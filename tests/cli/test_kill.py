@@ -42,7 +42,7 @@ def done(run: Run) -> list[tuple[Any, ...]]:
 
 def seconds_of_phases(server: Server) -> dict[str, float]:
     """How long each phase takes, from a run that is watched and not disturbed."""
-    run = server.start("train", "countdown_cpu", *RECIPE, "--out", "undisturbed")
+    run = server.start("train", "countdown_cpu", *RECIPE, "--out", "watched")
     begun: dict[str, float] = {}
     seconds: dict[str, list[float]] = {}
     seen = 0
@@ -89,7 +89,7 @@ def assert_same(run: Path, undisturbed: Path) -> None:
 
 def test_killed_in_every_phase_again_and_again(forked: Server) -> None:
     seconds, chance = seconds_of_phases(forked), random.Random(5)
-    undisturbed = forked.folder / "undisturbed"
+    undisturbed = forked.folder / "watched"
     wanted = [phase for phase in PHASES if phase != "final evaluation" for _ in range(KILLS_A_PHASE)]
     chance.shuffle(wanted)
     wanted += ["final evaluation"] * KILLS_A_PHASE  # which is at the end

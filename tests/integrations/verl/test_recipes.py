@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("verl", reason="verl is not installed: make test-verl")
+pytest.importorskip("verl.trainer", reason="verl is not installed: make test-verl")
 
 import pandas as pd
 import torch
