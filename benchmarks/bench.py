@@ -129,8 +129,9 @@ def make_trainer(trainer_class: Any, steps: int, changes: dict[str, Any], more: 
     from progrpo.config import load_recipe
     from progrpo.integrations.trl import ProGRPOTrainer
     from progrpo.models import load_model
+    from progrpo.recipe_task import make_task
     from progrpo.rewards import task_reward
-    from progrpo.training import make_task, trl_config
+    from progrpo.trl_settings import trl_config
 
     recipe = load_recipe(RECIPE, [f"training.steps={steps}", "training.learning_rate=1e-12"])
     task = make_task(recipe)

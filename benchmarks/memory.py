@@ -105,10 +105,10 @@ def longest(run: Any) -> int:
     import pandas as pd
 
     from progrpo.models import load_tokenizer
-    from progrpo.training import prompt_length
+    from progrpo.recipe_task import prompt_length
 
     recipe, most = run.recipe(), 0
-    from progrpo.training import make_task
+    from progrpo.recipe_task import make_task
 
     tokenizer = load_tokenizer(recipe.model.path)
     lengths = {row["problem_id"]: prompt_length(row["prompt"], tokenizer) for row in make_task(recipe).train_problems()}

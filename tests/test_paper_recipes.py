@@ -16,8 +16,10 @@ from progrpo.errors import ConfigError
 from progrpo.evaluation.benchmarks import BENCHMARKS
 from progrpo.integrations.trl import ProGRPOConfig
 from progrpo.planning.plan import make_plan
+from progrpo.recipe_task import make_task, training_problems
 from progrpo.run_folder import RunFolder
-from progrpo.training import batch_settings, make_task, train, training_problems, trl_config
+from progrpo.training import train
+from progrpo.trl_settings import batch_settings, trl_config
 from tiny import aime_rows, dapo_rows, deepcoder_rows, livecodebench_rows, tiny_qwen2, write_rows
 
 PAPER = [name for name in builtin_recipes() if load_recipe(name).launch.gpus_per_node]

@@ -12,7 +12,8 @@ from accelerate import PartialState
 from progrpo.config import load_recipe
 from progrpo.errors import ConfigError
 from progrpo.processes import LostProcessError, Share, a_lost_process_is_told, first_decides, is_first_to_tell
-from progrpo.training import make_task, trl_config
+from progrpo.recipe_task import make_task
+from progrpo.trl_settings import trl_config
 
 
 @pytest.fixture

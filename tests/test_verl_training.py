@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM
 from progrpo.config import Recipe, load_recipe
 from progrpo.errors import ConfigError
 from progrpo.models import SHIPPED, load_tokenizer
+from progrpo.recipe_task import make_task
 from progrpo.run_folder import RunFolder
-from progrpo.training import make_task
 from progrpo.verify import VerifierFailedError
 from progrpo.verl_settings import VerlFolder, verl_command
 from progrpo.verl_training import _Launch, check_settings, is_complete, last_error, mend, publish
@@ -211,7 +211,8 @@ RUN = """
 import sys
 from pathlib import Path
 from progrpo.run_folder import RunFolder
-from progrpo.training import Interrupted, make_task
+from progrpo.errors import Interrupted
+from progrpo.recipe_task import make_task
 from progrpo.verl_training import _Launch
 
 class Nobody:

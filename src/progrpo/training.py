@@ -1,236 +1,42 @@
 """Running a recipe: recipe -> task, model, trainer -> run folder."""
 
-import math
 import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from datetime import timedelta
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 import transformers
 from accelerate import PartialState
 from datasets import Dataset
-from safetensors.torch import save_file
 from torch.distributed.checkpoint.api import CheckpointException
-from transformers import TrainerCallback
 
 from progrpo.checkpoints import check_model
-from progrpo.config import (
-    ChoiceSection,
-    CodeSection,
-    CountdownSection,
-    JsonlSection,
-    MathSection,
-    ReasoningGymSection,
-    Recipe,
-)
+from progrpo.config import Recipe
 from progrpo.environment import describe
-from progrpo.errors import ConfigError, RunError
-from progrpo.evaluation.backends import Backend, Sampling
-from progrpo.evaluation.backends.transformers import TransformersBackend
-from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into, open_store
-from progrpo.files import storage_fault, write_file, write_json
-from progrpo.finite import NonFiniteError, batch_tensors, non_finite
+from progrpo.errors import ConfigError, Interrupted, RunError
+from progrpo.evaluation.evaluate import Evaluation
+from progrpo.files import storage_fault
+from progrpo.finite import NonFiniteError
 from progrpo.integrations.vllm import check_vllm, reseed
-from progrpo.models import load_model, model_digest, weights_digest
-from progrpo.planning.launch import check_launch
-from progrpo.processes import Share, a_lost_process_is_told, first_decides
+from progrpo.models import load_model
+from progrpo.processes import a_lost_process_is_told, first_decides
+from progrpo.progress import Progress
+from progrpo.recipe_task import make_task, training_problems
+from progrpo.recorder import Recorder
 from progrpo.rewards import Reward, task_reward
-from progrpo.run_folder import FINAL, RunFolder
-from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, Problem, ReasoningGymTask, Task
-from progrpo.tasks.templates import prompt_text, response_text
+from progrpo.run_evaluation import finish
+from progrpo.run_folder import RunFolder
 from progrpo.trainer_state import check_resumable
+from progrpo.trl_settings import join_processes, lora_config, trl_config
 from progrpo.verify import Verdict
 
 if TYPE_CHECKING:  # TRL is imported where its trainer is used: a run on verl goes without it
-    from progrpo.integrations.trl import ProGRPOConfig, Rollout
     from progrpo.recipe_trainer import RecipeTrainer
-
-
-class Progress(Protocol):
-    """What a run tells whoever watches it."""
-
-    def stage(self, name: str, total: int, completed: int = 0) -> None:
-        """A stage of the run begins: ``train``, ``evaluate``."""
-        ...
-
-    def advance(self, amount: int = 1, **values: float) -> None:
-        """So much more of the stage is done; the values are the newest metrics."""
-        ...
-
-
-class Interrupted(Exception):
-    """The run was asked to stop, and left a checkpoint."""
-
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"Stopped by {signal.Signals(signal_number).name} after step {step}")
-        self.signal_number = signal_number
-        self.step = step
-
-
-def make_task(recipe: Recipe) -> Task:
-    """The recipe's task. Problems that are made, not read, depend on the recipe's seed where they are trained on."""
-    section = recipe.task
-    settings = {name: getattr(section, name) for name in type(section).model_fields if name != "name"}
-    match section:
-        case CountdownSection():
-            return Countdown(**settings, seed=recipe.seed)
-        case ReasoningGymSection():
-            return ReasoningGymTask(**settings, seed=recipe.seed)
-        case MathSection():
-            return MathTask(**settings)
-        case CodeSection():
-            return CodeTask(**settings)
-        case ChoiceSection():
-            return ChoiceTask(**settings)
-        case JsonlSection():
-            return JsonlTask(**settings)
-
-
-def response_budget(recipe: Recipe, task: Task) -> int:
-    """How many tokens a response may have: the recipe's word, or else the task's."""
-    return recipe.training.max_response_tokens or task.max_response_tokens
-
-
-def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
-    """The recipe in TRL's terms.
-
-    Raises:
-        ConfigError: settings that TRL refuses, or a ``[trl]`` or ``[methods]`` key that it does not have.
-    """
-    from progrpo.integrations.trl import ProGRPOConfig
-
-    training = recipe.training
-    bf16 = recipe.model.dtype == "bfloat16"
-    settings: dict[str, Any] = {
-        "output_dir": str(output_dir),
-        "max_steps": training.steps,
-        "num_generations": training.group_size,
-        "learning_rate": training.learning_rate,
-        "lr_scheduler_type": training.lr_schedule,
-        "warmup_steps": training.warmup_steps,
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "temperature": training.temperature,
-        "max_completion_length": response_budget(recipe, task),
-        "epsilon": training.clip_low,
-        "epsilon_high": training.clip_high,
-        "loss_type": "dapo",  # token mean over the global batch
-        "beta": 0.0,
-        # TRL's defaults, bfloat16 and recomputation, cost a CPU more than they save.
-        "bf16": bf16,
-        "gradient_checkpointing": False,
-        "logging_steps": 1,
-        "logging_first_step": True,
-        "save_strategy": "steps",
-        "save_steps": training.checkpoint_every,
-        "report_to": "none",
-        "run_name": recipe.run_name,
-        "disable_tqdm": True,
-        "seed": recipe.seed,
-        "use_cpu": not torch.cuda.is_available(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        # Every weight of a dense model has a gradient, and its buffers are constants: DDP need not look.
-        "ddp_find_unused_parameters": False,
-        "ddp_broadcast_buffers": False,
-    }
-    processes = join_processes(recipe).num_processes
-    check_launch(recipe, processes)
-    settings |= batch_settings(recipe, processes)
-    for table in (recipe.method_settings(), recipe.trl):
-        unknown = [name for name in table if name not in ProGRPOConfig.__dataclass_fields__]
-        if unknown:
-            raise ConfigError(f"{unknown[0]!r} is not a field of ProGRPOConfig (GRPOConfig's, and alpha and its like).")
-        settings |= table
-    try:
-        config = ProGRPOConfig(**settings)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"the settings of recipe {recipe.name!r} don't go together: {error}") from error
-    other_ways = ("use_vllm", "use_transformers_continuous_batching", "top_k", "min_p")
-    if recipe.training.seeded_responses and (in_use := [name for name in other_ways if getattr(config, name)]):
-        raise ConfigError(
-            f"training.seeded_responses is for sampling by transformers, with temperature and top_p alone; leave it "
-            f"out, or trl.{in_use[0]}."
-        )
-    return config
-
-
-def join_processes(recipe: Recipe) -> PartialState:
-    """Meet the other processes of this launch, before anything else asks accelerate for its state."""
-    # Said here, as Trainer's comes too late.
-    timeout = timedelta(seconds=recipe.trl.get("ddp_timeout", 1800))
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timeout)
-
-
-def batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
-    """One rollout of prompts x group responses is one optimiser step, in micro-batches."""
-    training = recipe.training
-    responses = training.prompts_per_step * training.group_size
-    micro_batch = training.micro_batch or responses // processes
-    if responses % (micro_batch * processes):
-        raise ConfigError(
-            f"training.prompts_per_step * training.group_size is {responses}, which {processes} process(es) can't "
-            f"take in micro-batches of {micro_batch}; choose training.micro_batch to divide {responses // processes}."
-        )
-    return {
-        "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": responses // (micro_batch * processes),
-    }
-
-
-def lora_config(recipe: Recipe) -> Any:
-    """PEFT's LoraConfig of ``[model.lora]``; None if all weights are trained.
-
-    Raises:
-        ConfigError: peft is not installed.
-    """
-    lora = recipe.model.lora
-    if lora is None:
-        return None
-    if find_spec("peft") is None:
-        raise ConfigError("model.lora needs the package peft: pip install 'progrpo[peft]'.")
-    from peft import LoraConfig
-
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-    )
-
-
-def training_problems(recipe: Recipe, task: Task, tokenizer: Any) -> list[Problem]:
-    """The task's training problems without those whose prompts are longer than ``training.max_prompt_tokens``.
-
-    Raises:
-        ConfigError: all of them are longer.
-    """
-    problems, most = list(task.train_problems()), recipe.training.max_prompt_tokens
-    if most is None:
-        return problems
-    kept = [problem for problem in problems if prompt_length(problem["prompt"], tokenizer) <= most]
-    if not kept:
-        raise ConfigError(
-            f"training.max_prompt_tokens is {most}, and the prompts of all {len(problems)} training problems are "
-            "longer; raise it, or take another template."
-        )
-    return kept
-
-
-def prompt_length(prompt: str | list[dict[str, str]], tokenizer: Any) -> int:
-    """How many tokens a prompt has as the trainers give it to the model."""
-    if isinstance(prompt, str):
-        return len(tokenizer(prompt)["input_ids"])
-    return len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
 
 
 def train(
@@ -312,7 +118,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
     environment = describe(recipe.seed)
     if folder.environment().get("packages") == environment["packages"]:  # other versions may judge otherwise
         _recall(folder, reward)
-    recorder = _Recorder(recipe, folder, task, reward, progress)
+    recorder = Recorder(recipe, folder, task, reward, progress)
     trainer = RecipeTrainer(
         model,
         reward,
@@ -373,45 +179,6 @@ def _recall(folder: RunFolder, reward: Reward) -> None:
             reward.recall(row["problem_id"], row["prompt"], row["text"], verdict)
 
 
-def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer: Any, progress: Progress) -> Evaluation:
-    """The final evaluation, written to the folder with its samples; one that was interrupted goes on."""
-    digest = model_digest(str(folder.last_checkpoint()))
-    backend = TransformersBackend(model, tokenizer, batch=recipe.evaluation.batch, model_digest=digest)
-    section, share = recipe.evaluation, Share()
-    progress.stage("evaluate", len(share.own(task.heldout_problems())) * section.samples)
-    _discard_samples_of_others(folder.final_samples, backend, task, sampling(recipe, task))
-    return evaluate_into(
-        folder.evaluations,
-        FINAL,
-        backend,
-        task,
-        sampling(recipe, task),
-        n=section.samples,
-        model=recipe.run_name,
-        share=share,
-        max_error_share=recipe.training.max_verifier_errors,
-        on_progress=progress.advance,
-    )
-
-
-def _discard_samples_of_others(samples: Path, backend: Backend, task: Task, how: Sampling) -> None:
-    """Keep the samples of an evaluation that was interrupted only if they are of these weights. A step that comes again
-    after a fault has the same to the last bit, as a rule; on another machine it has not."""
-
-    def look() -> None:
-        try:
-            open_store(samples, backend, task, how)
-        except ConfigError:
-            shutil.rmtree(samples)
-
-    first_decides(look)
-
-
-def sampling(recipe: Recipe, task: Task) -> Sampling:
-    """How the recipe's evaluations sample."""
-    return Sampling(response_budget(recipe, task), recipe.evaluation.temperature, seed=recipe.seed)
-
-
 def open_folder(recipe: Recipe, folder: RunFolder, resume: bool, check: Callable[[Path], None]) -> int:
     """The step to start from; refuses a folder that already holds a run, or one of another recipe, and what ``check``
     refuses of its checkpoint."""
@@ -438,7 +205,7 @@ def _check_sharding(trainer: "RecipeTrainer") -> None:
 
 
 @contextmanager
-def _catch_signals(recorder: "_Recorder") -> Iterator[None]:
+def _catch_signals(recorder: "Recorder") -> Iterator[None]:
     """The first SIGINT or SIGTERM asks for a checkpoint and an end after the step; a second one ends at once.
 
     With several processes a second one changes nothing: a Ctrl-C reaches each of them from the terminal and again from
@@ -459,144 +226,3 @@ def _catch_signals(recorder: "_Recorder") -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-class _Recorder(TrainerCallback):
-    """Writes metrics, rollouts and evaluations to the run folder as training goes on."""
-
-    def __init__(self, recipe: Recipe, folder: RunFolder, task: Task, reward: Reward, progress: Progress) -> None:
-        self.recipe, self.folder, self.task, self.reward, self.progress = recipe, folder, task, reward, progress
-        self.trainer: RecipeTrainer
-        self.stopped_by = 0
-        self._rollout: Rollout | None = None
-        self._started = time.monotonic()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._started = time.monotonic()
-        if state.global_step == 0:
-            self._evaluate(0)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # A signal reaches the processes in the midst of different steps: they stop after the same one.
-        accelerator = self.trainer.accelerator
-        self.stopped_by = int(accelerator.gather(torch.tensor([self.stopped_by], device=accelerator.device)).max())
-        if self.stopped_by:
-            control.should_save = control.should_training_stop = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
-        if "loss" not in logs:
-            return  # the closing summary of a training is not a step
-        if state.is_world_process_zero:
-            finite = {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
-            seconds = round(time.monotonic() - self._started, 3)
-            self.folder.append_metrics({"step": state.global_step, "seconds": seconds} | finite)
-        self.progress.advance(1, reward=logs["reward"], entropy=logs["entropy"])
-        every = self.recipe.evaluation.every
-        if every and state.global_step % every == 0 and state.global_step < self.recipe.training.steps:
-            self._evaluate(state.global_step)
-
-    def keep_rollout(self, rollout: "Rollout") -> None:
-        self._rollout = rollout
-        step = self.trainer.state.global_step + 1
-        if step % self.recipe.training.rollouts_every == 0 or step == 1:
-            rank = self.trainer.accelerator.process_index
-            with write_file(self.folder.rollouts / f"step-{step:06d}-rank{rank}.parquet") as beside:
-                rollout_frame(rollout, step, self.reward).to_parquet(beside, index=False)
-
-    def keep_failure(self, failure: NonFiniteError) -> str:
-        """Store the batch that a step failed on; the sentence that says where it is, and what to do."""
-        step, rank = self.trainer.state.global_step + 1, self.trainer.accelerator.process_index
-        kept = self.folder.failed_step(step)
-        kept.mkdir(exist_ok=True)
-        with write_file(kept / f"micro-batches-rank{rank}.safetensors") as beside:
-            save_file(batch_tensors(failure.batches), beside)
-        rollout = None
-        if self._rollout is not None and failure.batches:
-            rollout = kept / f"rollout-rank{rank}.parquet"
-            with write_file(rollout) as beside:
-                rollout_frame(self._rollout, step, self.reward).to_parquet(beside, index=False)
-        parameters = list(self.trainer.model.named_parameters())
-        told = {
-            "step": step,
-            "what": failure.what,
-            "value": str(failure.value),
-            "micro_batches": len(failure.batches),
-            "of": self.trainer.args.gradient_accumulation_steps,
-            "learning_rate": self.trainer.lr_scheduler.get_last_lr()[0],
-            "non_finite_parameters": non_finite(iter(parameters)),
-            "non_finite_gradients": non_finite((name, parameter.grad) for name, parameter in parameters),
-        }
-        write_json(kept / f"failure-rank{rank}.json", told)
-        look = f" and progrpo inspect {rollout} reads its responses" if rollout else ""
-        checkpoint = self.folder.last_checkpoint()
-        start = f"from {str(checkpoint)!r} (model.path)" if checkpoint else "from the model that this one started from"
-        sentence = (
-            f"step {step}: {failure}; it has not reached the weights. The step's batch is in {str(kept)!r}: "
-            f"failure-rank{rank}.json names what is no number{look}. As resuming repeats the step, start a new run "
-            f"{start} with other settings, such as training.learning_rate below {self.recipe.training.learning_rate:g}."
-        )
-        self.folder.note("failed", step=step, what=failure.what, value=str(failure.value))
-        return sentence
-
-    def _evaluate(self, step: int) -> None:
-        section = self.recipe.evaluation
-        if not section.every:
-            return
-        problems = self.task.heldout_problems()[: section.problems_in_training]
-        share = Share()
-        self.progress.stage("evaluate", len(share.own(problems)) * section.samples_in_training)
-        with self.trainer.whole_model() as model:
-            backend = TransformersBackend(
-                model, self.trainer.processing_class, batch=section.batch, model_digest=weights_digest(model)
-            )
-            how, samples = sampling(self.recipe, self.task), self.folder.evaluations / f"step-{step:06d}-samples"
-            _discard_samples_of_others(samples, backend, self.task, how)
-            evaluation = evaluate(
-                backend,
-                self.task,
-                how,
-                n=section.samples_in_training,
-                problems=problems,
-                store=open_store(samples, backend, self.task, how, writer=share.process),
-                share=share,
-                max_error_share=self.recipe.training.max_verifier_errors,
-                on_progress=self.progress.advance,
-            )
-        self.progress.stage("train", self.recipe.training.steps, step)
-        if share.process == 0:
-            write_json(self.folder.evaluations / f"step-{step:06d}.json", evaluation.to_json())
-        self.report(evaluation)
-
-    def report(self, evaluation: Evaluation) -> None:
-        """To wherever the recipe's ``trl.report_to`` sends training metrics: ``eval/pass@1`` and so on."""
-        if self.trainer.accelerator.is_main_process:
-            logs = {f"eval_{name}": value for name, value in evaluation.summary().items()}
-            handler, state = self.trainer.callback_handler, self.trainer.state
-            handler.on_log(self.trainer.args, state, self.trainer.control, logs)
-
-
-def rollout_frame(rollout: "Rollout", step: int, reward: Reward) -> pd.DataFrame:
-    """A rollout as a table, one row a response; ``docs/run-folder.md`` describes the columns."""
-    verdicts = [reward.verdict(row, text) for row, text in zip(rollout.rows, rollout.completions, strict=True)]
-    correction_B = rollout.advantages_B - rollout.grpo_advantages_B
-    logps = rollout.logps_BT.masked_fill(~rollout.mask_BT, torch.nan).tolist()
-    return pd.DataFrame(
-        {
-            "step": step,
-            "group": rollout.groups_B.tolist(),
-            "problem_id": [row.get("problem_id") for row in rollout.rows],
-            "prompt": [prompt_text(row["prompt"]) for row in rollout.rows],
-            "text": [response_text(completion) for completion in rollout.completions],
-            "status": [verdict.status for verdict in verdicts],
-            "reason": [verdict.reason for verdict in verdicts],
-            "canonical": rollout.canonical,
-            "token_ids": rollout.token_ids,
-            "logps": [row[: len(ids)] for row, ids in zip(logps, rollout.token_ids, strict=True)],
-            "reward": rollout.rewards_B.tolist(),
-            "prompt_confidence": rollout.prompt_confidence_B.tolist(),
-            "answer_confidence": rollout.answer_confidence_B.tolist(),
-            "grpo_advantage": rollout.grpo_advantages_B.tolist(),
-            "correction": correction_B.tolist(),
-            "advantage": rollout.advantages_B.tolist(),
-        }
-    )

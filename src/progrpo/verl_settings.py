@@ -24,6 +24,7 @@ from typing import Any
 from progrpo.config import Recipe
 from progrpo.errors import ConfigError
 from progrpo.models import model_source
+from progrpo.recipe_task import make_task, response_budget
 from progrpo.run_folder import RunFolder
 from progrpo.tasks import Task
 
@@ -110,8 +111,6 @@ def verl_settings(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
     Raises:
         ConfigError: something in the recipe has no counterpart in verl.
     """
-    from progrpo.training import make_task
-
     task = make_task(recipe)
     settings = (
         _trainer(recipe, VerlFolder(folder))
@@ -175,8 +174,6 @@ def _trainer(recipe: Recipe, folder: VerlFolder) -> dict[str, Any]:
 
 
 def _data(recipe: Recipe, task: Task, folder: VerlFolder) -> dict[str, Any]:
-    from progrpo.training import response_budget
-
     return {
         "data.train_files": str(folder.train_data),
         "data.val_files": str(folder.validation_data),
@@ -283,8 +280,6 @@ def _check_engines(recipe: Recipe, settings: dict[str, Any]) -> None:
 
 def _method(recipe: Recipe, task: Task) -> dict[str, Any]:
     """The method's settings, which are fields of ProGRPOConfig, in verl's terms."""
-    from progrpo.training import response_budget
-
     # What ProGRPOConfig and training.trl_config say where a method says nothing.
     given = {"loss_type": "dapo", "scale_rewards": "group", "importance_sampling_level": "token"}
     given |= recipe.method_settings()

@@ -33,25 +33,19 @@ import transformers
 from progrpo import checkpoints
 from progrpo.config import Recipe
 from progrpo.environment import describe
-from progrpo.errors import ConfigError, RunError
+from progrpo.errors import ConfigError, Interrupted, RunError
 from progrpo.evaluation.evaluate import Evaluation, count
 from progrpo.evaluation.store import Judged
 from progrpo.files import write_file, write_json, write_text
 from progrpo.integrations.verl_check import VERL_VERSIONS
 from progrpo.models import best_device, load_model, load_tokenizer
+from progrpo.progress import Progress
+from progrpo.recipe_task import make_task, prompt_length, sampling, training_problems
 from progrpo.rewards import ErrorWatch, verl_row
+from progrpo.run_evaluation import finish
 from progrpo.run_folder import RunFolder
 from progrpo.tasks import Problem, Task
-from progrpo.training import (
-    Interrupted,
-    Progress,
-    finish,
-    make_task,
-    open_folder,
-    prompt_length,
-    sampling,
-    training_problems,
-)
+from progrpo.training import open_folder
 from progrpo.verify import Verdict
 from progrpo.verl_settings import (
     CHAT_TEMPLATE,

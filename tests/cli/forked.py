@@ -164,14 +164,14 @@ def _run(files: list[str], arguments: list[str], patch: str, watched: bool) -> N
         if descriptor is not None:
             os.dup2(handle, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    if watched:
-        _tell(Path(files[2]), Path(files[3]))
-    exec(patch, {})
-    sys.argv = ["progrpo", *arguments]
-    from progrpo.cli import main
-
     code = 0
     try:
+        if watched:
+            _tell(Path(files[2]), Path(files[3]))
+        exec(patch, {})
+        sys.argv = ["progrpo", *arguments]
+        from progrpo.cli import main
+
         main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
@@ -189,7 +189,7 @@ def _run(files: list[str], arguments: list[str], patch: str, watched: bool) -> N
 def _tell(marks: Path, log: Path) -> None:  # noqa: PLR0915 - a list of what is watched
     """Write down where the run is, and every sample that is scored or generated."""
     import progrpo.evaluation.evaluate as evaluation
-    from progrpo import training
+    from progrpo import recorder, run_evaluation, training
     from progrpo.evaluation import store
     from progrpo.evaluation.backends.transformers import TransformersBackend
     from progrpo.recipe_trainer import RecipeTrainer
@@ -221,7 +221,7 @@ def _tell(marks: Path, log: Path) -> None:  # noqa: PLR0915 - a list of what is 
     within("resume", RunFolder, "rewind")
     within("rollout", RecipeTrainer, "_generate_and_score_completions")
     within("checkpoint", RecipeTrainer, "_save_checkpoint")
-    within("evaluation", training._Recorder, "_evaluate")
+    within("evaluation", recorder.Recorder, "_evaluate")
     within("final evaluation", training, "finish")
     compute_loss, log_and_save = RecipeTrainer.compute_loss, RecipeTrainer._maybe_log_save_evaluate
 
@@ -268,7 +268,7 @@ def _tell(marks: Path, log: Path) -> None:  # noqa: PLR0915 - a list of what is 
         return sample(self, requests, sampling)
 
     Reward.__call__ = score
-    evaluation.open_store = training.open_store = open_and_note
+    evaluation.open_store = recorder.open_store = run_evaluation.open_store = open_and_note
     TransformersBackend.sample = sample_and_record
 
 

@@ -48,7 +48,7 @@ def test_adapters_are_counted_as_peft_makes_them(tmp_path: Path, target: str | l
     peft = pytest.importorskip("peft")
     from transformers import AutoModelForCausalLM
 
-    from progrpo.training import lora_config
+    from progrpo.trl_settings import lora_config
 
     folder = tiny_qwen2(tmp_path / "tiny")
     recipe = load_recipe("countdown_cpu", [f"model.path={folder}", "model.lora.r=5"])

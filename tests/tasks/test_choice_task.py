@@ -9,10 +9,10 @@ import pytest
 
 from progrpo.config import load_recipe
 from progrpo.errors import ConfigError
+from progrpo.recipe_task import make_task
 from progrpo.tasks import ChoiceTask, Data
 from progrpo.tasks.choice import PRESETS
 from progrpo.tasks.verifiers import verify, wrong_golds
-from progrpo.training import make_task
 from verify.shared_data import shared_file
 
 GPQA = {

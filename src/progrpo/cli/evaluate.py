@@ -138,7 +138,7 @@ def evaluate(
     check_writable(into)
     how(1)  # refuses what is out of range, before anything is loaded
     if benchmarks is None:
-        from progrpo.training import make_task, response_budget
+        from progrpo.recipe_task import make_task, response_budget
 
         task, section = make_task(loaded), loaded.evaluation
         n = samples or section.samples

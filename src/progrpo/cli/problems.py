@@ -23,9 +23,9 @@ def problems(
     `progrpo problems my.toml task.template=base --skip-bad-rows`
     """
     loaded = load_recipe(recipe, overrides_with(overrides, skip_bad_rows))
+    from progrpo.recipe_task import make_task
     from progrpo.tasks.dataset import DatasetTask
     from progrpo.tasks.templates import prompt_text
-    from progrpo.training import make_task
 
     task = make_task(loaded)
     train, heldout = task.train_problems(), task.heldout_problems()

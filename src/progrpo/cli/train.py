@@ -8,7 +8,7 @@ from rich.console import Console
 
 from progrpo.cli.processes import let_first_process_speak, process_index
 from progrpo.config import Recipe, load_recipe
-from progrpo.errors import ConfigError
+from progrpo.errors import ConfigError, Interrupted
 from progrpo.run_folder import RunFolder
 
 RecipeArgument = Annotated[
@@ -83,7 +83,6 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     from progrpo.cli.progress import Bars
     from progrpo.processes import LostProcessError, is_first_to_tell
     from progrpo.report import write_page
-    from progrpo.training import Interrupted
 
     if recipe.engine == "verl":
         from progrpo.verl_training import train as train_recipe

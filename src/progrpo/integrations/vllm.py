@@ -14,7 +14,7 @@ from progrpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from progrpo.integrations.trl import ProGRPOConfig
-    from progrpo.training import Progress
+    from progrpo.progress import Progress
 
 MODES = ("colocate", "server")
 REQUEST_SECONDS = 5.0

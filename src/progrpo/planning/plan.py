@@ -114,7 +114,7 @@ def _processes(recipe: Recipe) -> int:
 
 def _batch(recipe: Recipe, processes: int) -> tuple[int, int]:
     """Responses in a pass of one process, and passes an update."""
-    from progrpo.training import batch_settings
+    from progrpo.trl_settings import batch_settings
 
     settings = batch_settings(recipe, processes)
     return settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]
@@ -122,7 +122,7 @@ def _batch(recipe: Recipe, processes: int) -> tuple[int, int]:
 
 def _lengths(recipe: Recipe) -> tuple[Lengths, bool]:
     """The longest prompt and response, and whether the prompt's length is no more than assumed."""
-    from progrpo.training import make_task, response_budget
+    from progrpo.recipe_task import make_task, response_budget
 
     response = response_budget(recipe, make_task(recipe))
     prompt = recipe.training.max_prompt_tokens or _longest_prompt(recipe)
@@ -132,7 +132,7 @@ def _lengths(recipe: Recipe) -> tuple[Lengths, bool]:
 def _longest_prompt(recipe: Recipe) -> int | None:
     """Of problems and a tokenizer that are on this machine; None where one of them would have to be fetched."""
     from progrpo.models import SHIPPED, load_tokenizer, smollm2_is_converted
-    from progrpo.training import make_task, prompt_length
+    from progrpo.recipe_task import make_task, prompt_length
 
     path, task = recipe.model.path, recipe.task
     has_tokenizer = path in SHIPPED or Path(path).is_dir() or (path == "smollm2" and smollm2_is_converted())

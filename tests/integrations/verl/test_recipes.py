@@ -25,8 +25,8 @@ from verl_run import run_with_ray
 import tiny
 from progrpo.config import builtin_recipes, load_recipe
 from progrpo.errors import ConfigError
+from progrpo.recipe_task import make_task
 from progrpo.run_folder import RunFolder
-from progrpo.training import make_task
 from progrpo.verl_settings import CHAT_TEMPLATE, VerlFolder, verl_command, verl_settings
 from progrpo.verl_training import check_settings, is_complete, write_data
 

@@ -1,0 +1,70 @@
+"""What a recipe trains on and how it samples, the same for every engine: its task, its prompts, its responses."""
+
+from typing import Any
+
+from progrpo.config import (
+    ChoiceSection,
+    CodeSection,
+    CountdownSection,
+    JsonlSection,
+    MathSection,
+    ReasoningGymSection,
+    Recipe,
+)
+from progrpo.errors import ConfigError
+from progrpo.evaluation.backends import Sampling
+from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, Problem, ReasoningGymTask, Task
+
+
+def make_task(recipe: Recipe) -> Task:
+    """The recipe's task. Problems that are made, not read, depend on the recipe's seed where they are trained on."""
+    section = recipe.task
+    settings = {name: getattr(section, name) for name in type(section).model_fields if name != "name"}
+    match section:
+        case CountdownSection():
+            return Countdown(**settings, seed=recipe.seed)
+        case ReasoningGymSection():
+            return ReasoningGymTask(**settings, seed=recipe.seed)
+        case MathSection():
+            return MathTask(**settings)
+        case CodeSection():
+            return CodeTask(**settings)
+        case ChoiceSection():
+            return ChoiceTask(**settings)
+        case JsonlSection():
+            return JsonlTask(**settings)
+
+
+def response_budget(recipe: Recipe, task: Task) -> int:
+    """How many tokens a response may have: the recipe's word, or else the task's."""
+    return recipe.training.max_response_tokens or task.max_response_tokens
+
+
+def sampling(recipe: Recipe, task: Task) -> Sampling:
+    """How the recipe's evaluations sample."""
+    return Sampling(response_budget(recipe, task), recipe.evaluation.temperature, seed=recipe.seed)
+
+
+def training_problems(recipe: Recipe, task: Task, tokenizer: Any) -> list[Problem]:
+    """The task's training problems without those whose prompts are longer than ``training.max_prompt_tokens``.
+
+    Raises:
+        ConfigError: all of them are longer.
+    """
+    problems, most = list(task.train_problems()), recipe.training.max_prompt_tokens
+    if most is None:
+        return problems
+    kept = [problem for problem in problems if prompt_length(problem["prompt"], tokenizer) <= most]
+    if not kept:
+        raise ConfigError(
+            f"training.max_prompt_tokens is {most}, and the prompts of all {len(problems)} training problems are "
+            "longer; raise it, or take another template."
+        )
+    return kept
+
+
+def prompt_length(prompt: str | list[dict[str, str]], tokenizer: Any) -> int:
+    """How many tokens a prompt has as the trainers give it to the model."""
+    if isinstance(prompt, str):
+        return len(tokenizer(prompt)["input_ids"])
+    return len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])

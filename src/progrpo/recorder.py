@@ -1,0 +1,170 @@
+"""What a run writes down as it goes on: metrics, rollouts, evaluations, and the batch of a step that failed."""
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from transformers import TrainerCallback
+
+from progrpo.config import Recipe
+from progrpo.evaluation.backends.transformers import TransformersBackend
+from progrpo.evaluation.evaluate import Evaluation, evaluate, open_store
+from progrpo.files import write_file, write_json
+from progrpo.finite import NonFiniteError, batch_tensors, non_finite
+from progrpo.models import weights_digest
+from progrpo.processes import Share
+from progrpo.progress import Progress
+from progrpo.recipe_task import sampling
+from progrpo.rewards import Reward
+from progrpo.run_evaluation import discard_samples_of_others
+from progrpo.run_folder import RunFolder
+from progrpo.tasks import Task
+from progrpo.tasks.templates import prompt_text, response_text
+
+if TYPE_CHECKING:
+    from progrpo.integrations.trl import Rollout
+    from progrpo.recipe_trainer import RecipeTrainer
+
+
+class Recorder(TrainerCallback):
+    """Writes metrics, rollouts and evaluations to the run folder as training goes on."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, task: Task, reward: Reward, progress: Progress) -> None:
+        self.recipe, self.folder, self.task, self.reward, self.progress = recipe, folder, task, reward, progress
+        self.trainer: RecipeTrainer
+        self.stopped_by = 0
+        self._rollout: Rollout | None = None
+        self._started = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._started = time.monotonic()
+        if state.global_step == 0:
+            self._evaluate(0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # A signal reaches the processes in the midst of different steps: they stop after the same one.
+        accelerator = self.trainer.accelerator
+        self.stopped_by = int(accelerator.gather(torch.tensor([self.stopped_by], device=accelerator.device)).max())
+        if self.stopped_by:
+            control.should_save = control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
+        if "loss" not in logs:
+            return  # the closing summary of a training is not a step
+        if state.is_world_process_zero:
+            finite = {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
+            seconds = round(time.monotonic() - self._started, 3)
+            self.folder.append_metrics({"step": state.global_step, "seconds": seconds} | finite)
+        self.progress.advance(1, reward=logs["reward"], entropy=logs["entropy"])
+        every = self.recipe.evaluation.every
+        if every and state.global_step % every == 0 and state.global_step < self.recipe.training.steps:
+            self._evaluate(state.global_step)
+
+    def keep_rollout(self, rollout: "Rollout") -> None:
+        self._rollout = rollout
+        step = self.trainer.state.global_step + 1
+        if step % self.recipe.training.rollouts_every == 0 or step == 1:
+            rank = self.trainer.accelerator.process_index
+            with write_file(self.folder.rollouts / f"step-{step:06d}-rank{rank}.parquet") as beside:
+                rollout_frame(rollout, step, self.reward).to_parquet(beside, index=False)
+
+    def keep_failure(self, failure: NonFiniteError) -> str:
+        """Store the batch that a step failed on; the sentence that says where it is, and what to do."""
+        step, rank = self.trainer.state.global_step + 1, self.trainer.accelerator.process_index
+        kept = self.folder.failed_step(step)
+        kept.mkdir(exist_ok=True)
+        with write_file(kept / f"micro-batches-rank{rank}.safetensors") as beside:
+            save_file(batch_tensors(failure.batches), beside)
+        rollout = None
+        if self._rollout is not None and failure.batches:
+            rollout = kept / f"rollout-rank{rank}.parquet"
+            with write_file(rollout) as beside:
+                rollout_frame(self._rollout, step, self.reward).to_parquet(beside, index=False)
+        parameters = list(self.trainer.model.named_parameters())
+        told = {
+            "step": step,
+            "what": failure.what,
+            "value": str(failure.value),
+            "micro_batches": len(failure.batches),
+            "of": self.trainer.args.gradient_accumulation_steps,
+            "learning_rate": self.trainer.lr_scheduler.get_last_lr()[0],
+            "non_finite_parameters": non_finite(iter(parameters)),
+            "non_finite_gradients": non_finite((name, parameter.grad) for name, parameter in parameters),
+        }
+        write_json(kept / f"failure-rank{rank}.json", told)
+        look = f" and progrpo inspect {rollout} reads its responses" if rollout else ""
+        checkpoint = self.folder.last_checkpoint()
+        start = f"from {str(checkpoint)!r} (model.path)" if checkpoint else "from the model that this one started from"
+        sentence = (
+            f"step {step}: {failure}; it has not reached the weights. The step's batch is in {str(kept)!r}: "
+            f"failure-rank{rank}.json names what is no number{look}. As resuming repeats the step, start a new run "
+            f"{start} with other settings, such as training.learning_rate below {self.recipe.training.learning_rate:g}."
+        )
+        self.folder.note("failed", step=step, what=failure.what, value=str(failure.value))
+        return sentence
+
+    def _evaluate(self, step: int) -> None:
+        section = self.recipe.evaluation
+        if not section.every:
+            return
+        problems = self.task.heldout_problems()[: section.problems_in_training]
+        share = Share()
+        self.progress.stage("evaluate", len(share.own(problems)) * section.samples_in_training)
+        with self.trainer.whole_model() as model:
+            backend = TransformersBackend(
+                model, self.trainer.processing_class, batch=section.batch, model_digest=weights_digest(model)
+            )
+            how, samples = sampling(self.recipe, self.task), self.folder.evaluations / f"step-{step:06d}-samples"
+            discard_samples_of_others(samples, backend, self.task, how)
+            evaluation = evaluate(
+                backend,
+                self.task,
+                how,
+                n=section.samples_in_training,
+                problems=problems,
+                store=open_store(samples, backend, self.task, how, writer=share.process),
+                share=share,
+                max_error_share=self.recipe.training.max_verifier_errors,
+                on_progress=self.progress.advance,
+            )
+        self.progress.stage("train", self.recipe.training.steps, step)
+        if share.process == 0:
+            write_json(self.folder.evaluations / f"step-{step:06d}.json", evaluation.to_json())
+        self.report(evaluation)
+
+    def report(self, evaluation: Evaluation) -> None:
+        """To wherever the recipe's ``trl.report_to`` sends training metrics: ``eval/pass@1`` and so on."""
+        if self.trainer.accelerator.is_main_process:
+            logs = {f"eval_{name}": value for name, value in evaluation.summary().items()}
+            handler, state = self.trainer.callback_handler, self.trainer.state
+            handler.on_log(self.trainer.args, state, self.trainer.control, logs)
+
+
+def rollout_frame(rollout: "Rollout", step: int, reward: Reward) -> pd.DataFrame:
+    """A rollout as a table, one row a response; ``docs/run-folder.md`` describes the columns."""
+    verdicts = [reward.verdict(row, text) for row, text in zip(rollout.rows, rollout.completions, strict=True)]
+    correction_B = rollout.advantages_B - rollout.grpo_advantages_B
+    logps = rollout.logps_BT.masked_fill(~rollout.mask_BT, torch.nan).tolist()
+    return pd.DataFrame(
+        {
+            "step": step,
+            "group": rollout.groups_B.tolist(),
+            "problem_id": [row.get("problem_id") for row in rollout.rows],
+            "prompt": [prompt_text(row["prompt"]) for row in rollout.rows],
+            "text": [response_text(completion) for completion in rollout.completions],
+            "status": [verdict.status for verdict in verdicts],
+            "reason": [verdict.reason for verdict in verdicts],
+            "canonical": rollout.canonical,
+            "token_ids": rollout.token_ids,
+            "logps": [row[: len(ids)] for row, ids in zip(logps, rollout.token_ids, strict=True)],
+            "reward": rollout.rewards_B.tolist(),
+            "prompt_confidence": rollout.prompt_confidence_B.tolist(),
+            "answer_confidence": rollout.answer_confidence_B.tolist(),
+            "grpo_advantage": rollout.grpo_advantages_B.tolist(),
+            "correction": correction_B.tolist(),
+            "advantage": rollout.advantages_B.tolist(),
+        }
+    )
