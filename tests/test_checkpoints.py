@@ -107,6 +107,13 @@ def test_published_checkpoints_take_the_place_of_the_oldest(tmp_path: Path) -> N
     assert (publish(again, final, keep=2) / "config.json").read_text() == '{"of": "the second time"}'
 
 
+def test_copies_and_archives_beside_them_are_no_checkpoints(tmp_path: Path) -> None:
+    for name in ("checkpoint-5", "checkpoint-50", "checkpoint-50-copy", "checkpoint-60.bak"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-70").touch()
+    assert [path.name for path in in_folder(tmp_path)] == ["checkpoint-50", "checkpoint-5"]
+
+
 def test_what_is_set_aside_is_no_checkpoint_any_more(tmp_path: Path) -> None:
     for content in ("first", "second"):
         damaged = make(tmp_path)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from progrpo.errors import ConfigError
 from progrpo.trainer_state import (
@@ -104,10 +106,23 @@ def test_weights_of_several_files_are_read_together(tmp_path: Path) -> None:
     model, _ = load_model("countdown")
     model.save_pretrained(tmp_path, max_shard_size="1MB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
-    read, known = read_weights(tmp_path), model.state_dict()
+    read, known = read_weights(tmp_path, model), model.state_dict()
     assert read.keys() <= known.keys()
     for name, weight in read.items():
         assert torch.equal(weight, known[name])
+
+
+def test_weights_that_are_saved_under_other_names_come_back_under_the_models(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, **heads, **experts))
+    model.save_pretrained(tmp_path)
+    assert not load_file(tmp_path / "model.safetensors").keys() <= model.state_dict().keys(), "the names are the same"
+    read = read_weights(tmp_path, model)
+    assert read.keys() == model.state_dict().keys()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(read[name], weight)
 
 
 def test_what_is_not_loaded_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ seal it again.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,8 +109,9 @@ def check_model(path: str) -> None:
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, the newest first."""
-    return sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
+    """The checkpoints of a folder, the newest first; copies under other names are none."""
+    found = (path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name))
+    return sorted(filter(Path.is_dir, found), key=step_of, reverse=True)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -19,6 +19,11 @@ _TOLD_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
 LOCK = ".lock"
 
 
+def _beside(path: Path) -> Path:
+    """Where a file or folder is written first. Processes on different machines can have the same process id."""
+    return path.with_name(f".{path.name}.{os.environ.get('RANK', '0')}-{os.getpid()}.tmp")
+
+
 @contextmanager
 def write_file(path: Path) -> Iterator[Path]:
     """A path to write to; it takes the place of ``path`` when the block ends well, and vanishes when it does not.
@@ -27,7 +32,7 @@ def write_file(path: Path) -> Iterator[Path]:
     file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = _beside(path)
     try:
         yield beside
         sync(beside)
@@ -69,7 +74,7 @@ def append_line(path: Path, line: str) -> None:
 def write_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it takes the place of ``path`` when the block ends well, and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = _beside(path)
     beside.mkdir()
     try:
         yield beside

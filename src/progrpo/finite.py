@@ -1,7 +1,7 @@
 """A training that stops before NaN or infinity reaches the weights, and hands over the batch that it came from."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,37 +16,53 @@ class NonFiniteError(Exception):
     Attributes:
         what: ``"loss"``, ``"norm of the gradient"`` or ``"distribution of the next token"``.
         value: it, NaN or infinite.
-        batches: the step's micro-batches up to the one at fault, as TRL's loss took them; none for a distribution.
+        process: the first one that found it.
+        batches: this process's micro-batches of the step up to the one at fault, as TRL's loss took them; none for a
+            distribution.
+        gradients: the names of this process's gradients that are not finite.
     """
 
-    def __init__(self, what: str, value: float, batches: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, what: str, value: float, process: int, batches: list[dict[str, Any]], gradients: Sequence[str] = ()
+    ) -> None:
         super().__init__(f"the {what} is {value}")
-        self.what, self.value, self.batches = what, value, batches
+        self.what, self.value, self.process = what, value, process
+        self.batches, self.gradients = batches, list(gradients)
 
 
 class FiniteGuard:
-    """To be put before GRPOTrainer among the bases: raises :class:`NonFiniteError` on all processes alike.
+    """To be put before GRPOTrainer among the bases: raises :class:`NonFiniteError`.
 
-    The loss is looked at before its backward pass, the gradient's norm before the optimizer's step. With float16, whose
-    scaler skips steps with an infinite gradient as its way of finding the scale, only the loss is.
+    The loss is looked at before its backward pass and the gradient's norm before the optimizer's step, on all processes
+    alike; the distribution that tokens are drawn from on each by itself. With float16, whose scaler skips steps with an
+    infinite gradient as its way of finding the scale, only the loss is.
     """
 
     _micro_batches: list[dict[str, Any]]
+    _gradients: list[str]
 
     def compute_loss(self: Any, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         loss: Tensor = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         if model.training:
             self._remember(inputs)
             # One process that stops alone would leave the others waiting for its gradient.
-            at_fault = self.accelerator.reduce((~loss.detach().isfinite()).float().reshape(1), "sum")
-            if at_fault.item():
-                raise NonFiniteError("loss", loss.item(), self._micro_batches)
+            losses = self.accelerator.gather(loss.detach().float().reshape(1))
+            if not losses.isfinite().all():
+                process = int((~losses.isfinite()).nonzero()[0])
+                raise NonFiniteError("loss", losses[process].item(), process, self._micro_batches)
         return loss
 
+    def _clip_grad_norm(self: Any, model: Any) -> Any:
+        self._look_at_gradients()
+        return super()._clip_grad_norm(model)  # type: ignore[misc]
+
     def _get_grad_norm(self: Any, model: Any, grad_norm: Any = None) -> Any:
+        if grad_norm is None:  # not clipped
+            self._look_at_gradients()
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
         if norm is not None and self.accelerator.scaler is None and not math.isfinite(value := float(norm)):
-            raise NonFiniteError("norm of the gradient", value, self._micro_batches)
+            process = self.accelerator.process_index
+            raise NonFiniteError("norm of the gradient", value, process, self._micro_batches, self._gradients)
         self._micro_batches = []
         return norm
 
@@ -56,8 +72,13 @@ class FiniteGuard:
         except (FloatingPointError, RuntimeError) as error:
             # Of progrpo's own sampling, and of torch.multinomial.
             if isinstance(error, FloatingPointError) or "probability tensor contains" in str(error):
-                raise NonFiniteError("distribution of the next token", math.nan, []) from error
+                process = self.accelerator.process_index
+                raise NonFiniteError("distribution of the next token", math.nan, process, []) from error
             raise
+
+    def _look_at_gradients(self: Any) -> None:
+        """Before their norm is taken, which spreads one NaN over all of them."""
+        self._gradients = non_finite((name, parameter.grad) for name, parameter in self.model.named_parameters())
 
     def _remember(self, inputs: dict[str, Any]) -> None:
         self._micro_batches = [*getattr(self, "_micro_batches", []), inputs]

@@ -111,10 +111,12 @@ class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
         if is_peft_model(self.model):
             self.model.load_adapter(resume_from_checkpoint, self.model.active_adapters[0], is_trainable=True)
         elif not self.is_fsdp_enabled:
-            self.model.load_state_dict(read_weights(Path(resume_from_checkpoint)), strict=False)
+            self.model.load_state_dict(read_weights(Path(resume_from_checkpoint), self.model), strict=False)
         elif self.args.should_save or not self.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
             # As they are: FSDP trains a bfloat16 model in float32, which copying into its weights would cut.
-            self.model.load_state_dict(read_weights(Path(resume_from_checkpoint)), strict=False, assign=True)
+            self.model.load_state_dict(
+                read_weights(Path(resume_from_checkpoint), self.model), strict=False, assign=True
+            )
             self.model.tie_weights()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -133,7 +135,9 @@ class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
         if written_by == self.args.world_size:
             load_rng_state(Path(checkpoint), process)
             return
-        seed_anew(self.args.seed, self.state.global_step, process)
+        engines = self.use_vllm and self.vllm_mode == "colocate"
+        shared_by = self.args.vllm_tensor_parallel_size if engines else 1  # they draw alike, as one engine
+        seed_anew(self.args.seed, self.state.global_step, process // shared_by)
         if process == 0:
             told = "the same responses" if self.seeded_responses else "other responses from here"
             logger.warning(

@@ -15,7 +15,7 @@ from progrpo.evaluation.evaluate import Evaluation, evaluate, open_store
 from progrpo.files import write_file, write_json
 from progrpo.finite import NonFiniteError, batch_tensors, non_finite
 from progrpo.models import weights_digest
-from progrpo.processes import Share
+from progrpo.processes import Share, first_decides
 from progrpo.progress import Progress
 from progrpo.recipe_task import sampling
 from progrpo.rewards import Reward
@@ -41,8 +41,11 @@ class Recorder(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._started = time.monotonic()
-        if state.global_step == 0:
-            self._evaluate(0)
+        step = state.global_step
+        # Of a later step: a stop came first.
+        made = first_decides((self.folder.evaluations / f"step-{step:06d}.json").exists)
+        if self._is_evaluated(step) and not made:
+            self._evaluate(step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # A signal reaches the processes in the midst of different steps: they stop after the same one.
@@ -54,14 +57,18 @@ class Recorder(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
         if "loss" not in logs:
             return  # the closing summary of a training is not a step
+        finite = {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
         if state.is_world_process_zero:
-            finite = {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
             seconds = round(time.monotonic() - self._started, 3)
             self.folder.append_metrics({"step": state.global_step, "seconds": seconds} | finite)
-        self.progress.advance(1, reward=logs["reward"], entropy=logs["entropy"])
-        every = self.recipe.evaluation.every
-        if every and state.global_step % every == 0 and state.global_step < self.recipe.training.steps:
+        # A step on an earlier step's responses has no reward of its own, one that could not be scored has none at all.
+        self.progress.advance(1, **{name: finite[name] for name in ("reward", "entropy") if name in finite})
+        if self._is_evaluated(state.global_step) and not self.stopped_by:  # the checkpoint comes after this
             self._evaluate(state.global_step)
+
+    def _is_evaluated(self, step: int) -> bool:
+        every = self.recipe.evaluation.every
+        return bool(every) and step % every == 0 and step < self.recipe.training.steps
 
     def keep_rollout(self, rollout: "Rollout") -> None:
         self._rollout = rollout
@@ -83,7 +90,6 @@ class Recorder(TrainerCallback):
             rollout = kept / f"rollout-rank{rank}.parquet"
             with write_file(rollout) as beside:
                 rollout_frame(self._rollout, step, self.reward).to_parquet(beside, index=False)
-        parameters = list(self.trainer.model.named_parameters())
         told = {
             "step": step,
             "what": failure.what,
@@ -91,17 +97,18 @@ class Recorder(TrainerCallback):
             "micro_batches": len(failure.batches),
             "of": self.trainer.args.gradient_accumulation_steps,
             "learning_rate": self.trainer.lr_scheduler.get_last_lr()[0],
-            "non_finite_parameters": non_finite(iter(parameters)),
-            "non_finite_gradients": non_finite((name, parameter.grad) for name, parameter in parameters),
+            "non_finite_parameters": non_finite(self.trainer.model.named_parameters()),
+            "non_finite_gradients": failure.gradients,
         }
         write_json(kept / f"failure-rank{rank}.json", told)
         look = f" and progrpo inspect {rollout} reads its responses" if rollout else ""
         checkpoint = self.folder.last_checkpoint()
         start = f"from {str(checkpoint)!r} (model.path)" if checkpoint else "from the model that this one started from"
+        rate = self.recipe.training.learning_rate
         sentence = (
             f"step {step}: {failure}; it has not reached the weights. The step's batch is in {str(kept)!r}: "
-            f"failure-rank{rank}.json names what is no number{look}. As resuming repeats the step, start a new run "
-            f"{start} with other settings, such as training.learning_rate below {self.recipe.training.learning_rate:g}."
+            f"failure-rank{failure.process}.json names what is no number{look}. As resuming repeats the step, start a "
+            f"new run {start} with other settings, such as training.learning_rate below {rate:g}."
         )
         self.folder.note("failed", step=step, what=failure.what, value=str(failure.value))
         return sentence

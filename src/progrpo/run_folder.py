@@ -118,11 +118,13 @@ class RunFolder:
                     shutil.rmtree(self.path, ignore_errors=True)
 
     def check_writable(self) -> None:
-        """See that files can be written where the run will write them.
+        """See that files can be written where the run will write them; the first process does, for all.
 
         Raises:
             ConfigError: they can't.
         """
+        if not _is_first_process():
+            return
         check_writable(self.path)
         for folder in (self.checkpoints, self.rollouts, self.evaluations):
             if folder.exists():

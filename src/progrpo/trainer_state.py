@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -88,11 +88,17 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> 
     set_optimizer_state_dict(model, optimizer, state)
 
 
-def read_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint in transformers' format, of one file or several."""
+def read_weights(checkpoint: Path, model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a checkpoint in transformers' format, of one file or several, under the names of a model of it."""
     index = checkpoint / SAFE_WEIGHTS_INDEX_NAME
     names = set(read_json(index)["weight_map"].values()) if index.exists() else {SAFE_WEIGHTS_NAME}
-    return {name: tensor for file in sorted(names) for name, tensor in load_file(checkpoint / file).items()}
+    weights = {name: tensor for file in sorted(names) for name, tensor in load_file(checkpoint / file).items()}
+    if weights.keys() <= model.state_dict().keys():
+        return weights
+    # A mixture of experts, which has one tensor for all experts and is saved with one for each.
+    dtype, kind = next(iter(weights.values())).dtype, cast(Any, type(model))
+    state: dict[str, Tensor] = kind.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True).state_dict()
+    return state
 
 
 def save_rng_state(checkpoint: Path, process: int) -> None:

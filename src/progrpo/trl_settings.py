@@ -92,11 +92,16 @@ def batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
     """One rollout of prompts x group responses is one optimiser step, in micro-batches."""
     training = recipe.training
     responses = training.prompts_per_step * training.group_size
-    micro_batch = training.micro_batch or responses // processes
+    micro_batch = training.micro_batch or max(responses // processes, 1)
     if responses % (micro_batch * processes):
+        remedy = (
+            f"choose training.micro_batch to divide {responses // processes}"
+            if responses % processes == 0
+            else "choose a number of processes that divides it"
+        )
         raise ConfigError(
             f"training.prompts_per_step * training.group_size is {responses}, which {processes} process(es) can't "
-            f"take in micro-batches of {micro_batch}; choose training.micro_batch to divide {responses // processes}."
+            f"take in micro-batches of {micro_batch}; {remedy}."
         )
     return {
         "per_device_train_batch_size": micro_batch,

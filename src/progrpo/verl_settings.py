@@ -195,9 +195,16 @@ def _model(recipe: Recipe, task: Task) -> dict[str, Any]:
             "model.lora has no counterpart for engine 'verl': what verl exports of adapters does not load in "
             "transformers; use engine = 'trl', or train all weights."
         )
+    full, attention = recipe.model.dtype == "float32", recipe.model.attention
+    if full and attention is not None and attention.startswith("flash_attention"):
+        raise ConfigError(
+            f"model.attention {attention!r} computes in 16 bits alone; set model.dtype = 'bfloat16', or 'sdpa'."
+        )
     settings: dict[str, Any] = {f"{MODEL}.path": model_source(recipe.model.path)}
-    if recipe.model.attention is not None:
-        settings[f"+{MODEL}.override_config.attn_implementation"] = recipe.model.attention
+    if full and attention is None:
+        attention = "sdpa"  # verl's default is flash_attention_2
+    if attention is not None:
+        settings[f"+{MODEL}.override_config.attn_implementation"] = attention
     if not is_chat(task):
         settings[CHAT_TEMPLATE] = PROMPT_ITSELF
     return settings

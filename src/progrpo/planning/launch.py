@@ -88,6 +88,11 @@ def check_launch(recipe: Recipe, processes: int | None = None) -> None:
             f"launch.server_gpus is {launch.server_gpus}, but nothing is served: it goes with engine = 'trl', "
             "trl.use_vllm = true and trl.vllm_mode = 'server'."
         )
+    if server and launch.nodes > 1:
+        raise ConfigError(
+            f"trl.vllm_mode = 'server' is planned for one node, and launch.nodes is {launch.nodes}: accelerate wants "
+            "as many processes on each; set launch.nodes = 1, or vllm_mode = 'colocate'."
+        )
     if server and launch.gpus_per_node and not 0 < launch.server_gpus < launch.gpus_per_node:
         raise ConfigError(
             f"trl.vllm_mode = 'server' needs GPUs of its own: set launch.server_gpus to 1..{launch.gpus_per_node - 1}, "

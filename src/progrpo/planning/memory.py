@@ -31,6 +31,7 @@ from typing import Any
 
 from progrpo.config import DatasetSection, Recipe
 from progrpo.planning.architecture import Architecture
+from progrpo.verl_settings import verl_setting
 
 GB = 1e9
 
@@ -207,7 +208,7 @@ def _generation(
 def engine_share(recipe: Recipe) -> float | None:
     """The share of a GPU that vLLM takes beside the training; None if transformers generates, 0.0 if a server does."""
     if recipe.engine == "verl":
-        return float(recipe.verl.get("actor_rollout_ref.rollout.gpu_memory_utilization", 0.5))
+        return float(verl_setting(recipe, "actor_rollout_ref.rollout.gpu_memory_utilization", 0.5))
     if not recipe.trl.get("use_vllm"):
         return None
     if recipe.trl.get("vllm_mode", "colocate") == "server":

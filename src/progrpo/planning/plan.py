@@ -1,6 +1,7 @@
 """A run's plan: the model, the batch arithmetic, the memory by part, the commands. Nothing is loaded or launched."""
 
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 from progrpo.config import CountdownSection, DatasetSection, ReasoningGymSection, Recipe
@@ -84,7 +85,7 @@ def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFold
         micro_batch=micro_batch,
         accumulation=accumulation,
         rollout=micro_batch * accumulation,
-        process=0.0 if layout.gpu else resident(),
+        process=0.0 if layout.gpu else resident(recipe.engine),
     )
     lora = recipe.model.lora
     plan = Plan(
@@ -179,12 +180,11 @@ LIBRARIES_AT_WORK = 50e6
 """Bytes that libraries take once they work (buffers, the parquet writer): measured on a run with next to no model."""
 
 
-def resident() -> float:
+def resident(engine: str) -> float:
     """Bytes of a process that trains on a CPU, before its model: measured on this one, with all that a run imports."""
     import psutil
 
-    import progrpo.recipe_trainer  # noqa: F401  what a run has in memory before its model
-
+    import_module("progrpo.recipe_trainer" if engine == "trl" else "progrpo.verl_training")
     return psutil.Process().memory_info().rss + LIBRARIES_AT_WORK
 
 
