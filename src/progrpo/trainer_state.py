@@ -8,8 +8,8 @@
     rng_state_0.json      the random number generators of process 0
 
 Transformers writes these as pickles, which can run anything when they are loaded. The optimizer's tensors are written
-and read by ``torch.distributed.checkpoint``: a process writes the part that it holds, with no gathering and no more
-memory, and reads the part that it needs, whichever processes wrote it.
+and read by ``torch.distributed.checkpoint``: a process writes the part that it holds, with no gathering,
+and reads the part that it needs, whichever processes wrote it.
 """
 
 import hashlib

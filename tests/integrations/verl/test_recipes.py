@@ -3,6 +3,8 @@ its data sets' schemas for two steps, by ``progrpo train`` as users run it, on R
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -162,6 +164,12 @@ def test_the_papers_recipes_are_there() -> None:
 @pytest.mark.parametrize("name", PAPER)
 def test_verl_takes_the_recipe_as_shipped(name: str, tmp_path: Path) -> None:
     check_settings(verl_command(load_recipe(name, ["engine=verl"]), RunFolder(tmp_path)))
+
+
+def test_verl_takes_the_command_in_the_docs() -> None:
+    docs = (Path(__file__).parents[3] / "docs" / "verl.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"```bash\n(python -m verl.*?)```", docs, re.DOTALL)
+    check_settings(shlex.split(command.replace("\\\n", " ")))
 
 
 def test_what_verl_does_not_take_is_said_before_ray_is_started(tmp_path: Path) -> None:
