@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from progrpo.errors import ConfigError
-from progrpo.files import sync, write_json
+from progrpo.files import beside_of, sync, write_json
 
 MANIFEST = "digests.json"
 ALGORITHM = "sha256"
@@ -140,5 +140,5 @@ def _digests(checkpoint: Path, names: Sequence[str]) -> dict[str, str]:
 def _remove(folder: Path) -> None:
     """Renamed first: a killed process leaves no half of a checkpoint under its name."""
     if folder.exists():
-        leaving = folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.tmp"))
+        leaving = folder.rename(beside_of(folder))
         shutil.rmtree(leaving)

@@ -14,6 +14,11 @@ PACKAGES = (
 )
 
 
+def process_index() -> int:
+    """Of this process among those that a launcher (accelerate, torchrun) started together; 0 without one."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def package_versions() -> dict[str, str | None]:
     """Installed versions of the packages that matter to a run, None for those that are missing."""
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from progrpo.environment import process_index
 from progrpo.errors import ConfigError
 
 _STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})
@@ -19,9 +20,9 @@ _TOLD_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
 LOCK = ".lock"
 
 
-def _beside(path: Path) -> Path:
+def beside_of(path: Path) -> Path:
     """Where a file or folder is written first. Processes on different machines can have the same process id."""
-    return path.with_name(f".{path.name}.{os.environ.get('RANK', '0')}-{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{process_index()}-{os.getpid()}.tmp")
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def write_file(path: Path) -> Iterator[Path]:
     file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(path)
+    beside = beside_of(path)
     try:
         yield beside
         sync(beside)
@@ -74,7 +75,7 @@ def append_line(path: Path, line: str) -> None:
 def write_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it takes the place of ``path`` when the block ends well, and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(path)
+    beside = beside_of(path)
     beside.mkdir()
     try:
         yield beside
@@ -133,7 +134,7 @@ def check_writable(folder: Path) -> None:
     Raises:
         ConfigError: that does not work.
     """
-    probe, is_new = folder / f".probe.{os.getpid()}.tmp", not folder.exists()
+    probe, is_new = beside_of(folder / "probe"), not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"?")

@@ -45,6 +45,32 @@ def sampling(recipe: Recipe, task: Task) -> Sampling:
     return Sampling(response_budget(recipe, task), recipe.evaluation.temperature, seed=recipe.seed)
 
 
+def micro_batch(recipe: Recipe, processes: int, called: str) -> int:
+    """How many responses each process takes in a forward pass: the recipe's word, or else all of its share.
+
+    Args:
+        processes: that train.
+        called: what they are called in the message, such as ``GPU(s)``.
+
+    Raises:
+        ConfigError: a step's responses can't be divided so.
+    """
+    training = recipe.training
+    responses = training.prompts_per_step * training.group_size
+    each = training.micro_batch or max(responses // processes, 1)
+    if responses % (each * processes):
+        remedy = (
+            f"choose training.micro_batch to divide {responses // processes}"
+            if responses % processes == 0
+            else f"choose a number of {called} that divides it"
+        )
+        raise ConfigError(
+            f"training.prompts_per_step * training.group_size is {responses}, which {processes} {called} can't take in "
+            f"micro-batches of {each}; {remedy}."
+        )
+    return each
+
+
 def training_problems(recipe: Recipe, task: Task, tokenizer: Any) -> list[Problem]:
     """The task's training problems without those whose prompts are longer than ``training.max_prompt_tokens``.
 

@@ -115,8 +115,6 @@ class Recorder(TrainerCallback):
 
     def _evaluate(self, step: int) -> None:
         section = self.recipe.evaluation
-        if not section.every:
-            return
         problems = self.task.heldout_problems()[: section.problems_in_training]
         share = Share()
         self.progress.stage("evaluate", len(share.own(problems)) * section.samples_in_training)

@@ -15,7 +15,6 @@
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from typing import Any
 
 from progrpo.checkpoints import EVERYTHING, fault, in_folder, set_aside, step_of
 from progrpo.config import Recipe, load_recipe
+from progrpo.environment import process_index
 from progrpo.errors import ConfigError
 from progrpo.files import append_line, check_writable, locked, write_json, write_text
 
@@ -105,7 +105,7 @@ class RunFolder:
         Raises:
             ConfigError: another run is in it, or it can't be written.
         """
-        if not _is_first_process():
+        if process_index():
             yield  # the first one holds it for all
             return
         is_new = not self.path.exists()
@@ -123,7 +123,7 @@ class RunFolder:
         Raises:
             ConfigError: they can't.
         """
-        if not _is_first_process():
+        if process_index():
             return
         check_writable(self.path)
         for folder in (self.checkpoints, self.rollouts, self.evaluations):
@@ -132,7 +132,7 @@ class RunFolder:
 
     def note(self, event: str, text: str = "", **values: Any) -> None:
         """One more line of events.jsonl; a text is for people, and goes to the terminal as well."""
-        if not _is_first_process():
+        if process_index():
             return
         record = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event} | values
         append_line(self.events_file, json.dumps(record | ({"text": text} if text else {})))
@@ -258,11 +258,6 @@ _RECORDED = ".recorded"
 def _step(path: Path) -> int:
     """50 of ``step-000050.json`` and of ``step-000050-rank0.parquet``."""
     return int(path.name.split("-")[1].split(".")[0])
-
-
-def _is_first_process() -> bool:
-    """Of those that a launcher (accelerate, torchrun) started together; true without one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

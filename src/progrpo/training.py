@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -31,6 +30,7 @@ from progrpo.recorder import Recorder
 from progrpo.rewards import Reward, task_reward
 from progrpo.run_evaluation import finish
 from progrpo.run_folder import RunFolder
+from progrpo.signals import STOPPING, stopping
 from progrpo.trainer_state import check_resumable
 from progrpo.trl_settings import join_processes, lora_config, trl_config
 from progrpo.verify import Verdict
@@ -143,7 +143,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
     if start < recipe.training.steps:
         progress.stage("train", recipe.training.steps, start)
         try:
-            with _catch_signals(recorder):
+            with stopping(_ask_to_stop(recorder)):
                 trainer.train(resume_from_checkpoint=str(folder.last_checkpoint()) if start else None)
         except NonFiniteError as failure:
             raise RunError(recorder.keep_failure(failure)) from failure
@@ -204,25 +204,16 @@ def _check_sharding(trainer: "RecipeTrainer") -> None:
         raise ConfigError("accelerate's configuration asks for FSDP 1; set fsdp_version: 2 in its fsdp_config.")
 
 
-@contextmanager
-def _catch_signals(recorder: "Recorder") -> Iterator[None]:
+def _ask_to_stop(recorder: "Recorder") -> Callable[[int, Any], None]:
     """The first SIGINT or SIGTERM asks for a checkpoint and an end after the step; a second one ends at once.
 
     With several processes a second one changes nothing: a Ctrl-C reaches each of them from the terminal and again from
     the launcher, which ends what is still there after half a minute.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def ask_to_stop(number: int, frame: Any) -> None:
+    def ask(number: int, frame: Any) -> None:
         recorder.stopped_by = number
-        for one in previous if recorder.trainer.accelerator.num_processes == 1 else ():
+        for one in STOPPING if recorder.trainer.accelerator.num_processes == 1 else ():
             signal.signal(one, signal.default_int_handler if one == signal.SIGINT else signal.SIG_DFL)
 
-    previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    return ask

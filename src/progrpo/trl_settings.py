@@ -11,7 +11,7 @@ from accelerate import PartialState
 from progrpo.config import Recipe
 from progrpo.errors import ConfigError
 from progrpo.planning.launch import check_launch
-from progrpo.recipe_task import response_budget
+from progrpo.recipe_task import micro_batch, response_budget
 from progrpo.tasks import Task
 
 if TYPE_CHECKING:  # TRL is imported where its trainer is used: a plan goes without it
@@ -90,23 +90,9 @@ def join_processes(recipe: Recipe) -> PartialState:
 
 def batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
     """One rollout of prompts x group responses is one optimiser step, in micro-batches."""
-    training = recipe.training
-    responses = training.prompts_per_step * training.group_size
-    micro_batch = training.micro_batch or max(responses // processes, 1)
-    if responses % (micro_batch * processes):
-        remedy = (
-            f"choose training.micro_batch to divide {responses // processes}"
-            if responses % processes == 0
-            else "choose a number of processes that divides it"
-        )
-        raise ConfigError(
-            f"training.prompts_per_step * training.group_size is {responses}, which {processes} process(es) can't "
-            f"take in micro-batches of {micro_batch}; {remedy}."
-        )
-    return {
-        "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": responses // (micro_batch * processes),
-    }
+    responses = recipe.training.prompts_per_step * recipe.training.group_size
+    each = micro_batch(recipe, processes, "process(es)")
+    return {"per_device_train_batch_size": each, "gradient_accumulation_steps": responses // (each * processes)}
 
 
 def lora_config(recipe: Recipe) -> Any:

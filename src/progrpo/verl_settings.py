@@ -24,7 +24,7 @@ from typing import Any
 from progrpo.config import Recipe
 from progrpo.errors import ConfigError
 from progrpo.models import model_source
-from progrpo.recipe_task import make_task, response_budget
+from progrpo.recipe_task import make_task, micro_batch, response_budget
 from progrpo.run_folder import RunFolder
 from progrpo.tasks import Task
 
@@ -227,7 +227,7 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
     in_float32 = {f"{precision}.{part}_dtype": "fp32" for part in ("param", "reduce", "buffer")} if full else {}
     return in_float32 | {
         f"{ACTOR}.ppo_mini_batch_size": training.prompts_per_step,
-        f"{ACTOR}.ppo_micro_batch_size_per_gpu": _micro_batch(recipe),
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu": micro_batch(recipe, processes(recipe), "GPU(s)"),
         f"{ACTOR}.ppo_epochs": 1,
         f"{ACTOR}.clip_ratio": training.clip_low,
         f"{ACTOR}.clip_ratio_low": training.clip_low,
@@ -248,18 +248,6 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _micro_batch(recipe: Recipe) -> int:
-    training, ranks = recipe.training, processes(recipe)
-    responses = training.prompts_per_step * training.group_size
-    micro_batch = training.micro_batch or max(responses // ranks, 1)
-    if responses % (micro_batch * ranks):
-        raise ConfigError(
-            f"training.prompts_per_step * training.group_size is {responses}, which {ranks} GPU(s) can't take in "
-            f"micro-batches of {micro_batch}; choose training.micro_batch to divide {responses} / {ranks}."
-        )
-    return micro_batch
-
-
 def _rollout(recipe: Recipe) -> dict[str, Any]:
     return {
         f"{ROLLOUT}.name": "vllm",
@@ -268,7 +256,7 @@ def _rollout(recipe: Recipe) -> dict[str, Any]:
         f"{ROLLOUT}.dtype": recipe.model.dtype,
         f"{ROLLOUT}.seed": recipe.seed,
         f"{ROLLOUT}.tensor_model_parallel_size": 1,
-        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": _micro_batch(recipe),
+        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": micro_batch(recipe, processes(recipe), "GPU(s)"),
         f"{ROLLOUT}.val_kwargs.n": recipe.evaluation.samples_in_training,
         f"{ROLLOUT}.val_kwargs.do_sample": True,
         f"{ROLLOUT}.val_kwargs.temperature": recipe.evaluation.temperature,

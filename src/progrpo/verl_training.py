@@ -17,12 +17,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,6 +43,7 @@ from progrpo.recipe_task import make_task, prompt_length, sampling, training_pro
 from progrpo.rewards import ErrorWatch, verl_row
 from progrpo.run_evaluation import finish
 from progrpo.run_folder import RunFolder
+from progrpo.signals import stopping
 from progrpo.tasks import Problem, Task
 from progrpo.training import open_folder
 from progrpo.verify import Verdict
@@ -56,8 +56,6 @@ from progrpo.verl_settings import (
     verl_command,
     verl_settings,
 )
-
-__all__ = ["check_settings", "train", "verl_command"]
 
 logger = logging.getLogger(__name__)
 
@@ -285,7 +283,7 @@ class _Launch:
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (one system call)
             )
         try:
-            with self._passing_signals(process):
+            with stopping(self._pass_on_to(process)):
                 self._follow(process)
         finally:
             _end(process, mark)
@@ -312,23 +310,14 @@ class _Launch:
                 if time.monotonic() - asked_at > STOP_SECONDS:
                     process.kill()
 
-    @contextlib.contextmanager
-    def _passing_signals(self, process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    def _pass_on_to(self, process: "subprocess.Popen[bytes]") -> Callable[[int, Any], None]:
         """The first SIGINT or SIGTERM asks verl to end; a second one is not waited for."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def pass_on(number: int, frame: Any) -> None:
             (process.kill if self.stopped_by else process.terminate)()
             self.stopped_by = number
 
-        previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        return pass_on
 
     def _take_over(self, ended: bool = False) -> None:
         for path in self.own.validations.glob("*.jsonl"):
@@ -455,7 +444,7 @@ def mend(folder: RunFolder, own: VerlFolder) -> None:
     """
     tracked = _tracked(own)
     complete = {_step(path) for path in own.checkpoints.glob("global_step_*") if is_complete(path)}
-    if tracked in complete or (tracked is None and not list(folder.checkpoints.glob("checkpoint-*"))):
+    if tracked in complete or (tracked is None and not checkpoints.in_folder(folder.checkpoints)):
         return
     if not complete:
         raise ConfigError(
@@ -465,8 +454,8 @@ def mend(folder: RunFolder, own: VerlFolder) -> None:
     newest = max(complete)
     logger.warning("verl's checkpoint of step %s is damaged or gone: going on from step %d.", tracked, newest)
     write_text(own.tracker, str(newest))
-    for path in folder.checkpoints.glob("checkpoint-*"):
-        if int(path.name.split("-")[1]) > newest:
+    for path in checkpoints.in_folder(folder.checkpoints):
+        if checkpoints.step_of(path) > newest:
             shutil.rmtree(path)
 
 

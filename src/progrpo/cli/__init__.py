@@ -15,9 +15,10 @@ from progrpo.cli.doctor import doctor
 from progrpo.cli.evaluate import evaluate
 from progrpo.cli.inspect import inspect
 from progrpo.cli.problems import problems
-from progrpo.cli.processes import let_first_process_speak, process_index
+from progrpo.cli.processes import let_first_process_speak
 from progrpo.cli.report import report
 from progrpo.cli.train import train
+from progrpo.environment import process_index
 from progrpo.errors import ConfigError, RunError
 from progrpo.verify import VerifierFailedError
 

@@ -1,15 +1,11 @@
 """Several processes, one voice: what a launcher's processes have to say alike, the first of them says."""
 
-import os
 import time
+
+from progrpo.environment import process_index
 
 HEAD_START = 3.0
 """Seconds. The launcher ends the other processes as soon as one has ended."""
-
-
-def process_index() -> int:
-    """Of this process among those that a launcher (accelerate, torchrun) started together; 0 without one."""
-    return int(os.environ.get("RANK", "0"))
 
 
 def let_first_process_speak() -> None:

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from progrpo.cli.processes import let_first_process_speak, process_index
+from progrpo.cli.processes import let_first_process_speak
 from progrpo.config import Recipe, load_recipe
+from progrpo.environment import process_index
 from progrpo.errors import ConfigError, Interrupted
 from progrpo.run_folder import RunFolder
 
