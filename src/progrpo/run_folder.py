@@ -210,8 +210,7 @@ class RunFolder:
         for path in self.evaluations.glob("step-*.json"):
             if _step(path) > step:
                 path.unlink()
-        for leftover in self._leftovers():
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        self.remove_leftovers()
         return step
 
     def recorded_rollouts(self) -> list[Path]:
@@ -245,11 +244,12 @@ class RunFolder:
         names = sorted(path.stem for path in self.evaluations.glob("step-*.json"))
         return {_step(Path(name)): self.evaluation(name) or {} for name in names}
 
-    def _leftovers(self) -> Iterator[Path]:
-        """What a killed process was writing: hidden files and folders beside the ones they would have become."""
+    def remove_leftovers(self) -> None:
+        """Remove what a killed process was writing: hidden files and folders beside what they would have become."""
         stores = self.evaluations.glob("*-samples")
         for folder in (self.path, self.checkpoints, self.rollouts, self.evaluations, *stores):
-            yield from folder.glob(".*.tmp")
+            for leftover in folder.glob(".*.tmp"):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 _RECORDED = ".recorded"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -116,6 +117,15 @@ def test_a_finished_run_is_not_trained_again(cli: Any, finished_run: Path) -> No
     before = (finished_run / "metrics.jsonl").read_text()
     assert "is finished" in cli("train", "--resume", str(finished_run)).out
     assert (finished_run / "metrics.jsonl").read_text() == before
+
+
+def test_a_run_that_was_killed_before_its_report_gets_it(cli: Any, finished_run: Path) -> None:
+    run = cli.folder / "run"
+    shutil.copytree(finished_run, run)
+    (run / "report.html").rename(run / ".report.html.0-1.tmp")
+    assert "is finished" in cli("train", "--resume", "run").out
+    assert (run / "report.html").stat().st_size > 10_000
+    assert not list(run.rglob(".*.tmp"))
 
 
 def test_evaluate_a_run_and_report_it(cli: Any, finished_run: Path) -> None:

@@ -78,12 +78,15 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     """Train with a progress bar, then write the report and say where everything is: the first process does."""
     if resume and folder.is_finished() and folder.recipe() == recipe:
         if process_index() == 0:
+            if not folder.report.exists():  # killed before it was written
+                with folder.locked():
+                    folder.remove_leftovers()
+                    _report(folder)
             print(f"{folder.path} is finished; its report is {folder.report}")
         return
     folder.check_writable()  # before the imports, which take seconds
     from progrpo.cli.progress import Bars
     from progrpo.processes import LostProcessError, is_first_to_tell
-    from progrpo.report import write_page
 
     if recipe.engine == "verl":
         from progrpo.verl_training import train as train_recipe
@@ -107,6 +110,12 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
         return
     for name, value in evaluation.summary().items():
         print(f"{name:>10}  {value:.3f}")
+    _report(folder)
+
+
+def _report(folder: RunFolder) -> None:
+    from progrpo.report import write_page
+
     try:
         write_page([folder], folder.report)
     except ConfigError as error:  # the run is done, and its page can be written at any time
