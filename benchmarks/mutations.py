@@ -166,10 +166,11 @@ class _Reader:
             case ast.AugAssign(target=target, op=op, value=value):
                 yield self._between("operator", target, value, OPERATORS[type(op)] + "=")
                 yield self._whole("statement", node, "pass")
-            case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.Invert(), operand=operand):
+            case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.Invert()):
                 start = self._span(node)[0]
-                before = self.source[start : self._span(operand)[0]].rstrip("(")
-                yield "operator", node.lineno, start, before, ""
+                sign = re.compile(r"not\b ?|[-~]").match(self.source, start)
+                assert sign is not None
+                yield "operator", node.lineno, start, sign.group(), ""
             case ast.Compare(left=left, ops=ops, comparators=comparators):
                 for before, op, after in zip([left, *comparators], ops, comparators, strict=False):
                     yield self._between("comparison", before, after, COMPARISONS[type(op)])
@@ -188,7 +189,7 @@ class _Reader:
         return kind, node.lineno, start, self.source[start:end], after
 
     def _between(self, kind: str, left: Any, right: Any, after: str) -> tuple[str, int, int, str, str]:
-        """The operator between two nodes, which ``ast`` gives no place of: the text there without brackets and comments."""
+        """The operator between two nodes, whose place ``ast`` does not give: the first text that is no bracket."""
         begin, end = self._span(left)[1], self._span(right)[0]
         between = re.sub(r"#[^\n]*", lambda comment: " " * len(comment.group()), self.source[begin:end])
         found = re.search(r"[^\s()\\]+(\s+(in|not)\b)?", between)

@@ -30,14 +30,22 @@ def test_the_example_has_20_lines_and_runs(tmp_path: Path) -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    for page in (README, *(README.parent / "docs").rglob("*.md")):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    links = [
+        (page, target)
+        for page in (README, *(README.parent / "docs").rglob("*.md"))
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    ]
+    assert {README} < {page for page, _ in links}
+    for page, target in links:
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
 def test_the_tree_names_what_is_there() -> None:
     tree = README.read_text(encoding="utf-8").split("## Where things are")[1].split("## Licence")[0]
-    for name in re.findall(r"\b([a-z_]+\.py)\b", tree):
+    modules, folders = re.findall(r"\b([a-z_]+\.py)\b", tree), re.findall(r"^ {6}([a-z_]+)/", tree, re.MULTILINE)
+    assert modules
+    assert folders
+    for name in modules:
         assert list((README.parent / "src").rglob(name)), name
-    for name in re.findall(r"^ {6}([a-z_]+)/", tree, re.MULTILINE):
+    for name in folders:
         assert (README.parent / "src" / "progrpo" / name).is_dir(), name

@@ -149,7 +149,7 @@ def test_errors_are_logged_and_stop_the_run_past_their_share(caplog: pytest.LogC
 def test_the_share_is_of_the_newest_responses_and_never_of_a_handful() -> None:
     watch, right, lost = ErrorWatch(0.1), Verdict("correct"), Verdict("error", "lost")
     watch.see([lost] * (FEWEST_JUDGED - 1))
-    with pytest.raises(VerifierFailedError):
+    with pytest.raises(VerifierFailedError, match=f"{FEWEST_JUDGED} of the last {FEWEST_JUDGED}"):
         watch.see([lost])
     watch = ErrorWatch(0.1)
     watch.see([lost] * 3)

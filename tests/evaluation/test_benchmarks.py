@@ -64,7 +64,7 @@ def test_the_gold_is_right_and_another_answer_wrong(name: str) -> None:
     problems = task.heldout_problems()
     lines = [json.loads(line) for line in path.read_bytes().split(b"\n") if line.strip()]
     rows = [row for row in lines if name != "mbpp" or row["task_id"] >= 11]
-    for problem, row in zip(problems, rows, strict=False):
+    for problem, row in zip(problems, rows[:3], strict=True):
         assert task.verify(problem, right_response(name, problem, row)).correct, problem
         for response in (r"\boxed{123456789}", r"\boxed{Z}", "```python\nx = 1\n```", ""):
             assert task.verify(problem, response).status == "incorrect"

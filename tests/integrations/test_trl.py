@@ -74,6 +74,7 @@ def test_advantages_are_the_core_s_on_recomputed_confidences(make_trainer: Any, 
     keep = Batches()
     trainer = make_trainer(alpha=0.7, center=center, temperature=0.8, on_rollout=keep, learning_rate=0.0, max_steps=2)
     trainer.train()
+    assert len(keep.rollouts) == 2
     for rollout in keep.rollouts:
         both = [confidences(trainer, row, ids) for row, ids in zip(rollout.rows, rollout.token_ids, strict=True)]
         c_q, c_o = ([one[i] for one in both] for i in range(2))
@@ -344,7 +345,8 @@ def test_continuous_batching_hands_over_its_own_log_probs(make_trainer: Any) -> 
         center="group",
     )
     trainer.train()
-    rollout = keep.rollouts[0]
+    [rollout] = keep.rollouts
+    assert len(rollout.rows) == 16
     starting = _unadapted(trainer)
     for row, ids, c_o in zip(rollout.rows, rollout.token_ids, rollout.answer_confidence_B.tolist(), strict=True):
         assert c_o == pytest.approx(confidences(starting, row, ids)[1], abs=1e-4)

@@ -57,5 +57,5 @@ def test_the_scored_batch_holds_what_the_adapter_reads(make_trainer: Any) -> Non
         assert isinstance(seen[name], torch.Tensor), f"the batch has no {name}: {sorted(seen)}"
     assert seen["advantages"].shape == (16,)
     assert (seen["prompt_mask"][:, -1] == 1).all(), "prompts are no longer padded on the left"
-    assert list(trainer._logs["advantages"])[-16:] is not None
+    assert list(trainer._logs["advantages"])[-16:] == seen["advantages"].tolist(), "the newest are no longer last"
     assert trainer.reward_weights.shape == (1,)

@@ -85,7 +85,8 @@ def test_a_tool_s_tokens_are_left_out_and_both_turns_are_recorded(make_trainer: 
     )
     trainer.train()
 
-    rollout = rollouts[0]
+    [rollout] = rollouts
+    assert len(rollout.token_ids) == 4
     for i, ids in enumerate(rollout.token_ids):
         own = rollout.mask_BT[i, : len(ids)]
         text = tokenizer.decode([t for t, mine in zip(ids, own.tolist(), strict=True) if mine])

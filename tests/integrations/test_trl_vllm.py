@@ -244,6 +244,7 @@ def test_tokens_that_vllm_could_not_score_do_not_count(watch: Watch) -> None:
 
     trainer.vllm_generation.generate = without_some
     trainer.train()
+    assert len(watch.steps) == 2
     for step in watch.steps:
         c_o, expected = step.rollout.answer_confidence_B, step.response_logps
         assert c_o[0].item() == pytest.approx(confidence(expected[0][:1] + expected[0][2:]), abs=1e-4)

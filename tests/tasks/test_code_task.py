@@ -13,6 +13,7 @@ import pytest
 from progrpo.errors import ConfigError
 from progrpo.tasks import CodeTask, Data
 from progrpo.tasks.code import PRESETS
+from progrpo.tasks.small_functions import small_functions
 from verify.shared_data import shared_file
 
 ADD = "```python\na, b = map(int, input().split())\nprint(a + b)\n```"
@@ -292,11 +293,14 @@ def test_the_real_rows_are_all_good(preset: str, file: str, count: int) -> None:
     assert len(task.heldout_problems()) == count
 
 
-def test_the_functions_made_here_are_solved_by_their_own_solutions() -> None:
+def test_the_worked_examples_in_a_prompt_solve_other_problems_than_its_own() -> None:
     task = CodeTask(
         Data(preset="small_functions", limit=8), Data(preset="small_functions", seed=1, limit=4), examples=4
     )
+    shown = [item for item, _ in zip(map(PRESETS["small_functions"].read, small_functions(0)), range(4), strict=False)]
     problem = task.train_problems()[0]
     assert len(problem["prompt"]) == 9
-    # The worked examples of a prompt are solutions of other problems.
-    assert not task.verify(problem, problem["prompt"][1]["content"]).correct
+    examples = [message["content"] for message in problem["prompt"] if message["role"] == "assistant"]
+    for item, example in zip(shown, examples, strict=True):
+        assert task.verify({"gold": item.gold, "verifier": "code"}, example).correct
+        assert task.verify(problem, example).status == "incorrect"

@@ -69,6 +69,6 @@ def test_a_gold_that_cannot_be_used_is_told_before_training(verifier: str, gold:
     good = {"countdown": '{"numbers": [1, 2], "target": 3}', "math": "7"}.get(verifier, gold)
     reasons = wrong_golds([verifier, verifier], [gold, good])
     assert reasons[0]
-    assert good == gold or reasons[1] == ""
+    assert (reasons[1] == "") == (verifier in ("countdown", "math"))
     if verifier in VERIFIERS:  # and while training it is the verifier's failure, not the response's
         assert verify([verifier], [gold], [r"\boxed{7} <answer>7</answer> ```python\n```"])[0].status == "error"

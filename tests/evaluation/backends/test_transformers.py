@@ -51,6 +51,7 @@ def test_log_probs_and_entropies_are_those_of_a_forward_pass(loaded: Any, temper
     prompts = [*PROMPTS[:3], NUMBERS]
     sampling = Sampling(48, temperature, top_p)
     found = draw_all(TransformersBackend(model, tokenizer), [Request(p, 0, 3) for p in prompts], sampling)
+    assert [len(samples) for samples in found] == [3] * 4
     for prompt, samples in zip(prompts, found, strict=True):
         prompt_ids = tokenizer(prompt)["input_ids"]
         for sample in samples:
