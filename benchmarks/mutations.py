@@ -230,10 +230,8 @@ def _other_constant(value: object) -> str | None:
             return str(value + 1)
         case float():
             return repr(value * 2 + 1)
-        case str() | bytes() if not value:
-            return repr(type(value)(b"x") if isinstance(value, bytes) else "x")
         case str():
-            return None if TEXT_FOR_PEOPLE.search(value) else repr("x" + value)
+            return None if TEXT_FOR_PEOPLE.search(value) else repr(f"x{value}x")
         case bytes():
-            return repr(b"x" + value)
+            return repr(b"x" + value + b"x")
     return None

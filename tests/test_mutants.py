@@ -46,11 +46,11 @@ CHANGES = [
     ("comparison", "<", "<="),
     ("statement", "return x", "return None"),
     ("statement", 'names = dict(zip("ab", [x - 1], strict=True))', "pass"),
-    ("constant", '"ab"', "'xab'"),
+    ("constant", '"ab"', "'xabx'"),
     ("operator", "-", "+"),
     ("constant", "1", "2"),
     ("comparison", "not in", "in"),
-    ("constant", '"é"', "'xé'"),
+    ("constant", '"é"', "'xéx'"),
     ("statement", 'raise ValueError(f"x is {x + 1}" + "and low")', "pass"),
     ("operator", "+", "-"),
 ]
