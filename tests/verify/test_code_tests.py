@@ -27,6 +27,7 @@ from progrpo.verify import (
 )
 from progrpo.verify.code_tests import compare_output, isolation_level, same_value
 from progrpo.verify.sandbox import Isolation, Sandbox
+from progrpo.verify.sandbox.client import ProgramFailedError
 from verify.shared_data import shared_rows
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are isolated on Linux only")
@@ -363,6 +364,114 @@ def test_with_a_thousand_open_files(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
+DOUBLED = CallTests("double", (([4], 8), ([5], 10)))
+REASONS = [
+    ("import os; os._exit(3)", ECHO, "case 1: the program ended with exit code 3"),
+    ("\nraise KeyError('a')", ECHO, "case 1: the program ended with KeyError: 'a' (line 2)"),
+    ("raise SystemExit('no')", ECHO, "case 1: the program ended with SystemExit: no"),
+    ("import ctypes; ctypes.string_at(0)", ECHO, "case 1: the program crashed"),
+    ("while True: pass", ECHO, "case 1: the program took more than 2 s"),
+    ("import time; time.sleep(60)", ECHO, "case 1: the program took more than 2 s"),
+    ("print('7' * 2_000_000)", ECHO, "case 1: the program wrote more than 1 MB"),
+    ("import sys; sys.stdout.buffer.write(b'\\xff')", ECHO, "case 1: the output is not UTF-8"),
+    ("print(8)", ECHO, "case 1: line 1 is '8', not '7'"),
+    ("print(input(), 7)", ECHO, "case 1: line 1 is '7 7', not '7'"),
+    ("print(7, 7, sep='\\n')", ECHO, "case 1: the output has 2 lines, not 1"),
+    ("print('8' * 100)", ECHO, f"case 1: line 1 is {'8' * 80 + '...'!r}, not '7'"),
+    ("if input() == '7': print(7)", StdinTests((("7", "7"), ("8", "8"))), "case 2: line 1 is '', not '8'"),
+    (
+        "x" * (code_tests.LONGEST_PROGRAM + 1),
+        ECHO,
+        f"the program has {code_tests.LONGEST_PROGRAM + 1} characters, more than {code_tests.LONGEST_PROGRAM}",
+    ),
+    ("1 / 0", DOUBLED, "the program ended with ZeroDivisionError: division by zero (line 1)"),
+    ("double = 4", DOUBLED, "case 1: the program raised TypeError: 'int' object is not callable"),
+    ("half = 4", DOUBLED, "case 1: the program raised NameError: the program defines no 'double'"),
+    ("def double(x): return 8", DOUBLED, "case 2: returned 8"),
+    ("def double(x): return 'x' * 100", DOUBLED, "case 1: returned '" + "x" * 79 + "..."),
+    ("def double(x): return {8}", DOUBLED, "case 1: returned <a set>"),
+    ("def double(x): return 10 ** 5000", DOUBLED, "case 1: returned a int"),
+    ("def double(x):\n    raise ValueError('no')", DOUBLED, "case 1: the program raised ValueError: no (line 2)"),
+    ("def double(x): exit(0)", DOUBLED, "case 1: the program raised SystemExit: 0 (line 1)"),
+    ("def double(x): import os; os._exit(0)", DOUBLED, "case 1: the program ended with exit code 0"),
+    ("def double(x): return 0", DOUBLE, "a test failed: AssertionError in 'assert double(4) == 8'"),
+    (
+        "def double(x): return 2 * x if x < 5 else 0",
+        DOUBLE,
+        "a test failed: AssertionError in 'assert double(5) == 10'",
+    ),
+    ("def double(x): raise KeyError('no')", DOUBLE, "a test failed: KeyError in 'assert double(4) == 8'"),
+    ("def double(x): exit(0)", DOUBLE, "a test failed: 0"),
+    ("def double(x): return 10 ** 10 ** 10", DOUBLE, "the program took more than 2 s"),
+    ("half = 4", DOUBLE, "a test failed: NameError in 'assert double(4) == 8'"),
+    ("1 / 0", DOUBLE, "the program ended with ZeroDivisionError: division by zero (line 1)"),
+]
+
+
+@pytest.mark.parametrize(("program", "tests", "reason"), REASONS, ids=range(len(REASONS)))
+def test_a_wrong_program_is_told_why(program: str, tests: StdinTests | CallTests | AssertTests, reason: str) -> None:
+    assert run(program, tests) == Verdict("incorrect", reason)
+
+
+def test_an_object_of_the_program_is_used_from_an_assert_script() -> None:
+    program = (
+        "class Box:\n    def __init__(self, size): self.size = size\n"
+        "    def grown(self, by=1): return Box(self.size + by)\n"
+        "    def larger(self, other): return self.size > other.size\n"
+    )
+    script = (
+        "box = Box(3)\nassert box.size == 3\nbox.size = 4\nassert box.size == 4\nassert box.grown().size == 5\n"
+        "assert box.grown(by=6).larger(box)\nassert not box.larger(box.grown())\n"
+        "assert list(map(Box.larger, [box], [box])) == [False]"
+    )
+    assert run(program, AssertTests(script)) == Verdict("correct")
+    assert run(program.replace("+ by", "- by"), AssertTests(script)).reason.endswith("'assert box.grown().size == 5'")
+
+
+FILES = """
+import os
+os.mkdir('/tmp/folder')
+with open('/tmp/folder/file', 'w') as file: file.write('some text')
+with open('/tmp/folder/file', 'r+') as file: file.truncate(4)
+assert os.listdir('/tmp/folder') == ['file'] and open('/tmp/folder/file').read() == 'some'
+os.rename('/tmp/folder/file', '/tmp/folder/other')
+os.remove('/tmp/folder/other')
+os.rmdir('/tmp/folder')
+open('/dev/null', 'w').write('x')
+assert len(open('/dev/urandom', 'rb').read(8)) == 8
+print(input())
+"""
+
+
+def test_a_program_has_files_of_its_own() -> None:
+    assert run(FILES) == Verdict("correct")
+
+
+def test_a_module_is_loaded_beforehand_and_called_in_the_sandbox() -> None:
+    sandbox = Sandbox(preload=("json",))
+    try:
+        assert sandbox.call("json:dumps", {"a": [1.5, None]}) == '{"a": [1.5, null]}'
+        with pytest.raises(ProgramFailedError, match="JSONDecodeError: Expecting value"):
+            sandbox.call("json:loads", "?")
+    finally:
+        sandbox.close()
+
+
+def test_limits_are_above_0() -> None:
+    assert Limits(seconds=0.1) == Limits(0.1, 1024, 16, 16)
+    for name in ("seconds", "memory_mb", "output_mb", "file_mb"):
+        with pytest.raises(ValueError, match=rf"limits.{name} must be above 0, got 0\."):
+            Limits(**{name: 0})
+
+
+def test_a_batch_is_as_many_programs_as_tests() -> None:
+    assert run_code_tests_batch([], []) == []
+    with pytest.raises(ValueError, match="programs and tests must be as many, got 1 and 2"):
+        run_code_tests_batch(["print(7)"], [ECHO, ECHO])
+    for empty in (StdinTests(()), CallTests("double", ())):
+        assert run("print(7)", empty) == Verdict("error", "there are no tests")
+
+
 def test_outputs_are_compared_as_the_benchmarks_do() -> None:
     assert compare_output("1  2 \n", "1 2") == ""
     assert compare_output("0.33333333", "0.333333334") == ""
@@ -371,7 +480,22 @@ def test_outputs_are_compared_as_the_benchmarks_do() -> None:
     assert compare_output("1\n2", "1")
     assert same_value((1, [2.0]), [1, [2.0]])
     assert not same_value(True, 1.0)
+    assert not same_value(1.0, True)
     assert not same_value("1", 1)
+    assert not same_value("1.0", 1.0)
+    assert not same_value([1], [1, 2])
+    assert not same_value(1, [1])
+    assert same_value({"a": 1, "b": [2]}, {"b": [2], "a": 1})
+    assert not same_value({"a": 1, "b": 3}, {"a": 1, "b": 2})
+    assert not same_value({"a": 1}, {"a": 1, "b": 2})
+    assert not same_value(10**400, 1.0)
+    assert same_value(1, 1.0)
+    assert same_value(1.0, 1)
+    assert same_value(None, None)
+    assert compare_output("0", "0.0000001") == ""
+    assert compare_output("1e400", "1.5")
+    assert compare_output("1.0", "1")
+    assert compare_output("a", "1.0")
 
 
 def test_canonical_solutions_pass_and_mutants_do_not() -> None:
