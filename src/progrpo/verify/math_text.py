@@ -5,6 +5,7 @@ Nothing here evaluates anything, and the time taken grows with the length of the
 
 import re
 import unicodedata
+from itertools import groupby
 from typing import Literal
 
 AnswerStyle = Literal["boxed", "answer", "last_number"]
@@ -139,7 +140,7 @@ _ARGUMENT = r"\s*(?:\{([^{}]*)\}|([0-9A-Za-z]|\\(?:pi|theta|alpha|beta|infty)(?!
 _SHORT_FRACTION = re.compile(rf"\\[dtc]?frac(?![A-Za-z]){_ARGUMENT}{_ARGUMENT}")
 _SHORT_ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*([0-9A-Za-z])(?![A-Za-z])")
 _LATEX_SYNONYMS = [
-    (re.compile(rf"\\{names}(?![A-Za-z])\s*"), latex)
+    (re.compile(rf"\\(?:{names})(?![A-Za-z])\s*"), latex)
     for names, latex in [
         ("[dtc]frac", r"\\frac"), ("leq(?:slant)?", r"\\le "), ("geq(?:slant)?", r"\\ge "), ("neq", r"\\ne "),
         ("[dt]binom", r"\\binom"), ("vee", r"\\lor "), ("varnothing", r"\\emptyset "), ("lt", "<"), ("gt", ">"),
@@ -156,11 +157,17 @@ def unify(text: str) -> str:
     ('\\sqrt{2} + x^{2}', '2516_{8}', '5\\frac{1}{2}', '2', '1.6\\times 10^{-19}')
     """
     if not text.isascii():
-        text = "".join(_latex(character) for character in text).replace("}^{", "").replace("}_{", "")
+        runs = [(sign, "".join(map(_latex, run))) for sign, run in groupby(text, _raised)]
+        text = "".join(f"{sign}{{{plain}}}" if sign else plain for sign, plain in runs)
     text = _PLAIN_ROOT.sub(_root, text)
     text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
     text = _PLAIN_FUNCTION.sub(r"\\\1 ", text)
     return _WORDS.get(text.strip().lower(), text)
+
+
+def _raised(character: str) -> str:
+    """``^`` or ``_`` for a raised or a lowered character, else nothing."""
+    return _RAISED.get(unicodedata.decomposition(character).partition(" ")[0], "")
 
 
 def _latex(character: str) -> str:
@@ -171,8 +178,6 @@ def _latex(character: str) -> str:
         return _SYMBOLS[character]
     kind = unicodedata.decomposition(character).partition(" ")[0]
     plain = unicodedata.normalize("NFKC", character).replace("−", "-")
-    if kind in _RAISED:
-        return f"{_RAISED[kind]}{{{plain}}}"
     if kind == "<fraction>" and "⁄" in plain:
         return r"\frac{{{}}}{{{}}}".format(*plain.split("⁄"))
     return "".join(_SYMBOLS.get(c, str(unicodedata.decimal(c, c))) for c in plain)
