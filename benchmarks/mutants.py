@@ -10,10 +10,9 @@ Examples:
     python benchmarks/mutants.py --seed 0 --count 300 --resume --survivors  # and tries the survivors again
     python benchmarks/mutants.py --only core,verify --count 100 --workers 2 --out build/some.json
 
-The nearest tests are those in the room's folder of tests that execute the mutant's line, and the file that mirrors the
-module. Where there are none (code that runs in other processes), they are all tests of the nearest folder that has
-some. The fastest run first, and the first failure ends the run. A test that takes more than 5 times its usual time and
-20 s counts as a failure.
+The nearest tests are those in the room's folder of tests that execute the mutant's line, those of the file that mirrors
+the module, and those that run it in another process (``RUN_BY``). The fastest run first, and the first failure ends the
+run. A test that takes more than 5 times its usual time and 20 s counts as a failure.
 
 A survivor that no test can catch has its reason in ``mutants_explained.tsv``, by file, line and change.
 """
@@ -40,6 +39,14 @@ ROOMS = {
     "adapters": ("src/progrpo/integrations", "tests/integrations"),
 }
 """The source and the tests of each room."""
+
+RUN_BY = {
+    "src/progrpo/verify/sandbox/inside/": "tests/verify/test_code_tests.py",
+    "src/progrpo/verify/worker.py": "tests/verify/test_pool.py",
+    "src/progrpo/verify/math_worker.py": "tests/verify/test_math_answer.py",
+    "src/progrpo/verify/reasoning_gym_scorer.py": "tests/tasks/test_reasoning_gym.py",
+}
+"""Tests of code that runs in processes of its own, in which nobody sees what lines it executes."""
 
 OTHER_ENVIRONMENTS = {
     "src/progrpo/integrations/verl.py": "make test-verl",
@@ -110,23 +117,32 @@ class Study:
         return name not in OTHER_ENVIRONMENTS and not name.startswith("tests/integrations/verl/")
 
     def measure_tests(self) -> Tests:
-        """Every test of the rooms that passes: how long it takes, and which lines it executes."""
-        source = hashlib.sha256()
-        for file in sorted((self.root / "src").rglob("*.py")):
-            source.update(file.read_bytes())
+        """Every test of the rooms that passes: how long it takes, and which lines it executes.
+
+        What is known of a file of tests is used again until the file, or source that it executes, has changed.
+        """
         files = [file for room in self.rooms for file in sorted((self.root / ROOMS[room][1]).rglob("test_*.py"))]
-        kept: dict[Path, Path] = {}
-        for file in filter(self._runs_here, files):
-            digest = hashlib.sha256(source.digest() + file.read_bytes()).hexdigest()[:16]
-            kept[file] = self.folder / "tests" / f"{file.stem}-{digest}.json"
-            kept[file].parent.mkdir(exist_ok=True)
-        jobs = [(measure, file.relative_to(self.root).as_posix()) for file in kept if not kept[file].exists()]
+        names = [file.relative_to(self.root).as_posix() for file in filter(self._runs_here, files)]
+        sources = tuple(f"{ROOMS[room][0]}/" for room in self.rooms)
+        names += sorted({file for source, file in RUN_BY.items() if source.startswith(sources)} - {*names})
+        names = [name for name in names if (self.root / name).exists()]
+        kept = {name: self.folder / "tests" / f"{name.replace('/', '-')}.json" for name in names}
+        (self.folder / "tests").mkdir(exist_ok=True)
+        jobs = [(measure, name) for name in names if not self._is_known(kept[name])]
         for (_, name), measured in self._all(jobs, "tests"):
-            kept[self.root / name].write_text(json.dumps(measured), encoding="utf-8")
+            executed = {file for test in measured.values() for file in test["lines"]}
+            digests = {file: digest(self.root / file) for file in sorted({name, *executed})}
+            kept[name].write_text(json.dumps({"digests": digests, "tests": measured}), encoding="utf-8")
         tests: Tests = {}
         for path in kept.values():
-            tests |= json.loads(path.read_text(encoding="utf-8"))
+            tests |= json.loads(path.read_text(encoding="utf-8"))["tests"]
         return tests
+
+    def _is_known(self, kept: Path) -> bool:
+        if not kept.exists():
+            return False
+        digests: dict[str, str] = json.loads(kept.read_text(encoding="utf-8"))["digests"]
+        return all(digest(self.root / file) == known for file, known in digests.items())
 
     def draw(self, count: int, seed: int) -> list[Mutant]:
         """As many of each room as there are rooms in ``count``."""
@@ -139,9 +155,7 @@ class Study:
 
     def run(self, mutants: list[Mutant], tests: Tests, results: dict[str, dict[str, Any]], journal: Path) -> None:
         """Run the mutants that have no result yet; every result is appended to the journal at once."""
-        jobs = [
-            (run_mutant, (mutant, nearest(mutant, tests, self.root))) for mutant in mutants if mutant.key not in results
-        ]
+        jobs = [(run_mutant, (mutant, nearest(mutant, tests))) for mutant in mutants if mutant.key not in results]
         journal.write_text("".join(json.dumps(result) + "\n" for result in results.values()), encoding="utf-8")
         with journal.open("a", encoding="utf-8") as lines:
             for (_, (mutant, _)), result in self._all(jobs, "mutants"):
@@ -173,24 +187,27 @@ class Study:
                     raise
 
 
-def nearest(mutant: Mutant, tests: Tests, root: Path) -> dict[str, float]:
-    """The tests that execute the mutant's line, and those of the file that mirrors its module, with their seconds.
+def digest(file: Path) -> str:
+    """Of a file's content; empty if there is none."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
 
-    For a line that runs at import, all tests that execute any line of its module; where there are no tests so far, all
-    of the nearest folder that has some: that code runs in other processes.
+
+def nearest(mutant: Mutant, tests: Tests) -> dict[str, float]:
+    """The tests that execute the mutant's line, or run it in another process, and those of the file that mirrors it.
+
+    For a line that runs at import they are all tests that execute any line of its module; without any, all of its room.
     """
     path = Path(mutant.path.replace("src/progrpo/", "tests/", 1))
-    mirrored = path.with_name(f"test_{path.stem}.py").as_posix() + "::"
+    files = [path.with_name(f"test_{path.stem}.py").as_posix()]
+    files += [file for source, file in RUN_BY.items() if mutant.path.startswith(source)]
     chosen = {}
     for test, measured in tests.items():
         lines = measured["lines"].get(mutant.path, [])
-        if mutant.line in lines or (mutant.at_import and lines) or test.startswith(mirrored):
+        if mutant.line in lines or (mutant.at_import and lines) or test.partition("::")[0] in files:
             chosen[test] = measured["seconds"]
-    folder = path.parent
-    while not chosen and folder != folder.parent:
-        inside = f"{folder.as_posix()}/"
-        chosen = {test: measured["seconds"] for test, measured in tests.items() if test.startswith(inside)}
-        folder = folder.parent
+    if not chosen:
+        folder = next(folder for source, folder in ROOMS.values() if mutant.path.startswith(f"{source}/"))
+        chosen = {test: measured["seconds"] for test, measured in tests.items() if test.startswith(f"{folder}/")}
     return chosen
 
 
