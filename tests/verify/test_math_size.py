@@ -36,6 +36,32 @@ def test_terms_when_it_is_multiplied_out(text: str, terms: int) -> None:
     assert size(text).terms == terms
 
 
+def test_letters_count_as_1_and_e_as_itself() -> None:
+    for text in ("x^2", "xyz", "x^{10^9}", "1^{10^9}"):
+        assert size(text).log10 == 0, text
+    assert size("2x").log10 == pytest.approx(math.log10(2))
+    assert size("e^2").log10 == pytest.approx(2 * math.log10(math.e))
+    assert size(r"\pi").log10 == pytest.approx(math.log10(math.pi))
+    assert size("0.01").log10 == pytest.approx(2)  # as of its inverse
+    assert size("2^{-3}").log10 == pytest.approx(3 * math.log10(2))
+
+
+LIMITS = [
+    ("10^{5000}", "10^{5001}", "a number of more than 5000 digits"),
+    ("(a+b)^{499}", "(a+b)^{500}", "more than 500 terms when it is multiplied out"),
+    (r"\binom{2000}{1}", r"\binom{2001}{1}", "a binomial coefficient of a number above 2000"),
+    (r"{2000 \choose 1}", r"{2001 \choose 1}", "a binomial coefficient of a number above 2000"),
+    ("{" * 60 + "1" + "}" * 60, "{" * 61 + "1" + "}" * 61, "more than 60 deep"),
+]
+
+
+@pytest.mark.parametrize(("allowed", "refused", "reason"), LIMITS)
+def test_up_to_here_and_no_further(allowed: str, refused: str, reason: str) -> None:
+    size(allowed)
+    with pytest.raises(TooLargeError, match=reason):
+        size(refused)
+
+
 HARMLESS = [
     "x+1", r"2^{\frac{n^2}{2}}", r"2^{\sqrt{x^2+1}}", r"(x+1)^{\frac{x^2}{2}}", "2^{n(n^2+1)}", "10^{400}",
     "e^{-x^2/2}", r"(2+\sqrt3)^{2020}", r"\binom{2000}{1000}", r"\binom{n}{k}", "(x+1)^{17}",

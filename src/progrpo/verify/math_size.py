@@ -202,7 +202,7 @@ def _raise(base: Size, exponent: Size) -> Size:
     power, terms = _number(exponent.log10), 1.0
     if base.has_letters and base.terms > 1:  # of n-th powers of k terms: C(n + k - 1, k - 1)
         is_small = max(power, base.terms) <= MOST_TERMS
-        terms = math.comb(int(power + base.terms) - 1, int(base.terms) - 1) if is_small else math.inf
+        terms = math.comb(round(power + base.terms) - 1, round(base.terms) - 1) if is_small else math.inf
     log10 = base.log10 * power if base.log10 else 0.0
     return _checked(Size(log10, terms, base.has_letters or exponent.has_letters))
 
