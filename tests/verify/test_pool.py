@@ -29,6 +29,14 @@ def handle(task):
     if what == "end once" and not os.path.exists(value):
         open(value, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "count and end":
+        open(value, "a").write("x")
+        os._exit(1)
+    if what == "touch":
+        open(value, "w").close()
+    if what == "wait for":
+        while not os.path.exists(value):
+            time.sleep(0.01)
     if what == "memory":
         value = len(bytearray(value))
     if what == "print":
@@ -72,6 +80,23 @@ def test_a_deadline_costs_its_own_time_only(pool: WorkerPool) -> None:
 def test_a_lost_worker_is_replaced_and_its_task_tried_again(pool: WorkerPool, tmp_path: Path) -> None:
     outcomes = pool.run([["end once", str(tmp_path / "first")], ["end", 7], ["x", 1]], 10)
     assert outcomes == [Outcome("done", str(tmp_path / "first")), Outcome("lost", 7), Outcome("done", 1)]
+
+
+def test_a_task_is_tried_twice_and_no_more(pool: WorkerPool, tmp_path: Path) -> None:
+    assert pool.run([["count and end", str(tmp_path / "tries")]], 10) == [Outcome("lost", 1)]
+    assert (tmp_path / "tries").read_text() == "xx"
+
+
+def test_no_more_workers_are_taken_than_there_are_tasks(pool: WorkerPool, tmp_path: Path) -> None:
+    """Of two workers one is left for another thread, whose task ends what the first one waits for."""
+    file, found = str(tmp_path / "touched"), []
+    waiting = threading.Thread(target=lambda: found.extend(pool.run([["wait for", file]], 10)))
+    waiting.start()
+    while pool._slots.qsize() == 2:
+        time.sleep(0.01)
+    assert pool.run([["touch", file]], 10) == done(file)
+    waiting.join()
+    assert found == done(file)
 
 
 def test_memory_is_bounded(pool: WorkerPool) -> None:
@@ -129,8 +154,11 @@ from pathlib import Path
 from progrpo.verify.pool import WorkerPool
 pool = WorkerPool(Path(sys.argv[1]), workers=1)
 mine = pool.run([["pid", 0]], 10)[0].value
+[pipe] = [worker.stdout for worker in pool._slots.queue if worker is not None]
 child = os.fork()
 if child == 0:
+    if os.path.exists(f"/proc/self/fd/{pipe}"):
+        os._exit(2)
     theirs = pool.run([["pid", 0]], 10)[0].value
     pool.close()
     os._exit(0 if theirs != mine else 1)
