@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from progrpo.verify import (
 from progrpo.verify.code_tests import compare_output, isolation_level, same_value
 from progrpo.verify.sandbox import Isolation, Sandbox
 from progrpo.verify.sandbox.client import ProgramFailedError
+from progrpo.verify.sandbox.inside.isolation import landlock_version
 from verify.shared_data import shared_rows
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are isolated on Linux only")
@@ -238,8 +240,10 @@ def test_from_many_threads_and_after_a_fork() -> None:
         thread.join(60)
     assert found == [True] * 8
     script = (
-        "import os\nfrom progrpo.verify import *\ntests = StdinTests((('7', '7'),))\n"
-        "assert run_code_tests('print(7)', tests).correct\nchild = os.fork()\n"
+        "import os\nfrom progrpo.verify import *\nfrom progrpo.verify.code_tests import _sandbox\n"
+        "tests = StdinTests((('7', '7'),))\nassert run_code_tests('print(7)', tests).correct\n"
+        "parents = _sandbox._socket.fileno()\nchild = os.fork()\n"
+        "if child == 0 and os.path.exists(f'/proc/self/fd/{parents}'): os._exit(2)\n"
         "if child == 0: os._exit(0 if run_code_tests('print(7)', tests).correct else 1)\n"
         "assert os.waitpid(child, 0)[1] == 0\nassert run_code_tests('print(7)', tests).correct\n"
     )
@@ -261,6 +265,10 @@ def test_below_the_wanted_level_nothing_is_run(monkeypatch: pytest.MonkeyPatch) 
 def test_the_level_is_found_out_by_trying() -> None:
     level, missing = isolation_level()
     assert level >= Isolation.SECCOMP, missing
+    if shutil.which("unshare") and landlock_version():
+        namespaces = ["--user", "--mount", "--pid", "--net", "--ipc", "--fork"]
+        probe = subprocess.run(["unshare", *namespaces, "true"], capture_output=True, check=False)
+        assert (level == Isolation.FULL) == (probe.returncode == 0), missing
 
 
 SAY = """
@@ -464,6 +472,22 @@ def test_limits_are_above_0() -> None:
             Limits(**{name: 0})
 
 
+@pytest.mark.parametrize(("workers", "cores", "threads"), [(None, 2, 2), (None, 8, 3), (None, None, 1), (2, 8, 2)])
+def test_so_many_at_a_time(
+    workers: int | None, cores: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def pool(number: int) -> ThreadPoolExecutor:
+        started.append(number)
+        return ThreadPoolExecutor(number)
+
+    monkeypatch.setattr(code_tests, "ThreadPoolExecutor", pool)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert all(verdict.correct for verdict in run_code_tests_batch(["print(7)"] * 3, [ECHO] * 3, workers=workers))
+    assert started == [threads]
+
+
 def test_a_batch_is_as_many_programs_as_tests() -> None:
     assert run_code_tests_batch([], []) == []
     with pytest.raises(ValueError, match="programs and tests must be as many, got 1 and 2"):
@@ -513,10 +537,14 @@ def test_canonical_solutions_pass_and_mutants_do_not() -> None:
 def test_a_helper_that_was_killed_is_replaced() -> None:
     sandbox = code_tests._sandbox
     assert run("print(input())").correct
-    assert sandbox._helper is not None
-    sandbox._helper.kill()
-    sandbox._helper.wait()
+    helper = sandbox._helper
+    assert helper is not None
     assert run("print(input())").correct
+    assert sandbox._helper is helper
+    helper.kill()
+    helper.wait()
+    assert run("print(input())").correct
+    assert sandbox._helper is not helper
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")

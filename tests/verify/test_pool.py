@@ -82,6 +82,10 @@ def test_a_lost_worker_is_replaced_and_its_task_tried_again(pool: WorkerPool, tm
     assert outcomes == [Outcome("done", str(tmp_path / "first")), Outcome("lost", 7), Outcome("done", 1)]
 
 
+def test_a_task_may_take_its_whole_time(pool: WorkerPool) -> None:
+    assert pool.run([["sleep", 2.5]], 30) == done(2.5)
+
+
 def test_a_task_is_tried_twice_and_no_more(pool: WorkerPool, tmp_path: Path) -> None:
     assert pool.run([["count and end", str(tmp_path / "tries")]], 10) == [Outcome("lost", 1)]
     assert (tmp_path / "tries").read_text() == "xx"
