@@ -143,3 +143,12 @@ def test_only_rows_known_to_be_unusable_are_left_out(tmp_path: Path) -> None:
     assert len(benchmark("olympiadbench").task(path).heldout_problems()) == 1
     with pytest.raises(ConfigError, match="1 bad row"):
         benchmark("olympiadbench").task(path, skip_bad_rows=False).heldout_problems()
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_samples_and_budgets(name: str) -> None:
+    mathematics = {"aime24", "aime25", "amc23", "math500", "minerva", "olympiadbench"}
+    contests = {"livecodebench", "codeforces"}
+    others = {"gpqa": (8, 8192), "mmlu_pro": (1, 4096)}
+    expected = (32, 8192) if name in mathematics else (16, 8192) if name in contests else others.get(name, (20, 2048))
+    assert (BENCHMARKS[name].samples, BENCHMARKS[name].max_new_tokens) == expected

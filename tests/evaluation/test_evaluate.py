@@ -342,3 +342,13 @@ def test_the_interval_over_sampling_of_what_is_not_known_is_not_known() -> None:
     wanted = 1.959964 * (0.1875 / 3 * 2) ** 0.5 / 2
     estimate = EVALUATION.sampling_estimate("pass@1")
     assert estimate.high - estimate.mean == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_entropy_is_weighted_by_tokens_and_0_is_known() -> None:
+    counted = {"samples": 4, "correct": 1, "errors": 0, "distinct": 1, "solutions": None}
+    problems = [
+        ProblemResult(problem_id=name, entropy=entropy, tokens=tokens, **counted)  # type: ignore[arg-type]
+        for name, entropy, tokens in (("a", 0.0, 10), ("b", 1.0, 30), ("c", None, 50))
+    ]
+    assert Evaluation({}, problems).entropy == 0.75
+    assert np.isnan(Evaluation({}, problems[2:]).entropy)

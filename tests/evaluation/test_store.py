@@ -104,3 +104,17 @@ def test_a_damaged_part_is_named_and_can_be_removed(tmp_path: Path) -> None:
         store.judged([PROBLEM])
     part.unlink()
     assert len(store.judged([PROBLEM])["p"]) == 1
+
+
+def test_samples_are_written_every_few_seconds_and_not_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("progrpo.evaluation.store.time.monotonic", lambda: now)
+    store = SampleStore(tmp_path / "s", KEY)
+    written = []
+    for index, seconds in enumerate((0.0, 4.0, 5.0, 1.0)):
+        now += seconds
+        store.append(PROBLEM, index, [RIGHT], VERDICTS[:1])
+        written.append(len(list((tmp_path / "s").glob("*.parquet"))))
+    assert written == [0, 0, 1, 1]

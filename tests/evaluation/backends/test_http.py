@@ -16,7 +16,7 @@ from evaluation.backends import http_server as server_side
 from evaluation.backends.http_server import Server
 from progrpo.errors import ConfigError
 from progrpo.evaluation.backends import Backend, Request, Sample, Sampling, sample_seed
-from progrpo.evaluation.backends.http import HttpBackend
+from progrpo.evaluation.backends.http import HttpBackend, _said
 
 SAMPLING = Sampling(max_new_tokens=20, temperature=0.7, top_p=0.9, seed=3)
 CHAT = [{"role": "user", "content": "1 + 1?"}]
@@ -428,3 +428,19 @@ def test_arguments_out_of_range_are_named(arguments: dict[str, Any], named: str)
     with pytest.raises(ConfigError, match=named) as raised:
         HttpBackend(**{"base_url": "http://host/v1", "model": "m"} | arguments)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("no.", "no"),
+        ({"error": {"message": "too\nlong"}}, "too long"),
+        ({"detail": "not here"}, "not here"),
+        ({"other": 1}, '{"other": 1}'),
+        ("", "nothing"),
+        ("x" * 300, "x" * 300),
+        ("x" * 301, "x" * 300 + " "),
+    ],
+)
+def test_what_a_server_says_is_one_line(body: object, said: str) -> None:
+    assert _said(body) == said

@@ -210,3 +210,14 @@ def test_each_sample_has_a_stream_of_its_own() -> None:
     correlation = np.corrcoef(np.stack(streams)) - np.eye(50)
     assert np.abs(correlation).max() < 0.5
     assert np.mean(streams) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_model_in_training_draws_without_dropout_and_goes_on_training() -> None:
+    model, tokenizer = load_model("countdown")
+    for module in model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    requests, sampling = [Request(PROMPTS[0], 0, 4)], Sampling(8)
+    expected = draw_all(TransformersBackend(model.eval(), tokenizer), requests, sampling)
+    assert draw_all(TransformersBackend(model.train(), tokenizer), requests, sampling) == expected
+    assert model.training
