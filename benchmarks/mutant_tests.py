@@ -31,6 +31,8 @@ START_SECONDS = 120
 Tests = dict[str, dict[str, Any]]
 """Of each test: its seconds, and the lines that it executes, by file."""
 
+PYTEST_HAS_ENDED = (0, 1, 5)
+"""Its exit codes where tests passed, failed, or were none; others are errors."""
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -65,14 +67,14 @@ def _imports(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The modules that a file imports, and the names that it takes of each; not this project's."""
     beside = {path.stem for parent in file.parents[:4] for path in parent.iterdir()} if "tests" in file.parts else set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-        if isinstance(node, ast.ImportFrom):
-            found = [] if node.level else [(node.module or "", tuple(names))]
-        else:
-            found = [(name, ()) for name in names]
-        for module, taken in found:
-            if module.partition(".")[0] not in beside | {"progrpo", "verl", "vllm"}:
-                yield module, taken
+        match node:
+            case ast.Import(names=names):
+                found: list[tuple[str, tuple[str, ...]]] = [(alias.name, ()) for alias in names]
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                found = [(module, tuple(alias.name for alias in names))]
+            case _:
+                continue
+        yield from (pair for pair in found if pair[0].partition(".")[0] not in beside | {"progrpo", "verl", "vllm"})
 
 
 # What follows runs in a worker process, which has one copy of the checkout and forks once for every run of tests.
@@ -175,7 +177,7 @@ def _listen(read: int, seconds: dict[str, float]) -> dict[str, Any]:
                 case "failed":
                     ran["failed"].append(message["test"])
                 case "finished":
-                    ran |= {"lines": message["lines"], "ended": message["status"] in (0, 1)}
+                    ran |= {"lines": message["lines"], "ended": message["status"] in PYTEST_HAS_ENDED}
     return ran
 
 

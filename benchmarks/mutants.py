@@ -103,13 +103,14 @@ class Study:
     """
 
     def __init__(self, root: Path, rooms: list[str], workers: int) -> None:
-        self.root, self.rooms, self.workers = root, rooms, workers
+        self.rooms, self.workers = rooms, workers
         self.folder = root / "build" / "mutants"
         self.folder.mkdir(parents=True, exist_ok=True)
         os.environ.update({f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")})
         os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", PYTHONHASHSEED="0")
         self.copies = [copy_checkout(root, self.folder / f"copy-{number}") for number in range(workers)]
-        folders = [root / folder for room in rooms for folder in ROOMS[room]]
+        self.root = self.copies[0]  # whose files stay as they are, whatever happens to the checkout
+        folders = [self.root / folder for room in rooms for folder in ROOMS[room]]
         preload({file for folder in folders for file in folder.rglob("*.py") if self._runs_here(file)})
 
     def _runs_here(self, file: Path) -> bool:
