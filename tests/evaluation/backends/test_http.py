@@ -123,6 +123,22 @@ def test_the_key_is_sent_and_never_told(server: Server, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("path", ["p", CHAT], ids=["text", "chat"])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("no.", "no"),
+        ({"error": {"message": "too\nlong"}}, "too long"),
+        ({"detail": "not here"}, "not here"),
+        ({"other": 1}, '{"other": 1}'),
+        ("", "nothing"),
+        ("x" * 300, "x" * 300),
+        ("x" * 301, "x" * 300 + " "),
+    ],
+)
+def test_what_a_server_says_is_one_line(body: object, said: str) -> None:
+    assert _said(body) == said
+
+
 def test_a_server_that_refuses_extensions_is_asked_without_them(server: Server, path: Any) -> None:
     server.always = server_side.refuse_extras
     server.seconds = 0.05  # so that all of the first four requests are refused before one is answered
@@ -428,19 +444,3 @@ def test_arguments_out_of_range_are_named(arguments: dict[str, Any], named: str)
     with pytest.raises(ConfigError, match=named) as raised:
         HttpBackend(**{"base_url": "http://host/v1", "model": "m"} | arguments)
     assert "secret" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        ("no.", "no"),
-        ({"error": {"message": "too\nlong"}}, "too long"),
-        ({"detail": "not here"}, "not here"),
-        ({"other": 1}, '{"other": 1}'),
-        ("", "nothing"),
-        ("x" * 300, "x" * 300),
-        ("x" * 301, "x" * 300 + " "),
-    ],
-)
-def test_what_a_server_says_is_one_line(body: object, said: str) -> None:
-    assert _said(body) == said

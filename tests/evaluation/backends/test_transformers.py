@@ -66,6 +66,17 @@ def test_log_probs_and_entropies_are_those_of_a_forward_pass(loaded: Any, temper
             assert sample.truncated == (sample.token_ids[-1] != tokenizer.eos_token_id)
 
 
+def test_a_model_in_training_draws_without_dropout_and_goes_on_training() -> None:
+    model, tokenizer = load_model("countdown")
+    for module in model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    requests, sampling = [Request(PROMPTS[0], 0, 4)], Sampling(8)
+    expected = draw_all(TransformersBackend(model.eval(), tokenizer), requests, sampling)
+    assert draw_all(TransformersBackend(model.train(), tokenizer), requests, sampling) == expected
+    assert model.training
+
+
 def test_a_sample_is_the_same_whatever_it_is_drawn_with(loaded: Any) -> None:
     sampling = Sampling(48, seed=3)
     together = draw_all(TransformersBackend(*loaded), [Request(p, 0, 9) for p in PROMPTS[:4]], sampling)
@@ -210,14 +221,3 @@ def test_each_sample_has_a_stream_of_its_own() -> None:
     correlation = np.corrcoef(np.stack(streams)) - np.eye(50)
     assert np.abs(correlation).max() < 0.5
     assert np.mean(streams) == pytest.approx(0.5, abs=0.02)
-
-
-def test_a_model_in_training_draws_without_dropout_and_goes_on_training() -> None:
-    model, tokenizer = load_model("countdown")
-    for module in model.modules():
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.5
-    requests, sampling = [Request(PROMPTS[0], 0, 4)], Sampling(8)
-    expected = draw_all(TransformersBackend(model.eval(), tokenizer), requests, sampling)
-    assert draw_all(TransformersBackend(model.train(), tokenizer), requests, sampling) == expected
-    assert model.training
