@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VLLM := .venv-vllm/bin/python
 VERL := .venv-verl/bin/python
 
-.PHONY: demo test test-vllm test-verl check format lint types doctest bench mutants study model clean
+.PHONY: demo test test-vllm test-verl check format lint types doctest bench study model clean
 
 demo: $(VENV)/.installed
 	$(BIN)/progrpo compare countdown_cpu --methods grpo,progrpo --seeds 0 --out runs/demo
@@ -46,12 +46,6 @@ bench: $(VENV)/.installed-dev
 	$(PIP) lm-eval==0.4.13  # what the transformers backend is compared with
 	$(BIN)/python benchmarks/sampling.py
 
-# How many of 300 small faults in the source the tests notice; an hour or two on two quiet cores. After Ctrl-C:
-# make mutants MUTANTS="--workers 2 --resume"
-MUTANTS ?= --workers 2
-mutants: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/mutants.py --seed 0 --count 300 $(MUTANTS)
-
 # The comparison of docs/study: three seeds of the default recipe, some 25 minutes on two cores.
 study: $(VENV)/.installed-dev
 	$(BIN)/progrpo compare countdown_cpu --methods grpo,progrpo --seeds 0,1,2 --out runs/study
@@ -59,6 +53,13 @@ study: $(VENV)/.installed-dev
 # The shipped starting model again, some 10 minutes on two cores.
 model: $(VENV)/.installed-dev
 	$(BIN)/python -m progrpo.warm_start build/countdown
+
+# How many of 300 small faults in the source the tests notice; an hour or two on two quiet cores. After Ctrl-C:
+# make mutants MUTANTS="--workers 2 --resume"
+MUTANTS ?= --workers 2
+.PHONY: mutants
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/mutants.py --seed 0 --count 300 $(MUTANTS)
 
 # torch goes in first and alone: with it there, no open range of another package pulls a newer build with CUDA.
 $(VENV)/.installed: requirements.lock pyproject.toml

@@ -3,9 +3,9 @@ r"""Reading an answer as text: where it stands in a response, and its spelling b
 Nothing here evaluates anything, and the time taken grows with the length of the text only.
 """
 
+import itertools
 import re
 import unicodedata
-from itertools import groupby
 from typing import Literal
 
 AnswerStyle = Literal["boxed", "answer", "last_number"]
@@ -157,7 +157,7 @@ def unify(text: str) -> str:
     ('\\sqrt{2} + x^{2}', '2516_{8}', '5\\frac{1}{2}', '2', '1.6\\times 10^{-19}')
     """
     if not text.isascii():
-        runs = [(sign, "".join(map(_latex, run))) for sign, run in groupby(text, _raised)]
+        runs = [(sign, "".join(map(_latex, run))) for sign, run in itertools.groupby(text, _raised)]
         text = "".join(f"{sign}{{{plain}}}" if sign else plain for sign, plain in runs)
     text = _PLAIN_ROOT.sub(_root, text)
     text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)

@@ -122,7 +122,6 @@ def test_the_key_is_sent_and_never_told(server: Server, monkeypatch: pytest.Monk
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("path", ["p", CHAT], ids=["text", "chat"])
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -139,6 +138,7 @@ def test_what_a_server_says_is_one_line(body: object, said: str) -> None:
     assert _said(body) == said
 
 
+@pytest.mark.parametrize("path", ["p", CHAT], ids=["text", "chat"])
 def test_a_server_that_refuses_extensions_is_asked_without_them(server: Server, path: Any) -> None:
     server.always = server_side.refuse_extras
     server.seconds = 0.05  # so that all of the first four requests are refused before one is answered
