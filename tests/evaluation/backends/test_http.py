@@ -16,7 +16,7 @@ from evaluation.backends import http_server as server_side
 from evaluation.backends.http_server import Server
 from progrpo.errors import ConfigError
 from progrpo.evaluation.backends import Backend, Request, Sample, Sampling, sample_seed
-from progrpo.evaluation.backends.http import HttpBackend, _said
+from progrpo.evaluation.backends.http import HttpBackend
 
 SAMPLING = Sampling(max_new_tokens=20, temperature=0.7, top_p=0.9, seed=3)
 CHAT = [{"role": "user", "content": "1 + 1?"}]
@@ -135,6 +135,8 @@ def test_the_key_is_sent_and_never_told(server: Server, monkeypatch: pytest.Monk
     ],
 )
 def test_what_a_server_says_is_one_line(body: object, said: str) -> None:
+    from progrpo.evaluation.backends.http import _said
+
     assert _said(body) == said
 
 

@@ -82,9 +82,7 @@ def test_the_metrics_are_those_of_the_trl_adapter(run: Path) -> None:
     statistics = ("mean", "min", "max")
     named = [f"{name}/{s}" for name in ("confidence/prompt", "confidence/answer", "correction") for s in statistics]
     named += [f"groups/{kind}" for kind in ("activated", "all_right", "all_wrong", "mixed")]
-    steps = read_metrics(run)
-    assert steps
-    for step in steps:
+    for step in read_metrics(run):
         assert {name for name in step if OURS.match(name)} == {*named, "distinct_solutions", "verifier/errors"}
 
 
