@@ -172,8 +172,8 @@ class _Reader:
                 assert sign is not None
                 yield "operator", node.lineno, start, sign.group(), ""
             case ast.Compare(left=left, ops=ops, comparators=comparators):
-                for before, op, after in zip([left, *comparators], ops, comparators, strict=False):
-                    yield self._between("comparison", before, after, COMPARISONS[type(op)])
+                for before, compared, after in zip([left, *comparators], ops, comparators, strict=False):
+                    yield self._between("comparison", before, after, COMPARISONS[type(compared)])
             case ast.Constant(value=value) if not (isinstance(value, str) and in_message):
                 if (changed := _other_constant(value)) is not None:
                     yield self._whole("constant", node, changed)
