@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from progrpo.verify import GoldError, check_gold, math_answer, verify_math, verify_math_batch, wrong_golds
+from progrpo.verify import GoldError, Verdict, check_gold, math_answer, verify_math, verify_math_batch, wrong_golds
 from verify.shared_data import shared_rows
 
 pytest.importorskip("math_verify")
@@ -354,6 +354,17 @@ def test_verifying_on_and_on_leaves_nothing_behind() -> None:
         some(1000 * n)
     assert len(os.listdir("/proc/self/fd")) == before
     assert len(children.read_text().split()) == processes
+
+
+def test_the_cache_keeps_the_newest_verdicts_and_starts_empty_in_a_forked_child() -> None:
+    cache, verdict = math_answer._Cache(2), Verdict("incorrect", "no")
+    cache.put({(gold, "2"): verdict for gold in "abc"} | {("d", "2"): Verdict("error", "lost")})
+    assert [cache.get((gold, "2")) for gold in "abcd"] == [None, verdict, verdict, None]
+    cache._lock.acquire()  # as a thread of the parent may have done
+    cache.after_fork()
+    assert cache._lock.acquire(timeout=1)
+    cache._lock.release()
+    assert cache.get(("c", "2")) is None
 
 
 def test_a_verdict_that_the_cache_lets_go_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
