@@ -10,8 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from mutations import KINDS, draw, mutants_of  # noqa: E402
+try:
+    from mutations import KINDS, draw, mutants_of
+finally:
+    sys.path.remove(str(ROOT / "benchmarks"))
 
 SOURCE = '''
 """A module: 1 + 1."""
