@@ -356,6 +356,14 @@ def test_verifying_on_and_on_leaves_nothing_behind() -> None:
     assert len(children.read_text().split()) == processes
 
 
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("0.5", True), ("50", True), (r"50\%", True), ("5000", False), ("0.005", False), (r"0.5\%", False)],
+)
+def test_a_gold_in_per_cent_may_be_met_as_a_share_and_without_the_sign(answer: str, right: bool) -> None:
+    assert verify_math(rf"\boxed{{{answer}}}", r"50\%").correct == right
+
+
 def test_the_cache_keeps_the_newest_verdicts_and_starts_empty_in_a_forked_child() -> None:
     cache, verdict = math_answer._Cache(2), Verdict("incorrect", "no")
     cache.put({(gold, "2"): verdict for gold in "abc"} | {("d", "2"): Verdict("error", "lost")})
