@@ -269,6 +269,20 @@ def test_the_level_is_found_out_by_trying() -> None:
         assert (level == Isolation.FULL) == (probe.returncode == 0), missing
 
 
+def test_at_the_full_level_its_namespaces_are_its_own() -> None:
+    if isolation_level()[0] < Isolation.FULL:
+        pytest.skip("there are no namespaces to be had here")
+    if os.geteuid() != 0:
+        pytest.skip("only root sees the namespaces of processes that hide themselves")
+    with code_tests._sandbox.process(SHORT):
+        helper = code_tests._sandbox._helper
+        assert helper is not None
+        inner = int(_children(helper.pid))
+        program = int(_children(inner).split()[-1])
+        for name, pid in (("user", inner), ("net", inner), ("ipc", inner), ("pid", inner), ("mnt", program)):
+            assert os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"), name
+
+
 SAY = """
 import os
 def say(line):
