@@ -251,6 +251,7 @@ def summarise(
             "mutants": len(some),
             "caught": len(some) - len(survivors),
             "share": round(1 - len(survivors) / len(some), 4) if some else None,
+            "share_of_unexplained": round(1 - (len(survivors) - reasons) / max(1, len(some) - reasons), 4),
             "survivors_explained": reasons,
             "survivors_unexplained": len(survivors) - reasons,
         }
@@ -268,7 +269,8 @@ def report(summary: dict[str, Any]) -> None:
     for name, share in {**summary["rooms"], **summary["kinds"], "all": summary["all"]}.items():
         if share["mutants"]:
             print(
-                f"{name:12} {share['caught']:4} of {share['mutants']:4} caught = {share['share']:6.1%}; "
+                f"{name:12} {share['caught']:4} of {share['mutants']:4} caught = {share['share']:6.1%}, and "
+                f"{share['share_of_unexplained']:6.1%} without the explained; "
                 f"survivors: {share['survivors_explained']} explained, {share['survivors_unexplained']} not"
             )
     for mutant in summary["mutants"]:

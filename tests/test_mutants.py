@@ -188,6 +188,7 @@ def test_mutants_are_caught_survive_or_are_late(tmp_path: Path) -> None:
         "mutants": 12,
         "caught": 8,
         "share": 0.6667,
+        "share_of_unexplained": 0.7273,
         "survivors_explained": 1,
         "survivors_unexplained": 3,
     }
