@@ -14,13 +14,13 @@ demo: $(VENV)/.installed
 	$(BIN)/progrpo compare countdown_cpu --methods grpo,progrpo --seeds 0 --out runs/demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-vllm: .venv-vllm/.installed
 	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/backends/test_vllm.py tests/integrations/test_trl_vllm.py
 
 test-verl: .venv-verl/.installed
-	OMP_NUM_THREADS=1 $(VERL) -m pytest tests/integrations/verl
+	OMP_NUM_THREADS=1 $(VERL) -m pytest -n 2 --dist loadgroup tests/integrations/verl
 	OMP_NUM_THREADS=1 $(VERL) -m pytest --doctest-modules src/progrpo/integrations/verl.py
 
 check: format lint types doctest test
