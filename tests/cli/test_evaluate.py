@@ -65,6 +65,18 @@ def test_benchmarks_from_local_files(cli: Any) -> None:
     assert found["summary"]["truncated"] > 0.5
 
 
+def test_rows_that_are_not_as_many_as_published_are_told_before_anything_is_sampled(cli: Any) -> None:
+    """AIME's rows have MATH-500's columns: their number is all that gives them away."""
+    file = shared_file("aime24.jsonl")
+    options = ("--samples", "1", "--max-new-tokens", "2", "--template", "{problem}", "--out", "e")
+    said = cli("evaluate", "countdown", "--benchmarks", "math500", "--data", f"math500={file}", *options).err
+    assert "progrpo: math500: 500 problems are published and these rows hold 30" in said
+    said = cli(
+        "evaluate", "countdown", "--benchmarks", "math500", "--data", f"math500={file}", *options, "--limit", "30"
+    )
+    assert "are published" not in said.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -256,7 +256,9 @@ def _benchmark_tasks(names: str, data: list[str], **options: Any) -> list[tuple[
     found: list[tuple[str, Benchmark, Task]] = []
     for name, one in chosen.items():
         task = one.task(files.get(name), **options)
-        task.heldout_problems()
+        note = one.count_note(len(task.heldout_problems()))
+        if note and options["limit"] is None:
+            print(f"progrpo: {name}: {note}", file=sys.stderr)
         found.append((name, one, task))
     return found
 
