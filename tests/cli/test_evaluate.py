@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from evaluation.backends import http_server as server_side
+from evaluation.backends.http_server import Server
 from verify.shared_data import shared_file
 
 HELD_OUT = ("countdown", "task.heldout_size=40", "task.numbers=3", "--samples", "24")
@@ -63,6 +65,29 @@ def test_benchmarks_from_local_files(cli: Any) -> None:
     assert found["summary"]["maj@2"] == 0
     assert [problem["no_answer"] for problem in found["problems"]] == [2, 2, 2]
     assert found["summary"]["truncated"] > 0.5
+
+
+def test_a_server_that_ignores_temperature_is_told_and_no_entropy_is_made_up(cli: Any) -> None:
+    pytest.importorskip("openai")
+    server = Server()
+    server.always = server_side.ignore_sampling
+    arguments = ("task.heldout_size=3", "task.numbers=3", "--samples", "4", "--out", "e")
+    try:
+        told = cli("evaluate", "tiny", "--backend", "http", "--base-url", server.url, *arguments).out
+    finally:
+        server.close()
+    warning = (
+        "all 4 samples of 3 of 3 prompts are equal at temperature 1: does the server ignore it, or has the policy "
+        "collapsed?"
+    )
+    assert f"Warning: {warning}" in " ".join(told.split())
+    found = results(cli.folder / "e")
+    assert found["settings"]["warnings"] == [warning]
+    assert [problem["tokens"] for problem in found["problems"]] == [20, 20, 20]
+    assert "entropy" not in told.replace("answer_entropy", "")
+    assert "entropy" not in found["summary"]
+    page = (cli.folder / "e" / "report.html").read_text(encoding="utf-8")
+    assert warning in page
 
 
 def test_rows_that_are_not_as_many_as_published_are_told_before_anything_is_sampled(cli: Any) -> None:

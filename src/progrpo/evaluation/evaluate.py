@@ -14,6 +14,7 @@ import numpy as np
 import progrpo
 from progrpo.evaluation.backends import Backend, Request, Sample, Sampling
 from progrpo.evaluation.diversity import diversity
+from progrpo.evaluation.equal_samples import equal_samples
 from progrpo.evaluation.results import Evaluation, ProblemResult
 from progrpo.evaluation.store import Judged, SampleStore
 from progrpo.files import locked, write_json
@@ -24,12 +25,11 @@ from progrpo.verify import Verdict, VerifierFailedError
 __all__ = ["ENTROPY_KINDS", "Evaluation", "ProblemResult", "count", "evaluate", "evaluate_into", "open_store"]
 
 EntropyKind = Literal["distribution", "drawn"]
-ENTROPY_KINDS: dict[EntropyKind | None, str] = {
+ENTROPY_KINDS: dict[EntropyKind, str] = {
     "distribution": "mean over response tokens of the entropy of the distribution that each was drawn from, nats",
     "drawn": "mean over response tokens of -log p of the token that was drawn, nats: an estimate of the entropy",
-    None: "not known: the samples came without log-probs",
 }
-"""What an evaluation's ``settings["entropy"]`` stands for."""
+"""What an evaluation's ``settings["entropy"]`` stands for; it is None where the samples came without log-probs."""
 
 _Waiting = tuple[Problem, list[Sample], Future[list[Verdict]]]
 _T = TypeVar("_T")
@@ -115,7 +115,9 @@ def evaluate(
         result = count(task, problem, of_problem)
         results.append(replace(result, diversity=_diversity(of_problem, embedding_model)) if with_diversity else result)
     settings = {"task": task.name, "samples": n, "backend": backend.name} | asdict(sampling)
-    evaluation = Evaluation(settings | {"entropy": _entropy_kind(judged.values())}, results)
+    settings["entropy"] = _entropy_kind(judged.values())
+    settings["warnings"] = equal_samples(judged.values(), sampling.temperature)
+    evaluation = Evaluation(settings, results)
     if not evaluation.judged:
         raise VerifierFailedError(f"The verifier failed on all {n * len(problems)} samples.")
     return evaluation
@@ -217,6 +219,8 @@ def _with_verdicts(waiting: _Waiting) -> tuple[Problem, list[Sample], list[Verdi
 def _entropy_kind(judged: Iterable[Sequence[Judged]]) -> EntropyKind | None:
     """What the entropies of an evaluation are; one backend gives all its samples the same."""
     samples = [sample for of_problem in judged for sample in of_problem if sample.tokens]
+    if not samples:
+        return None
     if all(sample.entropy is not None for sample in samples):
         return "distribution"
     return "drawn" if all(sample.surprisal is not None for sample in samples) else None
