@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from progrpo.tasks.code import tested_function
+from progrpo.tasks.code import function_under_test
 from progrpo.verify import AssertTests, Limits, StdinTests, Verdict, isolation_level, run_code_tests_batch
 
 WORKERS = os.cpu_count() or 1
@@ -137,7 +137,7 @@ def humaneval(row: dict[str, Any]) -> Solved:
 def mbpp(row: dict[str, Any]) -> Solved:
     """A row of MBPP, with its challenge tests."""
     script = "\n".join(row["test_list"] + row["challenge_test_list"])
-    entry_point = tested_function(row["code"], "\n".join(row["test_list"]))
+    entry_point = function_under_test(row["code"], "\n".join(row["test_list"]))
     return Solved(row["code"], AssertTests(script, row["test_setup_code"], entry_point))
 
 

@@ -219,7 +219,9 @@ def _mbpp(row: Row) -> Item:
     solution = _fenced(code) if isinstance(code, str) else None
     script = "\n".join(asserts)
     return Item(
-        problem, gold_of(AssertTests(script, setup=setup, entry_point=tested_function(code, script))), solution=solution
+        problem,
+        gold_of(AssertTests(script, setup=setup, entry_point=function_under_test(code, script))),
+        solution=solution,
     )
 
 
@@ -253,7 +255,7 @@ def _mbpp_plus(row: Row) -> Item:
         return Item(text_column(row, "prompt").strip(), gold_of(input_tests(row)), solution=solution)
     code, shown = text_column(row, "code"), text_column(row, "test_list.0")
     setup = "\n".join(row.get("test_imports") or [])
-    tests = script_tests(row, tested_function(code, shown), setup=setup)
+    tests = script_tests(row, function_under_test(code, shown), setup=setup)
     return Item(f'"""\n{text_column(row, "prompt")}\n{shown}\n"""', gold_of(tests), solution=_fenced(code))
 
 
@@ -261,7 +263,7 @@ def _fenced(code: str) -> str:
     return f"```python\n{code.strip()}\n```"
 
 
-def tested_function(code: Any, script: str) -> str | None:
+def function_under_test(code: Any, script: str) -> str | None:
     """The function that the tests call, by the row's own solution: one is named like a built-in."""
     defined = re.findall(r"^def\s+(\w+)", code, re.MULTILINE) if isinstance(code, str) else []
     return next((name for name in defined if re.search(rf"\b{name}\b", script)), None)
