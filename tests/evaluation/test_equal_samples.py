@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,10 @@ from evaluation.backends.http_server import Server
 from evaluation.test_evaluate import FakeTask
 from progrpo.evaluation.backends import Request, Sample, Sampling
 from progrpo.evaluation.backends.http import HttpBackend
+from progrpo.evaluation.equal_samples import equal_samples
 from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into
+from progrpo.evaluation.store import Judged
+from progrpo.verify import Verdict
 
 SAMPLING = Sampling(20, temperature=0.7)
 
@@ -36,11 +38,9 @@ class Scripted:
             yield place, [Sample(text, [7] * self.tokens, []) for text in texts]
 
 
-def warnings_of(
-    script: dict[str, Sequence[str]], *, n: int = 4, tokens: int = 0, sampling: Any = SAMPLING
-) -> list[str]:
+def warnings_of(script: dict[str, Sequence[str]], *, n: int = 4, tokens: int = 0) -> list[str]:
     problems = [{"problem_id": name, "prompt": name} for name in script]
-    found = evaluate(Scripted(script, tokens), FakeTask(), sampling, n=n, problems=problems)
+    found = evaluate(Scripted(script, tokens), FakeTask(), SAMPLING, n=n, problems=problems)
     warnings: list[str] = found.settings["warnings"]
     return warnings
 
@@ -90,10 +90,9 @@ def test_what_says_nothing_is_not_told(script: dict[str, list[str]], settings: d
 
 
 def test_greedy_samples_are_equal_as_they_should_be() -> None:
-    greedy = replace(SAMPLING)
-    object.__setattr__(greedy, "temperature", 0.0)
-    assert warnings_of({"a": ["wrong answer"] * 4}, sampling=greedy) == []
-    assert warnings_of({"a": ["wrong answer"] * 4})[0].startswith("all 4 samples of 1 of 1 prompts are equal")
+    judged = [Judged("wrong answer", Verdict("incorrect"), 3, None, None, None, False)] * 4
+    assert equal_samples([judged], 0.0) == []
+    assert equal_samples([judged], 0.01)[0].startswith("all 4 samples of 1 of 1 prompts are equal at temperature 0.01:")
 
 
 def test_prompts_with_single_token_answers_are_not_counted() -> None:
