@@ -33,6 +33,7 @@ from progrpo import checkpoints
 from progrpo.config import Recipe
 from progrpo.environment import describe
 from progrpo.errors import ConfigError, Interrupted, RunError
+from progrpo.evaluation.equal_samples import equal_samples
 from progrpo.evaluation.evaluate import Evaluation, count
 from progrpo.evaluation.store import Judged
 from progrpo.files import write_file, write_json, write_text
@@ -376,7 +377,8 @@ def _evaluation(
         judged[sample["problem_id"]].append(one)
     settings = {"task": task.name, "samples": recipe.evaluation.samples_in_training, "backend": "verl"}
     results = [count(task, problem, judged[problem["problem_id"]]) for problem in problems]
-    return Evaluation(settings | asdict(how) | {"entropy": None}, results)
+    warnings = equal_samples(judged.values(), how.temperature)
+    return Evaluation(settings | asdict(how) | {"entropy": None, "warnings": warnings}, results)
 
 
 def _verdict(sample: dict[str, Any]) -> Verdict:

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet
 import pytest
 
+from evaluation.backends import http_server as server_side
+from evaluation.backends.http_server import Server
 from verify.shared_data import shared_file
 
 HELD_OUT = ("countdown", "task.heldout_size=40", "task.numbers=3", "--samples", "24")
@@ -63,6 +66,69 @@ def test_benchmarks_from_local_files(cli: Any) -> None:
     assert found["summary"]["maj@2"] == 0
     assert [problem["no_answer"] for problem in found["problems"]] == [2, 2, 2]
     assert found["summary"]["truncated"] > 0.5
+
+
+def test_samples_that_the_verifier_failed_on_are_their_problems_alone(cli: Any) -> None:
+    """One sample of one problem, and all of another: what a lost verifier leaves in the store."""
+    arguments = ("evaluate", "countdown", "task.heldout_size=5", "task.numbers=3", "--samples", "4", "--out", "e")
+    whole = cli(*arguments).out
+    assert "5 problems, 4 samples each" in whole
+    [part] = (cli.folder / "e" / "countdown-samples").glob("part-*")
+    samples = pd.read_parquet(part)
+    first, second = samples["problem_id"].unique()[:2]
+    failed = (samples["problem_id"] == first) | ((samples["problem_id"] == second) & (samples["index"] == 3))
+    samples.loc[failed, ["status", "reason", "canonical"]] = ["error", "the worker is lost", None]
+    table = pyarrow.parquet.read_table(part)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pandas(samples, schema=table.schema, preserve_index=False), part)
+
+    told = cli(*arguments).out
+    assert "4 problems, up to 4 samples each" in told
+    assert re.search(r"^pass@2 .* 4 *$", told, re.MULTILINE)
+    assert re.search(r"^pass@4 .* 3 *$", told, re.MULTILINE)
+    assert re.search(r"^avg@4 .* 4 *$", told, re.MULTILINE)
+    assert "measures at k are over 3 of 4 problems from k = 4." in " ".join(told.split())
+    assert f"No judged sample, and so in no mean: {first}" in " ".join(told.split())
+    found = results(cli.folder / "e")
+    assert found["summary"]["problems with 4 samples"] == 3
+    assert found["intervals"]["pass@4"]["problems"] == 3
+    of_others = [p["correct"] > 0 for p in found["problems"] if p["samples"] == 4]
+    assert found["summary"]["pass@4"] == pytest.approx(sum(of_others) / 3)
+    assert "3 of 4 problems" in (cli.folder / "e" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_server_that_ignores_temperature_is_told_and_no_entropy_is_made_up(cli: Any) -> None:
+    pytest.importorskip("openai")
+    server = Server()
+    server.always = server_side.ignore_sampling
+    arguments = ("task.heldout_size=3", "task.numbers=3", "--samples", "4", "--out", "e")
+    try:
+        told = cli("evaluate", "tiny", "--backend", "http", "--base-url", server.url, *arguments).out
+    finally:
+        server.close()
+    warning = (
+        "all 4 samples of 3 of 3 prompts are equal at temperature 1: does the server ignore it, or has the policy "
+        "collapsed?"
+    )
+    assert f"Warning: {warning}" in " ".join(told.split())
+    found = results(cli.folder / "e")
+    assert found["settings"]["warnings"] == [warning]
+    assert [problem["tokens"] for problem in found["problems"]] == [20, 20, 20]
+    assert "entropy" not in told.replace("answer_entropy", "")
+    assert "entropy" not in found["summary"]
+    page = (cli.folder / "e" / "report.html").read_text(encoding="utf-8")
+    assert warning in page
+
+
+def test_rows_that_are_not_as_many_as_published_are_told_before_anything_is_sampled(cli: Any) -> None:
+    """AIME's rows have MATH-500's columns: their number is all that gives them away."""
+    file = shared_file("aime24.jsonl")
+    options = ("--samples", "1", "--max-new-tokens", "2", "--template", "{problem}", "--out", "e")
+    said = cli("evaluate", "countdown", "--benchmarks", "math500", "--data", f"math500={file}", *options).err
+    assert "progrpo: math500: 500 problems are published and these rows hold 30" in said
+    said = cli(
+        "evaluate", "countdown", "--benchmarks", "math500", "--data", f"math500={file}", *options, "--limit", "30"
+    )
+    assert "are published" not in said.err
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ def _print_one(name: str, data: str | None) -> None:
     task = one.task(None if data == "hub" else data)
     problems = task.heldout_problems()
     print(f"{len(problems)} problems; {task.repeated_rows} rows repeat one; {len(task.bad_rows)} rows can't be used")
+    if note := one.count_note(len(problems)):
+        print(note)
     for row in task.bad_rows:
         print(f"  {row}")
     gold = task.gold(problems[0])

@@ -220,26 +220,40 @@ def _print_results(name: str, evaluation: "Evaluation") -> None:
     from rich.table import Table
 
     from progrpo.evaluation.evaluate import ENTROPY_KINDS
+    from progrpo.evaluation.results import fewer_problems
 
     n = evaluation.samples
-    table = Table("", "mean", "95 % over problems", "95 % over sampling only", box=None, pad_edge=False)
+    fewer = fewer_problems([problem.samples for problem in evaluation.judged])
+    columns = ["", "mean", "95 % over problems", "95 % over sampling only", *(["problems"] if fewer else [])]
+    table = Table(*columns, box=None, pad_edge=False)
     for measure, mean in evaluation.summary().items():
-        over_problems, over_sampling = "", ""
+        if measure.startswith("problems with "):
+            continue  # a column of the table says it
+        over_problems, over_sampling, problems = "", "", ""
         stem, at, _ = measure.partition("@")
         if at or measure in ("distinct", "answer_entropy", *evaluation.diversity_measures):
             asked = "avg" if stem == "avg" else measure
             found = evaluation.estimate(asked)
+            problems = str(found.problems)
             over_problems = f"{found.low:.3f} to {found.high:.3f}"
             if at and not isnan((found := evaluation.sampling_estimate(asked)).low):
                 found = found if stem == "distinct" else found.of_share()
                 over_sampling = f"{found.low:.3f} to {found.high:.3f}"
-        table.add_row(measure, f"{mean:.3f}", over_problems, over_sampling)
+        table.add_row(measure, f"{mean:.3f}", over_problems, over_sampling, *([problems] if fewer else []))
     console = Console()
-    console.print(f"\n[bold]{name}[/bold]: {len(evaluation.judged)} problems, {n} samples each")
+    each = "up to " if fewer else ""
+    console.print(f"\n[bold]{name}[/bold]: {len(evaluation.judged)} problems, {each}{n} samples each")
     console.print(table)
+    if fewer:
+        console.print(f"The verifier failed on samples of some problems: measures at k are over {fewer}.")
+    if evaluation.unjudged:
+        console.print(f"No judged sample, and so in no mean: {', '.join(evaluation.unjudged)}", markup=False)
     if evaluation.diversity_measures:
         console.print("distinct_1 and _2, self_bleu: of a problem's first 8 samples, or of its first 4 correct ones")
-    console.print(f"entropy: {ENTROPY_KINDS[evaluation.settings['entropy']]}")
+    if (kind := evaluation.settings["entropy"]) is not None:
+        console.print(f"entropy: {ENTROPY_KINDS[kind]}")
+    for warning in evaluation.settings["warnings"]:
+        console.print(f"Warning: {warning}", markup=False)
     if n > 1:
         console.print(f"pass@k above k = {n // 2} rests on fewer than 2 k samples: take more for a smaller error.")
 
@@ -256,7 +270,9 @@ def _benchmark_tasks(names: str, data: list[str], **options: Any) -> list[tuple[
     found: list[tuple[str, Benchmark, Task]] = []
     for name, one in chosen.items():
         task = one.task(files.get(name), **options)
-        task.heldout_problems()
+        note = one.count_note(len(task.heldout_problems()))
+        if note and options["limit"] is None:
+            print(f"progrpo: {name}: {note}", file=sys.stderr)
         found.append((name, one, task))
     return found
 

@@ -14,8 +14,12 @@ from progrpo.config import Recipe
 from progrpo.errors import ConfigError
 from progrpo.evaluation.evaluate import Evaluation
 from progrpo.evaluation.intervals import Estimate, mean_over_problems
+from progrpo.evaluation.results import fewer_problems as problems_by_k
 from progrpo.methods import METHODS
 from progrpo.run_folder import FINAL, RunFolder
+
+MOST_NAMED = 5
+"""Problems without a judged sample that a note names."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +234,37 @@ def common_problems(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def samples_per_problem(evaluations: Sequence[Evaluation]) -> int:
-    """n: the fewest judged samples that a problem of any of them has, 0 if there is nothing."""
+    """n, of the evaluation that has the fewest, 0 if there is nothing. Single problems may have fewer judged ones."""
     return min((e.samples for e in evaluations if e.judged), default=0)
+
+
+def fewer_problems(evaluations: Sequence[Evaluation]) -> str:
+    """Over how many of the common problems a measure at k is, where that depends on k; empty where it does not."""
+    fewest: dict[str, int] = {}
+    for evaluation in evaluations:
+        for p in evaluation.judged:
+            fewest[p.problem_id] = min(p.samples, fewest.get(p.problem_id, p.samples))
+    n = samples_per_problem(evaluations)
+    return problems_by_k([min(n, fewest[problem]) for problem in common_problems(evaluations)])
+
+
+def problem_notes(label: str, evaluation: Evaluation) -> list[str]:
+    """What a reader must know of an evaluation's samples, a sentence each: samples that were not judged, warnings."""
+    notes = [f"{label}: {warning}" for warning in evaluation.settings.get("warnings", [])]
+    errors = sum(p.errors for p in evaluation.problems)
+    if errors:
+        fewer = problems_by_k([p.samples for p in evaluation.judged])
+        at_k = f" Measures at k are over {fewer}." if fewer else ""
+        notes.append(f"{label}: the verifier failed on {errors} samples; they are left out.{at_k}")
+    if lost := evaluation.unjudged:
+        shown = ", ".join(lost[:MOST_NAMED]) + (", ..." if len(lost) > MOST_NAMED else "")
+        told = (
+            "1 problem has no judged sample and is"
+            if len(lost) == 1
+            else f"{len(lost)} problems have no judged sample and are"
+        )
+        notes.append(f"{label}: {told} left out of every mean: {shown}.")
+    return notes
 
 
 def values_of(evaluations: Sequence[Evaluation], measure: str, problems: Sequence[str]) -> NDArray[np.float64]:
@@ -246,21 +279,29 @@ def values_of(evaluations: Sequence[Evaluation], measure: str, problems: Sequenc
 def estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None:
     """A measure's mean over seeds and problems, its interval over problems; None if it can't be known.
 
-    That is so without evaluations, for a k above n, and for coverage where no problem's solutions are counted.
+    That is so without evaluations, for a k above n, and for coverage where no problem's solutions are counted. A
+    measure at k is over the problems that have k judged samples in every one of the evaluations.
     """
+    values = known_values(evaluations, measure)
+    return None if values is None else mean_over_problems(values)
+
+
+def known_values(evaluations: Sequence[Evaluation], measure: str) -> NDArray[np.float64] | None:
+    """A measure by evaluation and problem, of the problems where all of the evaluations know it; None if none."""
     problems = common_problems(evaluations)
     _, at, k = measure.partition("@")
     if not problems or (at and int(k) > samples_per_problem(evaluations)):
         return None
     values = values_of(evaluations, measure, problems)
     known = np.isfinite(values).all(axis=0)
-    return mean_over_problems(values[:, known]) if known.any() else None
+    return values[:, known] if known.any() else None
 
 
 def sampling_estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None:
     """The same mean with its interval over sampling only: these problems and runs, with responses drawn anew.
 
-    None where that can't be known: a k of n or above, and measures that are no mean over samples.
+    None where that can't be known: a k for which one of the problems has no more than k samples, and measures that are
+    no mean over samples.
     """
     name, at, k = measure.partition("@")
     n = samples_per_problem(evaluations)
@@ -271,13 +312,19 @@ def sampling_estimate(evaluations: Sequence[Evaluation], measure: str) -> Estima
         or (at and int(k) >= n)
     ):
         return None
-    each = [evaluation.sampling_estimate(measure) for evaluation in evaluations]
-    if not all(math.isfinite(one.mean) for one in each):
+    least = int(k or 1)
+    enough = [{p.problem_id for p in e.judged if p.samples >= least} for e in evaluations]
+    shared = set.intersection(*enough)
+    if not shared:
+        return None
+    of_shared = [Evaluation({}, [p for p in e.judged if p.problem_id in shared]) for e in evaluations]
+    each = [evaluation.sampling_estimate(measure) for evaluation in of_shared]
+    if not all(math.isfinite(one.mean) and math.isfinite(one.low) for one in each):
         return None
     # Runs are sampled independently: the variance of their mean is the sum of theirs over the square of their number.
     mean = sum(one.mean for one in each) / len(each)
     half = sum(((one.high - one.low) / 2) ** 2 for one in each) ** 0.5 / len(each)
-    found = Estimate(mean, mean - half, mean + half, "sampling")
+    found = Estimate(mean, mean - half, mean + half, "sampling", len(shared))
     return found if name == "distinct" else found.of_share()
 
 
@@ -317,14 +364,8 @@ def _missing_of(run: Run) -> list[str]:
         notes.append(
             f"{run.label}: not finished. {run.last_step} of {steps} steps are recorded, no final evaluation yet."
         )
-    elif len(run.final.judged) < len(run.final.problems):
-        missing = len(run.final.problems) - len(run.final.judged)
-        notes.append(f"{run.label}: {missing} problems have no judged sample; they are left out of every mean.")
-    errors = sum(p.errors for p in run.final.problems) if run.final else 0
-    if errors:
-        notes.append(
-            f"{run.label}: the verifier failed on {errors} samples of the final evaluation; they are left out."
-        )
+    else:
+        notes += problem_notes(f"{run.label}, final evaluation", run.final)
     if not run.metrics:
         notes.append(f"{run.label}: no training metrics.")
     if not run.evaluations:

@@ -41,6 +41,10 @@ class BadRowError(ValueError):
     """A row that can't be used; its text is the reason."""
 
 
+class ForeignRowError(BadRowError):
+    """A row of another dataset than the preset's, although it has the columns; its text says what gives it away."""
+
+
 @dataclass(frozen=True)
 class BadRow:
     """A row that was left out: where it stands, and why."""
