@@ -151,6 +151,8 @@ def _longest_prompt(recipe: Recipe) -> int | None:
     tokenizer = load_tokenizer(path)
     task = make_task(recipe)
     if isinstance(task, Countdown | ReasoningGymTask):  # made one after the other: no more than are looked at
+        if isinstance(task, Countdown):
+            task.check_size(heldout=False)
         sizes = {name: min(getattr(task, name), READ_PROBLEMS) for name in ("train_size", "heldout_size")}
         task = replace(task, **sizes)
     problems = task.train_problems()[:READ_PROBLEMS]

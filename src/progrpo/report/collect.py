@@ -82,6 +82,17 @@ class Run:
         return int(self.metrics[-1]["step"]) if self.metrics else 0
 
     @property
+    def what_is_left(self) -> str:
+        """Of a run without a final evaluation: the rest of a sentence that begins with the run."""
+        steps = self.recipe.training.steps
+        if self.last_step < steps:
+            return f"is not finished: {self.last_step} of {steps} steps are recorded, no final evaluation yet."
+        return (
+            f"has all its {steps} steps, but no final evaluation: that was interrupted, or its file is gone. To make "
+            f"it: progrpo train --resume {self.folder.path}"
+        )
+
+    @property
     def tokenizers(self) -> tuple[str | Path, ...]:
         """Where its tokenizer may be: the last checkpoint, then the model that it starts from."""
         checkpoint = self.folder.last_checkpoint()
@@ -350,16 +361,9 @@ def missing_parts(methods: Sequence[MethodRuns]) -> list[str]:
 
 
 def _missing_of(run: Run) -> list[str]:
-    notes, steps = [], run.recipe.training.steps
-    if run.final is None and run.last_step >= steps:
-        notes.append(
-            f"{run.label}: all {steps} steps are recorded, and there is no final evaluation: it was interrupted, or "
-            f"its file is gone. To make it: progrpo train --resume {run.folder.path}."
-        )
-    elif run.final is None:
-        notes.append(
-            f"{run.label}: not finished. {run.last_step} of {steps} steps are recorded, no final evaluation yet."
-        )
+    notes = []
+    if run.final is None:
+        notes.append(f"{run.label} {run.what_is_left}")
     elif len(run.final.judged) < len(run.final.problems):
         missing = len(run.final.problems) - len(run.final.judged)
         notes.append(f"{run.label}: {missing} problems have no judged sample; they are left out of every mean.")

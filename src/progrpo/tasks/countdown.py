@@ -206,7 +206,8 @@ class Countdown:
         seed: of the training problems. The held-out problems are the same for every seed, so that runs compare.
 
     Raises:
-        ConfigError: a size outside 3..6, a set of no problem, or of more than there are (:data:`PROBLEMS`).
+        ConfigError: a size outside 3..6, or a set of no problem; and when problems are asked for, a set of more than
+            there are (:data:`PROBLEMS`).
 
     >>> task = Countdown(numbers=4, train_size=3, heldout_size=2)
     >>> problem = task.heldout_problems()[0]
@@ -226,12 +227,9 @@ class Countdown:
     def __post_init__(self) -> None:
         if self.numbers not in SIZES:
             raise ConfigError(f"numbers must be one of {', '.join(map(str, SIZES))}, got {self.numbers!r}.")
-        for name, most in zip(("train_size", "heldout_size"), PROBLEMS[self.numbers], strict=True):
-            if not 1 <= getattr(self, name) <= most:
-                raise ConfigError(
-                    f"{name} must be from 1 to {most:,}, as there are no more such problems with {self.numbers} "
-                    f"numbers, got {getattr(self, name)!r}."
-                )
+        for name in ("train_size", "heldout_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)!r}.")
 
     @property
     def max_response_tokens(self) -> int:
@@ -259,7 +257,21 @@ class Countdown:
     def count_solutions(self, problem: Problem) -> int:
         return len(solutions(problem["numbers"], problem["target"]))
 
+    def check_size(self, *, heldout: bool) -> None:
+        """See that there are as many problems as are asked for.
+
+        Raises:
+            ConfigError: there are fewer.
+        """
+        name, most = ("train_size", "heldout_size")[heldout], PROBLEMS[self.numbers][heldout]
+        if getattr(self, name) > most:
+            raise ConfigError(
+                f"task.{name} is {getattr(self, name)}, and there are only {most} such problems with {self.numbers} "
+                "numbers; ask for fewer, or for more numbers."
+            )
+
     def _problems(self, rng: random.Random, size: int, *, heldout: bool) -> list[Problem]:
+        self.check_size(heldout=heldout)
         found: dict[str, Problem] = {}
         misses = 0
         while len(found) < size:
