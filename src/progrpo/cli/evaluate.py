@@ -120,7 +120,9 @@ def evaluate(
 
     `progrpo evaluate countdown task.numbers=5`
 
-    `progrpo evaluate runs/countdown_cpu-grpo-seed0 --samples 128`
+    `progrpo evaluate runs/countdown_cpu-progrpo-seed0 --samples 128`
+
+    `progrpo evaluate runs/countdown_cpu-progrpo-seed0 --temperature 0`
 
     `progrpo evaluate Qwen/Qwen2.5-7B --benchmarks aime24,math500 --samples 64 --backend vllm`
 
