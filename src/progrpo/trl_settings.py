@@ -13,6 +13,7 @@ from progrpo.errors import ConfigError
 from progrpo.planning.launch import check_launch
 from progrpo.recipe_task import micro_batch, response_budget
 from progrpo.tasks import Task
+from progrpo.trl_fields import check_reporting
 
 if TYPE_CHECKING:  # TRL is imported where its trainer is used: a plan goes without it
     from progrpo.integrations.trl import ProGRPOConfig
@@ -70,8 +71,9 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
         settings |= table
     try:
         config = ProGRPOConfig(**settings)
-    except (ValueError, TypeError) as error:
+    except (ImportError, OSError, TypeError, ValueError) as error:
         raise ConfigError(f"the settings of recipe {recipe.name!r} don't go together: {error}") from error
+    check_reporting(config.report_to)
     other_ways = ("use_vllm", "use_transformers_continuous_batching", "top_k", "min_p")
     if recipe.training.seeded_responses and (in_use := [name for name in other_ways if getattr(config, name)]):
         raise ConfigError(

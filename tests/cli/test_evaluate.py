@@ -1,5 +1,6 @@
 """``progrpo evaluate``, as users run it."""
 
+import inspect
 import json
 import os
 import re
@@ -14,6 +15,9 @@ import pytest
 
 from evaluation.backends import http_server as server_side
 from evaluation.backends.http_server import Server
+from progrpo.evaluation.backends import http
+from progrpo.evaluation.backends.http import HttpBackend
+from tiny import aime_rows, deepcoder_rows, write_rows
 from verify.shared_data import shared_file
 
 HELD_OUT = ("countdown", "task.heldout_size=40", "task.numbers=3", "--samples", "24")
@@ -140,10 +144,25 @@ def test_rows_that_are_not_as_many_as_published_are_told_before_anything_is_samp
         (("countdown", "--benchmarks", "aime24", "--data", "aime24=x.jsonl"), "data file 'x.jsonl' does not exist"),
         (("countdown", "--benchmarks", "aime24", "task.numbers=3"), "a benchmark has no recipe"),
         (("countdown", "--data", "aime24=x.jsonl"), "name the benchmark with --benchmarks"),
-        (("countdown", "--engine", "max_model_len=9"), "is an argument of vLLM: add --backend vllm"),
+        (("countdown", "--engine", "max_model_len=9"), "--engine max_model_len=9 is for --backend vllm, and the"),
         (("countdown", "--codeforces", "folder"), "add it to --benchmarks"),
         (("countdown", "--dtype", "float33"), "float33"),
-        (("countdown", "--temperature", "0"), "temperature must be a number above 0, got 0.0"),
+        (("countdown", "--temperature", "-1"), "temperature must be a finite number from 0, got -1.0"),
+        (("countdown", "--temperature", "0", "--samples", "4"), "gives the same response each time: leave --samples 4"),
+        (("countdown", "--temperature", "0", "--top-p", "0.5"), "top_p must be 1 at temperature 0"),
+        (("countdown", "--limit", "3"), "--limit is for benchmarks: name them with --benchmarks"),
+        (("countdown", "--template", "base"), "--template is for benchmarks: name them with --benchmarks"),
+        (
+            ("countdown", "--base-url", "http://x"),
+            "--base-url http://x is for --backend http, and the backend is trans",
+        ),
+        (("countdown", "--concurrency", "3"), "--concurrency 3 is for --backend http, and the backend is transformers"),
+        (("countdown", "--patience", "3"), "--patience 3.0 is for --backend http, and the backend is transformers"),
+        (
+            ("x", "--backend", "http", "--batch", "3"),
+            "--batch 3 is for --backend transformers, and the backend is http",
+        ),
+        (("x", "--backend", "http", "--dtype", "auto"), "--dtype auto is for --backend transformers or vllm, and the"),
         (("countdown", "--top-p", "1.5"), "top_p must be above 0 and at most 1, got 1.5"),
         (("nowhere", "--samples", "2"), "model 'nowhere' can't be loaded"),
         (("x", "--backend", "http", "--base-url", "localhost"), "base_url must start with http"),
@@ -162,3 +181,64 @@ def test_another_way_of_sampling_is_refused_and_nothing_is_lost(cli: Any) -> Non
     failed = cli(*arguments, "--temperature", "0.5", code=2)
     assert "holds samples of another evaluation (temperature 1.0, not 0.5); choose another --out" in failed.err
     assert results(cli.folder / "e") == before
+
+
+def test_greedy_decoding_takes_one_response_a_problem(cli: Any) -> None:
+    arguments = ("evaluate", "countdown", "task.numbers=3", "task.heldout_size=6", "--temperature", "0")
+    told = cli(*arguments, "--out", "e").out
+    assert "6 problems, 1 sample each, greedy (temperature 0)" in told
+    assert "of the entropy of the model's distribution at temperature 1" in " ".join(told.split())
+    found = results(cli.folder / "e")
+    assert (found["settings"]["temperature"], found["settings"]["samples"]) == (0.0, 1)
+    assert found["settings"]["entropy"] == "greedy"
+    assert found["summary"]["entropy"] > 0
+    cli(*arguments, "--seed", "7", "--samples", "1", "--out", "other")
+    texts = [pd.read_parquet(cli.folder / name / "countdown-samples")["text"].tolist() for name in ("e", "other")]
+    assert texts[0] == texts[1], "no seed makes a difference"
+
+
+class TestSeveralBenchmarks:
+    """One benchmark's failure is reported and stops no other."""
+
+    def arguments(self, folder: Path) -> list[str]:
+        code = write_rows(folder / "codeforces.jsonl", deepcoder_rows(1))
+        rows = write_rows(folder / "aime.jsonl", aime_rows(2))
+        how = ["--samples", "2", "--max-new-tokens", "4", "--template", "{problem} {instruction}", "--out", "e"]
+        data = ["--data", f"codeforces={code}", "--data", f"aime24={rows}"]
+        return ["evaluate", "countdown", "--benchmarks", "codeforces,aime24", *data, *how]
+
+    def test_standings_that_cannot_be_downloaded(self, forked: Any, tmp_path: Path) -> None:
+        """A closed port stands for the API that can't be reached."""
+        (tmp_path / "standings").mkdir()
+        (tmp_path / "standings" / "problems.json").write_text('["1971A"]')
+        closed = "import progrpo.evaluation.codeforces as it; it.download_standings.__kwdefaults__['api'] = "
+        arguments = [*self.arguments(tmp_path), "--codeforces", str(tmp_path / "standings")]
+        done = forked(*arguments, code=1, folder=tmp_path, patch=f"{closed}'http://127.0.0.1:9'")
+        said = [line for line in done.err.splitlines() if line.startswith("progrpo: ")]
+        assert said[0].startswith("progrpo: codeforces: http://127.0.0.1:9/contest.standings?contestId=1971")
+        assert "can't be downloaded" in said[0]
+        assert said[-1].startswith(
+            "progrpo: 1 of 2 benchmarks could not be finished (codeforces; the reasons are above)"
+        )
+        assert len(said) == 2
+        assert results(tmp_path / "e", "aime24")["settings"]["name"] == "aime24"
+        assert results(tmp_path / "e", "codeforces")["summary"]["pass@1"] == 0, "only the rating is missing"
+
+    def test_a_server_that_is_away_is_not_asked_for_the_others(self, forked: Any, tmp_path: Path) -> None:
+        pytest.importorskip("openai")
+        arguments = [*self.arguments(tmp_path), "--backend", "http", "--base-url", "http://127.0.0.1:9"]
+        done = forked(*arguments, "--retries", "0", code=2, folder=tmp_path)
+        assert done.err.count("gave no whole answer, asked once") == 1
+
+
+def test_what_a_server_error_advises_can_be_done_from_the_command_line(cli: Any) -> None:
+    """The words of the messages that are arguments of HttpBackend are options of the command, or a variable."""
+    pytest.importorskip("openai")
+    options = cli("evaluate", "--help").out
+    arguments = ("evaluate", "x", "task.heldout_size=1", "--backend", "http", "--base-url", "http://127.0.0.1:9")
+    told = cli(*arguments, "--retries", "1", "--timeout", "5", "--out", "e", code=2).err
+    assert "asked up to 2 times" in told
+    for name in inspect.signature(HttpBackend).parameters:
+        if re.search(rf"\b{name}\b", told) and name != "model":
+            assert f"--{name.replace('_', '-')}" in options, name
+    assert "OPENAI_API_KEY" in http.ADVICE[401]

@@ -52,7 +52,7 @@ def show(plan: Plan) -> None:
         console.print(f"\n[bold]To launch[/bold] ({command.purpose}):")
         print(command)
     for warning in plan.warnings:
-        console.print(f"\n[yellow]Warning:[/yellow] {warning}", soft_wrap=True)
+        console.print(f"\n[bold red]Warning:[/bold red] {warning}", soft_wrap=True)
 
 
 def _facts(plan: Plan) -> "Table":
@@ -99,7 +99,7 @@ def _memory(plan: Plan) -> "Table":
         if any(held):
             table.add_row(part, *(f"{size / 1e9:.2f}" if size else "" for size in held), f"[dim]{what}[/dim]")
     totals = (f"[bold]{memory.at(moment) / 1e9:.2f}[/bold]" for moment in moments)
-    limit = f"of {plan.recipe.launch.gpu_memory_gb:.0f} GB" if plan.gpu else ""
+    limit = f"of {plan.memory_limit / 1e9:.0f} GB"
     table.add_row("[bold]together[/bold]", *totals, limit)
     for column in table.columns[1:-1]:
         column.justify = "right"

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 
 import progrpo
+from progrpo.errors import ConfigError
 from progrpo.evaluation.backends import Backend, Request, Sample, Sampling
 from progrpo.evaluation.diversity import diversity
 from progrpo.evaluation.equal_samples import equal_samples
@@ -24,10 +25,11 @@ from progrpo.verify import Verdict, VerifierFailedError
 
 __all__ = ["ENTROPY_KINDS", "Evaluation", "ProblemResult", "count", "evaluate", "evaluate_into", "open_store"]
 
-EntropyKind = Literal["distribution", "drawn"]
+EntropyKind = Literal["distribution", "drawn", "greedy"]
 ENTROPY_KINDS: dict[EntropyKind, str] = {
     "distribution": "mean over response tokens of the entropy of the distribution that each was drawn from, nats",
     "drawn": "mean over response tokens of -log p of the token that was drawn, nats: an estimate of the entropy",
+    "greedy": "mean over response tokens of the entropy of the model's distribution at temperature 1, nats",
 }
 """What an evaluation's ``settings["entropy"]`` stands for; it is None where the samples came without log-probs."""
 
@@ -73,7 +75,7 @@ def evaluate(
         backend: where samples come from.
         task: verifies them.
         sampling: temperature, seed and so on.
-        n: responses a problem.
+        n: responses a problem; 1 at temperature 0, where all would be the same.
         problems: the task's held-out ones by default.
         store: keeps the samples, and has those of an evaluation that was interrupted: they are not drawn again.
         share: this process's part, where several evaluate together; all of it by default. The result is of all parts.
@@ -84,8 +86,11 @@ def evaluate(
 
     Raises:
         VerifierFailedError: the verifier failed on too large a share of the samples, or on all.
-        ConfigError: see :class:`progrpo.evaluation.backends.Backend` and :class:`SampleStore`.
+        ConfigError: n above 1 at temperature 0; and see :class:`progrpo.evaluation.backends.Backend` and
+            :class:`SampleStore`.
     """
+    if sampling.is_greedy and n > 1:
+        raise ConfigError(f"at temperature 0 all samples of a problem are the same: n must be 1, got {n}.")
     problems = task.heldout_problems() if problems is None else problems
     own = problems if share is None else share.own(problems)
     judged = {problem["problem_id"]: list[Judged]() for problem in own}
@@ -109,13 +114,14 @@ def evaluate(
             store.flush()
     if share is not None:
         judged = share.join(judged)
-    results = []
+    results, kind = [], _entropy_kind(judged.values(), sampling)
     for problem in problems:
         of_problem = judged[problem["problem_id"]]
         result = count(task, problem, of_problem)
+        result = result if kind else replace(result, entropy=None)
         results.append(replace(result, diversity=_diversity(of_problem, embedding_model)) if with_diversity else result)
     settings = {"task": task.name, "samples": n, "backend": backend.name} | asdict(sampling)
-    settings["entropy"] = _entropy_kind(judged.values())
+    settings["entropy"] = kind
     settings["warnings"] = equal_samples(judged.values(), sampling.temperature)
     evaluation = Evaluation(settings, results)
     if not evaluation.judged:
@@ -216,13 +222,15 @@ def _with_verdicts(waiting: _Waiting) -> tuple[Problem, list[Sample], list[Verdi
     return problem, samples, verdicts.result()
 
 
-def _entropy_kind(judged: Iterable[Sequence[Judged]]) -> EntropyKind | None:
+def _entropy_kind(judged: Iterable[Sequence[Judged]], sampling: Sampling) -> EntropyKind | None:
     """What the entropies of an evaluation are; one backend gives all its samples the same."""
     samples = [sample for of_problem in judged for sample in of_problem if sample.tokens]
     if not samples:
         return None
     if all(sample.entropy is not None for sample in samples):
-        return "distribution"
+        return "greedy" if sampling.is_greedy else "distribution"
+    if sampling.is_greedy:  # -log p of the likeliest token estimates no entropy
+        return None
     return "drawn" if all(sample.surprisal is not None for sample in samples) else None
 
 

@@ -1,11 +1,10 @@
 """Run folders and evaluation folders, read and grouped by method or by model."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,12 @@ from progrpo.errors import ConfigError
 from progrpo.evaluation.evaluate import Evaluation
 from progrpo.evaluation.intervals import Estimate, mean_over_problems
 from progrpo.evaluation.results import fewer_problems as problems_by_k
+from progrpo.files import damaged_file, read_json
 from progrpo.methods import METHODS
 from progrpo.run_folder import FINAL, RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_NAMED = 5
 """Problems without a judged sample that a note names."""
@@ -81,6 +84,17 @@ class Run:
     def last_step(self) -> int:
         """The newest step with metrics, 0 if there is none."""
         return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+    @property
+    def what_is_left(self) -> str:
+        """Of a run without a final evaluation: the rest of a sentence that begins with the run."""
+        steps = self.recipe.training.steps
+        if self.last_step < steps:
+            return f"is not finished: {self.last_step} of {steps} steps are recorded, no final evaluation yet."
+        return (
+            f"has all its {steps} steps, but no final evaluation: that was interrupted, or its file is gone. To make "
+            f"it: progrpo train --resume {self.folder.path}"
+        )
 
     @property
     def tokenizers(self) -> tuple[str | Path, ...]:
@@ -162,26 +176,54 @@ def collect(folders: Sequence[RunFolder]) -> list[MethodRuns]:
 
 def _read(folder: RunFolder) -> Run:
     recipe = folder.recipe()
-    final = folder.evaluation(FINAL)
-    environment = folder.path / "environment.json"
+    final = folder.evaluations / f"{FINAL}.json"
     rollout_steps = sorted({int(path.name.split("-")[1]) for path in folder.rollouts.glob("step-*.parquet")})
     return Run(
         folder=folder,
         recipe=recipe,
-        environment=json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else {},
+        environment=folder.environment(),
         metrics=folder.metrics(),
-        evaluations={step: Evaluation.from_json(v) for step, v in folder.evaluations_by_step().items() if v},
-        final=Evaluation.from_json(final) if final else None,
+        evaluations={step: read_evaluation(file) for step, file in folder.evaluation_files().items()},
+        final=read_evaluation(final) if final.exists() else None,
         rollout_steps=rollout_steps,
         rollout_confidence={step: _confidence_by_verdict(folder, step) for step in rollout_steps},
     )
 
 
-def _confidence_by_verdict(folder: RunFolder, step: int) -> tuple[float, float]:
+def read_evaluation(file: Path) -> Evaluation:
+    """One evaluation, as it was written.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    value = read_json(file)
+    try:
+        return Evaluation.from_json(value)
+    except (KeyError, TypeError) as error:
+        raise damaged_file(file, f"it is no evaluation: {error}") from None
+
+
+def read_rollout(folder: RunFolder, step: int, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+    """The responses of a step, from the files of all processes.
+
+    Raises:
+        ConfigError: a file is damaged.
+    """
     import pandas as pd
 
-    files = sorted(folder.rollouts.glob(f"step-{step:06d}-rank*.parquet"))
-    rows = pd.concat([pd.read_parquet(file, columns=["reward", "answer_confidence"]) for file in files])
+    frames = []
+    for file in sorted(folder.rollouts.glob(f"step-{step:06d}-rank*.parquet")):
+        try:
+            frames.append(pd.read_parquet(file, columns=columns and list(columns)))
+        except (OSError, ValueError, KeyError) as error:  # pyarrow's ArrowInvalid is a ValueError
+            raise damaged_file(
+                file, error, "put it back from a copy, or remove it: the report then goes without"
+            ) from None
+    return pd.concat(frames, ignore_index=True)
+
+
+def _confidence_by_verdict(folder: RunFolder, step: int) -> tuple[float, float]:
+    rows = read_rollout(folder, step, ["reward", "answer_confidence"])
     right, wrong = rows[rows["reward"] > 0], rows[rows["reward"] <= 0]
     return float(right["answer_confidence"].mean()), float(wrong["answer_confidence"].mean())
 
@@ -221,10 +263,17 @@ def collect_models(folders: Sequence[Path]) -> dict[str, list[Model]]:
 def _evaluations_in(folder: Path) -> dict[str, Evaluation]:
     found = {}
     for path in sorted(folder.glob("*.json")):
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(value, dict) and {"settings", "problems"} <= value.keys():
-            found[path.stem] = Evaluation.from_json(value)
+        if (folder / f"{path.stem}-samples").is_dir() or {"settings", "problems"} <= _keys(path):
+            found[path.stem] = read_evaluation(path)
     return found
+
+
+def _keys(path: Path) -> set[str]:
+    """The keys of an object; none of a file that holds no object: it is not one of ours, and none of our business."""
+    try:
+        return set(read_json(path))
+    except ConfigError:
+        return set()
 
 
 def common_problems(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -359,11 +408,9 @@ def missing_parts(methods: Sequence[MethodRuns]) -> list[str]:
 
 
 def _missing_of(run: Run) -> list[str]:
-    notes, steps = [], run.recipe.training.steps
+    notes = []
     if run.final is None:
-        notes.append(
-            f"{run.label}: not finished. {run.last_step} of {steps} steps are recorded, no final evaluation yet."
-        )
+        notes.append(f"{run.label} {run.what_is_left}")
     else:
         notes += problem_notes(f"{run.label}, final evaluation", run.final)
     if not run.metrics:

@@ -247,8 +247,7 @@ def _since_base(method: MethodRuns) -> list[str]:
 
 def _unfinished(method: MethodRuns) -> list[str]:
     run = max(method.runs, key=lambda run: run.last_step)
-    steps = run.recipe.training.steps
-    told = [f"{method.title} is not finished: {run.last_step} of {steps} steps are recorded."]
+    told = [f"{method.title} {run.what_is_left}"]
     evaluated = [step for step in run.evaluations if step > 0]
     if evaluated and (value := estimate([run.evaluations[max(evaluated)]], "pass@1")):
         told.append(f"At step {max(evaluated)} its pass@1 was {value.mean:.3f} ({value.low:.3f} to {value.high:.3f}).")

@@ -14,6 +14,7 @@ from progrpo.tasks.rows import (
     BadRowError,
     Data,
     ForeignRowError,
+    NotOnHubError,
     Row,
     digest,
     read_rows,
@@ -167,7 +168,7 @@ class DatasetTask(ABC):
 
     @cached_property
     def _rows(self) -> tuple["_Rows", "_Rows"]:
-        train, heldout = (_Rows() if data is None else self._read(data) for data in (self.train, self.heldout))
+        train, heldout = self._read("train", self.train), self._read("heldout", self.heldout)
         refuse_bad_rows([*train.bad, *heldout.bad], skip=self.skip_bad_rows)
         return train, heldout
 
@@ -176,12 +177,23 @@ class DatasetTask(ABC):
         if self.examples:
             self._require_train("worked examples")
         train, heldout = (rows.items for rows in self._rows)
-        train = _without(train, heldout)
-        shown = list(islice(train, self.examples))
-        examples = [self._example(train.pop(key)) for key in shown]
         for name, data, items in (("train", self.train, train), ("heldout", self.heldout, heldout)):
             if data is not None and not items:
                 raise ConfigError(f"task.{name} has no usable problem; give it other rows, or a higher limit.")
+        different = _without(train, heldout)
+        if train and not different:
+            raise ConfigError(
+                f"all {len(train)} problems of task.train are in task.heldout too, and what is held out is not trained "
+                "on; give one of the two other rows, or task.heldout a lower limit."
+            )
+        shown = list(islice(different, self.examples))
+        examples = [self._example(different.pop(key)) for key in shown]
+        if train and not different:
+            raise ConfigError(
+                f"task.examples is {self.examples}, and task.train has no more problems than that ({len(shown)}): none "
+                "is left to train on; lower it, or give more rows."
+            )
+        train = different
         return (
             [self._problem(key, item, examples) for key, item in train.items()],
             [self._problem(key, item, examples) for key, item in heldout.items()],
@@ -208,9 +220,11 @@ class DatasetTask(ABC):
             )
         return item.problem, self.write_response(item)
 
-    def _read(self, data: Data) -> "_Rows":
-        rows, read = self._source(data)
+    def _read(self, name: str, data: Data | None) -> "_Rows":
+        if data is None:
+            return _Rows()
         try:
+            rows, read = self._source(data)
             return _collect(rows, read, self.verifier, data.limit)
         except ForeignRowError as error:
             wanted = self.PRESETS[data.preset or ""].hub
@@ -218,6 +232,10 @@ class DatasetTask(ABC):
                 f"preset {data.preset!r} was given rows of another dataset: {error}; give it the rows of {wanted}, or "
                 "choose the preset that these rows are of."
             ) from None
+        except NotOnHubError as error:
+            if self.train is None:  # a benchmark, which no recipe has a path for
+                raise
+            raise ConfigError(f"{str(error).rstrip('.')}: task.{name}.path=FILE.") from None
 
     def _source(self, data: Data) -> tuple[Iterable[tuple[str, Row | BadRow]], Callable[[Row], Item | None]]:
         """The rows, and how to read one."""

@@ -467,3 +467,9 @@ def test_arguments_out_of_range_are_named(arguments: dict[str, Any], named: str)
     with pytest.raises(ConfigError, match=named) as raised:
         HttpBackend(**{"base_url": "http://host/v1", "model": "m"} | arguments)
     assert "secret" not in str(raised.value)
+
+
+def test_greedy_decoding_is_asked_for(server: Server) -> None:
+    list(backend(server).sample([Request("p", 0, 1)], Sampling(8, 0.0)))
+    [(_, body)] = server.requests
+    assert (body["temperature"], body["top_p"], body["n"]) == (0.0, 1.0, 1)
