@@ -104,7 +104,7 @@ def test_other_files_are_refused(content, said, tmp_path):
         RolloutFile(path)
 
 
-@pytest.mark.parametrize("value", ["text", 3, {"a": 1}, ["x"]])
+@pytest.mark.parametrize("value", ["text", 3, {"a": 1}, ["x"], [[-1.0], [-2.0]]])
 def test_log_probs_must_be_lists_of_numbers(value, tmp_path):
     rows = [{"logps": value}]
     for path in (write_jsonl(tmp_path / "a.jsonl", rows), write_parquet(tmp_path / "a.parquet", rows)):
@@ -195,7 +195,10 @@ def test_a_damaged_packed_file(suffix, rows, tmp_path):
         ('q,o,r\n1 + 1?,"2,1\n', "is not CSV near line 2: unexpected end of data"),
         ("q,o,r\n", "holds no responses: it has columns, but no row"),
         ("q,o,q,r\n1,2,3,4\n", "has two columns 'q'; rename one of them in its first line"),
-        ("q,o,r\n1 + 1?,2,good\n", "row 1: the reward, column 'r', must be a finite number, got 'good'"),
+        (
+            "q,o,r\n1 + 1?,2,good\n",
+            "row 1: the reward, column 'r', must be a finite number of at most 1e.100, got 'good'",
+        ),
     ],
 )
 def test_csv_that_cannot_be_read(content, said, tmp_path):

@@ -39,6 +39,12 @@ def test_texts_cannot_break_out_of_the_page(tmp_path):
     assert "".join(token[0] for token in groups[0]["responses"][0]["tokens"]) == HOSTILE
 
 
+def test_half_a_surrogate_pair_does_not_stop_the_page(tmp_path):
+    rows = [row | {"o": "cut off: \ud83d", "q": "\udc00"} for row in random_rows(20)]
+    page = write_page(inspect([write_jsonl(tmp_path / "a.jsonl", rows)], OPTIONS), tmp_path / "page.html")
+    assert "cut off: ?" in json.dumps(reader_of(page.read_text(encoding="utf-8")))
+
+
 def test_the_page_loads_nothing(tmp_path):
     found = inspect([write_jsonl(tmp_path / "a.jsonl", random_rows(40))], OPTIONS)
     page = own_part(write_page(found, tmp_path / "page.html").read_text(encoding="utf-8"))

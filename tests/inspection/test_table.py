@@ -79,8 +79,9 @@ def test_padded_pieces_hold_every_row_once_and_stay_small():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"r": "good"}, "row 2: the reward, column 'r', must be a finite number, got 'good'"),
-        ({"r": float("inf")}, "row 2: the reward, column 'r', must be a finite number, got inf"),
+        ({"r": "good"}, "row 2: the reward, column 'r', must be a finite number of at most 1e\\+100, got 'good'"),
+        ({"r": float("inf")}, "row 2: the reward, column 'r', must be a finite number of at most 1e\\+100, got inf"),
+        ({"r": 1e200}, r"row 2: the reward, column 'r', must be a finite number of at most 1e\+100, got 1e\+200"),
         ({"step": "last"}, "row 2: the step, column 'step', must be a whole number, got 'last'"),
         ({"step": 1.5}, "must be a whole number, got 1.5"),
         ({"step": None}, "must be a whole number, got None"),

@@ -70,8 +70,11 @@ class Batch:
             else:
                 values = column.flatten().to_numpy(zero_copy_only=False)
                 lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-            with np.errstate(over="ignore"):  # becomes infinite, which is refused where log-probs are used
-                return Ragged(values.astype(dtype), lengths)
+            with np.errstate(over="ignore"):  # becomes infinite, which does not count
+                values = values.astype(dtype)
+            if values.shape != (int(lengths.sum()),):
+                raise ValueError("lists of lists")
+            return Ragged(values, lengths)
         except (TypeError, ValueError, AttributeError):
             raise ConfigError(
                 f"column {name!r} must hold a list of numbers for each response, one a token; it does not in "
@@ -84,6 +87,6 @@ class Batch:
         try:
             if isinstance(column, list):
                 return np.array([len(as_list(value)) for value in column], dtype=np.int64)
-            return column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
+            return column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
         except (TypeError, ValueError, AttributeError):
             raise ConfigError(f"column {name!r} of {self.place(0)} must hold a list for each response.") from None

@@ -42,7 +42,9 @@ def write_page(inspection: Inspection, out: Path) -> Path:
     Raises:
         ConfigError: Plotly or Jinja2 is not installed.
     """
-    write_text(out, render(assemble(inspection), TEMPLATE))
+    page = render(assemble(inspection), TEMPLATE)
+    # JSON may hold half a surrogate pair, of a character that was cut in two, which UTF-8 has no bytes for.
+    write_text(out, page.encode("utf-8", "replace").decode("utf-8"))
     return out
 
 

@@ -19,7 +19,7 @@ from progrpo.errors import ConfigError
 from progrpo.inspection.batches import Batch, Ragged
 from progrpo.inspection.columns import Columns
 from progrpo.inspection.files import Progress, RolloutFile, Row
-from progrpo.inspection.values import as_key, as_number, as_text, described, response_of
+from progrpo.inspection.values import LARGEST, as_key, as_number, as_text, described, response_of
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """The values of low_prob_fraction that its curve is drawn through."""
@@ -267,8 +267,8 @@ def _floats(batch: Batch, name: str, what: str, unknown: str) -> Floats:
             values[i] = as_number(value)
         except (ValueError, TypeError):
             raise ConfigError(
-                f"{batch.place(i)}: {what} must be a finite number, got {described(value)}; null or NaN stands for a "
-                f"{unknown}."
+                f"{batch.place(i)}: {what} must be a finite number of at most {LARGEST:g}, got {described(value)}; "
+                f"null or NaN stands for a {unknown}."
             ) from None
     return values
 

@@ -13,6 +13,8 @@ SEVERAL: tuple[Kind, ...] = ("texts", "conversations")
 NESTED: tuple[Kind, ...] = ("object", "objects")
 VERDICTS = {"correct": 1.0, "incorrect": 0.0, "error": math.nan}
 MOST_DEPTH = 4
+LARGEST = 1e100
+"""A larger number is a mistake, and the square of one that is much larger is infinite."""
 
 
 def kind_of(value: Any) -> Kind:
@@ -88,7 +90,7 @@ def as_number(value: Any) -> float:
     """A number, also one that is written as text; None is NaN.
 
     Raises:
-        ValueError: it is something else, or infinite.
+        ValueError: it is something else, infinite, or larger than :data:`LARGEST`.
 
     >>> as_number("0.5"), as_number(True), as_number("correct"), as_number("False")
     (0.5, 1.0, 1.0, 0.0)
@@ -106,8 +108,8 @@ def as_number(value: Any) -> float:
         raise ValueError(described(value))
     else:
         number = float(value)
-    if math.isinf(number):
-        raise ValueError("infinite")
+    if abs(number) > LARGEST:
+        raise ValueError(f"{number} is too large")
     return number
 
 
