@@ -27,7 +27,9 @@ def rollout(prompts: list[str], trainer: ProGRPOTrainer, case: str = "plain") ->
         "logprobs": [[-0.05 * (row % 11), -0.3, -0.02 * (row % 5), -1.0 - 0.1 * row] for row in rows],
     }
     if case == "one_token":  # the prompts of the second process, if there are two
-        output["prompt_ids"] = [ids[: 1 if row >= ROWS // 2 else None] for ids, row in zip(output["prompt_ids"], rows)]
+        output["prompt_ids"] = [
+            ids[: 1 if row >= ROWS // 2 else None] for ids, row in zip(output["prompt_ids"], rows, strict=True)
+        ]
     if case == "no_logps" and STATE.process_index == STATE.num_processes - 1:  # of the last process alone
         output["logprobs"] = None
     return output

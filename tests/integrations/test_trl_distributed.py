@@ -9,6 +9,7 @@ import pytest
 from launch import launch
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
+IMAGES = Path(__file__).with_name("images_run.py")
 
 
 def run(out: Path, processes: int, center: str, case: str) -> list[dict[str, Any]]:
@@ -36,3 +37,16 @@ def test_two_processes_have_the_advantages_of_one(tmp_path: Path, center: str, c
         assert rank["log"] == pytest.approx(one["log"], abs=1e-6)
         assert rank["weights"] == pytest.approx(one["weights"], rel=1e-6)
     assert len(set(one["advantages"])) > 6
+
+
+@pytest.mark.parametrize("center", ["grpo", "group", "prompt"])
+def test_images_on_one_of_two_processes(tmp_path: Path, center: str) -> None:
+    """Both train where GRPOTrainer trains, and both refuse what is refused: no one waits for the other."""
+    launch(IMAGES, str(tmp_path / "out"), center, processes=2)
+    ranks = [json.loads((tmp_path / f"out-rank{rank}.json").read_text()) for rank in range(2)]
+    if center == "prompt":
+        assert all("center='prompt' needs the likelihood of a prompt" in rank["said"] for rank in ranks)
+        return
+    assert [(rank["steps"], rank["said"]) for rank in ranks] == [(2, None)] * 2
+    if center == "group":
+        assert 0 < ranks[0]["log"][0]["confidence/prompt/mean"] < 1, "of the prompts without images"

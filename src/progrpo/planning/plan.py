@@ -84,7 +84,7 @@ def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFold
         lengths,
         micro_batch=micro_batch,
         accumulation=accumulation,
-        rollout=micro_batch * accumulation,
+        rollout=micro_batch * accumulation * recipe.training.updates_per_rollout,
         process=0.0 if layout.gpu else resident(recipe.engine),
     )
     lora = recipe.model.lora
