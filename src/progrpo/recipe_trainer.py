@@ -61,6 +61,19 @@ class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
         super().__init__(*args, **kwargs)
         self._logged = {}
 
+    # The order of the problems
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        self._sampler = super()._get_train_sampler(*args, **kwargs)
+        return self._sampler
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """Where to go on, in passes through the problems and batches of the last one; each pass has its own order."""
+        passes, batches = super()._init_training_state(*args, **kwargs)
+        for _ in range(passes):
+            next(iter(self._sampler))  # draws a pass's order, as the run before has
+        return passes, batches
+
     # Saving
 
     def _get_output_dir(self, trial: Any) -> str:

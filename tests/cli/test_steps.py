@@ -35,7 +35,9 @@ def test_a_run_records_the_same_however_often_trl_logs(cli: Any, finished_run: P
     ],
     ids=lambda overrides: "".join(overrides) if overrides and isinstance(overrides[0], str) else None,
 )
-def test_the_first_rollout_at_or_after_each_multiple_is_written(cli: Any, overrides: list[str], steps: list[int]) -> None:
+def test_the_first_rollout_at_or_after_each_multiple_is_written(
+    cli: Any, overrides: list[str], steps: list[int]
+) -> None:
     few = ["training.steps=10", "training.rollouts_every=4", "evaluation.every=0", "evaluation.samples=2"]
     cli("train", "countdown_cpu", *cli.tiny, *few, *overrides, "--out", "run")
     assert steps_of(cli.folder / "run" / "rollouts") == steps
@@ -110,4 +112,3 @@ def test_a_run_goes_on_in_a_later_pass_through_its_problems(forked: Server, tmp_
     shutil.rmtree(run / "evaluations" / "final-samples")
     forked("train", "--resume", str(run))
     assert_same_run(run, tmp_path / "quiet")
-
