@@ -438,3 +438,41 @@ def test_beam_search_by_the_model_s_own_generation_config(make_trainer: Any) -> 
     row, ids = keep.rollouts[0].rows[0], keep.rollouts[0].token_ids[0]
     expected = confidences(_unadapted(trainer), row, ids)[1]
     assert keep.rollouts[0].answer_confidence_B[0].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_each_update_of_a_rollout_has_the_clipped_loss_of_its_ratios(make_trainer: Any) -> None:
+    """Four updates a rollout, each against a plain forward pass and the formula, token by token."""
+    keep, losses, expected, ratios = Batches(), [], [], []
+    trainer = make_trainer(
+        on_rollout=keep,
+        per_device_train_batch_size=4,
+        steps_per_generation=4,
+        max_steps=4,
+        epsilon_high=0.28,
+        loss_type="dapo",
+        learning_rate=3e-3,
+    )
+    compute_loss = trainer._compute_loss
+
+    def compare(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        total, tokens = 0.0, int(inputs["num_items_in_batch"]) / 4
+        for i, advantage in enumerate(inputs["advantages"].tolist()):
+            prompt = inputs["prompt_ids"][i][inputs["prompt_mask"][i].bool()].tolist()
+            ids = inputs["completion_ids"][i][inputs["completion_mask"][i].bool()].tolist()
+            _, new = forward.token_logps(trainer.model, prompt, ids, trainer.temperature)
+            for logp, old in zip(new, inputs["old_per_token_logps"][i].tolist(), strict=False):
+                ratio = math.exp(logp - old)
+                ratios.append(ratio)
+                total -= min(ratio * advantage, min(max(ratio, 0.8), 1.28) * advantage)
+        expected.append(total / tokens)
+        loss = compute_loss(model, inputs)
+        losses.append(loss.item())
+        return loss
+
+    trainer._compute_loss = compare
+    trainer.train()
+    assert len(keep.rollouts) == 1
+    assert losses == pytest.approx(expected, abs=1e-5)
+    assert max(ratios) > 1.28
+    assert min(ratios) < 0.8
+    assert keep.rollouts[0].answer_confidence_B.isfinite().all()
