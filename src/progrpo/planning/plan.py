@@ -39,11 +39,16 @@ class Plan:
 
     @property
     def responses(self) -> int:
-        """Of one step."""
+        """Of one rollout, which serves ``training.updates_per_rollout`` steps."""
         return self.recipe.training.prompts_per_step * self.recipe.training.group_size
 
     @property
-    def tokens_a_step(self) -> int:
+    def rollouts(self) -> int:
+        """Of the whole run."""
+        return -(-self.recipe.training.steps // self.recipe.training.updates_per_rollout)
+
+    @property
+    def tokens_a_rollout(self) -> int:
         """At most: every prompt and every response as long as they may be."""
         return self.responses * self.lengths.total
 
