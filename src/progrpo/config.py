@@ -145,8 +145,13 @@ class TrainingSection(Section):
     """The budget and the optimiser, the same for every method."""
 
     steps: Positive = Field(200, description="optimiser steps")
-    prompts_per_step: Positive = 32
+    prompts_per_step: Positive = Field(32, description="prompts of a rollout, which serves one step by default")
     group_size: AtLeastTwo = Field(16, description="responses a prompt")
+    updates_per_rollout: Positive = Field(
+        1,
+        description="optimiser steps that a rollout serves, each with its share of the responses; with 1 the ratio of "
+        "new to old probabilities is always 1, and nothing is clipped",
+    )
     micro_batch: Positive | None = Field(None, description="responses a forward pass, on each process; all by default")
     learning_rate: AboveZero = 1e-4
     warmup_steps: FromZero = 0
@@ -168,7 +173,9 @@ class TrainingSection(Section):
     max_verifier_errors: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="share of responses that the verifier itself may fail on before the run stops"
     )
-    rollouts_every: Positive = Field(1, description="steps between rollouts written to the run folder")
+    rollouts_every: Positive = Field(
+        1, description="steps between rollouts written to the run folder: the first at or after each multiple"
+    )
 
 
 class EvaluationSection(Section):

@@ -169,7 +169,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
     trainer.seeded_responses = recipe.training.seeded_responses
     trainer.remove_callback(transformers.PrinterCallback)
-    recorder.trainer = trainer
+    recorder.trainer, trainer.on_step = trainer, recorder.record_step
     _check_sharding(trainer)
     if is_first:
         folder.start(recipe, environment)

@@ -175,12 +175,18 @@ def test_an_engine_s_log_probs_are_used_without_other_peoples_tokens(make_traine
     torch.testing.assert_close(c_o, expected)
 
 
-def test_a_rollout_without_log_probs_is_a_clear_error(make_trainer: Any) -> None:
+def test_a_rollout_without_log_probs_is_scored_by_one_forward_pass(make_trainer: Any) -> None:
     def rollout(prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
-        return scripted_rollout(prompts, trainer) | {"logprobs": None}
+        return scripted_rollout(prompts, trainer) | {"logprobs": None, "env_mask": [[1] * 4] * len(prompts)}
 
-    with pytest.raises(RuntimeError, match="return 'logprobs' from"):
-        make_trainer(rollout_func=rollout, max_steps=1).train()
+    keep = Batches()
+    trainer = make_trainer(rollout_func=rollout, on_rollout=keep, max_steps=1)
+    trainer.train()
+    starting = _unadapted(trainer)
+    for row, ids, c_o in zip(
+        keep.rollouts[0].rows, keep.rollouts[0].token_ids, keep.rollouts[0].answer_confidence_B.tolist(), strict=True
+    ):
+        assert c_o == pytest.approx(confidences(starting, row, ids)[1], abs=1e-5)
 
 
 def test_rows_without_a_reward_take_no_part(make_trainer: Any) -> None:
@@ -348,3 +354,125 @@ def test_continuous_batching_hands_over_its_own_log_probs(make_trainer: Any) -> 
     starting = _unadapted(trainer)
     for row, ids, c_o in zip(rollout.rows, rollout.token_ids, rollout.answer_confidence_B.tolist(), strict=True):
         assert c_o == pytest.approx(confidences(starting, row, ids)[1], abs=1e-4)
+
+
+def test_continuous_batching_may_be_chosen_after_the_config_was_built(make_trainer: Any) -> None:
+    keep = Batches()
+    trainer = make_trainer(on_rollout=keep, max_steps=1, after_config=late_continuous_batching)
+    trainer.train()
+    starting = _unadapted(trainer)
+    for row, ids, logps in zip(
+        keep.rollouts[0].rows, keep.rollouts[0].token_ids, keep.rollouts[0].logps_BT, strict=True
+    ):
+        prompt = trainer.processing_class(row["prompt"])["input_ids"]
+        _, expected = forward.token_logps(starting.model, prompt, ids, trainer.temperature)
+        assert logps[: len(ids)].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def late_continuous_batching(config: ProGRPOConfig) -> None:
+    config.use_transformers_continuous_batching = True
+    config.transformers_continuous_batching_config = {"num_blocks": 64, "max_batch_tokens": 256}
+
+
+def test_an_evaluation_with_continuous_batching_is_an_evaluation(make_trainer: Any) -> None:
+    """TRL puts the model into training mode after each of its generations, those of evaluations too."""
+    keep = Batches()
+    problems = Dataset.from_list(Countdown(numbers=3, heldout_size=8).heldout_problems())
+    trainer = make_trainer(
+        eval_dataset=problems,
+        num_generations_eval=2,
+        per_device_eval_batch_size=8,  # two batches
+        on_rollout=keep,
+        after_config=late_continuous_batching,
+        max_steps=1,
+    )
+    trainer.train()
+    assert len(keep.rollouts) == 1
+    sizes: list[int] = []
+    generate = trainer._generate_single_turn
+    trainer._generate_single_turn = lambda ids, *args, **kwargs: (sizes.append(len(ids)), generate(ids, *args))[1]
+    metrics = trainer.evaluate()
+    assert sizes == [8, 8], "each batch of the evaluation is generated, and no batch of the training is taken for one"
+    assert len(keep.rollouts) == 1, "on_rollout is called for training generations alone"
+    assert metrics["eval_groups/mixed"] + metrics["eval_groups/all_right"] + metrics[
+        "eval_groups/all_wrong"
+    ] == pytest.approx(1.0)
+    assert not trainer._metrics["train"].get("groups/mixed")
+    assert not trainer.model.training
+
+
+@pytest.mark.parametrize(
+    "generation_kwargs",
+    [
+        {"num_beams": 2},
+        {"num_beams": 2, "do_sample": False},
+        {"guidance_scale": 1.5},
+        {"do_sample": False},
+        {"use_cache": False},
+        {"cache_implementation": "static"},
+        {"prefill_chunk_size": 3},
+    ],
+    ids=lambda kwargs: ",".join(f"{name}={value}" for name, value in kwargs.items()),
+)
+def test_it_trains_with_what_grpo_trains_with(make_trainer: Any, generation_kwargs: dict[str, Any]) -> None:
+    """The same weights with alpha=0, and confidences of the responses' own log-probs, however tokens were chosen."""
+    trained, keep = [], Batches()
+    for trainer_class, extra in ((GRPOTrainer, {}), (ProGRPOTrainer, {"alpha": 0.0, "on_rollout": keep})):
+        trainer = make_trainer(trainer_class, generation_kwargs=generation_kwargs, max_steps=2, **extra)
+        trainer.train()
+        trained.append(weights(trainer))
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+    first, starting = keep.rollouts[0], _unadapted(trainer)
+    for row, ids, c_o in zip(first.rows, first.token_ids, first.answer_confidence_B.tolist(), strict=True):
+        assert c_o == pytest.approx(confidences(starting, row, ids)[1], abs=1e-5)
+
+
+def test_beam_search_by_the_model_s_own_generation_config(make_trainer: Any) -> None:
+    from progrpo.models import load_model
+
+    model, _ = load_model("countdown")
+    model.generation_config.num_beams = 2
+    keep = Batches()
+    trainer = make_trainer(model=model, on_rollout=keep, max_steps=1)
+    trainer.train()
+    row, ids = keep.rollouts[0].rows[0], keep.rollouts[0].token_ids[0]
+    expected = confidences(_unadapted(trainer), row, ids)[1]
+    assert keep.rollouts[0].answer_confidence_B[0].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_each_update_of_a_rollout_has_the_clipped_loss_of_its_ratios(make_trainer: Any) -> None:
+    """Four updates a rollout, each against a plain forward pass and the formula, token by token."""
+    keep, losses, expected, ratios = Batches(), [], [], []
+    trainer = make_trainer(
+        on_rollout=keep,
+        per_device_train_batch_size=4,
+        steps_per_generation=4,
+        max_steps=4,
+        epsilon_high=0.28,
+        loss_type="dapo",
+        learning_rate=3e-3,
+    )
+    compute_loss = trainer._compute_loss
+
+    def compare(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        total, tokens = 0.0, int(inputs["num_items_in_batch"]) / 4
+        for i, advantage in enumerate(inputs["advantages"].tolist()):
+            prompt = inputs["prompt_ids"][i][inputs["prompt_mask"][i].bool()].tolist()
+            ids = inputs["completion_ids"][i][inputs["completion_mask"][i].bool()].tolist()
+            _, new = forward.token_logps(trainer.model, prompt, ids, trainer.temperature)
+            for logp, old in zip(new, inputs["old_per_token_logps"][i].tolist(), strict=False):
+                ratio = math.exp(logp - old)
+                ratios.append(ratio)
+                total -= min(ratio * advantage, min(max(ratio, 0.8), 1.28) * advantage)
+        expected.append(total / tokens)
+        loss = compute_loss(model, inputs)
+        losses.append(loss.item())
+        return loss
+
+    trainer._compute_loss = compare
+    trainer.train()
+    assert len(keep.rollouts) == 1
+    assert losses == pytest.approx(expected, abs=1e-5)
+    assert max(ratios) > 1.28
+    assert min(ratios) < 0.8
+    assert keep.rollouts[0].answer_confidence_B.isfinite().all()

@@ -58,7 +58,17 @@ def test_a_row_a_response_the_groups_together(tmp_path: Path) -> None:
     assert [len(row) for row in frame["logps"]] == [len(row) for row in frame["token_ids"]] == [2, 5, 3, 1]
 
 
-@pytest.mark.parametrize(("setting", "steps"), [(None, []), ({}, [1, 2, 3, 4]), ({"every": 2}, [1, 2, 4])])
+@pytest.mark.parametrize(
+    ("setting", "steps"),
+    [
+        (None, []),
+        ({}, [1, 2, 3, 4]),
+        ({"every": 2}, [1, 2, 4]),
+        # As the optimiser steps 1-4, 5-8, ... of a run folder.
+        ({"updates": 4}, [1, 5, 9, 13]),
+        ({"updates": 4, "every": 8}, [1, 9]),
+    ],
+)
 def test_only_the_steps_that_are_asked_for(setting: dict[str, Any] | None, steps: list[int], tmp_path: Path) -> None:
     if setting is not None:
         setting = setting | {"folder": str(tmp_path)}

@@ -63,15 +63,17 @@ def _facts(plan: Plan) -> "Table":
     which = f"LoRA of rank {model.lora.r}: {trained:,} trained" if model.lora else "all trained"
     machine = f"{recipe.launch.nodes} x {recipe.launch.gpus_per_node} GPUs" if plan.gpu else "no GPU"
     served = f", {recipe.launch.server_gpus} of them vLLM's" if recipe.launch.server_gpus else ""
+    updates = f"{training.updates_per_rollout} updates x " if training.updates_per_rollout > 1 else ""
     rows = {
         "model": f"{model.path}: {plan.architecture.kind}, {plan.architecture.layers} layers, {total:,} parameters, "
         f"{which}; {model.dtype}",
         "machines": f"{machine}{served}; {SPREAD.get(plan.sharding, plan.sharding)}",
         "step": f"{training.prompts_per_step} prompts x {training.group_size} = {plan.responses:,} responses = "
-        f"{plan.processes} processes x {plan.accumulation} passes x {plan.micro_batch}; one update",
+        f"{updates}{plan.processes} processes x {plan.accumulation} passes x {plan.micro_batch}"
+        f"{'' if updates else '; one update'}",
         "tokens": f"prompts up to {plan.lengths.prompt:,}, responses up to {plan.lengths.response:,}: up to "
-        f"{plan.tokens_a_step:,} a step",
-        "updates": f"{training.steps:,}, {training.steps * plan.responses:,} responses in all; a checkpoint every "
+        f"{plan.tokens_a_rollout:,} a {'rollout' if updates else 'step'}",
+        "updates": f"{training.steps:,}, {plan.rollouts * plan.responses:,} responses in all; a checkpoint every "
         f"{training.checkpoint_every}, the last {training.keep_checkpoints} kept",
         "method": ", ".join([recipe.method, *(f"{name} {value}" for name, value in recipe.method_settings().items())]),
         "evaluation": _evaluation(recipe),

@@ -1,14 +1,16 @@
 """ProGRPO for TRL: ``ProGRPOConfig`` and ``ProGRPOTrainer`` in place of ``GRPOConfig`` and ``GRPOTrainer``.
 
 The trainer generates, scores and optimises exactly as TRL's; between scoring and optimising it re-weights the
-advantages (:func:`progrpo.core.arm_advantages`). It adds no forward pass over responses: their log-probs are those
-that TRL computed (``old_per_token_logps``), or else those that the rollout engine returned
-(``sampling_per_token_logps``), or else those recorded while transformers generated. The prompt confidence costs one
-forward pass over each distinct prompt. With ``alpha=0`` it is GRPOTrainer, bit for bit.
+advantages (:func:`progrpo.core.arm_advantages`). The log-probs of responses are those that TRL computed
+(``old_per_token_logps``), or else those that the rollout engine returned (``sampling_per_token_logps``), or else those
+recorded while transformers generated: no forward pass is added. Only where none of these exist, as with beam search,
+are responses scored by a forward pass. The prompt confidence costs one forward pass over each distinct prompt. With
+``alpha=0`` it is GRPOTrainer, bit for bit.
 
 What is overridden is private API of TRL: ``tests/integrations/test_trl_contract.py`` names what a new version moved.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,8 +44,7 @@ class ProGRPOConfig(GRPOConfig):
         center: ``"prompt"``: c(q) - c(o|q), as in the paper; ``"group"``, ``"correct"``: see
             :func:`progrpo.core.arm_advantages`.
 
-    Every other argument is GRPOConfig's. Two defaults differ from TRL's: ``epsilon_high`` is 0.28, and
-    ``transformers_continuous_batching_config`` asks for log-probs.
+    Every other argument is GRPOConfig's. One default differs from TRL's: ``epsilon_high`` is 0.28.
 
     Raises:
         ValueError: an option outside its range.
@@ -64,10 +65,6 @@ class ProGRPOConfig(GRPOConfig):
     def __post_init__(self) -> None:
         ArmOptions(self.alpha, self.low_prob_fraction, self.activation, self.center)
         super().__post_init__()
-        if self.use_transformers_continuous_batching:
-            # The engine hands log-probs over only when asked to.
-            given = getattr(self, "transformers_continuous_batching_config", None) or {}
-            self.transformers_continuous_batching_config = given | {"return_logprobs": True}
 
 
 @dataclass(frozen=True)
@@ -136,6 +133,8 @@ class ProGRPOTrainer(GRPOTrainer):
         self._recorded = False
         _warn_of_truncated_logps(args)
         super().__init__(model, reward_funcs, args, *more, **kwargs)
+        if self.continuous_batching_config is not None:  # that engine hands log-probs over only when it is asked to
+            self.continuous_batching_config.return_logprobs = True
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         if self.use_vllm:
@@ -143,10 +142,11 @@ class ProGRPOTrainer(GRPOTrainer):
         model = self.accelerator.unwrap_model(self.model)
         model = model.get_base_model() if is_peft_model(model) else model
         # Handed back as an engine's log-probs, TRL itself joins those of several turns and of tool results.
-        with record_logps(model, temperature=self.temperature) as record:
+        with _same_mode(self.model), record_logps(model, temperature=self.temperature) as record:
             completion_ids, _ = super()._generate_single_turn(*args, **kwargs)
-        self._recorded = True
-        return completion_ids, record.take([len(ids) for ids in completion_ids])
+        logps = record.take(completion_ids)
+        self._recorded = logps is not None
+        return completion_ids, logps
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: list[list[int]]
@@ -160,17 +160,18 @@ class ProGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._recorded = False
+        mode = "train" if self.model.training else "eval"  # as TRL asks it: before a rollout_func can change it
         output = super()._generate_and_score_completions(inputs)
         logps_BT, mask_BT = self._response_logps(output)
         if self._recorded:  # ours, not an engine's: TRL's loss must not see them
             output.pop("sampling_per_token_logps", None)
-        self._reweight(output, logps_BT, mask_BT)
+        self._reweight(output, logps_BT, mask_BT, mode)
         return output
 
-    def _reweight(self, output: dict[str, Any], logps_BT: Tensor, mask_BT: Tensor) -> None:
+    def _reweight(self, output: dict[str, Any], logps_BT: Tensor, mask_BT: Tensor, mode: str) -> None:
         """Put A~ in the place of A, in the batch and in the completions log; log the metrics; hand the rollout over."""
         assert self._scored is not None, "rewards are calculated before advantages are re-weighted"
-        args, mode = self.args, "train" if self.model.training else "eval"
+        args = self.args
         local = slice(
             self.accelerator.process_index * len(mask_BT), (self.accelerator.process_index + 1) * len(mask_BT)
         )
@@ -224,11 +225,9 @@ class ProGRPOTrainer(GRPOTrainer):
         logps_BT = output.get("old_per_token_logps")
         if logps_BT is None:
             logps_BT = output.get("sampling_per_token_logps")
-        if logps_BT is None:
-            raise RuntimeError(
-                "The rollout returned no log-probs, so there is no answer confidence; return 'logprobs' from "
-                "rollout_func."
-            )
+        # A rollout_func may return none on one process alone, and a sharded model's passes run on all together.
+        if self._any_process(logps_BT is None):
+            logps_BT = self._forward_logps(output)
         mask_BT = output["completion_mask"].bool()
         if "tool_mask" in output:
             mask_BT = mask_BT & output["tool_mask"].bool()
@@ -236,23 +235,52 @@ class ProGRPOTrainer(GRPOTrainer):
         return logps_BT.float(), mask_BT & ~logps_BT.isnan()
 
     @torch.no_grad()
+    def _forward_logps(self, output: dict[str, Any]) -> Tensor:
+        """Log-probs by one forward pass over the responses, as TRL makes for its old log-probs.
+
+        For what can't be recorded while it is generated: beam search, assisted decoding and guidance, and a
+        ``rollout_func`` without log-probs.
+        """
+        score = self._get_per_token_logps_and_entropies
+        of_images = {name: output[name] for name in inspect.signature(score).parameters if name in output}
+        with _inference_mode(self):
+            logps_BT, _, _ = score(
+                self.model,
+                torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
+                torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
+                output["completion_ids"].shape[1],
+                batch_size=self.args.per_device_train_batch_size,
+                **of_images,
+            )
+        return logps_BT
+
+    def _any_process(self, local: bool) -> bool:
+        """Whether it is so on any process; every process asks."""
+        return bool(self.accelerator.gather(torch.tensor([local], device=self.accelerator.device)).any())
+
+    @torch.no_grad()
     def _prompt_confidence(self, output: dict[str, Any]) -> Tensor:
-        """c(q) of each local response's prompt, shape (B,): one forward pass over each distinct prompt."""
+        """c(q) of each local response's prompt, shape (B,): one forward pass over each distinct prompt.
+
+        NaN for a prompt of one token, and for one with images, whose placeholder tokens have no likelihood. Which
+        prompts those are differs between processes: what is decided here is decided on gathered values.
+        """
         mask_BP = output["prompt_mask"].bool()
-        if "num_images" in output:  # an image's placeholder tokens have no likelihood
-            if self.args.center == "prompt":
-                raise ValueError(
-                    "center='prompt' needs the likelihood of a prompt, which is not defined for one with images; use "
-                    "center='group' or center='correct'."
-                )
-            return torch.full((len(mask_BP),), torch.nan, device=mask_BP.device)
+        images_B = _has_images(output)
+        if self._any_process(bool(images_B.any())) and self.args.center == "prompt":
+            raise ValueError(
+                "center='prompt' needs the likelihood of a prompt, which is not defined for one with images; use "
+                "center='group' or center='correct'."
+            )
+        mask_BP = mask_BP & ~images_B[:, None]
         ids_NP, index_B = output["prompt_ids"].masked_fill(~mask_BP, -1).unique(dim=0, return_inverse=True)
         # To the left edge: positions then count from the prompt's first token, as they do in generation.
         ids_NP = ids_NP.gather(1, (ids_NP == -1).byte().argsort(dim=1, stable=True))
-        mask_NP = ids_NP != -1
-        ids_NP = torch.where(mask_NP, ids_NP, self._tokenizer.pad_token_id)
-        if ids_NP.shape[1] < 2:
-            return torch.full((len(index_B),), torch.nan, device=index_B.device)
+        if ids_NP.shape[1] < 2:  # no token to score here; other processes may have some, and expect this one's pass
+            ids_NP = torch.nn.functional.pad(ids_NP, (0, 1), value=-1)
+        counted_NP = ids_NP[:, 1:] != -1
+        attended_NP = torch.cat([torch.ones_like(counted_NP[:, :1]), counted_NP], dim=1)
+        ids_NP = torch.where(ids_NP != -1, ids_NP, self._tokenizer.pad_token_id)
         # Sharded models run every forward pass on all processes together: as many chunks here as elsewhere.
         chunk = self.args.per_device_train_batch_size
         n_chunks = int(self.accelerator.gather(torch.tensor([-(-len(ids_NP) // chunk)], device=ids_NP.device)).max())
@@ -261,11 +289,11 @@ class ProGRPOTrainer(GRPOTrainer):
             for i in range(n_chunks):
                 rows = slice(i * chunk, (i + 1) * chunk) if i * chunk < len(ids_NP) else slice(0, 1)
                 logps_chunk, _, _ = self._get_per_token_logps_and_entropies(
-                    self.model, ids_NP[rows], mask_NP[rows].long(), ids_NP.shape[1] - 1
+                    self.model, ids_NP[rows], attended_NP[rows].long(), ids_NP.shape[1] - 1
                 )
                 logps.append(logps_chunk)
         logps_NP = torch.cat(logps)[: len(ids_NP)].float()
-        return prompt_confidence(logps_NP, mask_NP[:, 1:])[index_B]
+        return prompt_confidence(logps_NP, counted_NP)[index_B]
 
     def _canonical_forms(self, scored: "_Scored", local: slice) -> tuple[list[str | None], Tensor]:
         """Canonical forms of the local rewarded responses, and a 63-bit digest of each, which can be gathered."""
@@ -303,16 +331,34 @@ def _warn_of_truncated_logps(args: ProGRPOConfig) -> None:
         )
 
 
+def _has_images(output: dict[str, Any]) -> Tensor:
+    """Which local responses are to prompts with images, shape (B,); TRL has no counts where it dropped the images."""
+    like_B = output["prompt_mask"][:, 0]
+    if "num_images" not in output:
+        return torch.zeros_like(like_B, dtype=torch.bool)
+    if output["num_images"] is None:
+        return torch.ones_like(like_B, dtype=torch.bool)
+    return torch.tensor(output["num_images"], device=like_B.device) > 0
+
+
+@contextmanager
+def _same_mode(model: Any) -> Iterator[None]:
+    """Leave the model in the mode that it was in: TRL's continuous batching leaves it in training mode."""
+    training = model.training
+    try:
+        yield
+    finally:
+        if model.training != training:
+            model.train(training)
+
+
 @contextmanager
 def _inference_mode(trainer: GRPOTrainer) -> Iterator[None]:
     """Without dropout (it would draw random numbers that GRPO does not draw) and without recomputation."""
-    training = trainer.model.training
-    trainer.model.eval()
-    try:
+    with _same_mode(trainer.model):
+        trainer.model.eval()
         with disable_gradient_checkpointing(trainer.model, trainer.args.gradient_checkpointing_kwargs):
             yield
-    finally:
-        trainer.model.train(training)
 
 
 def _replace_last(log: Any, values: list[float]) -> None:

@@ -1,7 +1,8 @@
 """The rollouts of a step on verl, written as those of a run folder are (``docs/run-folder.md``).
 
 ``+trainer.progrpo_rollouts.folder=FOLDER`` has the trainer write them, ``+trainer.progrpo_rollouts.every=10`` every
-tenth step and the first.
+tenth step and the first. With ``+trainer.progrpo_rollouts.updates=4`` a rollout counts as the four optimiser steps that
+it serves, as in a run folder, and has the number of the first of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,15 +30,19 @@ def write_rollouts(
     """Write a step's responses as ``step-000010-rank0.parquet``, if the setting asks for them at this step.
 
     Args:
-        setting: ``folder`` and ``every``; None writes nothing.
-        step: the number of this step.
+        setting: ``folder``, ``every`` and ``updates``; None writes nothing.
+        step: the number of this step, as verl counts them.
         tokenizer: turns tokens into text.
         responses: of this step, S of them.
         advantages_S: A~.
         infos: what the reward function returned of each, beside its score.
         tokens: of each, ``prompts`` and ``responses`` (token ids) and ``old_log_probs`` (nats).
     """
-    if setting is None or (step % setting.get("every", 1) and step != 1):
+    if setting is None:
+        return
+    every, updates = setting.get("every", 1), setting.get("updates", 1)
+    step = (step - 1) * updates + 1
+    if step != 1 and step // every == (step - updates) // every:
         return
     with write_file(Path(setting["folder"]) / f"step-{step:06d}-rank0.parquet") as beside:
         rollout_frame(step, tokenizer, responses, advantages_S, infos, tokens).to_parquet(beside, index=False)

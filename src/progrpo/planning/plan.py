@@ -42,11 +42,16 @@ class Plan:
 
     @property
     def responses(self) -> int:
-        """Of one step."""
+        """Of one rollout, which serves ``training.updates_per_rollout`` steps."""
         return self.recipe.training.prompts_per_step * self.recipe.training.group_size
 
     @property
-    def tokens_a_step(self) -> int:
+    def rollouts(self) -> int:
+        """Of the whole run."""
+        return -(-self.recipe.training.steps // self.recipe.training.updates_per_rollout)
+
+    @property
+    def tokens_a_rollout(self) -> int:
         """At most: every prompt and every response as long as they may be."""
         return self.responses * self.lengths.total
 
@@ -91,7 +96,7 @@ def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFold
         lengths,
         micro_batch=micro_batch,
         accumulation=accumulation,
-        rollout=micro_batch * accumulation,
+        rollout=micro_batch * accumulation * recipe.training.updates_per_rollout,
         process=0.0 if layout.gpu else resident(recipe.engine),
     )
     lora = recipe.model.lora

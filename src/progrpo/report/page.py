@@ -240,6 +240,8 @@ def subtitle(methods: Sequence[MethodRuns]) -> str:
     training = recipe.training
     runs = ", ".join(f"{len(m.runs)} run{'s' if len(m.runs) > 1 else ''} of {m.title}" for m in methods)
     budget = f"{training.steps} steps of {training.prompts_per_step} prompts × {training.group_size} responses"
+    if training.updates_per_rollout > 1:
+        budget += f" a rollout, which serves {training.updates_per_rollout} steps"
     return f"{budget}, starting from {recipe.model.path}; {runs}"
 
 
