@@ -67,6 +67,16 @@ def test_confidences_are_those_of_the_reference(fraction: float) -> None:
     assert c_q_B.isnan().tolist() == [False, True, False, False, True]  # a prompt of one token has no likelihood
 
 
+def test_float64_log_probs_keep_their_digits() -> None:
+    logps, mask, of_prompts, of_responses, counted = sequences()
+    c_q_B, c_o_B = confidences(logps.double(), mask, low_prob_fraction=0.2)
+    expected_q = [method.prompt_confidence(row, [True] * len(row)) for row in of_prompts]
+    expected_o = [method.answer_confidence(*pair, 0.2) for pair in zip(of_responses, counted, strict=True)]
+    for actual, expected in ((c_q_B, expected_q), (c_o_B, expected_o)):
+        reference = torch.tensor(expected, dtype=torch.float64)
+        torch.testing.assert_close(actual, reference, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
 def test_one_short_sequence() -> None:
     c_q_B, c_o_B = confidences(
         nested([torch.tensor([-0.5, math.nan])]), nested([torch.tensor([1])]), low_prob_fraction=0.2

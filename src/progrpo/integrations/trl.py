@@ -23,6 +23,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
 
 from progrpo.core import answer_confidence, arm_advantages, prompt_confidence
+from progrpo.core.precision import at_least_float32
 from progrpo.integrations.exploration import exploration_metrics, solution_digest
 from progrpo.integrations.generation import record_logps
 from progrpo.integrations.options import ArmOptions
@@ -193,7 +194,7 @@ class ProGRPOTrainer(GRPOTrainer):
         advantages_B = arm_advantages(
             grpo_B, rewards_B, c_q_B, c_o_B, groups_B, alpha=args.alpha, activation=args.activation, center=args.center
         )
-        output["advantages"] = advantages_B[local]
+        output["advantages"] = advantages_B[local].to(output["advantages"].dtype)
         _replace_last(self._logs["advantages"], advantages_B.tolist())
         metrics = exploration_metrics(
             rewards_B, groups_B, digests_B, c_q_B, c_o_B, advantages_B - grpo_B, activation=args.activation
@@ -233,7 +234,7 @@ class ProGRPOTrainer(GRPOTrainer):
         if "tool_mask" in output:
             mask_BT = mask_BT & output["tool_mask"].bool()
         # An engine that could not score a token says NaN: the token does not count.
-        return logps_BT.float(), mask_BT & ~logps_BT.isnan()
+        return at_least_float32(logps_BT), mask_BT & ~logps_BT.isnan()
 
     @torch.no_grad()
     def _prompt_confidence(self, output: dict[str, Any]) -> Tensor:
@@ -264,7 +265,7 @@ class ProGRPOTrainer(GRPOTrainer):
                     self.model, ids_NP[rows], mask_NP[rows].long(), ids_NP.shape[1] - 1
                 )
                 logps.append(logps_chunk)
-        logps_NP = torch.cat(logps)[: len(ids_NP)].float()
+        logps_NP = at_least_float32(torch.cat(logps)[: len(ids_NP)])
         return prompt_confidence(logps_NP, mask_NP[:, 1:])[index_B]
 
     def _canonical_forms(self, scored: "_Scored", local: slice) -> tuple[list[str | None], Tensor]:

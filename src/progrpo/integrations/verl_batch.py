@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from progrpo.core import answer_confidence, arm_advantages, group_relative_advantages, prompt_confidence
+from progrpo.core.precision import at_least_float32
 from progrpo.integrations.exploration import exploration_metrics, solution_digest
 from progrpo.integrations.options import ArmOptions
 
@@ -54,7 +55,7 @@ def _windows(values: Tensor, starts_B: Tensor, lengths_B: Tensor) -> tuple[Tenso
     steps = torch.arange(int(lengths_B.max()), device=values.device)
     mask = steps < lengths_B[:, None]
     index = (starts_B[:, None] + steps).clamp(0, len(values) - 1)
-    return torch.where(mask, values[index].float(), 0.0), mask
+    return torch.where(mask, at_least_float32(values[index]), 0.0), mask
 
 
 def final_rows(keys: Sequence[str]) -> tuple[Tensor, Tensor]:
