@@ -12,6 +12,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from progrpo.core import arm_advantages
 from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
+from progrpo.recorder import rollout_frame
+from progrpo.rewards import task_reward
 from progrpo.tasks import Countdown
 from reference import forward, method
 
@@ -152,6 +154,45 @@ def test_the_log_probs_that_trl_computed_come_first(make_trainer: Any) -> None:
         GRPOTrainer._generate_and_score_completions = generate
     assert torch.equal(keep.rollouts[0].logps_BT, scored[0]["old_per_token_logps"])
     assert "sampling_per_token_logps" not in scored[0], "recorded log-probs must not reach TRL's loss"
+
+
+def test_each_distinct_response_is_verified_once_whoever_asks(make_trainer: Any) -> None:
+    """The reward, the canonical forms and the recorder ask for verdicts, and an evaluation comes in between."""
+    verified: list[tuple[str, str]] = []
+    reward = task_reward(Countdown(numbers=3))
+    verify_batch = reward.verify_batch
+
+    def verify_and_count(rows: Any, texts: Any) -> Any:
+        verified.extend((row["problem_id"], text) for row, text in zip(rows, texts, strict=True))
+        return verify_batch(rows, texts)
+
+    reward.verify_batch = verify_and_count
+    keep = Batches()
+
+    def record(rollout: Rollout) -> None:
+        keep(rollout)
+        rollout_frame(rollout, len(keep.rollouts), reward)
+
+    trainer = make_trainer(
+        reward_funcs=reward,
+        canonical_form=reward.canonical_form,
+        on_rollout=record,
+        eval_dataset=Dataset.from_list(Countdown(numbers=3, heldout_size=8).heldout_problems()),
+        eval_strategy="steps",
+        eval_steps=1,
+        max_steps=2,
+    )
+    trainer.train()
+    for step, rollout in enumerate(keep.rollouts):  # as the recorder does for the batch of a step that failed
+        rollout_frame(rollout, step, reward)
+    responses = {
+        (row["problem_id"], text)
+        for rollout in keep.rollouts
+        for row, text in zip(rollout.rows, rollout.completions, strict=True)
+    }
+    assert responses < set(verified), "the evaluations' responses are verified too"
+    assert len(verified) == len(set(verified))
+    assert sum(logged(trainer, "distinct_solutions")) > 0
 
 
 def scripted_rollout(prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:

@@ -24,8 +24,8 @@ def clipped_surrogate(
         clip_low, clip_high: how far the ratio may fall below or rise above 1; equal values give PPO's clipping.
 
     Returns:
-        Shape (B, T), in float32 where all inputs are coarser. The ratio of a masked-out token is whatever its log-probs make of it: reduce with a mask,
-        and keep NaN out of its log-probs, for its own gradient would be NaN too.
+        Shape (B, T), in float32 where all inputs are coarser. The ratio of a masked-out token is whatever its log-probs
+        make of it: reduce with a mask, and keep NaN out of its log-probs, for its own gradient would be NaN too.
 
     Raises:
         TypeError, ValueError: shapes or devices that differ, clip_low outside [0, 1], clip_high below 0.
