@@ -45,7 +45,7 @@ def test_no_method_body_of_trl_is_copied() -> None:
 
 def test_our_options_are_not_fields_of_trl_s_config() -> None:
     added = set(ProGRPOConfig.__dataclass_fields__) - set(GRPOConfig.__dataclass_fields__)
-    assert added == {"alpha", "low_prob_fraction", "activation", "center"}
+    assert added == {"alpha", "low_prob_fraction", "activation", "center", "correct_above", "correct_reward"}
 
 
 def test_what_trl_hands_to_a_reward_beside_the_dataset_s_columns(make_trainer: Any) -> None:

@@ -74,7 +74,7 @@ def check_number(name: str, value: float, *, low: float, high: float = math.inf,
     """Raise unless ``value`` is a finite number in [low, high] ((low, high] with ``open_low``)."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value < low or value > high or (open_low and value == low):
-        bracket, upper = ("(" if open_low else "["), ("inf)" if high == math.inf else f"{high}]")
+        bracket, upper = ("(" if open_low or low == -math.inf else "["), ("inf)" if high == math.inf else f"{high}]")
         raise ValueError(f"{name} must be a number in {bracket}{low}, {upper}, got {value!r}.")
 
 
