@@ -90,7 +90,7 @@ def watch(options: ArmOptions, steps: Iterable[int], rewards: list[float]) -> Ac
     return watching
 
 
-PENALTIES = [-3.0, -4.0, -5.0, -6.0]
+PENALTIES = [-3.0, -4.0, -3.0, -4.0]
 
 
 def test_a_run_without_an_activated_group_says_so_once_and_why(caplog: pytest.LogCaptureFixture) -> None:
@@ -102,6 +102,23 @@ def test_a_run_without_an_activated_group_says_so_once_and_why(caplog: pytest.Lo
         "No group was re-weighted in steps 8 to 27, so the advantages are those of GRPO: no response's reward was "
         "above correct_above=0, the highest was -3. If some of them were right, set correct_above below what a right "
         "response gets, or correct_reward to the name of the reward that says whether a response is right."
+    )
+
+
+def test_of_graded_rewards_it_is_said_once_which_count_as_right(caplog: pytest.LogCaptureFixture) -> None:
+    graded = [0.1, 0.4, 1.0, 0.7]
+    for options in (ArmOptions(correct_above=0.5), ArmOptions(correct_reward="acc"), ArmOptions(alpha=0.0)):
+        watch(options, range(1, 5), graded)
+    ActivationWatch(ArmOptions(), knows_what_is_right=True).see(
+        1, torch.tensor(graded), torch.zeros(4, dtype=torch.long)
+    )
+    watch(ArmOptions(), range(1, 5), [0.0, 1.0, math.nan, 1.0])
+    assert caplog.text == ""
+    watch(ArmOptions(), range(1, 5), graded)
+    [record] = caplog.records
+    assert record.getMessage().startswith(
+        "The rewards are graded, from 0.1 to 1 in this step: a response counts as right if its reward is above "
+        "correct_above=0. Set correct_above"
     )
 
 
@@ -128,7 +145,7 @@ def test_an_activated_group_starts_the_count_anew(caplog: pytest.LogCaptureFixtu
             [0.0, 0.5, 0.1, 0.0],
             r"no response's reward 'acc' was ab",
         ),
-        (ArmOptions(activation="mixed"), [0.1, 0.4, 1.0, 0.2], r"none had both: .* the rewards were from 0\.1 to 1\."),
+        (ArmOptions(activation="mixed"), [0.1, 1.0, 1.0, 0.1], r"none had both: .* the rewards were from 0\.1 to 1\."),
         (ArmOptions(), [math.nan] * 4, "no response had a reward at all"),
     ],
 )

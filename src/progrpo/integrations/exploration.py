@@ -88,16 +88,19 @@ def exploration_metrics(
 
 
 class ActivationWatch:
-    """Says once, and why, that ARM has acted on no group for ``QUIET_STEPS`` training steps one after another.
+    """Says where ARM may not do what the user takes for granted: each of two things once, as nothing else would tell.
 
-    The advantages are GRPO's all that time, and nothing else would tell.
+    The rewards are graded: which of them count as right. ARM has acted on no group for ``QUIET_STEPS`` training steps
+    one after another: the advantages are GRPO's all that time, and why.
 
     Args:
         options: of the run; with ``alpha=0`` nothing is said.
+        knows_what_is_right: whether the user has said, or was told, what counts as right.
     """
 
-    def __init__(self, options: ArmOptions) -> None:
+    def __init__(self, options: ArmOptions, *, knows_what_is_right: bool = False) -> None:
         self._options = options
+        self._knows = knows_what_is_right or options.correct_reward is not None or options.correct_above != 0
         self._first_quiet_step: int | None = None
         self._lowest, self._highest = math.inf, -math.inf
         self._is_over = options.alpha == 0
@@ -113,13 +116,21 @@ class ActivationWatch:
         if self._is_over:
             return
         o = self._options
+        scored = correct_rewards_B[~correct_rewards_B.isnan()]
+        if not self._knows and len(scored.unique()) > 2:
+            self._knows = True
+            logger.warning(
+                "The rewards are graded, from %g to %g in this step: a response counts as right if its reward is above "
+                "correct_above=0. Set correct_above, or correct_reward to the name of the reward that says what is "
+                "right.",
+                *(scored.min().item(), scored.max().item()),
+            )
         activated_B = activated_groups(
             correct_rewards_B, groups_B, activation=o.activation, correct_above=o.correct_above
         )
         if activated_B.any():
             self._first_quiet_step, self._lowest, self._highest = None, math.inf, -math.inf
             return
-        scored = correct_rewards_B[~correct_rewards_B.isnan()]
         if len(scored):
             self._lowest = min(self._lowest, scored.min().item())
             self._highest = max(self._highest, scored.max().item())

@@ -158,8 +158,8 @@ class ProGRPOTrainer(GRPOTrainer):
         self._recorded = False
         _warn_of_truncated_logps(args)
         super().__init__(model, reward_funcs, args, *more, **kwargs)
-        self._activation_watch = ActivationWatch(args.arm_options())
-        _check_correct_reward(self)
+        is_said = _check_correct_reward(self)
+        self._activation_watch = ActivationWatch(args.arm_options(), knows_what_is_right=is_said)
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         if self.use_vllm:
@@ -335,8 +335,8 @@ class _Scored:
     correct_rewards_B: Tensor
 
 
-def _check_correct_reward(trainer: ProGRPOTrainer) -> None:
-    """Refuse a name that says nothing, and say what counts as right where that is an assumption."""
+def _check_correct_reward(trainer: ProGRPOTrainer) -> bool:
+    """Refuse a name that says nothing, and say what counts as right with several reward functions; whether it was."""
     args, names = trainer.args, trainer.reward_func_names
     if args.correct_reward is not None and names.count(args.correct_reward) != 1:
         raise ConfigError(
@@ -344,7 +344,8 @@ def _check_correct_reward(trainer: ProGRPOTrainer) -> None:
             f"{args.correct_reward!r}; TRL takes a function's __name__."
         )
     summed = [name for name, weight in zip(names, trainer.reward_weights.tolist(), strict=True) if weight]
-    if args.correct_reward is None and len(summed) > 1 and args.alpha > 0 and trainer.accelerator.is_main_process:
+    is_assumed = args.correct_reward is None and len(summed) > 1 and args.alpha > 0
+    if is_assumed and trainer.accelerator.is_main_process:
         warnings.warn(
             f"A response counts as right if the weighted sum of {', '.join(summed)} is above "
             f"correct_above={args.correct_above:g}. ARM acts on groups with a right response: set correct_reward to "
@@ -352,6 +353,7 @@ def _check_correct_reward(trainer: ProGRPOTrainer) -> None:
             "right responses exceed.",
             stacklevel=3,
         )
+    return is_assumed
 
 
 def _warn_of_truncated_logps(args: ProGRPOConfig) -> None:
