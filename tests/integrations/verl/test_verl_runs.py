@@ -166,7 +166,6 @@ def test_right_is_what_the_named_reward_says(tmp_path: Path, data: Path, validat
         "+reward.custom_reward_function.reward_kwargs.bonus=0.25",
         "trainer.total_training_steps=1",
         "trainer.test_freq=-1",
-        "trainer.save_freq=-1",
     ]
     run_verl(tmp_path, *PROGRPO, *settings, train_files=data, val_files=validation)
     [metrics], rows = read_metrics(tmp_path), real_rows(tmp_path, 1)
