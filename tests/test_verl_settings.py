@@ -1,6 +1,7 @@
 """A recipe in verl's terms. Whether verl itself takes them is tested where it is installed:
 tests/integrations/verl/test_recipes.py."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from progrpo.config import Recipe, builtin_recipes, load_recipe
 from progrpo.errors import ConfigError
+from progrpo.integrations.options import ArmOptions
 from progrpo.methods import METHODS
 from progrpo.run_folder import RunFolder
 from progrpo.tasks.templates import BASE_STOP
@@ -92,6 +94,12 @@ def test_no_field_is_forgotten() -> None:
         fields = Recipe.model_fields[section].default_factory().__class__.model_fields  # type: ignore[misc,call-arg]
         for name in fields:
             assert (f"{section}.{name}" in mapped) != (f"{section}.{name}" in ELSEWHERE), f"{section}.{name}"
+
+
+@pytest.mark.parametrize("option", [option.name for option in fields(ArmOptions)])
+def test_each_option_of_arm_arrives_under_verls_name(option: str) -> None:
+    value = {"correct_above": -5.0, "correct_reward": "acc", "activation": "mixed", "center": "group"}.get(option, 0.5)
+    assert settings(f"methods.progrpo.{option}={value}")[f"+algorithm.progrpo.{option}"] == value
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "high_entropy_tokens"])

@@ -209,7 +209,8 @@ def _recall(folder: RunFolder, reward: Reward) -> None:
         with suppress(OSError, ValueError):  # a damaged file costs only its verdicts
             rows = pd.read_parquet(path, columns=columns).to_dict("records")
         for row in rows:
-            verdict = Verdict(row["status"], row["reason"], row["canonical"])
+            canonical = row["canonical"] if isinstance(row["canonical"], str) else None  # null comes back as NaN
+            verdict = Verdict(row["status"], row["reason"], canonical)
             reward.recall(row["problem_id"], row["prompt"], row["text"], verdict)
 
 

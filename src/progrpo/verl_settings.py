@@ -44,6 +44,8 @@ _OPTIONS = {
     "low_prob_fraction": "+algorithm.progrpo.low_prob_fraction",
     "activation": "+algorithm.progrpo.activation",
     "center": "+algorithm.progrpo.center",
+    "correct_above": "+algorithm.progrpo.correct_above",
+    "correct_reward": "+algorithm.progrpo.correct_reward",
     "epsilon": f"{ACTOR}.clip_ratio_low",
     "epsilon_high": f"{ACTOR}.clip_ratio_high",
     "entropy_coef": f"{ACTOR}.entropy_coeff",

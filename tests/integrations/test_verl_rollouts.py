@@ -28,6 +28,7 @@ RESPONSES = Responses(
     advantages_S=torch.tensor([0.5, -1.0, 0.0, 0.5]),
     rewards_S=torch.tensor([1.0, 0.0, 0.0, 0.0]),
     shaped_rewards_S=torch.tensor([1.0, 0.0, 0.0, 0.0]),
+    correct_rewards_S=torch.tensor([1.0, 0.0, torch.nan, -0.5]),
     failed_S=torch.tensor([False, False, True, False]),
     groups_S=torch.tensor([0, 1, 0, 1]),
     prompt_confidence_S=torch.tensor([0.25] * 4),
@@ -56,6 +57,20 @@ def test_a_row_a_response_the_groups_together(tmp_path: Path) -> None:
     np.testing.assert_allclose(frame["advantage"], frame["grpo_advantage"] + frame["correction"])
     assert frame["correction"].tolist() == [0.125, 0.0, -0.25, 0.0]
     assert [len(row) for row in frame["logps"]] == [len(row) for row in frame["token_ids"]] == [2, 5, 3, 1]
+
+
+def test_the_status_goes_by_what_says_that_a_response_is_right(tmp_path: Path) -> None:
+    for step, correct_above in enumerate((0.0, -0.25, -1.0), start=1):
+        write_rollouts(
+            *({"folder": str(tmp_path)}, step, Characters(), RESPONSES, RESPONSES.advantages_S, INFOS, TOKENS),
+            correct_above,
+        )
+    statuses = [pd.read_parquet(path)["status"].tolist() for path in sorted(tmp_path.iterdir())]
+    assert statuses == [
+        ["correct", "error", "incorrect", "incorrect"],
+        ["correct", "error", "correct", "incorrect"],
+        ["correct", "error", "correct", "correct"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +25,10 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
 
 from progrpo.core import answer_confidence, arm_advantages, prompt_confidence
-from progrpo.integrations.exploration import exploration_metrics, solution_digest
+from progrpo.core.advantages import is_correct
+from progrpo.core.precision import at_least_float32
+from progrpo.errors import ConfigError
+from progrpo.integrations.exploration import ActivationWatch, exploration_metrics, solution_digest
 from progrpo.integrations.generation import record_logps
 from progrpo.integrations.options import ArmOptions
 
@@ -35,14 +38,17 @@ CanonicalForm = Callable[[dict[str, Any], Any], str | None]
 
 @dataclass
 class ProGRPOConfig(GRPOConfig):
-    """``GRPOConfig`` with ARM's four options, and the clipping of the paper's objective (0.2 / 0.28).
+    """``GRPOConfig`` with ARM's options, and the clipping of the paper's objective (0.2 / 0.28).
 
     Args:
         alpha: strength of the correction; 0 is GRPO. The paper's value was not available: the default is ours.
         low_prob_fraction: share of a response's tokens, the least likely ones, that its confidence is taken over.
-        activation: ``"any_correct"``: groups with a rewarded response; ``"mixed"``: those with an unrewarded one too.
+        activation: ``"any_correct"``: groups with a right response; ``"mixed"``: those with a wrong one too.
         center: ``"prompt"``: c(q) - c(o|q), as in the paper; ``"group"``, ``"correct"``: see
             :func:`progrpo.core.arm_advantages`.
+        correct_above: a response is right if its reward is above this number.
+        correct_reward: the name of the reward function, as TRL logs it, whose value that is; None takes the weighted
+            sum of all.
 
     Every other argument is GRPOConfig's. One default differs from TRL's: ``epsilon_high`` is 0.28.
 
@@ -60,11 +66,19 @@ class ProGRPOConfig(GRPOConfig):
     center: str = field(
         default="prompt", metadata={"help": "What the answer confidence is held against: prompt, group or correct."}
     )
+    correct_above: float = field(default=0.0, metadata={"help": "A response is right if its reward is above this."})
+    correct_reward: str | None = field(
+        default=None, metadata={"help": "Name of the reward function that says what is right; None: the weighted sum."}
+    )
     epsilon_high: float | None = field(default=0.28, metadata={"help": "Upper clipping bound; None takes epsilon."})
 
     def __post_init__(self) -> None:
-        ArmOptions(self.alpha, self.low_prob_fraction, self.activation, self.center)
+        self.arm_options()
         super().__post_init__()
+
+    def arm_options(self) -> ArmOptions:
+        """ARM's options alone, checked."""
+        return ArmOptions(**{option.name: getattr(self, option.name) for option in fields(ArmOptions)})
 
 
 @dataclass(frozen=True)
@@ -77,12 +91,17 @@ class Rollout:
     """Text, or messages for conversational prompts."""
     token_ids: list[list[int]]
     canonical: list[str | None]
-    """The canonical form of each rewarded response, None for the others."""
+    """The canonical form of each right response, None for the others."""
     groups_B: Tensor
     """Group id, the same on every process."""
     logps_BT: Tensor
     mask_BT: Tensor
     rewards_B: Tensor
+    """The weighted sum of the reward functions."""
+    correct_rewards_B: Tensor
+    """The reward that says whether a response is right: the same, or that of ``correct_reward``."""
+    correct_B: Tensor
+    """bool: right, by :func:`progrpo.core.advantages.is_correct`."""
     prompt_confidence_B: Tensor
     answer_confidence_B: Tensor
     grpo_advantages_B: Tensor
@@ -101,8 +120,11 @@ class ProGRPOTrainer(GRPOTrainer):
 
     Metrics beside TRL's, under ``train/`` or ``eval_``: ``confidence/prompt/{mean,min,max}``,
     ``confidence/answer/{mean,min,max}``, ``correction/{mean,min,max}`` (A~ - A), ``groups/activated``,
-    ``groups/all_right``, ``groups/all_wrong``, ``groups/mixed`` (shares of groups), and ``distinct_solutions``
-    (different rewarded solutions a group).
+    ``groups/all_right``, ``groups/all_wrong``, ``groups/mixed``, ``groups/zero_variance`` (shares of groups; the last
+    are those whose rewards are all equal), and ``distinct_solutions`` (different right solutions a group).
+
+    Raises:
+        ConfigError: ``correct_reward`` is the name of no reward function, or of several.
 
     Source: ProGRPO (arXiv 2602.05281). A runnable example is in the README.
     """
@@ -135,6 +157,8 @@ class ProGRPOTrainer(GRPOTrainer):
         super().__init__(model, reward_funcs, args, *more, **kwargs)
         if self.continuous_batching_config is not None:  # that engine hands log-probs over only when it is asked to
             self.continuous_batching_config.return_logprobs = True
+        is_said = _check_correct_reward(self)
+        self._activation_watch = ActivationWatch(args.arm_options(), knows_what_is_right=is_said)
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         if self.use_vllm:
@@ -155,7 +179,9 @@ class ProGRPOTrainer(GRPOTrainer):
         weights_F = self.reward_weights.to(rewards_per_func_BF.device)
         rewards_B = (rewards_per_func_BF * weights_F).nansum(dim=1)
         rewards_B[rewards_per_func_BF.isnan().all(dim=1)] = torch.nan
-        self._scored = _Scored(inputs, completions, completion_ids_list, rewards_B)
+        name = self.args.correct_reward
+        correct_rewards_B = rewards_B if name is None else rewards_per_func_BF[:, self.reward_func_names.index(name)]
+        self._scored = _Scored(inputs, completions, completion_ids_list, rewards_B, correct_rewards_B)
         return rewards_per_func_BF
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -171,7 +197,7 @@ class ProGRPOTrainer(GRPOTrainer):
     def _reweight(self, output: dict[str, Any], logps_BT: Tensor, mask_BT: Tensor, mode: str) -> None:
         """Put A~ in the place of A, in the batch and in the completions log; log the metrics; hand the rollout over."""
         assert self._scored is not None, "rewards are calculated before advantages are re-weighted"
-        args = self.args
+        options = self.args.arm_options()
         local = slice(
             self.accelerator.process_index * len(mask_BT), (self.accelerator.process_index + 1) * len(mask_BT)
         )
@@ -182,23 +208,41 @@ class ProGRPOTrainer(GRPOTrainer):
                 [
                     output["advantages"],
                     self._prompt_confidence(output),
-                    answer_confidence(logps_BT, mask_BT, low_prob_fraction=args.low_prob_fraction),
+                    answer_confidence(logps_BT, mask_BT, low_prob_fraction=options.low_prob_fraction),
                 ],
                 dim=1,
             )
         ).unbind(dim=1)
         digests_B = self.accelerator.gather(digests_B)
-        rewards_B = self._scored.rewards_B
+        rewards_B, correct_rewards_B = self._scored.rewards_B, self._scored.correct_rewards_B
         group_size = self.num_generations if mode == "train" else self.num_generations_eval
         groups_B = torch.arange(len(rewards_B), device=rewards_B.device) // group_size
         advantages_B = arm_advantages(
-            grpo_B, rewards_B, c_q_B, c_o_B, groups_B, alpha=args.alpha, activation=args.activation, center=args.center
+            grpo_B,
+            correct_rewards_B,
+            c_q_B,
+            c_o_B,
+            groups_B,
+            alpha=options.alpha,
+            activation=options.activation,
+            center=options.center,
+            correct_above=options.correct_above,
         )
-        output["advantages"] = advantages_B[local]
+        output["advantages"] = advantages_B[local].to(output["advantages"].dtype)
         _replace_last(self._logs["advantages"], advantages_B.tolist())
         metrics = exploration_metrics(
-            rewards_B, groups_B, digests_B, c_q_B, c_o_B, advantages_B - grpo_B, activation=args.activation
+            rewards_B,
+            groups_B,
+            digests_B,
+            c_q_B,
+            c_o_B,
+            advantages_B - grpo_B,
+            activation=options.activation,
+            correct_above=options.correct_above,
+            correct_rewards_B=correct_rewards_B,
         )
+        if mode == "train" and self.accelerator.is_main_process:
+            self._activation_watch.see(self.state.global_step + 1, correct_rewards_B, groups_B)
         for name, value in metrics.items():
             self._metrics[mode][name].append(value)
         if self.on_rollout is not None and mode == "train":
@@ -212,6 +256,8 @@ class ProGRPOTrainer(GRPOTrainer):
                     logps_BT,
                     mask_BT,
                     rewards_B[local],
+                    correct_rewards_B[local],
+                    is_correct(correct_rewards_B, options.correct_above)[local],
                     c_q_B[local],
                     c_o_B[local],
                     grpo_B[local],
@@ -232,7 +278,7 @@ class ProGRPOTrainer(GRPOTrainer):
         if "tool_mask" in output:
             mask_BT = mask_BT & output["tool_mask"].bool()
         # An engine that could not score a token says NaN: the token does not count.
-        return logps_BT.float(), mask_BT & ~logps_BT.isnan()
+        return at_least_float32(logps_BT), mask_BT & ~logps_BT.isnan()
 
     @torch.no_grad()
     def _forward_logps(self, output: dict[str, Any]) -> Tensor:
@@ -292,15 +338,15 @@ class ProGRPOTrainer(GRPOTrainer):
                     self.model, ids_NP[rows], attended_NP[rows].long(), ids_NP.shape[1] - 1
                 )
                 logps.append(logps_chunk)
-        logps_NP = torch.cat(logps)[: len(ids_NP)].float()
+        logps_NP = at_least_float32(torch.cat(logps)[: len(ids_NP)])
         return prompt_confidence(logps_NP, counted_NP)[index_B]
 
     def _canonical_forms(self, scored: "_Scored", local: slice) -> tuple[list[str | None], Tensor]:
-        """Canonical forms of the local rewarded responses, and a 63-bit digest of each, which can be gathered."""
-        rewards = scored.rewards_B[local].tolist()
+        """Canonical forms of the local right responses, and a 63-bit digest of each, which can be gathered."""
+        correct = is_correct(scored.correct_rewards_B[local], self.args.correct_above).tolist()
         forms = [
-            self.canonical_form(row, completion) if reward > 0 else None
-            for row, completion, reward in zip(scored.rows, scored.completions, rewards, strict=True)
+            self.canonical_form(row, completion) if right else None
+            for row, completion, right in zip(scored.rows, scored.completions, correct, strict=True)
         ]
         digests = [solution_digest(form) for form in forms]
         return forms, torch.tensor(digests, dtype=torch.long, device=scored.rewards_B.device)
@@ -314,6 +360,28 @@ class _Scored:
     completions: list[Any]
     token_ids: list[list[int]]
     rewards_B: Tensor
+    correct_rewards_B: Tensor
+
+
+def _check_correct_reward(trainer: ProGRPOTrainer) -> bool:
+    """Refuse a name that says nothing, and say what counts as right with several reward functions; whether it was."""
+    args, names = trainer.args, trainer.reward_func_names
+    if args.correct_reward is not None and names.count(args.correct_reward) != 1:
+        raise ConfigError(
+            f"correct_reward must be the name of one reward function ({', '.join(names)}), got "
+            f"{args.correct_reward!r}; TRL takes a function's __name__."
+        )
+    summed = [name for name, weight in zip(names, trainer.reward_weights.tolist(), strict=True) if weight]
+    is_assumed = args.correct_reward is None and len(summed) > 1 and args.alpha > 0
+    if is_assumed and trainer.accelerator.is_main_process:
+        warnings.warn(
+            f"A response counts as right if the weighted sum of {', '.join(summed)} is above "
+            f"correct_above={args.correct_above:g}. ARM acts on groups with a right response: set correct_reward to "
+            "the name of the function that says whether a response is right, or correct_above to a sum that only "
+            "right responses exceed.",
+            stacklevel=3,
+        )
+    return is_assumed
 
 
 def _warn_of_truncated_logps(args: ProGRPOConfig) -> None:

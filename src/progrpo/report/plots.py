@@ -483,7 +483,7 @@ def training_panels(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
         (
             "mixed",
             "Groups with right and wrong",
-            "Only these teach GRPO anything: elsewhere every advantage is 0.",
+            "With rewards of 0 and 1, only these teach GRPO anything: elsewhere every advantage is 0.",
             _metric(methods, "groups/mixed", share),
         ),
         (
