@@ -13,14 +13,15 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from itertools import takewhile
+from dataclasses import replace
+from itertools import accumulate, pairwise, takewhile
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
 
-from progrpo.errors import ConfigError
+from progrpo.errors import ConfigError, ServerAwayError
 from progrpo.evaluation.backends import Request, Sample, Sampling, sample_seed
 from progrpo.evaluation.backends.pieces import InOrder, split
 
@@ -40,8 +41,8 @@ EXTRAS: dict[str, Any] = {
     "frequency_penalty": 0.0,
 }
 ADVICE = {
-    401: "give the right key as api_key",
-    403: "give a key that may do this as api_key",
+    401: "set OPENAI_API_KEY (in Python, api_key) to the right key",
+    403: "set OPENAI_API_KEY (in Python, api_key) to a key that may do this",
     404: "check model, and base_url, which for most servers ends in /v1",
 }
 OTHER_ADVICE = "look at the prompts' length, max_new_tokens, temperature and top_p"
@@ -311,15 +312,15 @@ class HttpBackend:
             return self._no_answer(f"nothing whole within timeout, {self.timeout:g} s")
         return self._no_answer(f"no connection ({_said(str(error.__cause__ or error))})")
 
-    def _no_answer(self, last: str) -> ConfigError:
+    def _no_answer(self, last: str) -> ServerAwayError:
         if self._gone_since is not None:
-            return ConfigError(
+            return ServerAwayError(
                 f"the server {self.base_url} went away and was not back within {self.patience:g} s; the last time: "
                 f"{last}; start it, and give the same command again, which goes on with the samples that were kept; or "
                 "raise patience."
             )
         times = "once" if self.retries == 0 else f"up to {self.retries + 1} times"
-        return ConfigError(
+        return ServerAwayError(
             f"the server {self.base_url} gave no whole answer, asked {times}; the last time: {last}; see that it runs, "
             "or raise retries or timeout."
         )
@@ -328,7 +329,7 @@ class HttpBackend:
 def _checked_url(url: str) -> str:
     parts = urlsplit(url)
     if "@" in parts.netloc:
-        raise ConfigError("base_url must hold no user name and no password; give the server's key as api_key.")
+        raise ConfigError("base_url must hold no user name and no password; the server's key goes into OPENAI_API_KEY.")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"base_url must start with http:// or https:// and name a host, got {url!r}.")
     return url.rstrip("/") if parts.path.strip("/") else url.rstrip("/") + "/v1"
@@ -337,7 +338,9 @@ def _checked_url(url: str) -> str:
 def _checked_key(key: str | None) -> str:
     checked = (os.environ.get("OPENAI_API_KEY") if key is None else key) or "none"
     if not (checked.isascii() and checked.isprintable()):
-        raise ConfigError("api_key must be printable ASCII, for it goes into a header; this one is not.")
+        raise ConfigError(
+            "OPENAI_API_KEY, or api_key, must be printable ASCII, for it goes into a header; this one is not."
+        )
     return checked
 
 
@@ -402,6 +405,12 @@ class _Choice(BaseModel):
         ids = [token.id for token in told if token.id is not None]
         return ids if len(ids) == len(told) else []
 
+    @property
+    def length(self) -> int:
+        """Characters, those of the reasoning among them: of n choices the longer one has more tokens."""
+        thought = (self.message.reasoning or self.message.reasoning_content or "") if self.message else ""
+        return len(self.response or "") + len(thought)
+
     def sample(self) -> Sample:
         assert self.response is not None, "the validator saw to it"
         return Sample(self.response, self.ids, self.logps or [], truncated=self.finish_reason == "length")
@@ -409,6 +418,7 @@ class _Choice(BaseModel):
 
 class _Answer(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
+    usage: Any = None  # looked at where tokens are not listed, and never a reason to ask again
 
     @model_validator(mode="after")
     def _has_the_first(self) -> Self:
@@ -418,8 +428,22 @@ class _Answer(BaseModel):
 
     def samples(self, most: int) -> list[Sample]:
         """As many as there are without a gap: what is missing is asked for again."""
-        ordered = enumerate(sorted(self.choices, key=lambda choice: choice.index))
-        return [choice.sample() for _, choice in takewhile(lambda pair: pair[0] == pair[1].index, ordered)][:most]
+        choices = sorted(self.choices, key=lambda choice: choice.index)
+        samples = self._with_tokens([choice.sample() for choice in choices], [choice.length for choice in choices])
+        ordered = enumerate(zip(choices, samples, strict=True))
+        return [sample for _, (_, sample) in takewhile(lambda pair: pair[0] == pair[1][0].index, ordered)][:most]
+
+    def _with_tokens(self, samples: list[Sample], lengths: list[int]) -> list[Sample]:
+        """The samples, with what ``usage`` says of tokens where they are not listed.
+
+        The choices of an answer share one number, which is exact: it is divided in proportion to their length.
+        """
+        told = self.usage.get("completion_tokens") if isinstance(self.usage, dict) else None
+        if not isinstance(told, int) or isinstance(told, bool) or told < 0 or any(sample.tokens for sample in samples):
+            return samples
+        ends = [0, *accumulate(length + 1 for length in lengths)]  # 1: an empty text has its end token
+        shares = [told * end // ends[-1] for end in ends]
+        return [replace(s, counted_tokens=b - a) for s, (a, b) in zip(samples, pairwise(shares), strict=True)]
 
 
 class _Model(BaseModel):
