@@ -203,7 +203,7 @@ def read_evaluation(file: Path) -> Evaluation:
         raise damaged_file(file, f"it is no evaluation: {error}") from None
 
 
-def read_rollout(folder: RunFolder, step: int, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+def read_rollout(folder: RunFolder, step: int, columns: list[str] | None = None) -> "pd.DataFrame":
     """The responses of a step, from the files of all processes.
 
     Raises:
@@ -214,7 +214,7 @@ def read_rollout(folder: RunFolder, step: int, columns: Sequence[str] | None = N
     frames = []
     for file in sorted(folder.rollouts.glob(f"step-{step:06d}-rank*.parquet")):
         try:
-            frames.append(pd.read_parquet(file, columns=columns and list(columns)))
+            frames.append(pd.read_parquet(file, columns=columns))
         except (OSError, ValueError, KeyError) as error:  # pyarrow's ArrowInvalid is a ValueError
             raise damaged_file(
                 file, error, "put it back from a copy, or remove it: the report then goes without"
