@@ -90,7 +90,7 @@ class Source:
 
     @property
     def bytes(self) -> int:
-        return sum(file.bytes for file in self.files)
+        return sum(file.n_bytes for file in self.files)
 
     @property
     def notes(self) -> list[str]:

@@ -5,6 +5,7 @@ The advantages are :mod:`progrpo.core`'s; here they are only compared. All is ov
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -175,7 +176,7 @@ def _in_known_groups(table: Table, settings: Settings) -> NDArray[np.bool_]:
 
 
 def _rows(table: Table, rows: Ints) -> Table:
-    arrays = {name: value for name, value in vars(table).items() if isinstance(value, np.ndarray)}
+    arrays: dict[str, Any] = {name: value for name, value in vars(table).items() if isinstance(value, np.ndarray)}
     return replace(table, **{name: value[..., rows] for name, value in arrays.items()})
 
 
