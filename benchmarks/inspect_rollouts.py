@@ -7,13 +7,14 @@ write it that knows nothing of row groups: one of a million rows, uncompressed t
 """
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,24 @@ def rows(n: int, logps: bool, seed: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def write(path: Path, n: int, logps: bool) -> None:
-    """Write the rows as JSON lines or parquet, by the path's suffix."""
+    """Write the rows as JSON lines, CSV or parquet, by the path's suffix."""
     if path.suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows(n, logps))
         return
+    made = rows(n, logps)
+    if path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            first = next(made)
+            writer = csv.DictWriter(file, first)
+            writer.writeheader()
+            writer.writerows(
+                row | ({"logps": json.dumps(row["logps"])} if logps else {}) for row in chain([first], made)
+            )
+        return
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    made = rows(n, logps)
     table = pa.Table.from_pylist(list(islice(made, CHUNK)))
     batches = [table]
     while chunk := list(islice(made, CHUNK)):
@@ -86,7 +96,7 @@ def measure(path: Path, out: Path, *options: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--kind", choices=("jsonl", "parquet"), default="parquet")
+    parser.add_argument("--kind", choices=("jsonl", "csv", "parquet"), default="parquet")
     parser.add_argument("--logps", action="store_true", help="with 200 log-probs a response")
     parser.add_argument("--file", type=Path, help="keep the file here, and use it if it is there")
     arguments = parser.parse_args()

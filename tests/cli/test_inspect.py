@@ -195,7 +195,7 @@ def test_help_shows_examples(cli: Any) -> None:
     assert "progrpo inspect" in shown
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_many_rows_in_bounded_memory(cli: Any, kind: str) -> None:
     """benchmarks/inspect_rollouts.py is the same with a million rows."""
     rng = np.random.default_rng(0)  # what compresses well would not fill the memory that it is read into
@@ -206,6 +206,8 @@ def test_many_rows_in_bounded_memory(cli: Any, kind: str) -> None:
     path = cli.folder / f"many.{kind}"
     if kind == "jsonl":
         table.to_json(path, orient="records", lines=True)
+    elif kind == "csv":
+        table.to_csv(path, index=False)
     else:  # one row group, as pandas writes it
         table.to_parquet(path, index=False, row_group_size=ROWS)
     command = [sys.executable, "-m", "progrpo", "inspect", str(path), "--out", str(cli.folder / "page.html")]

@@ -155,6 +155,19 @@ def test_the_threshold_of_a_run_of_ours(tmp_path):
     assert inspect([folder.path], Options(correct_above=0.2)).table.correct_above == 0.2
 
 
+def test_a_reward_that_the_rollouts_of_a_run_do_not_hold_is_named(tmp_path):
+    recipe = make_recipe("progrpo", 0)
+    recipe.methods["progrpo"] = {"correct_reward": "exact"}
+    folder = RunFolder(tmp_path / "run")
+    folder.start(recipe, {})
+    folder.rollouts.mkdir()
+    rollout(1).to_parquet(folder.rollouts / "step-000001-rank0.parquet")
+    found = inspect([folder.path], Options())
+    assert found.notes[0].startswith(
+        "The run took reward 'exact' for what says whether a response is right, and its ro"
+    )
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_threshold_is_a_finite_number(value):
     with pytest.raises(ConfigError, match="--correct-above must be a finite number"):

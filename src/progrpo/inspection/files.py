@@ -74,7 +74,7 @@ class RolloutFile:
             )
 
     @property
-    def bytes(self) -> int:
+    def n_bytes(self) -> int:
         return self.path.stat().st_size
 
     @cached_property
@@ -134,7 +134,7 @@ class RolloutFile:
 
     def _arrow_batches(self, columns: Sequence[str], on_progress: Progress | None) -> Iterator[Batch]:
         with self._parquet() as file:
-            share = self.bytes / max(file.metadata.num_rows, 1)
+            share = self.n_bytes / max(file.metadata.num_rows, 1)
         start = 0
         for batch in self._record_batches(columns):
             named = {name: batch.column(name) for name in batch.schema.names}
@@ -201,7 +201,7 @@ class RolloutFile:
 
     def _parquet_rows(self, columns: Sequence[str], on_progress: Progress | None) -> Iterator[tuple[int, Row]]:
         with self._parquet() as file:
-            share = self.bytes / max(file.metadata.num_rows, 1)
+            share = self.n_bytes / max(file.metadata.num_rows, 1)
         start = 0
         for batch in self._record_batches(columns, SPLIT_ROWS):
             yield from enumerate(batch.to_pylist(), start)

@@ -135,7 +135,7 @@ def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None)
     files = [RolloutFile(path) for path in find_files(paths)]
     # Before the files are read: a wrong path is then told at once.
     loaded = _load_model(options.model) if options.model is not None else None
-    settings, correct_reward = _settings(paths[0], options, files[0])
+    settings, correct_reward, unknown = _settings(paths[0], options, files[0])
     named = dict(options.columns) | ({"correct_reward": correct_reward} if correct_reward is not None else {})
     title, columns = choose_columns(files[0].columns, named, options.rewards)
     for file in files:
@@ -143,7 +143,7 @@ def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None)
     source = Source(_name(paths), files, title, columns, fractions_with(settings.low_prob_fraction))
     progress = _by_megabytes(watch, source.bytes) if watch and source.bytes > LONG_BYTES else None
     table = read_table(source, progress, correct_above=settings.correct_above)
-    notes = [*how_read(source, table), *source.notes]
+    notes = [*unknown, *how_read(source, table), *source.notes]
     decode = None
     scored: dict[int, Scored] = {}
     if loaded is not None:
@@ -227,20 +227,25 @@ def _scored(
     return with_scores(table, rows, found), dict(zip(rows.tolist(), found, strict=True))
 
 
-def _settings(path: Path, options: Options, file: RolloutFile) -> tuple[Settings, str | None]:
-    """ProGRPO's options as given, as the run has them, or as they are by default; and the reward that means right."""
+def _settings(path: Path, options: Options, file: RolloutFile) -> tuple[Settings, str | None, list[str]]:
+    """ProGRPO's options as given, as the run has them, or as they are by default; the reward that means right; and what
+    the run had that its rollouts don't."""
     own: dict[str, Any] = {}
     if (folder := RunFolder(path)).recipe_file.exists():
         recipe = folder.recipe()
         own = recipe.method_settings() | recipe.trl
-    correct_reward = own.get("correct_reward")
-    if options.correct_reward is not None or correct_reward not in file.columns:
-        correct_reward = options.correct_reward
+    correct_reward, unknown = options.correct_reward or own.get("correct_reward"), []
+    if options.correct_reward is None and correct_reward is not None and correct_reward not in file.columns:
+        unknown.append(
+            f"The run took reward {correct_reward!r} for what says whether a response is right, and its rollouts don't "
+            "hold it: here the whole reward says so."
+        )
+        correct_reward = None
     if not own.get("alpha", 0.0) > 0:  # GRPO: ProGRPO is asked about as it is by default
         own = {name: value for name, value in own.items() if name == "correct_above"}
     names = [field.name for field in fields(Settings)]
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    return Settings(**{name: own[name] for name in names if name in own} | given), correct_reward
+    return Settings(**{name: own[name] for name in names if name in own} | given), correct_reward, unknown
 
 
 def _center(table: Table, center: str, is_given: bool) -> str:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from progrpo.core import answer_confidence, prompt_confidence
+from progrpo.core.advantages import is_correct
 from progrpo.errors import ConfigError
 from progrpo.inspection.batches import Batch, Ragged
 from progrpo.inspection.columns import Columns
@@ -64,7 +65,8 @@ class Table:
     @property
     def right_B(self) -> NDArray[np.bool_]:
         """A response is right if its reward, or the one that means right, is above ``correct_above``."""
-        return self.correct_rewards_B > self.correct_above
+        right_B: NDArray[np.bool_] = is_correct(torch.from_numpy(self.correct_rewards_B), self.correct_above).numpy()
+        return right_B
 
     @property
     def judged_B(self) -> NDArray[np.bool_]:
@@ -90,7 +92,7 @@ class Source:
 
     @property
     def bytes(self) -> int:
-        return sum(file.bytes for file in self.files)
+        return sum(file.n_bytes for file in self.files)
 
     @property
     def notes(self) -> list[str]:

@@ -5,6 +5,7 @@ The advantages are :mod:`progrpo.core`'s; here they are only compared. All is ov
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,13 +114,14 @@ def advantages(table: Table, settings: Settings) -> tuple[Floats, Floats]:
     grpo_B = group_relative_advantages(rewards_B, groups_B)
     progrpo_B = arm_advantages(
         grpo_B,
-        _verdicts(table),
+        torch.from_numpy(table.correct_rewards_B),
         torch.from_numpy(table.c_q_B),
         torch.from_numpy(table.c_o_B(settings.low_prob_fraction)),
         groups_B,
         alpha=settings.alpha,
         activation=settings.activation,
         center=settings.center,
+        correct_above=table.correct_above,
     )
     return grpo_B.numpy(), progrpo_B.numpy()
 
@@ -146,7 +148,12 @@ def effect(
         turned += int((before * after < 0).sum())
         compared += len(before)
     weight = float(np.abs(grpo_B).sum())
-    activated_B = activated_groups(_verdicts(table), torch.from_numpy(groups_B), activation=settings.activation).numpy()
+    activated_B = activated_groups(
+        torch.from_numpy(table.correct_rewards_B),
+        torch.from_numpy(groups_B),
+        activation=settings.activation,
+        correct_above=table.correct_above,
+    ).numpy()
     judged = max(int(judged_B.sum()), 1)
     return Effect(
         float(moved_B.sum()) / judged,
@@ -161,11 +168,6 @@ def effect(
     )
 
 
-def _verdicts(table: Table) -> torch.Tensor:
-    """1 for a right response, 0 for a wrong one, NaN for one that was not judged: what ARM asks of a reward."""
-    return torch.from_numpy(np.where(table.judged_B, table.right_B.astype(np.float64), np.nan))
-
-
 def _in_known_groups(table: Table, settings: Settings) -> NDArray[np.bool_]:
     """Responses of groups in which something could be corrected: a confidence is known, and what it is held against."""
     known_B = table.judged_B & ~np.isnan(table.c_o_B(settings.low_prob_fraction))
@@ -175,7 +177,7 @@ def _in_known_groups(table: Table, settings: Settings) -> NDArray[np.bool_]:
 
 
 def _rows(table: Table, rows: Ints) -> Table:
-    arrays = {name: value for name, value in vars(table).items() if isinstance(value, np.ndarray)}
+    arrays: dict[str, Any] = {name: value for name, value in vars(table).items() if isinstance(value, np.ndarray)}
     return replace(table, **{name: value[..., rows] for name, value in arrays.items()})
 
 
