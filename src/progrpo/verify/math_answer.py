@@ -27,9 +27,13 @@ from pathlib import Path
 from progrpo.errors import ConfigError
 from progrpo.verify.math_guards import (
     Reading,
+    are_equations,
+    as_list,
     conflict,
+    equation,
     explosion,
     like,
+    members,
     number,
     ordered_numbers,
     read,
@@ -180,6 +184,7 @@ def _decide(extracted: str, gold: str) -> Verdict | Pairs:
     extracted = _without_choice(extracted, content)
     if not normalise(extracted):
         return Verdict("incorrect", "the answer is empty")
+    extracted, content = as_list(extracted, content), as_list(content, extracted)
     right = _reading(content)
     said = like(read(extracted), right)
     answer_words = words(extracted)
@@ -193,25 +198,11 @@ def _decide(extracted: str, gold: str) -> Verdict | Pairs:
     overlooked = conflict(said, right)
     if overlooked:
         return Verdict("incorrect", overlooked)
-    equated = sides(said.body)
-    if len(equated) > 1 and len(sides(right.body)) == 1 and not _are_equations(said, right):
-        decided = [_decide(side, gold) for side in values(equated)]
-        settled = [found for found in decided if isinstance(found, Verdict)]
-        wrong = next((verdict for verdict in settled if not verdict.correct), None)
-        open_pairs = [pair for found in decided if not isinstance(found, Verdict) for pair in found]
-        return wrong or open_pairs or settled[0]
-    numbers, gold_numbers = ordered_numbers(said.body), ordered_numbers(right.body)
-    if numbers and gold_numbers:
-        pairs = zip(numbers, gold_numbers, strict=False)
-        is_right = _same_form(said.body, right.body) and all(_same_number(a, b) for a, b in pairs)
-        return Verdict("correct", canonical=canonical) if is_right else _not_equal(extracted, content)
-    value, gold_value = number(said.body), number(right.body)
-    if value is not None and gold_value is not None:
-        value = value / 100 if said.is_percent else value
-        golds = [gold_value / 100, gold_value] if right.is_percent else [gold_value]
-        if said.is_percent and right.is_percent:
-            golds = golds[:1]
-        is_right = any(_same_number(value, gold) for gold in golds)
+    parts = _parts(said, right)
+    if parts:
+        return _on_all([_decide(part, gold) for part in parts])
+    is_right = _is_right_number(said, right)
+    if is_right is not None:
         return Verdict("correct", canonical=canonical) if is_right else _not_equal(extracted, content)
     refused = explosion(said.body) or unfinished(said.body, right.body)
     if refused:
@@ -220,10 +211,40 @@ def _decide(extracted: str, gold: str) -> Verdict | Pairs:
     return _not_equal(extracted, content) if explosion(right.body) else [(content, extracted)]
 
 
-def _are_equations(said: Reading, right: Reading) -> bool:
-    """Whether a gold such as ``y = 2x + 1`` may be met by another equation of the same variables."""
+def _parts(said: Reading, right: Reading) -> list[str]:
+    """The sides of an equation that each have to be the gold; none where it is compared as a whole."""
     equated = sides(said.body)
-    return right.symbol != "" and len(equated) == 2 and values(equated) == equated
+    if len(equated) == 1 or are_equations(said, right):
+        return []
+    if len(sides(right.body)) == 1:
+        return values(equated)
+    is_chain = len(equated) > 2 and values(equated) != equated
+    return [f"{equated[0]}={side}" for side in equated[1:]] if is_chain else []
+
+
+def _on_all(decided: list[Verdict | Pairs]) -> Verdict | Pairs:
+    """The verdict on an answer whose parts all have to be right."""
+    settled = [found for found in decided if isinstance(found, Verdict)]
+    wrong = next((verdict for verdict in settled if not verdict.correct), None)
+    open_pairs = [pair for found in decided if not isinstance(found, Verdict) for pair in found]
+    return wrong or open_pairs or settled[0]
+
+
+def _is_right_number(said: Reading, right: Reading) -> bool | None:
+    """Whether two plain numbers, or pairs of them, are the same; None for what is neither."""
+    numbers, gold_numbers = ordered_numbers(said.body), ordered_numbers(right.body)
+    if numbers and gold_numbers:
+        pairs = zip(numbers, gold_numbers, strict=False)
+        return _same_form(said.body, right.body) and all(_same_number(a, b) for a, b in pairs)
+    value, gold = number(said.body), number(right.body)
+    if value is None or gold is None:
+        return None
+    if said.is_percent == right.is_percent:
+        return _same_number(value, gold)
+    if right.is_percent:
+        return _same_number(value, gold / 100) or _same_number(value, gold)
+    # A gold below one is a share, and 0.25 % is not 0.25; one above has left the sign to the question.
+    return _same_number(value / 100, gold) or (abs(gold) >= 1 and _same_number(value, gold))
 
 
 _CHOICE = re.compile(
@@ -321,9 +342,12 @@ _cache = _Cache(CACHED_VERDICTS)
 
 @lru_cache(maxsize=8192)
 def _content(gold: str) -> str:
-    """A gold without the box or the dollar signs around it."""
+    r"""A gold without the box or the dollar signs around it; of ``0.56 = 56\%`` the last side."""
     inside = last_box(gold)
-    return (gold if inside is None else inside).strip().strip("$").strip()
+    content = (gold if inside is None else inside).strip().strip("$").strip()
+    parts = content.split("=")
+    says_twice = len({normalise(part) for part in parts}) == len(parts) > 1
+    return parts[-1].strip() if says_twice and all(number(read(part).body) is not None for part in parts) else content
 
 
 @lru_cache(maxsize=8192)
@@ -332,19 +356,23 @@ def _reading(content: str) -> Reading:
 
 
 def _task(gold: str, answer: str) -> dict[str, object]:
-    """What a worker gets: a gold in per cent may be met with the sign, as a share, or without the sign."""
+    """What a worker gets: per cent may be met with the sign, as a share, or without the sign."""
     right = _reading(gold)
     said = like(read(answer), right)
-    if _are_equations(said, right):
-        return {"golds": [f"{right.symbol}={right.body}"], "answer": said.body}
-    golds = _for_worker(right)
-    return {"golds": golds[:1] if said.is_percent else golds, "answer": _for_worker(said)[0]}
+    if are_equations(said, right):
+        return {"golds": [equation(right)], "answer": equation(said)}
+    golds, answers = _for_worker(right), _for_worker(said)
+    if said.is_percent and not right.is_percent:
+        return {"golds": golds, "answer": answers[0], "without_percent": answers[1]}
+    return {"golds": golds[:1] if said.is_percent else golds, "answer": answers[0]}
 
 
 def _for_worker(reading: Reading) -> list[str]:
     """The values that an answer may stand for, in LaTeX: inequalities as intervals, per cent as a share first."""
     latex = intervals(reading.body) or reading.body
-    return [rf"\frac{{{latex}}}{{100}}", latex] if reading.is_percent else [latex]
+    if not reading.is_percent:
+        return [latex]
+    return [",".join(rf"\frac{{{member}}}{{100}}" for member in members(latex)), latex]
 
 
 def _needs_no_reading(content: str) -> bool:

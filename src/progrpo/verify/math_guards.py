@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from progrpo.verify.math_size import TooLargeError, size
-from progrpo.verify.math_text import STYLED, inequality_variable, normalise
+from progrpo.verify.math_text import STYLED, inequality_variable, normalise, separate
 
 # -- What it would overlook --------------------------------------------------------------------------------------------
 
@@ -53,10 +53,11 @@ _BASES = "two three four five six seven eight nine ten eleven twelve".split()
 _BASE_WORDS = {word: str(base) for base, word in enumerate(_BASES, start=2)}
 _SYMBOL = r"[A-Za-z](?:_\w|_\{[^{}=]*\})?'*"
 _GREEK = r"\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega|sigma|rho|tau|angle|triangle)(?![a-z])"
+_NO_SET = r"[-\da-z]|\\(?:frac|sqrt|pi|pm|infty|ln|log|exp|sin|cos|tan)(?![a-z])"
 _NAMED = re.compile(
     rf"^(?P<name>(?P<symbol>{_SYMBOL}|{_GREEK})|"
     rf"{_SYMBOL}\([^()=]*\)|{_GREEK} ?[A-Z]+|[A-Z]{{2,3}}|[A-Za-z ]{{4,}}|{STYLED.pattern})"
-    r"(?:=|\\(?:approx|equiv)(?![a-z]) ?|\\in(?![a-z]) ?(?=[\[(\\]))(?P<said>[^=]+)$"
+    rf"(?:=|\\(?:approx|equiv)(?![a-z]) ?|\\in(?![a-z]) ?(?=[\[(\\])(?!{_NO_SET}))(?P<said>[^=]+)$"
 )
 
 
@@ -69,7 +70,7 @@ class Reading:
         symbol: of ``x = 5``, the x; empty for other names, such as ``f(x)`` and ``\text{Area}``.
         unit: by one name for its many, only if it is known.
         base: that the number is written in.
-        is_percent: whether a per cent sign follows.
+        is_percent: whether a per cent sign follows, or one follows each member of a list.
     """
 
     body: str
@@ -90,7 +91,7 @@ def read(text: str) -> Reading:
     body, symbol, unit, base, is_percent = normalise(text), "", "", "", False
     body = _WHOLE_NUMBERS.sub("", body).removeprefix(r"\approx").strip() or body
     if match := _NAMED.match(body):
-        body, symbol = match["said"].strip(), (match["symbol"] or "").lower()
+        body, symbol = match["said"].strip(), match["symbol"] or ""
     if match := _CURRENCY.match(body):
         body, unit = match[1] + body[match.end() :], {"£": "lb", r"\pounds": "lb"}.get(match[2], "dollar")
         unit = "euro" if "euro" in match[2] or match[2] == "€" else unit
@@ -98,10 +99,12 @@ def read(text: str) -> Reading:
         body, unit, is_percent = _without_words(body, match, unit)
     if match := _DEGREES.search(body):
         body, unit = body[: match.start()], unit or "degree"
-    if match := _PERCENT.search(body):
-        body, is_percent = body[: match.start()], True
+    if _PERCENT.search(body):
+        body, is_percent = separate(",".join(_PERCENT.sub("", member) for member in members(body))), True
     if match := _BASE.match(body):
         body, base = match[1], next(group for group in match.groups()[1:] if group)
+    if body.startswith(r"\{(") and body.endswith(r")\}") and len(members(body[2:-2])) == 1:
+        body = body[2:-2]  # the only pair that solves a system is as well written without the braces of the set
     return Reading(body.strip(), symbol, unit, _BASE_WORDS.get(base.lower(), base), is_percent)
 
 
@@ -133,7 +136,7 @@ def _unit(found: list[str], power: str | None) -> str:
 def conflict(answer: Reading, gold: Reading) -> str:
     r"""Why an answer is not the gold although math-verify would say so; empty if there is no such reason.
 
-    A unit that only one of them has is no conflict, nor is a base or a per cent sign that only the gold has: the
+    A unit or a per cent sign that only one of them has is no conflict, nor is a base that only the gold has: the
     question has often asked "in base 8" or "what percent".
 
     >>> conflict(read(r"5 \text{ cm}"), read(r"5 \text{ m}"))
@@ -143,15 +146,17 @@ def conflict(answer: Reading, gold: Reading) -> str:
     >>> conflict(read("2516_8"), read("2516"))
     'the base is 8, not 10'
     """
-    if answer.unit and gold.unit and answer.unit != gold.unit:
-        return f"the unit is {answer.unit!r}, not {gold.unit!r}"
+    units = [reading.unit or ("per cent" if reading.is_percent else "") for reading in (answer, gold)]
+    if all(units) and units[0] != units[1]:
+        return f"the unit is {units[0]!r}, not {units[1]!r}"
     if answer.base not in ("", gold.base):
         return f"the base is {answer.base or 10}, not {gold.base or 10}"
-    if answer.symbol and gold.symbol and answer.symbol != gold.symbol:
+    are_named = answer.symbol and gold.symbol and answer.symbol.lower() != gold.symbol.lower()
+    if are_named and not are_equations(answer, gold):
         return f"the answer is about {answer.symbol!r}, not {gold.symbol!r}"
-    if re.search(r"\\in ?[\da-z]", answer.body):
+    if re.search(rf"\\in(?![a-z]) ?(?:{_NO_SET})", answer.body):
         return "the answer is in what is no set"
-    if answer.symbol and re.search(rf"(?i)(?<![\\A-Za-z]){re.escape(answer.symbol)}(?![A-Za-z])", answer.body):
+    if answer.symbol and re.search(rf"(?<![\\A-Za-z]){re.escape(answer.symbol)}(?![A-Za-z])", answer.body):
         return f"the answer says {answer.symbol!r} by means of itself"
     variables = [inequality_variable(reading.body) for reading in (answer, gold)]
     if None not in variables and variables[0] != variables[1]:
@@ -179,23 +184,24 @@ _AND_OR = re.compile(
 )
 _ASSIGNMENT = re.compile(r"([A-Za-z](?:_\w|_\{\w*\})?)=([^=]+)")
 _NO_PART_OF_A_NAME = re.compile(r"[0-9^]|^-|\\(?:sqrt|ln|log|exp)(?![a-z])")
+_COMMANDS = re.compile(r"\\[A-Za-z]+")
 _SUBSCRIPTS_AND_ARGUMENTS = re.compile(r"_(?:\{[^{}]*\}|\w)|(?<=[A-Za-z'])\([^()]*\)|\[[^\[\]]*\]")
 
 
 def members(body: str, separator: re.Pattern[str] = re.compile(",")) -> list[str]:
     """What stands between the commas that are in no brackets.
 
-    >>> members("(1,2),3")
+    >>> members("(1,2), 3")
     ['(1,2)', '3']
     """
     parts, depth, last = [], 0, 0
-    places = {match.start() for match in separator.finditer(body)}
+    places = {match.start(): match.end() for match in separator.finditer(body)}
     for i, character in enumerate(body):
-        depth += (character in "{([") - (character in "})]")
         if i in places and depth <= 0:
-            parts.append(body[last:i])
-            last = i + 1
-    return [*parts, body[last:]]
+            parts.append(body[last:i].strip())
+            last = places[i]
+        depth += (character in "{([") - (character in "})]")
+    return [*parts, body[last:].strip()]
 
 
 def ordered_numbers(body: str) -> list[Fraction]:
@@ -233,6 +239,60 @@ def values(parts: list[str]) -> list[str]:
     return parts[1:] if is_name else parts
 
 
+def equation(reading: Reading) -> str:
+    r"""An equation with its name, empty for what is not an equation of two sides.
+
+    >>> equation(read("y=2x")), equation(read("2x-y=0")), equation(read("2x"))
+    ('y=2x', '2x-y=0', '')
+    """
+    parts = sides(reading.body)
+    whole = [reading.symbol, *parts] if reading.symbol else parts
+    return "=".join(whole) if len(whole) == 2 else ""
+
+
+def are_equations(answer: Reading, gold: Reading) -> bool:
+    """Whether two equations are compared as a whole: the gold says more than the value of a name.
+
+    ``y=1-x`` is ``x+y=1``, in both directions, and ``x=1-y``. For ``x=5``, an equation that has other names on its left
+    still has to give the value 5 on its right.
+
+    >>> are_equations(read("y=1-x"), read("x+y=1")), are_equations(read("y=5"), read("x=5"))
+    (True, False)
+    """
+    first, second = equation(answer), equation(gold)
+    if not first or not second:
+        return False
+    if not gold.symbol:
+        return re.search("[A-Za-z]", _COMMANDS.sub("", second)) is not None
+    if answer.symbol:
+        return _mentions(gold.body, answer.symbol) and _mentions(answer.body, gold.symbol)
+    parts = sides(first)
+    return values(parts) == parts or _mentions(first, gold.symbol)
+
+
+def _mentions(body: str, symbol: str) -> bool:
+    """Whether a name stands in an expression, also beside others: y in ``2xy``."""
+    letters = body if symbol.startswith("\\") else _COMMANDS.sub(" ", STYLED.sub(" ", body))
+    return re.search(rf"{re.escape(symbol)}(?![_'])", letters) is not None
+
+
+def as_list(text: str, other: str) -> str:
+    """``70,110`` with a blank, where the other side is a list of as many things: it is a number or a list of two.
+
+    >>> as_list("70,110", "110, 70"), as_list("70,110", "70110"), as_list("70,110", "1, 2, 3")
+    ('70, 110', '70,110', '70,110')
+    """
+    listed = text if ",0" in text else separate(text)
+    is_list = listed != text and _count(text) == 1 and _count(listed) == _count(other) > 1
+    return listed if is_list else text
+
+
+def _count(text: str) -> int:
+    """How many things are listed, in the braces of a set or without them."""
+    body = normalise(text)
+    return len(members(body[2:-2] if _brackets(body) == "set" else body, _AND_OR))
+
+
 def like(answer: Reading, gold: Reading) -> Reading:
     """The answer in the form of the gold, where one lists values by name, or leaves the brackets of a pair out.
 
@@ -250,7 +310,7 @@ def like(answer: Reading, gold: Reading) -> Reading:
         listed = members(answer.body)
         if not is_ordered or "=" in answer.body or len(listed) < 2:
             return answer
-    body = ",".join(listed)
+    body = separate(",".join(listed))
     return replace(answer, body=f"({body})" if is_ordered else body)
 
 

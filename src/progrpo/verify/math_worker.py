@@ -1,6 +1,7 @@
 r"""A worker's script (:mod:`progrpo.verify.worker`) that compares answers with math-verify.
 
-A task is ``{"golds": [...], "answer": ...}`` in LaTeX; the answer may equal any of the golds. The reply is ``"equal"``,
+A task is ``{"golds": [...], "answer": ...}`` in LaTeX; the answer may equal any of the golds, or, where the task has an
+answer ``"without_percent"``, that may equal a gold that is no share. The reply is ``"equal"``,
 ``"different"``, ``"unreadable"`` (the answer), ``"too large"`` (it ran out of memory or of depth), or ``"bad gold"``.
 Without an answer, only the golds are read. Deadlines and lost workers are the parent's business.
 """
@@ -14,7 +15,24 @@ from typing import Any
 from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, normalize_latex
 from math_verify import verify
 from math_verify.parser import parse_latex_cached
-from sympy import QQ, ZZ, Abs, Add, Basic, Eq, Float, MatrixBase, Max, Mul, Poly, Pow, nsimplify, simplify, solve
+from sympy import (
+    QQ,
+    ZZ,
+    Abs,
+    Add,
+    Basic,
+    Eq,
+    FiniteSet,
+    Float,
+    MatrixBase,
+    Max,
+    Mul,
+    Poly,
+    Pow,
+    nsimplify,
+    simplify,
+    solve,
+)
 
 RELATIVE = 1e-6
 """A gold that is a decimal is met by what differs from it by no more than this share."""
@@ -45,7 +63,11 @@ def handle(task: dict[str, Any]) -> str:
         answer = parse(task["answer"])
         if answer is None:
             return "unreadable"
-        return "equal" if any(is_equal(gold, answer) for gold in golds) else "different"
+        if any(is_equal(gold, answer) for gold in golds):
+            return "equal"
+        bare = parse(task["without_percent"]) if "without_percent" in task else None
+        is_right = bare is not None and any(is_no_share(gold) and is_equal(gold, bare) for gold in golds)
+        return "equal" if is_right else "different"
     except (MemoryError, RecursionError):
         return "too large"
     except Exception:  # sympy raises whatever it comes across: the answer is then not what the gold is
@@ -71,6 +93,8 @@ def is_equal(gold: Basic | MatrixBase, answer: Basic | MatrixBase) -> bool:
     if isinstance(gold, Eq) and isinstance(answer, Eq):
         if is_same_equation(gold, answer):
             return True
+        if simplify(answer.lhs - answer.rhs) == 0:  # 5 = 5 says nothing
+            return False
         if not solve(gold, gold.free_symbols):  # it would take all equations that it can't solve for equal
             return False
     if not is_close(gold, answer):
@@ -80,6 +104,12 @@ def is_equal(gold: Basic | MatrixBase, answer: Basic | MatrixBase) -> bool:
         return same
     # Its timeouts are signals, which only work in a main thread and can be caught: the parent keeps the time.
     return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True)
+
+
+def is_no_share(gold: Any) -> bool:
+    """Whether a gold, or each number that it lists, is one or more: what is below one is a share, and no per cent."""
+    numbers = gold.args if isinstance(gold, FiniteSet) else (gold,)
+    return all(number.is_number and bool(Abs(number) >= 1) for number in numbers)
 
 
 def is_same_polynomial(gold: Any, answer: Any) -> bool | None:
