@@ -122,6 +122,18 @@ INFINITE = [
     (r"\infty", "infinity"),
     (r"\{1,2\}", r"x \in \{1, 2\}"),
 ]
+STYLES = [
+    (r"\frac{14}{3}", r"\boldsymbol{\frac{14}{3}}"),
+    (r"\frac{\sqrt{2}}{2}", r"\mathbf{\dfrac{\sqrt{2}}{2}}"),
+    ("4.5e33", "4.5e33."),
+    ("26", "2(13)"),
+    ("5", r"10(\frac12)"),
+    ("3x+3", "3(x+1)"),
+    (r"\frac{1}{2004!}", r"x=\frac{1}{2004!}"),
+    ("(1,2)", r"\{(1,2)\}"),
+    (r"\{(1,2)\}", "(1,2)"),
+    (r"A=\frac{a^2}{2}", r"A=0.5a^2"),
+]
 LISTED = [
     ("81, 256", "256, 81"),
     ("81, 256", "81,256"),
@@ -133,6 +145,13 @@ LISTED = [
     ("70,110", r"110^\circ, 70^\circ"),
     ("98,118,122,142", "142, 98, 118, 122"),
     ("10, 100", "100, 10"),
+    ("100, 200", r"200 \text{ and } 100"),
+    ("100, 200", "100 or 200"),
+    ("0, 100", "0,100"),
+    ("0, 100", "100,0"),
+    ("1, 250, 2", "1,250, 2"),
+    (r"\$1,500, \$2,500", r"\$2500, \$1500"),
+    (r"0.125", "0,125"),
     ("-5, 120", "120, -5"),
     ("(81, 256)", "(81,256)"),
     ("1,000", "1000"),
@@ -154,6 +173,7 @@ PER_CENT = [
     ("0.25", r"25\%"),
     (r"25\%", "0.25"),
     (r"\frac{1}{4}", r"25\%"),
+    (r"\frac{1}{4}", r"p=0.25=25\%"),
     ("25, 50", r"25\%, 50\%"),
     (r"25\%, 50\%", r"50\%, 25\%"),
     (r"50\sqrt{2}", r"50\sqrt{2}\%"),
@@ -272,6 +292,11 @@ DIFFERENT = [
     ("2x+4y-3=0", "2x+4y-3=5"),
     ("2x+4y-3=0", r"y=\frac{3-2x}{4}=-\frac{x}{2}"),
     ("x+y=1", "y=1+x"),
+    ("x+y=1", "1"),
+    ("x+y=1", "1-x"),
+    ("x^2=4", "4"),
+    ("x^2=4", "x=2"),
+    ("xy=0", "0"),
     ("x+y=1", "z=1-x"),
     ("y=1-x", "x=y-1"),
     ("y=1-x", "x=1-x"),
@@ -289,6 +314,11 @@ DIFFERENT = [
     (r"[0,\infty)", r"x\in(0,\infty)"),
     (r"[0,\infty)", r"x\in[0,-\infty)"),
     (r"[0,\infty)", r"[0,\infty"),
+    (r"[0,\infty)", r"[0,\infty]"),
+    (r"(-\infty,0]", r"[-\infty,0]"),
+    (r"-\frac{2010012}{2010013}", r"-\frac{2010013}{2010013}"),
+    (r"\frac{1}{29,\!322,\!216}", "1/29322217"),
+    ("15", "2(13)"),
     (r"\infty", r"-\infty"),
     (r"-\infty", r"+\infty"),
     (r"\infty", "5"),
@@ -325,7 +355,7 @@ BLOW_UPS = [
 ]
 
 
-@pytest.mark.parametrize(("gold", "answer"), [*EQUAL, *INFINITE, *LISTED, *PER_CENT, *EQUATIONS])
+@pytest.mark.parametrize(("gold", "answer"), [*EQUAL, *INFINITE, *STYLES, *LISTED, *PER_CENT, *EQUATIONS])
 def test_the_same_in_another_form(gold: str, answer: str) -> None:
     assert verify_math(rf"\boxed{{{answer}}}", gold).correct, verify_math(rf"\boxed{{{answer}}}", gold)
 

@@ -18,7 +18,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache, lru_cache
 from importlib.util import find_spec
@@ -138,15 +138,16 @@ def verify_math_batch(
     decided = [_verdict_on(response, gold, style) for response, gold in zip(answers, golds, strict=True)]
     pairs = {pair: None for found in decided if not isinstance(found, Verdict) for pair in found}
     compared = dict(zip(pairs, _compare(list(pairs), seconds), strict=True))
-    return [found if isinstance(found, Verdict) else _of_all(compared[pair] for pair in found) for found in decided]
+    return [
+        found if isinstance(found, Verdict) else _of_all([compared[pair] for pair in found], gold)
+        for found, gold in zip(decided, golds, strict=True)
+    ]
 
 
-def _of_all(verdicts: Iterable[Verdict]) -> Verdict:
-    """The first that is not correct, or else the last."""
-    for verdict in verdicts:
-        if not verdict.correct:
-            break
-    return verdict
+def _of_all(verdicts: Sequence[Verdict], gold: str) -> Verdict:
+    """The first that is not correct, or else that all are."""
+    wrong = next((verdict for verdict in verdicts if not verdict.correct), None)
+    return wrong or Verdict("correct", canonical=normalise(_content(gold)))
 
 
 _MISSING: dict[AnswerStyle, str] = {
@@ -198,6 +199,8 @@ def _decide(extracted: str, gold: str) -> Verdict | Pairs:
     overlooked = conflict(said, right)
     if overlooked:
         return Verdict("incorrect", overlooked)
+    if said.body == right.body and said.is_percent == right.is_percent and not are_equations(said, right):
+        return Verdict("correct", canonical=canonical)
     parts = _parts(said, right)
     if parts:
         return _on_all([_decide(part, gold) for part in parts])
@@ -216,6 +219,8 @@ def _parts(said: Reading, right: Reading) -> list[str]:
     equated = sides(said.body)
     if len(equated) == 1 or are_equations(said, right):
         return []
+    if said.is_percent:
+        equated[-1] += r"\%"
     if len(sides(right.body)) == 1:
         return values(equated)
     is_chain = len(equated) > 2 and values(equated) != equated
@@ -232,19 +237,22 @@ def _on_all(decided: list[Verdict | Pairs]) -> Verdict | Pairs:
 
 def _is_right_number(said: Reading, right: Reading) -> bool | None:
     """Whether two plain numbers, or pairs of them, are the same; None for what is neither."""
+    is_exact = "." not in said.body + right.body
     numbers, gold_numbers = ordered_numbers(said.body), ordered_numbers(right.body)
     if numbers and gold_numbers:
         pairs = zip(numbers, gold_numbers, strict=False)
-        return _same_form(said.body, right.body) and all(_same_number(a, b) for a, b in pairs)
+        return _same_form(said.body, right.body) and all(_same_number(a, b, is_exact) for a, b in pairs)
     value, gold = number(said.body), number(right.body)
     if value is None or gold is None:
         return None
-    if said.is_percent == right.is_percent:
-        return _same_number(value, gold)
-    if right.is_percent:
-        return _same_number(value, gold / 100) or _same_number(value, gold)
-    # A gold below one is a share, and 0.25 % is not 0.25; one above has left the sign to the question.
-    return _same_number(value / 100, gold) or (abs(gold) >= 1 and _same_number(value, gold))
+    # In per cent or as a share. Where the gold has no sign, it may have left that to the question, but not if it is
+    # below one: that is a share, and 0.25 % is not 0.25.
+    pairs = [(value, gold)]
+    if right.is_percent and not said.is_percent:
+        pairs.append((value, gold / 100))
+    elif said.is_percent and not right.is_percent:
+        pairs = [(value / 100, gold), *(pairs if abs(gold) >= 1 else [])]
+    return any(_same_number(a, b, is_exact) for a, b in pairs)
 
 
 _CHOICE = re.compile(
@@ -269,9 +277,9 @@ def _same_form(body: str, gold_body: str) -> bool:
     return (body[0], body[-1], body.count(",")) == (gold_body[0], gold_body[-1], gold_body.count(","))
 
 
-def _same_number(value: Fraction, gold: Fraction) -> bool:
-    """Whole numbers exactly; others may be met by decimals that were cut off."""
-    if gold.denominator == 1:
+def _same_number(value: Fraction, gold: Fraction, is_exact: bool) -> bool:
+    """Whole numbers and quotients exactly; others may be met by decimals that were cut off."""
+    if is_exact or gold.denominator == 1:
         return value == gold
     return abs(value - gold) <= RELATIVE * max(abs(value), abs(gold))
 
@@ -306,7 +314,7 @@ def _verdict(gold: str, answer: str, outcome: Outcome, seconds: float) -> Verdic
     if outcome.value == "bad gold":
         return Verdict("error", f"the gold {gold!r} can't be read as mathematics")
     if outcome.value == "equal":
-        return Verdict("correct", canonical=normalise(gold))
+        return Verdict("correct")
     if outcome.value == "unreadable":
         return Verdict("incorrect", f"{answer!r} can't be read as mathematics")
     if outcome.value == "too large":

@@ -53,6 +53,7 @@ _BASES = "two three four five six seven eight nine ten eleven twelve".split()
 _BASE_WORDS = {word: str(base) for base, word in enumerate(_BASES, start=2)}
 _SYMBOL = r"[A-Za-z](?:_\w|_\{[^{}=]*\})?'*"
 _GREEK = r"\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega|sigma|rho|tau|angle|triangle)(?![a-z])"
+_CLOSED_AT_INFINITY = re.compile(r"\\infty ?\]|\[[-+]?\\infty")
 _NO_SET = r"[-\da-z]|\\(?:frac|sqrt|pi|pm|infty|ln|log|exp|sin|cos|tan)(?![a-z])"
 _NAMED = re.compile(
     rf"^(?P<name>(?P<symbol>{_SYMBOL}|{_GREEK})|"
@@ -90,6 +91,8 @@ def read(text: str) -> Reading:
     """
     body, symbol, unit, base, is_percent = normalise(text), "", "", "", False
     body = _WHOLE_NUMBERS.sub("", body).removeprefix(r"\approx").strip() or body
+    if not _RELATION.search(body):
+        body = separate(_AND_BETWEEN_VALUES.sub(",", body))
     if match := _NAMED.match(body):
         body, symbol = match["said"].strip(), match["symbol"] or ""
     if match := _CURRENCY.match(body):
@@ -163,6 +166,8 @@ def conflict(answer: Reading, gold: Reading) -> str:
         return f"the answer is about {variables[0]!r}, not {variables[1]!r}"
     if {_brackets(answer.body), _brackets(gold.body)} == {"set", "ordered"}:
         return "one is a set, the other an ordered pair or an interval"
+    if _CLOSED_AT_INFINITY.search(answer.body) and not _CLOSED_AT_INFINITY.search(gold.body):
+        return "the answer has an interval that is closed at infinity"
     answers, golds = members(answer.body), members(gold.body)
     if len(golds) > len(set(golds)) and len(answers) > 1 and len(answers) != len(golds):
         return f"the answer lists {len(answers)} things, not {len(golds)}"
@@ -181,6 +186,11 @@ def _brackets(body: str) -> str:
 _EQUALS = re.compile(r"(?<![<>:=])(?<![^\d)}\]]!)=")
 _AND_OR = re.compile(
     r"\s*(?:,|\\(?:text|mathrm)\s*\{\s*(?:or|and)\s*\}|\\l(?:or|and)(?![A-Za-z])|(?<![A-Za-z])(?:or|and)(?![A-Za-z]))\s*"
+)
+_GROUPING_COMMA = re.compile(r"(?<=\d),(?=[1-9]\d\d(?!\d))", re.ASCII)
+_RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in)(?![A-Za-z])")
+_AND_BETWEEN_VALUES = re.compile(
+    r"(?<=[\d)}\]%]),?\s*(?:\\(?:text|mathrm)\s*\{\s*(?:or|and)\s*\}|(?:or|and)(?![A-Za-z]))\s*(?=[-\d(\\])"
 )
 _ASSIGNMENT = re.compile(r"([A-Za-z](?:_\w|_\{\w*\})?)=([^=]+)")
 _NO_PART_OF_A_NAME = re.compile(r"[0-9^]|^-|\\(?:sqrt|ln|log|exp)(?![a-z])")
@@ -282,9 +292,8 @@ def as_list(text: str, other: str) -> str:
     >>> as_list("70,110", "110, 70"), as_list("70,110", "70110"), as_list("70,110", "1, 2, 3")
     ('70, 110', '70,110', '70,110')
     """
-    listed = text if ",0" in text else separate(text)
-    is_list = listed != text and _count(text) == 1 and _count(listed) == _count(other) > 1
-    return listed if is_list else text
+    listed = _GROUPING_COMMA.sub(", ", text)
+    return listed if listed != text and _count(listed) == _count(other) > 1 else text
 
 
 def _count(text: str) -> int:

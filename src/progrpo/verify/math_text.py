@@ -112,16 +112,16 @@ _PLAIN_ROOT = re.compile(r"(?<![\\A-Za-z])sqrt\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\
 _PLAIN_FUNCTION = re.compile(
     r"(?<![\\A-Za-z])(?:np\.|math\.)?(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|exp|pi)(?![A-Za-z])"
 )
-_SCIENTIFIC = re.compile(r"(?<![\w.\\])([-+]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([-+]?\d{1,4})(?![\w.])", re.ASCII)
+_SCIENTIFIC = re.compile(r"(?<![\w.\\])([-+]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([-+]?\d{1,4})(?!\w|\.\d)", re.ASCII)
 _NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
 ).split()
 _WORDS = {word: str(number) for number, word in enumerate(_NUMBERS)}
-STYLED = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:rm|bf|it|sf)|mbox|operatorname|boldsymbol|bm|pmb|underline)"
-    r"\s*\{([^{}]*)\}"
+_STYLE = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:rm|bf|it|sf)|mbox|operatorname|boldsymbol|bm|pmb|underline)\s*\{"
 )
+STYLED = re.compile(_STYLE.pattern + r"([^{}]*)\}")
 _SHORT_UNITS = set("mshgLlNJWVK")
 _NUMBER_BEFORE = re.compile(r"[\d)}][\s~]*(?:\\[,;:! ]\s*)*$")
 _STYLED_MATHS = re.compile(r"[\d.,\s()+*/=-]*|[A-Za-z]|\d[\d.,]* [A-Za-z ]+")
@@ -133,6 +133,10 @@ _WRAPPERS = re.compile(
 )
 _THOUSANDS_IN_LATEX = re.compile(r"(?<=\d)(?:,\\!\s*|\\!,|\{,\})(?=\d{3}(?!\d))", re.ASCII)
 _THOUSANDS = re.compile(r"(?<![\d.^_])(?<!sqrt)(?<!frac)[1-9]\d{0,2}(?:(,|\\,| )\d{3})(?:\1\d{3})*(?!\d)", re.ASCII)
+_IDLE_BLANKS = re.compile(
+    r"(?<![A-Za-z0-9])(?!(?<=\d,) +\d{3}(?!\d)) +| +(?![A-Za-z0-9])|(?<=\d) +(?=[A-Za-z\\])|"
+    r"(?<![\\A-Za-z])(?<=[A-Za-z]) +(?=\d)"
+)
 _BLANK = r"(?=[\s~]|\\[ ,;:!>]|\\q?quad|$)"
 _SEPARATING_COMMA = re.compile(r"(?<=\d)(?<!\b0),(?=\d{3}(?!\d))", re.ASCII)
 _POSITIVE_INFINITY = re.compile(r"(?<![\w)}\]!])\+\s*(?=\\infty(?![A-Za-z]))")
@@ -199,7 +203,7 @@ def normalise(text: str) -> str:
     text = re.sub(r"(?<!\\)\$", "", text).replace(r"\(", "(").replace(r"\)", ")").replace(r"\%", "%")
     text = text.replace("{:}", ":")
     text = text.replace(r"\[", "[").replace(r"\]", "]") if text.startswith(r"\[") else text
-    text = STYLED.sub(_unstyle_maths, _WRAPPERS.sub("", text))
+    text = STYLED.sub(_unstyle_maths, _unstyle_groups(_WRAPPERS.sub("", text)))
     for synonym, latex in _LATEX_SYNONYMS:
         text = synonym.sub(latex, text)
     text = _THOUSANDS_IN_LATEX.sub("", text)
@@ -239,11 +243,17 @@ def separate(text: str) -> str:
 
 def squeeze(text: str) -> str:
     """Without the spaces that part nothing: ``1 2`` stays, and so do words, and the blank in ``81, 256``."""
-    return re.sub(
-        r"(?<![A-Za-z0-9])(?!(?<=\d,) +\d{3}(?!\d)) +| +(?![A-Za-z0-9])|(?<=\d) +(?=[A-Za-z\\])|(?<![\\A-Za-z])(?<=[A-Za-z]) +(?=\d)",
-        "",
-        text,
-    )
+    return _IDLE_BLANKS.sub("", text)
+
+
+def _unstyle_groups(text: str) -> str:
+    r"""Without the styles of what has braces in it, such as ``\boldsymbol{\frac{1}{2}}``: that is mathematics."""
+    for match in reversed(list(_STYLE.finditer(text))):
+        start = match.end()
+        close = _closing_brace(text, start - 1, len(text))
+        if close is not None and "{" in text[start:close]:
+            text = f"{text[: match.start()]} {text[start:close]} {text[close + 1 :]}"
+    return text
 
 
 def _unstyle_maths(match: re.Match[str]) -> str:

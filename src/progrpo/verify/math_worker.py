@@ -39,12 +39,14 @@ RELATIVE = 1e-6
 # Units are compared before: theirs would be struck off, and 5t, 5h and 5c with them.
 _NORMALISATION = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
 
-# What the parser stumbles over or mistakes: E_1 is no power of e to it, and I_1 and I_2 are both the imaginary unit.
+# What the parser stumbles over or mistakes: E_1 is no power of e to it, I_1 and I_2 are both the imaginary unit, and
+# 2(13) is a mixed number, 15.
 _UNREADABLE = [
     (re.compile(spelling), other)
     for spelling, other in [
         (r"_\{\\odot\}", "_{s}"), (r"_([0-9A-Za-z])", r"_{\1}"), (r"(?<![\\A-Za-z])E_\{", r"\\Xi_{"),
         (r"(?<![\\A-Za-z])e_\{", r"\\eta_{"), (r"(?<![\\A-Za-z])I_\{", r"\\Psi_{"),
+        (r"(?<![\w^.])(\d+(?:\.\d+)?)\(", r"\1\\cdot ("),
     ]
 ]  # fmt: skip
 
@@ -97,6 +99,8 @@ def is_equal(gold: Basic | MatrixBase, answer: Basic | MatrixBase) -> bool:
             return False
         if not solve(gold, gold.free_symbols):  # it would take all equations that it can't solve for equal
             return False
+    elif isinstance(gold, Eq) and isinstance(gold.lhs, Add | Mul | Pow):
+        return False  # x + y = 1 is no 1, which is all that it would be compared with
     if not is_close(gold, answer):
         return False
     same = is_same_polynomial(gold, answer)
