@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache, lru_cache
 from importlib.util import find_spec
+from itertools import repeat
 from pathlib import Path
 
 from progrpo.errors import ConfigError
@@ -33,6 +34,7 @@ from progrpo.verify.math_guards import (
     equation,
     explosion,
     like,
+    listed_numbers,
     members,
     number,
     ordered_numbers,
@@ -183,15 +185,17 @@ def _decide(extracted: str, gold: str) -> Verdict | Pairs:
     content = _content(gold)
     canonical = normalise(content)
     extracted = _without_choice(extracted, content)
-    if not normalise(extracted):
+    spelled = normalise(extracted)
+    if not spelled:
         return Verdict("incorrect", "the answer is empty")
+    if spelled == canonical:
+        return Verdict("correct", canonical=canonical)
     extracted, content = as_list(extracted, content), as_list(content, extracted)
     right = _reading(content)
     said = like(read(extracted), right)
     answer_words = words(extracted)
     if (
-        normalise(extracted) == canonical
-        or said == right
+        said == right
         or unstyled(extracted) == unstyled(content)
         or (answer_words is not None and answer_words == words(content))
     ):
@@ -236,12 +240,18 @@ def _on_all(decided: list[Verdict | Pairs]) -> Verdict | Pairs:
 
 
 def _is_right_number(said: Reading, right: Reading) -> bool | None:
-    """Whether two plain numbers, or pairs of them, are the same; None for what is neither."""
+    """Whether two plain numbers, or lists or pairs of them, are the same; None for what is neither."""
     is_exact = "." not in said.body + right.body
     numbers, gold_numbers = ordered_numbers(said.body), ordered_numbers(right.body)
     if numbers and gold_numbers:
         pairs = zip(numbers, gold_numbers, strict=False)
         return _same_form(said.body, right.body) and all(_same_number(a, b, is_exact) for a, b in pairs)
+    numbers, gold_numbers = listed_numbers(said.body), listed_numbers(right.body)
+    if numbers and gold_numbers and said.is_percent == right.is_percent:
+        if len(set(gold_numbers)) == len(gold_numbers):  # without repetition as in a set
+            numbers = sorted(set(numbers))
+        is_as_long = len(numbers) == len(gold_numbers)
+        return is_as_long and all(map(_same_number, numbers, gold_numbers, repeat(is_exact)))
     value, gold = number(said.body), number(right.body)
     if value is None or gold is None:
         return None

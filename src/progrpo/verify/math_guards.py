@@ -44,7 +44,8 @@ _STYLED_UNIT = re.compile(rf"(?:{STYLED.pattern.replace('([^{}]*)', '([A-Za-z ./
 _BARE_UNIT = re.compile(rf"{_AFTER_NUMBER}([A-Za-z]{{2,}}(?:[ /][A-Za-z]+)*)\.?(?:\^(\d))?$")
 _CURRENCY = re.compile(r"^(-?)(\\\$|£|€|\\pounds(?![A-Za-z])|\\euro(?![A-Za-z]))")
 _DEGREES = re.compile(rf"{_AFTER_NUMBER}\^\{{\\circ\}} ?[CF]?$")
-_WHOLE_NUMBERS = re.compile(r",?\(?[a-z]\\in ?\\mathbb\{[ZN]\}\)?$|\\pmod\{[^{}]*\}$|\(\\bmod ?[^()]*\)$")
+_WHOLE_NUMBERS = re.compile(r",?\(?[a-z]\\in ?\\mathbb\{[ZN]\}\)?$")
+_MODULUS = re.compile(r"(?:\\pmod ?\{?([^{}]*)\}?|\(\\bmod ?([^()]*)\))$")
 _PERCENT = re.compile(rf"{_AFTER_NUMBER}\s*(?:%|per ?cent|pct)$")
 _BASE = re.compile(
     r"^\(?(-?[0-9A-Z.]+)\)?_(?:(\w)|\{\s*(\w+)\s*\}|\{\s*\\(?:text|mathrm)\{\s*(\w+)\s*\}\s*\}|\\text\{\s*(\w+)\s*\})$"
@@ -69,7 +70,7 @@ class Reading:
     Attributes:
         body: the mathematics, in one spelling.
         symbol: of ``x = 5``, the x; empty for other names, such as ``f(x)`` and ``\text{Area}``.
-        unit: by one name for its many, only if it is known.
+        unit: by one name for its many, only if it is known; or the modulus, such as ``mod 7``.
         base: that the number is written in.
         is_percent: whether a per cent sign follows, or one follows each member of a list.
     """
@@ -91,6 +92,8 @@ def read(text: str) -> Reading:
     """
     body, symbol, unit, base, is_percent = normalise(text), "", "", "", False
     body = _WHOLE_NUMBERS.sub("", body).removeprefix(r"\approx").strip() or body
+    if match := _MODULUS.search(body):
+        body, unit = body[: match.start()].strip(), f"mod {(match[1] or match[2]).strip()}"
     if not _RELATION.search(body):
         body = separate(_AND_BETWEEN_VALUES.sub(",", body))
     if match := _NAMED.match(body):
@@ -224,6 +227,17 @@ def ordered_numbers(body: str) -> list[Fraction]:
         return []
     found = [number(member) for member in members(body[1:-1])]
     return [] if None in found else [value for value in found if value is not None]
+
+
+def listed_numbers(body: str) -> list[Fraction]:
+    """The members of a list that is in no brackets, in order, if all are plain numbers; else none.
+
+    >>> listed_numbers("2, 0.5"), listed_numbers("2,x"), listed_numbers("2")
+    ([Fraction(1, 2), Fraction(2, 1)], [], [])
+    """
+    listed = members(body)
+    found = [number(member) for member in listed] if len(listed) > 1 else []
+    return [] if None in found else sorted(value for value in found if value is not None)
 
 
 def sides(body: str) -> list[str]:

@@ -131,7 +131,7 @@ _WRAPPERS = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits|mathopen|mathclose)(?![A-Za-z])\s*\.?|"
     r"\\(?:text)?color\s*\{[^{}]*\}|(?<=\\\\)\s*\[[\d.]+\s*(?:pt|em|ex|mm|cm)\]"
 )
-_THOUSANDS_IN_LATEX = re.compile(r"(?<=\d)(?:,\\!\s*|\\!,|\{,\})(?=\d{3}(?!\d))", re.ASCII)
+_THOUSANDS_IN_LATEX = re.compile(r"(?<=\d)(?:,\s*\\!\s*|\\!,|\{,\})(?=\d{3}(?!\d))", re.ASCII)
 _THOUSANDS = re.compile(r"(?<![\d.^_])(?<!sqrt)(?<!frac)[1-9]\d{0,2}(?:(,|\\,| )\d{3})(?:\1\d{3})*(?!\d)", re.ASCII)
 _IDLE_BLANKS = re.compile(
     r"(?<![A-Za-z0-9])(?!(?<=\d,) +\d{3}(?!\d)) +| +(?![A-Za-z0-9])|(?<=\d) +(?=[A-Za-z\\])|"

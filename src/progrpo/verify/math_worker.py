@@ -29,9 +29,11 @@ from sympy import (
     Mul,
     Poly,
     Pow,
+    nan,
     nsimplify,
     simplify,
     solve,
+    zoo,
 )
 
 RELATIVE = 1e-6
@@ -39,14 +41,14 @@ RELATIVE = 1e-6
 # Units are compared before: theirs would be struck off, and 5t, 5h and 5c with them.
 _NORMALISATION = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
 
-# What the parser stumbles over or mistakes: E_1 is no power of e to it, I_1 and I_2 are both the imaginary unit, and
-# 2(13) is a mixed number, 15.
+# What the parser stumbles over or mistakes: E_1 is no power of e to it, I_1 and I_2 are both the imaginary unit,
+# 2(13) is a mixed number, 15, and \gamma^2-1 the square of the gamma function of -1.
 _UNREADABLE = [
     (re.compile(spelling), other)
     for spelling, other in [
         (r"_\{\\odot\}", "_{s}"), (r"_([0-9A-Za-z])", r"_{\1}"), (r"(?<![\\A-Za-z])E_\{", r"\\Xi_{"),
         (r"(?<![\\A-Za-z])e_\{", r"\\eta_{"), (r"(?<![\\A-Za-z])I_\{", r"\\Psi_{"),
-        (r"(?<![\w^.])(\d+(?:\.\d+)?)\(", r"\1\\cdot ("),
+        (r"\\gamma(?![A-Za-z])", r"\\varsigma "), (r"(?<![\w^.])(\d+(?:\.\d+)?)\(", r"\1\\cdot ("),
     ]
 ]  # fmt: skip
 
@@ -87,12 +89,16 @@ def parse(latex: str) -> Basic | MatrixBase | None:
         raise
     except Exception:  # its parser raises whatever it comes across
         return None
-    return parsed if isinstance(parsed, Basic | MatrixBase) else None
+    # What is divided by nought is equal to all that is.
+    return parsed if isinstance(parsed, Basic | MatrixBase) and not parsed.has(zoo, nan) else None
 
 
 def is_equal(gold: Basic | MatrixBase, answer: Basic | MatrixBase) -> bool:
     """What math-verify says, where numbers are close enough and it isn't plain to see."""
     if isinstance(gold, Eq) and isinstance(answer, Eq):
+        same = has_same_solutions(gold, answer)
+        if same is not None:
+            return same
         if is_same_equation(gold, answer):
             return True
         if simplify(answer.lhs - answer.rhs) == 0:  # 5 = 5 says nothing
@@ -124,6 +130,23 @@ def is_same_polynomial(gold: Any, answer: Any) -> bool | None:
         return None
     difference = Poly(gold - answer, *symbols)
     return bool(difference.is_zero) if difference.get_domain() in (ZZ, QQ) else None
+
+
+def has_same_solutions(gold: Eq, answer: Eq) -> bool | None:
+    """Whether two polynomial equations with rational coefficients hold for the same numbers; None for all others.
+
+    They do if the polynomials are multiples of each other, the multiplicity of factors apart. 5 = 5 is no equation.
+    """
+    differences = [equation.lhs - equation.rhs for equation in (gold, answer)]
+    symbols = gold.free_symbols | answer.free_symbols
+    if not symbols or not all(difference.is_polynomial(*symbols) for difference in differences):
+        return None
+    first, second = (Poly(difference, *symbols) for difference in differences)
+    if first.get_domain() not in (ZZ, QQ) or second.get_domain() not in (ZZ, QQ):
+        return None
+    if first.is_ground or second.is_ground:
+        return False
+    return bool(first.set_domain(QQ).sqf_part().monic() == second.set_domain(QQ).sqf_part().monic())
 
 
 def is_same_equation(gold: Eq, answer: Eq) -> bool:
