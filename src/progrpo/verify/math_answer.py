@@ -19,30 +19,15 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import cache, lru_cache
 from importlib.util import find_spec
-from itertools import repeat
 from pathlib import Path
 
 from progrpo.errors import ConfigError
-from progrpo.verify.math_guards import (
-    Reading,
-    are_equations,
-    as_list,
-    conflict,
-    equation,
-    explosion,
-    like,
-    listed_numbers,
-    members,
-    number,
-    ordered_numbers,
-    read,
-    sides,
-    unfinished,
-    values,
-)
+from progrpo.verify.math_guards import conflict, explosion, unfinished
+from progrpo.verify.math_numbers import number, same_numbers
+from progrpo.verify.math_parts import members, sides, values
+from progrpo.verify.math_reading import Reading, are_equations, as_list, equation, like, read
 from progrpo.verify.math_text import AnswerStyle, extract_answer, intervals, last_box, normalise, unstyled, words
 from progrpo.verify.pool import Outcome, WorkerPool, WorkerStartError
 from progrpo.verify.verdict import Verdict
@@ -64,8 +49,6 @@ LONGEST_ANSWER = 1000
 DEADLINE_SECONDS = 5.0
 WORKERS = max(1, min(8, os.cpu_count() or 1))
 CACHED_VERDICTS = 100_000
-RELATIVE = Fraction(1, 1_000_000)
-"""A decimal counts as a number that is not known exactly, if it differs by no more than this share."""
 
 
 class GoldError(ValueError):
@@ -208,7 +191,7 @@ def _decide(extracted: str, gold: str) -> Verdict | Pairs:
     parts = _parts(said, right)
     if parts:
         return _on_all([_decide(part, gold) for part in parts])
-    is_right = _is_right_number(said, right)
+    is_right = same_numbers(said, right)
     if is_right is not None:
         return Verdict("correct", canonical=canonical) if is_right else _not_equal(extracted, content)
     refused = explosion(said.body) or unfinished(said.body, right.body)
@@ -239,32 +222,6 @@ def _on_all(decided: list[Verdict | Pairs]) -> Verdict | Pairs:
     return wrong or open_pairs or settled[0]
 
 
-def _is_right_number(said: Reading, right: Reading) -> bool | None:
-    """Whether two plain numbers, or lists or pairs of them, are the same; None for what is neither."""
-    is_exact = "." not in said.body + right.body
-    numbers, gold_numbers = ordered_numbers(said.body), ordered_numbers(right.body)
-    if numbers and gold_numbers:
-        pairs = zip(numbers, gold_numbers, strict=False)
-        return _same_form(said.body, right.body) and all(_same_number(a, b, is_exact) for a, b in pairs)
-    numbers, gold_numbers = listed_numbers(said.body), listed_numbers(right.body)
-    if numbers and gold_numbers and said.is_percent == right.is_percent:
-        if len(set(gold_numbers)) == len(gold_numbers):  # without repetition as in a set
-            numbers = sorted(set(numbers))
-        is_as_long = len(numbers) == len(gold_numbers)
-        return is_as_long and all(map(_same_number, numbers, gold_numbers, repeat(is_exact)))
-    value, gold = number(said.body), number(right.body)
-    if value is None or gold is None:
-        return None
-    # In per cent or as a share. Where the gold has no sign, it may have left that to the question, but not if it is
-    # below one: that is a share, and 0.25 % is not 0.25.
-    pairs = [(value, gold)]
-    if right.is_percent and not said.is_percent:
-        pairs.append((value, gold / 100))
-    elif said.is_percent and not right.is_percent:
-        pairs = [(value / 100, gold), *(pairs if abs(gold) >= 1 else [])]
-    return any(_same_number(a, b, is_exact) for a, b in pairs)
-
-
 _CHOICE = re.compile(
     r"(?:\\(?:text(?:bf)?|math(?:rm|bf)|bf)\s*\{)?\s*\(?([A-J])(?:\)|[.:](?=[\s\\}]))\s*\}?[\s\\~]*(.*)", re.DOTALL
 )
@@ -280,18 +237,6 @@ def _without_choice(extracted: str, content: str) -> str:
         return extracted
     is_letter = re.fullmatch("[A-Za-z]", (words(content) or "").strip()) is not None
     return match[1] if is_letter else match[2]
-
-
-def _same_form(body: str, gold_body: str) -> bool:
-    """Whether two pairs or intervals have the same brackets, and as many members."""
-    return (body[0], body[-1], body.count(",")) == (gold_body[0], gold_body[-1], gold_body.count(","))
-
-
-def _same_number(value: Fraction, gold: Fraction, is_exact: bool) -> bool:
-    """Whole numbers and quotients exactly; others may be met by decimals that were cut off."""
-    if is_exact or gold.denominator == 1:
-        return value == gold
-    return abs(value - gold) <= RELATIVE * max(abs(value), abs(gold))
 
 
 def _not_equal(answer: str, gold: str) -> Verdict:
