@@ -84,8 +84,8 @@ def same_numbers(said: Reading, right: Reading) -> bool | None:
     is_exact = "." not in said.body + right.body
     numbers, gold_numbers = ordered_numbers(said.body), ordered_numbers(right.body)
     if numbers and gold_numbers:
-        pairs = zip(numbers, gold_numbers, strict=False)
-        return _same_form(said.body, right.body) and all(_same_number(a, b, is_exact) for a, b in pairs)
+        is_right = _same_form(said.body, right.body)
+        return is_right and all(map(_same_number, numbers, gold_numbers, repeat(is_exact)))
     numbers, gold_numbers = listed_numbers(said.body), listed_numbers(right.body)
     if numbers and gold_numbers and said.is_percent == right.is_percent:
         if len(set(gold_numbers)) == len(gold_numbers):  # without repetition as in a set
