@@ -67,7 +67,7 @@ def members(gold: str) -> list[str]:
     r"""The members of a list: several, or none. ``1,000`` is none, and where the brackets are odd there are none."""
     inside = gold[2:-2].strip() if gold.startswith(r"\{") and gold.endswith(r"\}") else gold
     parts = [part.strip("$").strip() for part in split(inside)]
-    is_list = len(parts) > 1 and all(parts) and not re.search(r",\\!|\{,\}|\\text|\\mid|:", gold)
+    is_list = len(parts) > 1 and all(parts) and not re.search(r",\s*\\!|\{,\}|\\text|\\mid|:", gold)
     is_number = re.fullmatch(r"[^\d]*\d{1,3}(?:,\d{3})+\D*", gold) is not None
     return parts if is_list and not is_number and _is_balanced(gold) else []
 

@@ -4,7 +4,7 @@ A response's answer goes through these, cheapest first; each may decide:
 
 1. where it stands (:func:`extract_answer`), and how long it may be;
 2. text: both sides brought to one spelling, and equal;
-3. exact arithmetic, where both are plain numbers;
+3. exact arithmetic, where both are plain numbers, or lists or pairs of them;
 4. what math-verify would overlook: units, bases, per cent signs, sets against tuples;
 5. a look for expressions that would explode;
 6. math-verify, in a worker process, with a deadline that this process keeps.
