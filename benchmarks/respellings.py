@@ -94,7 +94,7 @@ def is_interval(gold: str) -> bool:
 def terms(text: str) -> list[str]:
     """The terms of a sum with their signs; one for what is no sum, or holds what can't be told."""
     if re.search(
-        r"[,&%:;|]|\d[eE]-?\d|\\(?:pm|mp|text|begin|infty|cup|circ|mod|pmod|dots|ldots|cdots|sum|int|lim)", text
+        r"[,&%:;|$]|\.$|\d[eE]-?\d|\\(?:pm|mp|text|begin|infty|cup|circ|mod|pmod|dots|ldots|cdots|sum|int|lim)", text
     ):
         return [text]
     found, depth, last = [], 0, 0
