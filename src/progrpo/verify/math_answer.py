@@ -4,7 +4,7 @@ A response's answer goes through these, cheapest first; each may decide:
 
 1. where it stands (:func:`extract_answer`), and how long it may be;
 2. text: both sides brought to one spelling, and equal;
-3. exact arithmetic, where both are plain numbers;
+3. exact arithmetic, where both are plain numbers, or lists or pairs of them;
 4. what math-verify would overlook: units, bases, per cent signs, sets against tuples;
 5. a look for expressions that would explode;
 6. math-verify, in a worker process, with a deadline that this process keeps.
@@ -18,25 +18,16 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from progrpo.errors import ConfigError
-from progrpo.verify.math_guards import (
-    Reading,
-    conflict,
-    explosion,
-    like,
-    number,
-    ordered_numbers,
-    read,
-    sides,
-    unfinished,
-    values,
-)
+from progrpo.verify.math_guards import conflict, explosion, unfinished
+from progrpo.verify.math_numbers import number, same_numbers
+from progrpo.verify.math_parts import members, sides, values
+from progrpo.verify.math_reading import Reading, are_equations, as_list, equation, like, read
 from progrpo.verify.math_text import AnswerStyle, extract_answer, intervals, last_box, normalise, unstyled, words
 from progrpo.verify.pool import Outcome, WorkerPool, WorkerStartError
 from progrpo.verify.verdict import Verdict
@@ -58,8 +49,6 @@ LONGEST_ANSWER = 1000
 DEADLINE_SECONDS = 5.0
 WORKERS = max(1, min(8, os.cpu_count() or 1))
 CACHED_VERDICTS = 100_000
-RELATIVE = Fraction(1, 1_000_000)
-"""A decimal counts as a number that is not known exactly, if it differs by no more than this share."""
 
 
 class GoldError(ValueError):
@@ -134,15 +123,16 @@ def verify_math_batch(
     decided = [_verdict_on(response, gold, style) for response, gold in zip(answers, golds, strict=True)]
     pairs = {pair: None for found in decided if not isinstance(found, Verdict) for pair in found}
     compared = dict(zip(pairs, _compare(list(pairs), seconds), strict=True))
-    return [found if isinstance(found, Verdict) else _of_all(compared[pair] for pair in found) for found in decided]
+    return [
+        found if isinstance(found, Verdict) else _of_all([compared[pair] for pair in found], gold)
+        for found, gold in zip(decided, golds, strict=True)
+    ]
 
 
-def _of_all(verdicts: Iterable[Verdict]) -> Verdict:
-    """The first that is not correct, or else the last."""
-    for verdict in verdicts:
-        if not verdict.correct:
-            break
-    return verdict
+def _of_all(verdicts: Sequence[Verdict], gold: str) -> Verdict:
+    """The first that is not correct, or else that all are."""
+    wrong = next((verdict for verdict in verdicts if not verdict.correct), None)
+    return wrong or Verdict("correct", canonical=normalise(_content(gold)))
 
 
 _MISSING: dict[AnswerStyle, str] = {
@@ -178,14 +168,17 @@ def _decide(extracted: str, gold: str) -> Verdict | Pairs:
     content = _content(gold)
     canonical = normalise(content)
     extracted = _without_choice(extracted, content)
-    if not normalise(extracted):
+    spelled = normalise(extracted)
+    if not spelled:
         return Verdict("incorrect", "the answer is empty")
+    if spelled == canonical:
+        return Verdict("correct", canonical=canonical)
+    extracted, content = as_list(extracted, content), as_list(content, extracted)
     right = _reading(content)
     said = like(read(extracted), right)
     answer_words = words(extracted)
     if (
-        normalise(extracted) == canonical
-        or said == right
+        said == right
         or unstyled(extracted) == unstyled(content)
         or (answer_words is not None and answer_words == words(content))
     ):
@@ -193,25 +186,13 @@ def _decide(extracted: str, gold: str) -> Verdict | Pairs:
     overlooked = conflict(said, right)
     if overlooked:
         return Verdict("incorrect", overlooked)
-    equated = sides(said.body)
-    if len(equated) > 1 and len(sides(right.body)) == 1 and not _are_equations(said, right):
-        decided = [_decide(side, gold) for side in values(equated)]
-        settled = [found for found in decided if isinstance(found, Verdict)]
-        wrong = next((verdict for verdict in settled if not verdict.correct), None)
-        open_pairs = [pair for found in decided if not isinstance(found, Verdict) for pair in found]
-        return wrong or open_pairs or settled[0]
-    numbers, gold_numbers = ordered_numbers(said.body), ordered_numbers(right.body)
-    if numbers and gold_numbers:
-        pairs = zip(numbers, gold_numbers, strict=False)
-        is_right = _same_form(said.body, right.body) and all(_same_number(a, b) for a, b in pairs)
-        return Verdict("correct", canonical=canonical) if is_right else _not_equal(extracted, content)
-    value, gold_value = number(said.body), number(right.body)
-    if value is not None and gold_value is not None:
-        value = value / 100 if said.is_percent else value
-        golds = [gold_value / 100, gold_value] if right.is_percent else [gold_value]
-        if said.is_percent and right.is_percent:
-            golds = golds[:1]
-        is_right = any(_same_number(value, gold) for gold in golds)
+    if said.body == right.body and said.is_percent == right.is_percent and not are_equations(said, right):
+        return Verdict("correct", canonical=canonical)
+    parts = _parts(said, right)
+    if parts:
+        return _on_all([_decide(part, gold) for part in parts])
+    is_right = same_numbers(said, right)
+    if is_right is not None:
         return Verdict("correct", canonical=canonical) if is_right else _not_equal(extracted, content)
     refused = explosion(said.body) or unfinished(said.body, right.body)
     if refused:
@@ -220,10 +201,25 @@ def _decide(extracted: str, gold: str) -> Verdict | Pairs:
     return _not_equal(extracted, content) if explosion(right.body) else [(content, extracted)]
 
 
-def _are_equations(said: Reading, right: Reading) -> bool:
-    """Whether a gold such as ``y = 2x + 1`` may be met by another equation of the same variables."""
+def _parts(said: Reading, right: Reading) -> list[str]:
+    """The sides of an equation that each have to be the gold; none where it is compared as a whole."""
     equated = sides(said.body)
-    return right.symbol != "" and len(equated) == 2 and values(equated) == equated
+    if len(equated) == 1 or are_equations(said, right):
+        return []
+    if said.is_percent:
+        equated[-1] += r"\%"
+    if len(sides(right.body)) == 1:
+        return values(equated)
+    is_chain = len(equated) > 2 and values(equated) != equated
+    return [f"{equated[0]}={side}" for side in equated[1:]] if is_chain else []
+
+
+def _on_all(decided: list[Verdict | Pairs]) -> Verdict | Pairs:
+    """The verdict on an answer whose parts all have to be right."""
+    settled = [found for found in decided if isinstance(found, Verdict)]
+    wrong = next((verdict for verdict in settled if not verdict.correct), None)
+    open_pairs = [pair for found in decided if not isinstance(found, Verdict) for pair in found]
+    return wrong or open_pairs or settled[0]
 
 
 _CHOICE = re.compile(
@@ -241,18 +237,6 @@ def _without_choice(extracted: str, content: str) -> str:
         return extracted
     is_letter = re.fullmatch("[A-Za-z]", (words(content) or "").strip()) is not None
     return match[1] if is_letter else match[2]
-
-
-def _same_form(body: str, gold_body: str) -> bool:
-    """Whether two pairs or intervals have the same brackets, and as many members."""
-    return (body[0], body[-1], body.count(",")) == (gold_body[0], gold_body[-1], gold_body.count(","))
-
-
-def _same_number(value: Fraction, gold: Fraction) -> bool:
-    """Whole numbers exactly; others may be met by decimals that were cut off."""
-    if gold.denominator == 1:
-        return value == gold
-    return abs(value - gold) <= RELATIVE * max(abs(value), abs(gold))
 
 
 def _not_equal(answer: str, gold: str) -> Verdict:
@@ -285,7 +269,7 @@ def _verdict(gold: str, answer: str, outcome: Outcome, seconds: float) -> Verdic
     if outcome.value == "bad gold":
         return Verdict("error", f"the gold {gold!r} can't be read as mathematics")
     if outcome.value == "equal":
-        return Verdict("correct", canonical=normalise(gold))
+        return Verdict("correct")
     if outcome.value == "unreadable":
         return Verdict("incorrect", f"{answer!r} can't be read as mathematics")
     if outcome.value == "too large":
@@ -321,9 +305,12 @@ _cache = _Cache(CACHED_VERDICTS)
 
 @lru_cache(maxsize=8192)
 def _content(gold: str) -> str:
-    """A gold without the box or the dollar signs around it."""
+    r"""A gold without the box or the dollar signs around it; of ``0.56 = 56\%`` the last side."""
     inside = last_box(gold)
-    return (gold if inside is None else inside).strip().strip("$").strip()
+    content = (gold if inside is None else inside).strip().strip("$").strip()
+    parts = content.split("=")
+    says_twice = len({normalise(part) for part in parts}) == len(parts) > 1
+    return parts[-1].strip() if says_twice and all(number(read(part).body) is not None for part in parts) else content
 
 
 @lru_cache(maxsize=8192)
@@ -332,19 +319,23 @@ def _reading(content: str) -> Reading:
 
 
 def _task(gold: str, answer: str) -> dict[str, object]:
-    """What a worker gets: a gold in per cent may be met with the sign, as a share, or without the sign."""
+    """What a worker gets: per cent may be met with the sign, as a share, or without the sign."""
     right = _reading(gold)
     said = like(read(answer), right)
-    if _are_equations(said, right):
-        return {"golds": [f"{right.symbol}={right.body}"], "answer": said.body}
-    golds = _for_worker(right)
-    return {"golds": golds[:1] if said.is_percent else golds, "answer": _for_worker(said)[0]}
+    if are_equations(said, right):
+        return {"golds": [equation(right)], "answer": equation(said)}
+    golds, answers = _for_worker(right), _for_worker(said)
+    if said.is_percent and not right.is_percent:
+        return {"golds": golds, "answer": answers[0], "without_percent": answers[1]}
+    return {"golds": golds[:1] if said.is_percent else golds, "answer": answers[0]}
 
 
 def _for_worker(reading: Reading) -> list[str]:
     """The values that an answer may stand for, in LaTeX: inequalities as intervals, per cent as a share first."""
     latex = intervals(reading.body) or reading.body
-    return [rf"\frac{{{latex}}}{{100}}", latex] if reading.is_percent else [latex]
+    if not reading.is_percent:
+        return [latex]
+    return [",".join(rf"\frac{{{member}}}{{100}}" for member in members(latex)), latex]
 
 
 def _needs_no_reading(content: str) -> bool:

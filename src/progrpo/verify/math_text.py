@@ -113,16 +113,16 @@ _PLAIN_ROOT = re.compile(r"(?<![\\A-Za-z])sqrt\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\
 _PLAIN_FUNCTION = re.compile(
     r"(?<![\\A-Za-z])(?:np\.|math\.)?(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|exp|pi)(?![A-Za-z])"
 )
-_SCIENTIFIC = re.compile(r"(?<![\w.\\])([-+]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([-+]?\d{1,4})(?![\w.])", re.ASCII)
+_SCIENTIFIC = re.compile(r"(?<![\w.\\])([-+]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([-+]?\d{1,4})(?!\w|\.\d)", re.ASCII)
 _NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
 ).split()
 _WORDS = {word: str(number) for number, word in enumerate(_NUMBERS)}
-STYLED = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:rm|bf|it|sf)|mbox|operatorname|boldsymbol|bm|pmb|underline)"
-    r"\s*\{([^{}]*)\}"
+_STYLE = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:rm|bf|it|sf)|mbox|operatorname|boldsymbol|bm|pmb|underline)\s*\{"
 )
+STYLED = re.compile(_STYLE.pattern + r"([^{}]*)\}")
 _SHORT_UNITS = set("mshgLlNJWVK")
 _NUMBER_BEFORE = re.compile(r"[\d)}][\s~]*(?:\\[,;:! ]\s*)*$")
 _STYLED_MATHS = re.compile(r"[\d.,\s()+*/=-]*|[A-Za-z]|\d[\d.,]* [A-Za-z ]+")
@@ -132,10 +132,16 @@ _WRAPPERS = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits|mathopen|mathclose)(?![A-Za-z])\s*\.?|"
     r"\\(?:text)?color\s*\{[^{}]*\}|(?<=\\\\)\s*\[[\d.]+\s*(?:pt|em|ex|mm|cm)\]"
 )
-_THOUSANDS = re.compile(
-    r"(?<![\d.,(\[{])\d{1,3}(?:(,\\!|\\!,|,|\{,\}|\\,| )\d{3})(?:\1\d{3})*(?!\d|,|\)|\]|\\\})", re.ASCII
+_THOUSANDS_IN_LATEX = re.compile(r"(?<=\d)(?:,\s*\\!\s*|\\!,|\{,\})(?=\d{3}(?!\d))", re.ASCII)
+_THOUSANDS = re.compile(r"(?<![\d.^_])(?<!sqrt)(?<!frac)[1-9]\d{0,2}(?:(,|\\,| )\d{3})(?:\1\d{3})*(?!\d)", re.ASCII)
+_IDLE_BLANKS = re.compile(
+    r"(?<![A-Za-z0-9])(?!(?<=\d,) +\d{3}(?!\d)) +| +(?![A-Za-z0-9])|(?<=\d) +(?=[A-Za-z\\])|"
+    r"(?<![\\A-Za-z])(?<=[A-Za-z]) +(?=\d)"
 )
-_THOUSANDS_IN_LATEX = re.compile(r"(?<=\d)(?:,\\!|\\!,|\{,\})(?=\d{3}(?!\d))", re.ASCII)
+_BLANK = r"(?=[\s~]|\\[ ,;:!>]|\\q?quad|$)"
+_SEPARATING_COMMA = re.compile(r"(?<=\d)(?<!\b0),(?=\d{3}(?!\d))", re.ASCII)
+_POSITIVE_INFINITY = re.compile(r"(?<![\w)}\]!])\+\s*(?=\\infty(?![A-Za-z]))")
+_PLAIN_INFINITY = re.compile(r"(?<![\\A-Za-z])(?:infinity|infty|inf)(?![A-Za-z])")
 _ARGUMENT = r"\s*(?:\{([^{}]*)\}|([0-9A-Za-z]|\\(?:pi|theta|alpha|beta|infty)(?![A-Za-z])))"
 _SHORT_FRACTION = re.compile(rf"\\[dtc]?frac(?![A-Za-z]){_ARGUMENT}{_ARGUMENT}")
 _SHORT_ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*([0-9A-Za-z])(?![A-Za-z])")
@@ -161,7 +167,7 @@ def unify(text: str) -> str:
         text = "".join(f"{sign}{{{plain}}}" if sign else plain for sign, plain in runs)
     text = _PLAIN_ROOT.sub(_root, text)
     text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
-    text = _PLAIN_FUNCTION.sub(r"\\\1 ", text)
+    text = _PLAIN_INFINITY.sub(r"\\infty ", _PLAIN_FUNCTION.sub(r"\\\1 ", text))
     return _WORDS.get(text.strip().lower(), text)
 
 
@@ -190,31 +196,69 @@ def _root(match: re.Match[str]) -> str:
 def normalise(text: str) -> str:
     r"""One spelling for many: what is equal after this is the same answer, what is not may still be.
 
+    A comma that is left separates: ``1,000`` is a number, and ``81, 256`` a list. The normal form of a normal form is
+    itself.
+
     >>> normalise(r"$\dfrac12$"), normalise(r"\frac{1}{2}."), normalise(r"1{,}000"), normalise("1 2")
     ('\\frac{1}{2}', '\\frac{1}{2}', '1000', '1 2')
+    >>> normalise("81, 256"), normalise("81,256"), normalise("(81,256)"), normalise("1,000, 2")
+    ('81, 256', '81256', '(81, 256)', '1000,2')
     """
     text = unify(text)
     text = re.sub(r"(?<!\\)\$", "", text).replace(r"\(", "(").replace(r"\)", ")").replace(r"\%", "%")
     text = text.replace("{:}", ":")
     text = text.replace(r"\[", "[").replace(r"\]", "]") if text.startswith(r"\[") else text
-    text = STYLED.sub(_unstyle_maths, _WRAPPERS.sub("", text))
+    text = STYLED.sub(_unstyle_maths, _unstyle_groups(_WRAPPERS.sub("", text)))
     for synonym, latex in _LATEX_SYNONYMS:
         text = synonym.sub(latex, text)
     text = _THOUSANDS_IN_LATEX.sub("", text)
-    text = _THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[0]), text)
-    text = _SPACING.sub(" ", text).strip()
+    text = _THOUSANDS.sub(_ungroup, text)
+    text = _POSITIVE_INFINITY.sub("", _SPACING.sub(" ", text).strip())
     text = re.sub(r"(?<=\d)\.(?=\s*[-+*/)]|$)", "", text).removesuffix(".").rstrip()
     text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))", r"^{\\circ}", text)
     text = _SHORT_ROOT.sub(r"\\sqrt\1{\2}", _SHORT_FRACTION.sub(_fraction, text))
     text = re.sub(r"([_^])\{([0-9A-Za-z])\}", r"\1\2", text)
-    return squeeze(text)
+    return separate(squeeze(text))
+
+
+def _ungroup(match: re.Match[str]) -> str:
+    """``1,000`` as ``1000``, but not what may be members of a list or a tuple: ``1,250,2`` and ``(1,250)``.
+
+    ``000`` is no member of either, and where other commas have blanks after them, this one groups digits.
+    """
+    before, after = match.string[: match.start()].rstrip("+-"), match.string[match.end() :]
+    is_grouped = match[1] != "," or ",0" in match[0]
+    is_listed = before.endswith(",") or re.match(rf",(?!{_BLANK})", after) is not None
+    return re.sub(r"\D", "", match[0]) if is_grouped or not (is_listed or _is_in_brackets(before)) else match[0]
+
+
+def _is_in_brackets(before: str) -> bool:
+    opened, closed = (sum(map(before.count, brackets)) for brackets in (("(", "[", r"\{"), (")", "]", r"\}")))
+    return opened > closed
+
+
+def separate(text: str) -> str:
+    """Text whose commas all separate, so that none is taken for one that groups digits: ``81, 256``.
+
+    >>> separate("81,256"), separate("2,3")
+    ('81, 256', '2,3')
+    """
+    return _SEPARATING_COMMA.sub(", ", text)
 
 
 def squeeze(text: str) -> str:
-    """Without the spaces that part nothing: ``1 2`` stays, and so do words."""
-    return re.sub(
-        r"(?<![A-Za-z0-9]) +| +(?![A-Za-z0-9])|(?<=\d) +(?=[A-Za-z\\])|(?<![\\A-Za-z])(?<=[A-Za-z]) +(?=\d)", "", text
-    )
+    """Without the spaces that part nothing: ``1 2`` stays, and so do words, and the blank in ``81, 256``."""
+    return _IDLE_BLANKS.sub("", text)
+
+
+def _unstyle_groups(text: str) -> str:
+    r"""Without the styles of what has braces in it, such as ``\boldsymbol{\frac{1}{2}}``: that is mathematics."""
+    for match in reversed(list(_STYLE.finditer(text))):
+        start = match.end()
+        close = _closing_brace(text, start - 1, len(text))
+        if close is not None and "{" in text[start:close]:
+            text = f"{text[: match.start()]} {text[start:close]} {text[close + 1 :]}"
+    return text
 
 
 def _unstyle_maths(match: re.Match[str]) -> str:

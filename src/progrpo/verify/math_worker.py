@@ -1,6 +1,7 @@
 r"""A worker's script (:mod:`progrpo.verify.worker`) that compares answers with math-verify.
 
-A task is ``{"golds": [...], "answer": ...}`` in LaTeX; the answer may equal any of the golds. The reply is ``"equal"``,
+A task is ``{"golds": [...], "answer": ...}`` in LaTeX; the answer may equal any of the golds, or, where the task has an
+answer ``"without_percent"``, that may equal a gold that is no share. The reply is ``"equal"``,
 ``"different"``, ``"unreadable"`` (the answer), ``"too large"`` (it ran out of memory or of depth), or ``"bad gold"``.
 Without an answer, only the golds are read. Deadlines and lost workers are the parent's business.
 """
@@ -14,19 +15,40 @@ from typing import Any
 from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, normalize_latex
 from math_verify import verify
 from math_verify.parser import parse_latex_cached
-from sympy import QQ, ZZ, Abs, Add, Basic, Eq, Float, MatrixBase, Max, Mul, Poly, Pow, nsimplify, simplify, solve
+from sympy import (
+    QQ,
+    ZZ,
+    Abs,
+    Add,
+    Basic,
+    Eq,
+    FiniteSet,
+    Float,
+    MatrixBase,
+    Max,
+    Mul,
+    Poly,
+    Pow,
+    nan,
+    nsimplify,
+    simplify,
+    solve,
+    zoo,
+)
 
 RELATIVE = 1e-6
 """A gold that is a decimal is met by what differs from it by no more than this share."""
 # Units are compared before: theirs would be struck off, and 5t, 5h and 5c with them.
 _NORMALISATION = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
 
-# What the parser stumbles over or mistakes: E_1 is no power of e to it, and I_1 and I_2 are both the imaginary unit.
+# What the parser stumbles over or mistakes: E_1 is no power of e to it, I_1 and I_2 are both the imaginary unit,
+# 2(13) is a mixed number, 15, and \gamma^2-1 the square of the gamma function of -1.
 _UNREADABLE = [
     (re.compile(spelling), other)
     for spelling, other in [
         (r"_\{\\odot\}", "_{s}"), (r"_([0-9A-Za-z])", r"_{\1}"), (r"(?<![\\A-Za-z])E_\{", r"\\Xi_{"),
         (r"(?<![\\A-Za-z])e_\{", r"\\eta_{"), (r"(?<![\\A-Za-z])I_\{", r"\\Psi_{"),
+        (r"\\gamma(?![A-Za-z])", r"\\varsigma "), (r"(?<![\w^.])(\d+(?:\.\d+)?)\(", r"\1\\cdot ("),
     ]
 ]  # fmt: skip
 
@@ -45,7 +67,11 @@ def handle(task: dict[str, Any]) -> str:
         answer = parse(task["answer"])
         if answer is None:
             return "unreadable"
-        return "equal" if any(is_equal(gold, answer) for gold in golds) else "different"
+        if any(is_equal(gold, answer) for gold in golds):
+            return "equal"
+        bare = parse(task["without_percent"]) if "without_percent" in task else None
+        is_right = bare is not None and any(is_no_share(gold) and is_equal(gold, bare) for gold in golds)
+        return "equal" if is_right else "different"
     except (MemoryError, RecursionError):
         return "too large"
     except Exception:  # sympy raises whatever it comes across: the answer is then not what the gold is
@@ -63,16 +89,24 @@ def parse(latex: str) -> Basic | MatrixBase | None:
         raise
     except Exception:  # its parser raises whatever it comes across
         return None
-    return parsed if isinstance(parsed, Basic | MatrixBase) else None
+    # What is divided by nought is equal to all that is.
+    return parsed if isinstance(parsed, Basic | MatrixBase) and not parsed.has(zoo, nan) else None
 
 
 def is_equal(gold: Basic | MatrixBase, answer: Basic | MatrixBase) -> bool:
     """What math-verify says, where numbers are close enough and it isn't plain to see."""
     if isinstance(gold, Eq) and isinstance(answer, Eq):
+        same = has_same_solutions(gold, answer)
+        if same is not None:
+            return same
         if is_same_equation(gold, answer):
             return True
+        if simplify(answer.lhs - answer.rhs) == 0:  # 5 = 5 says nothing
+            return False
         if not solve(gold, gold.free_symbols):  # it would take all equations that it can't solve for equal
             return False
+    elif isinstance(gold, Eq) and isinstance(gold.lhs, Add | Mul | Pow):
+        return False  # x + y = 1 is no 1, which is all that it would be compared with
     if not is_close(gold, answer):
         return False
     same = is_same_polynomial(gold, answer)
@@ -80,6 +114,12 @@ def is_equal(gold: Basic | MatrixBase, answer: Basic | MatrixBase) -> bool:
         return same
     # Its timeouts are signals, which only work in a main thread and can be caught: the parent keeps the time.
     return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True)
+
+
+def is_no_share(gold: Any) -> bool:
+    """Whether a gold, or each number that it lists, is one or more: what is below one is a share, and no per cent."""
+    numbers = gold.args if isinstance(gold, FiniteSet) else (gold,)
+    return all(number.is_number and bool(Abs(number) >= 1) for number in numbers)
 
 
 def is_same_polynomial(gold: Any, answer: Any) -> bool | None:
@@ -90,6 +130,23 @@ def is_same_polynomial(gold: Any, answer: Any) -> bool | None:
         return None
     difference = Poly(gold - answer, *symbols)
     return bool(difference.is_zero) if difference.get_domain() in (ZZ, QQ) else None
+
+
+def has_same_solutions(gold: Eq, answer: Eq) -> bool | None:
+    """Whether two polynomial equations with rational coefficients hold for the same numbers; None for all others.
+
+    They do if the polynomials are multiples of each other, the multiplicity of factors apart. 5 = 5 is no equation.
+    """
+    differences = [equation.lhs - equation.rhs for equation in (gold, answer)]
+    symbols = gold.free_symbols | answer.free_symbols
+    if not symbols or not all(difference.is_polynomial(*symbols) for difference in differences):
+        return None
+    first, second = (Poly(difference, *symbols) for difference in differences)
+    if first.get_domain() not in (ZZ, QQ) or second.get_domain() not in (ZZ, QQ):
+        return None
+    if first.is_ground or second.is_ground:
+        return False
+    return bool(first.set_domain(QQ).sqf_part().monic() == second.set_domain(QQ).sqf_part().monic())
 
 
 def is_same_equation(gold: Eq, answer: Eq) -> bool:
