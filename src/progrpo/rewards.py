@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from progrpo.tasks.base import Problem, Task
-from progrpo.tasks.templates import prompt_text, response_text
+from progrpo.tasks.templates import Prompt, opens_thinking, prompt_text, response_text
 from progrpo.tasks.verifiers import VERIFIERS, verify
 from progrpo.verify import Verdict, VerifierFailedError
+from progrpo.verify.thinking import begin_thinking, closes_unopened
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,11 @@ class Reward:
         verify_batch: of dataset rows and response texts; :meth:`progrpo.tasks.Task.verify_batch` is one.
         name: what the trainer's logs call it.
         max_error_share: how many of the newest responses, as a share, the verifier may fail on.
+        opens_thinking: whether the chat template ends a prompt of messages inside of a thinking part, as DeepSeek-R1's
+            does: a response that was cut off in it has no answer yet. TRL hands over messages, which don't show it.
+            None, the default, lets ProGRPOTrainer say so; with another trainer, pass
+            :func:`progrpo.tasks.templates.template_opens_thinking` of the tokenizer. A prompt that is text tells by
+            itself.
 
     The verdicts of the last batch are kept: telling solutions apart, or recording the reasons, verifies nothing twice.
     """
@@ -83,8 +89,10 @@ class Reward:
         verify_batch: Callable[[Sequence[Problem], Sequence[str]], list[Verdict]],
         name: str = "verified_reward",
         max_error_share: float = MAX_ERROR_SHARE,
+        opens_thinking: bool | None = None,
     ) -> None:
         self.verify_batch = verify_batch
+        self.opens_thinking = opens_thinking
         self.__name__ = name
         self._watch = ErrorWatch(max_error_share)
         self._verdicts: dict[str, Verdict] = {}
@@ -106,13 +114,15 @@ class Reward:
         n = len(completions)
         per_row = {name: values for name, values in columns.items() if isinstance(values, list) and len(values) == n}
         rows = [{name: values[i] for name, values in per_row.items()} for i in range(n)]
-        keys = [_key(row, completion) for row, completion in zip(rows, completions, strict=True)]
+        texts = [self.response_text(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+        self._warn_of_unopened_thinking(prompts, texts)
+        keys = [_key(row, text) for row, text in zip(rows, texts, strict=True)]
         # A collapsed policy says the same thing many times: each is verified once.
         different = {key: i for i, key in enumerate(keys)}
-        self._verdicts = self._recalled(different, rows, prompts, completions) if self._recorded else {}
+        self._verdicts = self._recalled(different, rows, prompts, texts) if self._recorded else {}
         missing = [i for key, i in different.items() if key not in self._verdicts]
         if missing:
-            found = self.verify_batch([rows[i] for i in missing], [response_text(completions[i]) for i in missing])
+            found = self.verify_batch([rows[i] for i in missing], [texts[i] for i in missing])
             self._verdicts |= zip((keys[i] for i in missing), found, strict=True)
         verdicts = [self._verdicts[key] for key in keys]
         if log_metric is not None and n:
@@ -121,12 +131,10 @@ class Reward:
         return [verdict.reward for verdict in verdicts]
 
     def _recalled(
-        self, different: dict[str, int], rows: list[dict[str, Any]], prompts: list[Any], completions: list[Any]
+        self, different: dict[str, int], rows: list[dict[str, Any]], prompts: list[Any], texts: list[str]
     ) -> dict[str, Verdict]:
         known = {
-            key: self._recorded.get(
-                _digest(rows[i].get("problem_id"), prompt_text(prompts[i]), response_text(completions[i]))
-            )
+            key: self._recorded.get(_digest(rows[i].get("problem_id"), prompt_text(prompts[i]), texts[i]))
             for key, i in different.items()
         }
         return {key: verdict for key, verdict in known.items() if verdict is not None}
@@ -136,16 +144,35 @@ class Reward:
         return self.verdict(row, completion).canonical
 
     def verdict(self, row: dict[str, Any], completion: Any) -> Verdict:
-        """The verdict on a completion (text, or messages) to the problem of a dataset row."""
-        key = _key(row, completion)
+        """The verdict on a completion (text, or messages) to the problem of a dataset row, with its prompt."""
+        text = self.response_text(row.get("prompt", []), completion)
+        key = _key(row, text)
         if key not in self._verdicts:
-            self._verdicts[key] = self.verify_batch([row], [response_text(completion)])[0]
+            self._verdicts[key] = self.verify_batch([row], [text])[0]
         return self._verdicts[key]
 
+    def response_text(self, prompt: Prompt, completion: Any) -> str:
+        """A completion as the verifier reads it: with the ``<think>`` that its prompt ended in."""
+        return response_text(completion, in_thinking=opens_thinking(prompt, bool(self.opens_thinking)))
 
-def _key(row: dict[str, Any], completion: Any) -> str:
+    def _warn_of_unopened_thinking(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> None:
+        """Where nobody said whether the template opens a thinking part, and responses show that it did."""
+        if self.opens_thinking is None and any(
+            not isinstance(prompt, str) and closes_unopened(text)
+            for prompt, text in zip(prompts, texts, strict=True)
+        ):
+            self.opens_thinking = False
+            logger.warning(
+                "%s: a response ends a thinking part that it did not begin, so the chat template seems to open it. "
+                "Responses that are cut off while thinking are graded as if they had answered; give the reward "
+                "opens_thinking=True.",
+                self.__name__,
+            )
+
+
+def _key(row: dict[str, Any], text: str) -> str:
     known = {name: value for name, value in row.items() if name not in ("prompt", "completion")}
-    return repr((sorted(known.items()), response_text(completion)))
+    return repr((sorted(known.items()), text))
 
 
 def _digest(*told: Any) -> bytes:
@@ -153,24 +180,32 @@ def _digest(*told: Any) -> bytes:
     return hashlib.blake2b(repr(told).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def task_reward(task: Task, max_error_share: float = MAX_ERROR_SHARE) -> Reward:
-    """The reward function of a task, for the datasets made from its problems.
+def task_reward(
+    task: Task, max_error_share: float = MAX_ERROR_SHARE, *, opens_thinking: bool | None = None
+) -> Reward:
+    """The reward function of a task, for the datasets made from its problems; arguments as in :class:`Reward`.
 
     >>> from progrpo.tasks import Countdown
     >>> reward = task_reward(Countdown(numbers=3))
     >>> reward(["2 3 5 : 16 ;"], ["3 + 5 = 8 , 8 * 2 = 16"], problem_id=["a"], numbers=[[2, 3, 5]], target=[16])
     [1.0]
     """
-    return Reward(task.verify_batch, f"{task.name}_reward", max_error_share)
+    return Reward(task.verify_batch, f"{task.name}_reward", max_error_share, opens_thinking)
 
 
-def verified_reward(verifier: str, *, gold: str = "gold", max_error_share: float = MAX_ERROR_SHARE) -> Reward:
+def verified_reward(
+    verifier: str,
+    *,
+    gold: str = "gold",
+    max_error_share: float = MAX_ERROR_SHARE,
+    opens_thinking: bool | None = None,
+) -> Reward:
     """A reward function for your own dataset, in TRL's form.
 
     Args:
         verifier: a name of :data:`progrpo.tasks.verifiers.VERIFIERS`, such as ``"math"`` or ``"code"``.
         gold: the dataset's column that the verifier compares with.
-        max_error_share: see :class:`Reward`.
+        max_error_share, opens_thinking: see :class:`Reward`.
 
     Raises:
         ValueError: an unknown verifier.
@@ -187,7 +222,7 @@ def verified_reward(verifier: str, *, gold: str = "gold", max_error_share: float
             raise KeyError(f"the dataset has no column {gold!r} (gold=...); it has {', '.join(missing) or 'none'}.")
         return verify([verifier] * len(rows), [str(row[gold]) for row in rows], responses)
 
-    return Reward(verify_rows, f"{verifier}_reward", max_error_share)
+    return Reward(verify_rows, f"{verifier}_reward", max_error_share, opens_thinking)
 
 
 def _check_verifier(verifier: str) -> None:
@@ -206,6 +241,7 @@ def compute_score(
     *,
     verifier: str | None = None,
     max_error_share: float = MAX_ERROR_SHARE,
+    opens_thinking: bool | None = None,
     **unused: Any,
 ) -> dict[str, Any]:
     """A response's reward in verl's form.
@@ -217,6 +253,8 @@ def compute_score(
         extra_info: of the row; its ``"verifier"`` counts where ``data_source`` names none.
         verifier: for data of others, set by ``custom_reward_function.reward_kwargs.verifier``; it comes first.
         max_error_share: as in :class:`Reward`, of each reward worker; ``reward_kwargs.max_error_share``.
+        opens_thinking: whether the prompt ended inside of a thinking part, as DeepSeek-R1's chat template has it;
+            ``reward_kwargs.opens_thinking``. By default the row's ``extra_info["opens_thinking"]`` says it.
         unused: what verl hands over beside these.
 
     Returns:
@@ -239,7 +277,10 @@ def compute_score(
         )
     _check_verifier(name)
     stop = (extra_info or {}).get("stop")
-    verdict = verify([name], [ground_truth], [solution_str.split(stop, maxsplit=1)[0] if stop else solution_str])[0]
+    response = solution_str.split(stop, maxsplit=1)[0] if stop else solution_str
+    if (extra_info or {}).get("opens_thinking", False) if opens_thinking is None else opens_thinking:
+        response = begin_thinking(response)
+    verdict = verify([name], [ground_truth], [response])[0]
     _verl_watch.max_share = max_error_share
     _verl_watch.see([verdict])
     return {
@@ -251,8 +292,17 @@ def compute_score(
     }
 
 
-def verl_row(task: Task, problem: Problem, *, split: str = "train") -> dict[str, Any]:
+def verl_row(
+    task: Task, problem: Problem, *, split: str = "train", template_opens_thinking: bool = False
+) -> dict[str, Any]:
     """A problem as a row of verl's datasets; :func:`compute_score` verifies its responses.
+
+    Args:
+        task: of the problem.
+        problem: as the task has it.
+        split: noted in the row.
+        template_opens_thinking: whether the chat template that verl applies ends a prompt inside of a thinking part,
+            see :func:`progrpo.tasks.templates.template_opens_thinking`.
 
     >>> from progrpo.tasks import Countdown
     >>> task = Countdown(numbers=3, train_size=1)
@@ -273,5 +323,7 @@ def verl_row(task: Task, problem: Problem, *, split: str = "train") -> dict[str,
             "index": problem["problem_id"],
             "verifier": verifier,
             "stop": getattr(task, "stop", None),
+            # A text is a message to verl: where the template adds nothing to it, its own end counts.
+            "opens_thinking": template_opens_thinking or opens_thinking(prompt),
         },
     }

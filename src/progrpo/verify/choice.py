@@ -9,7 +9,8 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from progrpo.verify.math_text import STYLED, after_thinking, last_box
+from progrpo.verify.math_text import STYLED, last_box
+from progrpo.verify.thinking import after_thinking
 from progrpo.verify.verdict import Verdict
 
 LONGEST_ANSWER = 1000

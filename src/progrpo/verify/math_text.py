@@ -7,6 +7,8 @@ import re
 import unicodedata
 from typing import Literal
 
+from progrpo.verify.thinking import after_thinking
+
 AnswerStyle = Literal["boxed", "answer", "last_number"]
 
 # -- Where it stands ---------------------------------------------------------------------------------------------------
@@ -15,12 +17,6 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _UNBRACED_BOX = re.compile(r"-?\w[\w.,/]*")
 _ANSWER_LINE = re.compile(r"(?:\banswer\s*(?:is\s*:?|:)|^####)[ \t*]*(?P<answer>[^\n]*)", re.IGNORECASE | re.MULTILINE)
 _LAST_NUMBER = re.compile(r"(?<![\w.])[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?", re.ASCII)
-
-
-def after_thinking(text: str) -> str | None:
-    """What follows ``</think>``; None for a response that was still thinking when it ended."""
-    answer = text.rpartition("</think>")[2]
-    return None if "<think>" in answer else answer
 
 
 def extract_answer(text: str, style: AnswerStyle = "boxed") -> str | None:
