@@ -158,8 +158,7 @@ class Reward:
     def _warn_of_unopened_thinking(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> None:
         """Where nobody said whether the template opens a thinking part, and responses show that it did."""
         if self.opens_thinking is None and any(
-            not isinstance(prompt, str) and closes_unopened(text)
-            for prompt, text in zip(prompts, texts, strict=True)
+            not isinstance(prompt, str) and closes_unopened(text) for prompt, text in zip(prompts, texts, strict=True)
         ):
             self.opens_thinking = False
             logger.warning(
@@ -180,9 +179,7 @@ def _digest(*told: Any) -> bytes:
     return hashlib.blake2b(repr(told).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def task_reward(
-    task: Task, max_error_share: float = MAX_ERROR_SHARE, *, opens_thinking: bool | None = None
-) -> Reward:
+def task_reward(task: Task, max_error_share: float = MAX_ERROR_SHARE, *, opens_thinking: bool | None = None) -> Reward:
     """The reward function of a task, for the datasets made from its problems; arguments as in :class:`Reward`.
 
     >>> from progrpo.tasks import Countdown

@@ -247,6 +247,7 @@ VERIFIERS: Mapping[str, Verifier] = {
     "math": _math("boxed"),
     "math_answer": _math("answer"),
     "math_last_number": _math("last_number"),
+    "math_any": _math("any"),
     "code": Verifier(verify_programs, wrong_tests),
     "choice": Verifier(verify_choices, _wrong_choices, _chosen),
     "exact": Verifier(verify_exact, _all_usable, _texts),

@@ -149,6 +149,7 @@ _MISSING: dict[AnswerStyle, str] = {
     "boxed": r"the response has no balanced \boxed{} after its thinking part",
     "answer": 'the response has no "Answer:" after its thinking part',
     "last_number": "the response has no number after its thinking part",
+    "any": r'the response has no \boxed{}, no "Answer:" and no number after its thinking part',
 }
 
 

@@ -5,18 +5,36 @@ Nothing here evaluates anything, and the time taken grows with the length of the
 
 import re
 import unicodedata
-from typing import Literal
+from typing import Literal, get_args
 
 from progrpo.verify.thinking import after_thinking
 
-AnswerStyle = Literal["boxed", "answer", "last_number"]
+AnswerStyle = Literal["boxed", "answer", "last_number", "any"]
+ANSWER_STYLES: tuple[AnswerStyle, ...] = get_args(AnswerStyle)
 
 # -- Where it stands ---------------------------------------------------------------------------------------------------
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _UNBRACED_BOX = re.compile(r"-?\w[\w.,/]*")
 _ANSWER_LINE = re.compile(r"(?:\banswer\s*(?:is\s*:?|:)|^####)[ \t*]*(?P<answer>[^\n]*)", re.IGNORECASE | re.MULTILINE)
-_LAST_NUMBER = re.compile(r"(?<![\w.])[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?", re.ASCII)
+_ANY_MARKER = re.compile(
+    r"(?:\banswer[ \t*_]*(?:is\b[ \t*_]*:?|:)"
+    r"|(?:^|(?<=[.!?]\s))[ \t*_]*(?-i:A)[*_]*:"
+    # Markdown has four signs for a heading as well: words, or a numbered step.
+    r"|^####(?=[ \t*]*(?:[-−+$£€\\(\[\d.]|[a-z]\b))(?![ \t*]*\d+[.)][ \t]+[a-z*]))"
+    r"[ \t*_}]*(?:(?:therefore|thus|then|simply|just|indeed|that|equal to|given by)\b[ \t,:]*)*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_LONGEST_STATEMENT = 1001
+"""Characters: more than an answer may have, so that a longer one stays too long."""
+_SENTENCE_END = re.compile(r"(?<!\.[A-Za-z])(?<!\b(?:Dr|Mr|Ms|St|Mt))(?<!\bMrs)[.?](?=[\s*_$]|\Z)")
+_REASON = re.compile(r",?\s+(?:because|since|as|so|which|where|when|therefore)\b", re.IGNORECASE)
+_PROSE = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z']{2,}[\s,;:]*){3}")
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(?=\S)(.+?)(?<=\S)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]")
+_LAST_NUMBER = re.compile(
+    r"(?<![\w.])[-−]?(?:\d{1,3}(?:(?:,|\{,\}|,?\\[!,]|\\!,)\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:\s*/\s*\d+)?",
+    re.ASCII,
+)
 
 
 def extract_answer(text: str, style: AnswerStyle = "boxed") -> str | None:
@@ -26,7 +44,9 @@ def extract_answer(text: str, style: AnswerStyle = "boxed") -> str | None:
         text: the whole response.
         style: ``"boxed"``: the content of the last balanced ``\boxed{}`` or ``\fbox{}``; ``"answer"``: what follows the
             last ``Answer:``, ``the answer is`` or ``####``, up to the end of its line; ``"last_number"``: the last
-            number.
+            number; ``"any"``, for responses to prompts of others: the last box, or else what follows the last ``####``,
+            ``the answer is``, ``Final answer:``, ``Answer:`` or ``A:``, up to the end of its sentence or line, or else
+            the last number.
 
     Raises:
         ValueError: an unknown style.
@@ -35,19 +55,57 @@ def extract_answer(text: str, style: AnswerStyle = "boxed") -> str | None:
     '\\frac{1}{2}'
     >>> extract_answer("The answer is 5.", "answer"), extract_answer("3 pens and 4 cups: 7.", "last_number")
     ('5', '7')
+    >>> [extract_answer(text, "any") for text in (r"\boxed{5} is it.", "Q: 2 + 3?\nA: 5. Q: 6?", "I have 5 pens.")]
+    ['5', '5', '5']
     """
-    if style not in ("boxed", "answer", "last_number"):
-        raise ValueError(f"style must be boxed, answer or last_number, got {style!r}.")
+    if style not in ANSWER_STYLES:
+        raise ValueError(f"style must be one of {', '.join(ANSWER_STYLES)}, got {style!r}.")
     answer = after_thinking(text)
     if answer is None:
         return None
+    if style == "any":
+        return _any_answer(answer)
     if style == "boxed":
         return last_box(answer)
     if style == "answer":
         found = [match["answer"] for match in _ANSWER_LINE.finditer(answer)]
         return _bare(found[-1]) if found else None
-    numbers = _LAST_NUMBER.findall(answer)
+    return _last_number(answer)
+
+
+def _last_number(text: str) -> str | None:
+    numbers = _LAST_NUMBER.findall(text)
     return numbers[-1] if numbers else None
+
+
+def _any_answer(text: str) -> str | None:
+    """The answer in the strictest form that the text has."""
+    if boxed := last_box(text):
+        return boxed
+    for marker in reversed(list(_ANY_MARKER.finditer(text))):
+        line = text[marker.end() : marker.end() + _LONGEST_STATEMENT].partition("\n")[0]
+        if answer := _stated(line):
+            return answer
+    return _last_number(text)
+
+
+def _stated(line: str) -> str | None:
+    """What a line says the answer is. In a whole sentence that is a formula or a number: the one that it begins with,
+    or else its last."""
+    end = _SENTENCE_END.search(line)
+    sentence = _bare(line[: end.start()] if end else line)
+    if sentence is None:
+        return None
+    sentence = _REASON.split(sentence, maxsplit=1)[0]
+    if not _PROSE.search(sentence):
+        return sentence
+    formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(sentence)]
+    if formulas:
+        return formulas[0] if sentence.startswith(("$", r"\(", r"\[")) else formulas[-1]
+    numbers = _LAST_NUMBER.findall(sentence)
+    if not numbers:
+        return sentence
+    return numbers[0] if _LAST_NUMBER.match(sentence.lstrip("$£€")) else numbers[-1]
 
 
 def _bare(line: str) -> str | None:

@@ -14,8 +14,8 @@ _OPEN = re.compile(rf"{START}[ \t]*(?:\n|\Z)")
 def ends_in_thinking(prompt: str) -> bool:
     r"""Whether a prompt, as the model reads it, ends inside of a thinking part.
 
-    It does so if a ``<think>`` ends one of its lines and no ``</think>`` follows. A tag in the midst of a line belongs to
-    an instruction that speaks of it.
+    It does so if a ``<think>`` ends one of its lines and no ``</think>`` follows. A tag in the midst of a line belongs
+    to an instruction that speaks of it.
 
     >>> ends_in_thinking("<|Assistant|><think>\n"), ends_in_thinking("<think>\nOkay, so")
     (True, True)

@@ -65,8 +65,8 @@ class HttpBackend:
     temperature and top_p. vLLM does so when started with ``--logprobs-mode processed_logprobs``; by default it reports
     them at temperature 1. Whether the end token is among the tokens is the server's way; with vLLM it is.
     Behind a server's reasoning parser, text is what follows the reasoning: empty where the response was cut off in it.
-    Without one, the server's chat template may end prompts inside of a thinking part, as DeepSeek-R1's does; the protocol
-    does not show that, so ``opens_thinking`` has to. It changes nothing behind a parser.
+    Without one, the server's chat template may end prompts inside of a thinking part, as DeepSeek-R1's does. The
+    protocol does not show that, so ``opens_thinking`` has to say it. It changes nothing behind a parser.
 
     Args:
         base_url: ``http://host:port/v1``; the ``/v1`` may be left out where there is no other path.
