@@ -380,7 +380,7 @@ def _evaluation(
     how = sampling(recipe, task)
     judged: dict[str, list[Judged]] = {problem["problem_id"]: [] for problem in problems}
     for sample in samples:
-        text = begin_thinking(sample["output"]) if ends_in_thinking(sample["input"]) else sample["output"]
+        text = begin_thinking(sample["output"]) if ends_in_thinking(sample.get("input", "")) else sample["output"]
         tokens = len(tokenizer(sample["output"], add_special_tokens=False)["input_ids"])
         truncated = tokens >= how.max_new_tokens
         one = Judged(text, _verdict(sample), min(tokens, how.max_new_tokens), None, None, None, truncated)
