@@ -41,7 +41,7 @@ def test_a_thought_that_was_cut_off_is_no_answer(name: str) -> None:
         begin_thinking(f"hm</think>{answer}"),
         begin_thinking(f"<think>hm</think>{answer}"),
     ]
-    verdicts = verify([name.split(" ")[0]] * len(responses), [gold] * len(responses), responses)
+    verdicts = verify([name.removesuffix(" that completes")] * len(responses), [gold] * len(responses), responses)
     assert [verdict.correct for verdict in verdicts] == [True, True, False, False, False, True, True], verdicts
     assert {verdict.status for verdict in verdicts} == {"correct", "incorrect"}
 

@@ -2,11 +2,11 @@
 
 import sys
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -16,6 +16,7 @@ from progrpo.config import load_recipe
 from progrpo.errors import ConfigError, RunError
 from progrpo.files import check_writable, storage_fault
 from progrpo.run_folder import RunFolder
+from progrpo.verify.math_text import AnswerStyle
 
 if TYPE_CHECKING:
     from progrpo.evaluation.backends import Backend, Sampling
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from progrpo.evaluation.evaluate import Evaluation
     from progrpo.tasks import Task
 
+_TaskT = TypeVar("_TaskT", bound="Task")
 BackendName = Literal["transformers", "vllm", "http"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -55,6 +57,13 @@ def evaluate(
     template: Annotated[
         str | None, typer.Option(help="Of a benchmark's prompts: chat, base, plain, or a text with {problem} in it.")
     ] = None,
+    answer_style: Annotated[
+        AnswerStyle | None,
+        typer.Option(
+            help="Where a mathematical answer stands: boxed is the benchmarks'; any also reads responses without a box, "
+            "as base models' graders do."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems of each benchmark.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="n: responses a problem.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the sampling.")] = None,
@@ -69,6 +78,14 @@ def evaluate(
     patience: Annotated[
         float, typer.Option(min=0, help="How many seconds to wait for a server that has answered and went away.")
     ] = 300.0,
+    opens_thinking: Annotated[
+        bool,
+        typer.Option(
+            "--opens-thinking",
+            help="The server's chat template ends prompts in <think>, as DeepSeek-R1's does: what is cut off in that "
+            "part is no answer. The other backends read the template.",
+        ),
+    ] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples generated at a time by transformers.")] = None,
     dtype: Annotated[
         Dtype | None, typer.Option(help="Of the weights; auto is what they are kept in, and the default of benchmarks.")
@@ -121,6 +138,8 @@ def evaluate(
     benchmarks = benchmarks or ",".join(loaded.evaluation.benchmarks) or None
     if engine and backend != "vllm":
         raise ConfigError(f"--engine {engine[0]} is an argument of vLLM: add --backend vllm.")
+    if opens_thinking and backend != "http":
+        raise ConfigError("--opens-thinking is for --backend http: the other backends read the model's chat template.")
     if codeforces and "codeforces" not in (benchmarks or "").split(","):
         raise ConfigError("--codeforces rates the benchmark of that name: add it to --benchmarks.")
     if data and benchmarks is None:
@@ -140,19 +159,24 @@ def evaluate(
     if benchmarks is None:
         from progrpo.recipe_task import make_task, response_budget
 
-        task, section = make_task(loaded), loaded.evaluation
+        task, section = _with_style(make_task(loaded), answer_style), loaded.evaluation
         n = samples or section.samples
         targets = [_Target(task.name, task, n, how(response_budget(loaded, task), section.temperature))]
     else:
         targets = [
             _Target(name, task, samples or one.samples, how(one.max_new_tokens))
             for name, one, task in _benchmark_tasks(
-                benchmarks, data or [], limit=limit, template=template, skip_bad_rows=skip_bad_rows or None
+                benchmarks,
+                data or [],
+                answer_style,
+                limit=limit,
+                template=template,
+                skip_bad_rows=skip_bad_rows or None,
             )
         ]
     path = _model_path(model, folder) if backend != "http" else model
     settings = {"batch": batch or loaded.evaluation.batch, "base_url": base_url, "concurrency": concurrency}
-    settings["patience"] = patience
+    settings |= {"patience": patience, "opens_thinking": opens_thinking}
     settings["engine"] = dict(_key_and_value(text) for text in engine or [])
     opened = _open_backend(backend, path, dtype or ("auto" if benchmarks else loaded.model.dtype), settings)
     try:
@@ -244,7 +268,20 @@ def _print_results(name: str, evaluation: "Evaluation") -> None:
         console.print(f"pass@k above k = {n // 2} rests on fewer than 2 k samples: take more for a smaller error.")
 
 
-def _benchmark_tasks(names: str, data: list[str], **options: Any) -> list[tuple[str, "Benchmark", "Task"]]:
+def _with_style(task: "_TaskT", style: AnswerStyle | None) -> "_TaskT":
+    """The task with answers read as ``--answer-style`` says."""
+    from progrpo.tasks import MathTask
+
+    if style is None:
+        return task
+    if not isinstance(task, MathTask):
+        raise ConfigError(f"--answer-style {style} is for mathematics, and the task is {task.name}: leave it away.")
+    return replace(task, answer_style=style)
+
+
+def _benchmark_tasks(
+    names: str, data: list[str], style: AnswerStyle | None, **options: Any
+) -> list[tuple[str, "Benchmark", "Task"]]:
     """The benchmarks and their problems, all read before anything is sampled."""
     from progrpo.evaluation.benchmarks import benchmark
 
@@ -255,7 +292,7 @@ def _benchmark_tasks(names: str, data: list[str], **options: Any) -> list[tuple[
         raise ConfigError(f"--data names {unknown[0]!r}, which is not one of --benchmarks {names}.")
     found: list[tuple[str, Benchmark, Task]] = []
     for name, one in chosen.items():
-        task = one.task(files.get(name), **options)
+        task = _with_style(one.task(files.get(name), **options), style)
         task.heldout_problems()
         found.append((name, one, task))
     return found
@@ -305,7 +342,7 @@ def _open_backend(name: BackendName, path: str, dtype: str, settings: dict[str, 
     if name == "http":
         from progrpo.evaluation.backends.http import HttpBackend
 
-        chosen = {name: settings[name] for name in ("base_url", "concurrency", "patience")}
+        chosen = {name: settings[name] for name in ("base_url", "concurrency", "patience", "opens_thinking")}
         return HttpBackend(model=path, **chosen)
     if name == "vllm":
         if (Path(path) / "adapter_config.json").exists():
