@@ -60,7 +60,7 @@ def evaluate(
     answer_style: Annotated[
         AnswerStyle | None,
         typer.Option(
-            help="Where a mathematical answer stands: boxed is the benchmarks'; any also reads responses without a box, "
+            help="Where a mathematical answer stands: boxed is the benchmarks'; any reads responses without a box too, "
             "as base models' graders do."
         ),
     ] = None,
