@@ -8,6 +8,7 @@ import typer
 from progrpo.run_folder import RunFolder
 
 COLUMNS = "Columns, for files of another format"
+VERIFY = "Verdicts of progrpo's verifiers, in place of rewards"
 PROGRPO = "What ProGRPO would have done"
 
 
@@ -45,6 +46,20 @@ def inspect(
     entropy: Annotated[
         str | None, typer.Option(help="Column of entropies: a mean or a list each.", rich_help_panel=COLUMNS)
     ] = None,
+    verify: Annotated[
+        str | None,
+        typer.Option(help="A verifier, such as math_any, math, code or choice.", rich_help_panel=VERIFY),
+    ] = None,
+    gold: Annotated[str | None, typer.Option(help="Column that it compares with.", rich_help_panel=VERIFY)] = None,
+    opens_thinking: Annotated[
+        bool,
+        typer.Option(
+            "--opens-thinking",
+            help="The chat template ended prompts in <think>: what was cut off in that part is no answer. Prompts that "
+            "are texts, and --model, tell by themselves.",
+            rich_help_panel=VERIFY,
+        ),
+    ] = False,
     alpha: Annotated[
         float | None,
         typer.Option(help="Strength of the correction; by default the run's, or 1.", rich_help_panel=PROGRPO),
@@ -90,6 +105,8 @@ def inspect(
 
     `progrpo inspect runs/countdown_cpu-grpo-seed0 --alpha 3 --center correct`
 
+    `progrpo inspect rollouts/ --verify math_any --gold gts`
+
     `progrpo inspect mine.jsonl --prompt question --response text --reward score --logps logprobs`
     """
     from progrpo.cli.progress import Bars
@@ -106,6 +123,7 @@ def inspect(
         "logps": logps,
         "prompt_logps": prompt_logps,
         "entropy": entropy,
+        "gold": gold,
     }
     options = Options(
         columns={field: name for field, name in named.items() if name is not None},
@@ -117,6 +135,8 @@ def inspect(
         model=model,
         groups=groups,
         temperature=temperature,
+        verify=verify,
+        opens_thinking=opens_thinking,
     )
     with Bars() as bars:
         found = look(paths, options, bars.bar(""))

@@ -32,6 +32,8 @@ class Columns:
     """In nats: a mean over the response's tokens, or a list with one a token."""
     prompt_confidence: str | None = None
     """c(q), as a run of progrpo records it."""
+    gold: str | None = None
+    """What a verifier compares with: its verdicts are then the rewards, and none are read."""
 
     def names(self) -> list[str]:
         """Every column that is read, each once."""
@@ -117,10 +119,12 @@ def choose_columns(
             raise ConfigError(
                 f"--{field.replace('_', '-')} {name!r} is not a column of the file; {listed(list(present))}."
             )
-    weighted = _parse_rewards(rewards, present) if rewards is not None else None
+    weighted = _parse_rewards(rewards, present) if rewards is not None else () if "gold" in given else None
     known = next((format for format in FORMATS if format.marks <= present.keys()), None)
     if known is None:
-        lacking = [name for name in ("prompt", "response") if name not in given] + (["reward"] if not weighted else [])
+        lacking = [name for name in ("prompt", "response") if name not in given] + (
+            ["reward"] if weighted is None else []
+        )
         if lacking:
             raise ConfigError(
                 f"the file's columns are not those of a known format (TRL, verl, progrpo); {listed(list(present))}: "

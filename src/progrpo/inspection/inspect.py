@@ -16,8 +16,10 @@ from progrpo.inspection.columns import choose_columns
 from progrpo.inspection.files import RolloutFile, find_files
 from progrpo.inspection.score import MOST_RESPONSES, Scored, choose_responses, pairs_of, score, with_scores
 from progrpo.inspection.table import Ints, Source, Table, fractions_with, read_rows, read_table
+from progrpo.inspection.verdicts import Judge
 from progrpo.inspection.what_if import Settings, WhatIf, what_if
 from progrpo.run_folder import RunFolder
+from progrpo.tasks.templates import template_opens_thinking
 
 LONG_BYTES = 20_000_000
 """Files that are read in a second have no progress bar."""
@@ -44,6 +46,9 @@ class Options:
         model: computes log-probs that are missing, as :func:`progrpo.models.load_model` takes it.
         groups: of how many groups it computes them.
         temperature: of those log-probs.
+        verify: a verifier by name, whose verdicts by the column of golds take the place of rewards.
+        opens_thinking: the chat template of prompts that are messages ends inside of a thinking part; with ``model``,
+            its template says so.
 
     Raises:
         ConfigError: an option out of its range.
@@ -58,6 +63,8 @@ class Options:
     model: str | None = None
     groups: int = 256
     temperature: float = 1.0
+    verify: str | None = None
+    opens_thinking: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -73,6 +80,14 @@ class Options:
                 check_choice("--center", self.center, CENTERS)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        if (self.verify is None) != ("gold" not in self.columns):
+            raise ConfigError(
+                "--verify NAME and --gold COL go together: a verifier compares with the golds of a column."
+            )
+        if self.verify is not None and self.rewards is not None:
+            raise ConfigError("--verify takes the place of --reward: give one of them.")
+        if self.opens_thinking and self.verify is None:
+            raise ConfigError("--opens-thinking says how --verify reads responses: add that, or leave it away.")
 
 
 @dataclass(frozen=True)
@@ -120,13 +135,16 @@ def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None)
     True
     """
     files = [RolloutFile(path) for path in find_files(paths)]
-    # Before the files are read: a wrong path is then told at once.
+    # Before the files are read: a wrong name or path is then told at once.
+    judge = Judge(options.verify, options.opens_thinking) if options.verify is not None else None
     loaded = _load_model(options.model) if options.model is not None else None
     title, columns = choose_columns(files[0].numeric_columns(), options.columns, options.rewards)
     settings = _settings(paths[0], options)
-    source = Source(_name(paths), files, title, columns, fractions_with(settings.low_prob_fraction))
+    source = Source(_name(paths), files, title, columns, fractions_with(settings.low_prob_fraction), judge)
+    if judge is not None and loaded is not None:
+        judge.template_opens |= template_opens_thinking(loaded[1])
     table = read_table(source, _by_megabytes(watch, source.bytes) if watch and source.bytes > LONG_BYTES else None)
-    notes = [*_how_read(source, table), *source.notes]
+    notes = [*_how_read(source, table), *source.notes, *(judge.notes() if judge else [])]
     decode = None
     scored: dict[int, Scored] = {}
     if loaded is not None:

@@ -19,6 +19,7 @@ from progrpo.core import answer_confidence, prompt_confidence
 from progrpo.errors import ConfigError
 from progrpo.inspection.columns import Columns
 from progrpo.inspection.files import Batch, Progress, Ragged, RolloutFile
+from progrpo.inspection.verdicts import Judge, rewards_of
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """The values of low_prob_fraction that its curve is drawn through."""
@@ -82,6 +83,8 @@ class Source:
     title: str
     columns: Columns
     fractions: tuple[float, ...] = FRACTIONS
+    judge: Judge | None = None
+    """Gives the rewards, in the place of columns."""
     starts: list[int] = field(default_factory=list)
     """The number of the first response of each file, once :func:`read_table` has read them."""
 
@@ -115,12 +118,14 @@ def read_table(source: Source, on_progress: Progress | None = None) -> Table:
     for file in source.files:
         source.starts.append(total)
         for batch in file.batches(source.columns.names(), on_progress):
-            parts.append(_numbers(batch, source.columns, source.fractions))
+            parts.append(_numbers(batch, source.columns, source.fractions, source.judge))
             total += batch.size
     if not parts:
         raise ConfigError(f"{str(source.files[0].path)!r} holds no responses: it has columns, but no row.")
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
     if np.isnan(joined["rewards_B"]).all():
+        if source.judge is not None:
+            raise ConfigError(f"no response could be judged. {source.judge.notes()[0]}")
         named = ", ".join(repr(name) for name, _ in source.columns.rewards)
         raise ConfigError(
             f"no response has a reward: all of column {named} is null or NaN; name another with --reward."
@@ -165,10 +170,20 @@ def _content(message: dict[str, Any]) -> str:
     return str(content or "")
 
 
-def _numbers(batch: Batch, columns: Columns, fractions: tuple[float, ...]) -> dict[str, NDArray[Any]]:
+def _numbers(
+    batch: Batch, columns: Columns, fractions: tuple[float, ...], judge: Judge | None
+) -> dict[str, NDArray[Any]]:
     texts = [response_of(value) for value in batch[columns.response]]
     steps = _steps(batch, columns.step)
     answers = batch[columns.answer] if columns.answer else [None] * batch.size
+    if judge is not None:
+        assert columns.gold is not None, "a judge compares with a column"
+        verdicts = judge(batch[columns.prompt], texts, batch[columns.gold])
+        rewards_B = np.array(rewards_of(verdicts))
+        # Solutions are told apart by the verifier, unless a column does.
+        answers = answers if columns.answer else [verdict.canonical for verdict in verdicts]
+    else:
+        rewards_B = _rewards(batch, columns)
     c_o_FB = np.full((len(fractions), batch.size), np.nan, dtype=np.float32)
     surprisal = np.full(batch.size, np.nan)
     if columns.logps:
@@ -176,7 +191,7 @@ def _numbers(batch: Batch, columns: Columns, fractions: tuple[float, ...]) -> di
     return {
         "steps_B": steps,
         "groups_B": _group_hashes(batch, columns, steps),
-        "rewards_B": _rewards(batch, columns),
+        "rewards_B": rewards_B,
         "texts_B": _hashes(texts),
         "answers_B": _hashes(
             # Two answers of another type than text are the same if they are written the same.
