@@ -23,6 +23,8 @@ IN_ORDER = [
     ("They made 1,234,567 dollars.", "1,234,567"),
     ("There are 10{,}000 ways", "10{,}000"),
     ("It costs $.50 each", ".50"),
+    (r"So $x = -\frac{1}{2}$ of it", r"-\frac{1}{2}"),
+    (r"So $x = 3\frac12$, that is $3 \dfrac{1}{2}$", r"3 \dfrac{1}{2}"),
 ]
 """Each with what stands first in the order of the forms."""
 
@@ -65,7 +67,24 @@ def test_a_thought_is_not_an_answer() -> None:
     assert not verify_math(r"<think>\boxed{5}</think> So it is 4.", "5", style="any").correct
 
 
-@pytest.mark.parametrize("piece", ["answer: ", "the answer is . ", "A: ", "#### ", " ", "1,", "$", "word ", "\\boxed{"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "answer: ",
+        "the answer is . ",
+        "A: ",
+        "#### ",
+        " ",
+        "1,",
+        "1",
+        "1  ",
+        "1/",
+        "\\frac{1}",
+        "$",
+        "word ",
+        "\\boxed{",
+    ],
+)
 def test_the_time_grows_with_the_length_alone(piece: str) -> None:
     start = time.monotonic()
     extract_answer(piece * (200_000 // len(piece)), "any")
@@ -110,6 +129,7 @@ RESPONSES = [
     ("I first thought that the answer is 6. But no, the answer is 7.", "7", True),
     ("Q: What is 2 + 2?\nA: 4", "4", True),
     ("The answer is 12 because 3 times 4 is 12.", "12", True),
+    ("So the value of $x$ is $\\frac{1}{2}$.", r"\frac{1}{2}", True),
     ("I don't know.", "3", False),
     ("", "3", False),
 ]
@@ -130,7 +150,7 @@ def test_it_judges_as_math_verify_judges_raw_text() -> None:
         verdict.correct == math_verify.verify(math_verify.parse(f"${gold}$"), math_verify.parse(response))
         for (response, gold, _), verdict in zip(RESPONSES, verdicts, strict=True)
     )
-    assert agreed >= 35, f"{agreed} of {len(RESPONSES)}"
+    assert agreed >= len(RESPONSES) - 1, f"{agreed} of {len(RESPONSES)}"
 
 
 def test_it_reads_what_the_flexible_extraction_of_gsm8k_reads() -> None:

@@ -57,10 +57,9 @@ class Judged:
         >>> judged.tokens, judged.entropy, judged.surprisal
         (2, 1.5, 1.0)
         """
-        tokens = max(len(sample.token_ids), len(sample.logps))
         entropy = _mean(sample.entropies) if sample.entropies is not None else None
         surprisal = _mean([-logp for logp in sample.logps])
-        return cls(sample.text, verdict, tokens, entropy, surprisal, _confidence(sample.logps), sample.truncated)
+        return cls(sample.text, verdict, sample.tokens, entropy, surprisal, _confidence(sample.logps), sample.truncated)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -36,6 +36,13 @@ class Sample:
     """Entropy of the distribution that each token was drawn from, in nats; None where a backend can't tell."""
     truncated: bool = False
     """Cut off by ``max_new_tokens``."""
+    counted_tokens: int | None = None
+    """How many tokens there are, where neither ids nor log-probs come; None where that is not known either."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are; 0 where that is not known."""
+        return max(len(self.token_ids), len(self.logps)) or self.counted_tokens or 0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from itertools import takewhile
+from dataclasses import replace
+from itertools import accumulate, pairwise, takewhile
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -433,6 +434,12 @@ class _Choice(BaseModel):
         ids = [token.id for token in told if token.id is not None]
         return ids if len(ids) == len(told) else []
 
+    @property
+    def length(self) -> int:
+        """Characters, those of the reasoning among them: of n choices the longer one has more tokens."""
+        thought = (self.message.reasoning or self.message.reasoning_content or "") if self.message else ""
+        return len(self.response or "") + len(thought)
+
     def sample(self) -> Sample:
         assert self.response is not None, "the validator saw to it"
         return Sample(self.response, self.ids, self.logps or [], truncated=self.finish_reason == "length")
@@ -440,6 +447,7 @@ class _Choice(BaseModel):
 
 class _Answer(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
+    usage: Any = None  # looked at where tokens are not listed, and never a reason to ask again
 
     @model_validator(mode="after")
     def _has_the_first(self) -> Self:
@@ -449,8 +457,22 @@ class _Answer(BaseModel):
 
     def samples(self, most: int) -> list[Sample]:
         """As many as there are without a gap: what is missing is asked for again."""
-        ordered = enumerate(sorted(self.choices, key=lambda choice: choice.index))
-        return [choice.sample() for _, choice in takewhile(lambda pair: pair[0] == pair[1].index, ordered)][:most]
+        choices = sorted(self.choices, key=lambda choice: choice.index)
+        samples = self._with_tokens([choice.sample() for choice in choices], [choice.length for choice in choices])
+        ordered = enumerate(zip(choices, samples, strict=True))
+        return [sample for _, (_, sample) in takewhile(lambda pair: pair[0] == pair[1][0].index, ordered)][:most]
+
+    def _with_tokens(self, samples: list[Sample], lengths: list[int]) -> list[Sample]:
+        """The samples, with what ``usage`` says of tokens where they are not listed.
+
+        The choices of an answer share one number, which is exact: it is divided in proportion to their length.
+        """
+        told = self.usage.get("completion_tokens") if isinstance(self.usage, dict) else None
+        if not isinstance(told, int) or isinstance(told, bool) or told < 0 or any(sample.tokens for sample in samples):
+            return samples
+        ends = [0, *accumulate(length + 1 for length in lengths)]  # 1: an empty text has its end token
+        shares = [told * end // ends[-1] for end in ends]
+        return [replace(s, counted_tokens=b - a) for s, (a, b) in zip(samples, pairwise(shares), strict=True)]
 
 
 class _Model(BaseModel):
