@@ -16,7 +16,7 @@ from progrpo.config import load_recipe
 from progrpo.errors import ConfigError, RunError
 from progrpo.files import check_writable, storage_fault
 from progrpo.run_folder import RunFolder
-from progrpo.verify.math_text import AnswerStyle
+from progrpo.verify import AnswerStyle
 
 if TYPE_CHECKING:
     from progrpo.evaluation.backends import Backend, Sampling

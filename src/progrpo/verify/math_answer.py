@@ -25,6 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from progrpo.errors import ConfigError
+from progrpo.verify.extract import AnswerStyle, extract_answer, last_box
 from progrpo.verify.math_guards import (
     Reading,
     conflict,
@@ -37,7 +38,7 @@ from progrpo.verify.math_guards import (
     unfinished,
     values,
 )
-from progrpo.verify.math_text import AnswerStyle, extract_answer, intervals, last_box, normalise, unstyled, words
+from progrpo.verify.math_text import intervals, normalise, unstyled, words
 from progrpo.verify.pool import Outcome, WorkerPool, WorkerStartError
 from progrpo.verify.verdict import Verdict
 
