@@ -24,7 +24,7 @@ from progrpo.recipe_task import make_task
 from progrpo.run_folder import RunFolder
 from progrpo.verify import VerifierFailedError
 from progrpo.verl_settings import VerlFolder, verl_command
-from progrpo.verl_training import _evaluation, _Launch, check_settings, is_complete, last_error, mend, publish
+from progrpo.verl_training import _Launch, check_settings, is_complete, last_error, mend, publish
 
 
 @pytest.fixture
@@ -181,20 +181,6 @@ def test_validation_samples_become_an_evaluation(launch: _Launch, folder: RunFol
     assert (of_one["samples"], of_one["correct"], of_one["errors"], of_one["distinct"]) == (2, 1, 0, 1)
     assert (of_two["samples"], of_two["correct"], of_two["errors"]) == (1, 1, 1)
     assert found["settings"]["backend"] == "verl"
-
-
-def test_a_validation_sample_that_was_cut_off_while_thinking_has_no_vote(tmp_path: Path) -> None:
-    changes = ["engine=verl", "model.path=countdown", "task.answer_style=any", "evaluation.samples_in_training=2"]
-    recipe = load_recipe("smollm2_word_problems_cpu", changes)
-    task = make_task(recipe)
-    problem = task.heldout_problems()[0]
-    judged = {"score": 0.0, "verifier_error": 0.0, "reason": "no", "canonical": "", "problem_id": problem["problem_id"]}
-    samples = [
-        judged | {"input": "user\n1 + 1?\nassistant\n<think>\n", "output": r"Maybe \boxed{-7}? Wait"},
-        judged | {"input": "user\n1 + 1?\nassistant\n<think>\n", "output": r"Hm.</think> \boxed{-7}"},
-    ]
-    [found] = _evaluation(recipe, task, [problem], samples).problems
-    assert (found.wrong_votes, found.no_answer) == ([1], 1)
 
 
 def test_the_last_error_is_the_cause_and_not_its_frame(tmp_path: Path) -> None:

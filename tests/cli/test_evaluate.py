@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from evaluation.backends.http_server import Server
 from verify.shared_data import shared_file
 
 HELD_OUT = ("countdown", "task.heldout_size=40", "task.numbers=3", "--samples", "24")
@@ -75,9 +74,6 @@ def test_benchmarks_from_local_files(cli: Any) -> None:
         (("countdown", "--benchmarks", "aime24", "--data", "aime24=x.jsonl"), "data file 'x.jsonl' does not exist"),
         (("countdown", "--benchmarks", "aime24", "task.numbers=3"), "a benchmark has no recipe"),
         (("countdown", "--data", "aime24=x.jsonl"), "name the benchmark with --benchmarks"),
-        (("countdown", "--opens-thinking"), "--opens-thinking is for --backend http"),
-        (("countdown", "--answer-style", "any"), "is for mathematics, and the task is countdown: leave it away"),
-        (("countdown", "--answer-style", "some"), "'some' is not one of"),
         (("countdown", "--engine", "max_model_len=9"), "is an argument of vLLM: add --backend vllm"),
         (("countdown", "--codeforces", "folder"), "add it to --benchmarks"),
         (("countdown", "--dtype", "float33"), "float33"),
@@ -100,39 +96,3 @@ def test_another_way_of_sampling_is_refused_and_nothing_is_lost(cli: Any) -> Non
     failed = cli(*arguments, "--temperature", "0.5", code=2)
     assert "holds samples of another evaluation (temperature 1.0, not 0.5); choose another --out" in failed.err
     assert results(cli.folder / "e") == before
-
-
-ANSWERS = ["The answer is 5.", r"Maybe \boxed{5}? Wait, that can't be right", r"Hm.</think> So \boxed{5}.", "5 or 7"]
-
-
-def answer_in_turn(handler: Any, body: dict[str, Any], right: dict[str, Any]) -> None:
-    choices = [
-        {"index": j, "finish_reason": "stop", "message": {"role": "assistant", "content": ANSWERS[j % len(ANSWERS)]}}
-        for j in range(body["n"])
-    ]
-    handler.send_json(200, {"object": "answer", "choices": choices})
-
-
-@pytest.mark.parametrize(
-    ("options", "correct"),
-    [
-        ((), 2),
-        (("--answer-style", "any"), 3),
-        (("--opens-thinking",), 1),
-        (("--opens-thinking", "--answer-style", "any"), 1),
-    ],
-)
-def test_how_the_responses_of_a_server_are_read(cli: Any, options: tuple[str, ...], correct: int) -> None:
-    rows = [{"problem": "What is 2 + 3?", "answer": "5"}]
-    (cli.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    server = Server()
-    try:
-        server.always = answer_in_turn
-        cli(
-            *("evaluate", "tiny", "--backend", "http", "--base-url", server.url, "--benchmarks", "aime24"),
-            *("--data", "aime24=rows.jsonl", "--samples", "4", "--out", "e", *options),
-        )
-    finally:
-        server.close()
-    [problem] = results(cli.folder / "e", "aime24")["problems"]
-    assert problem["correct"] == correct

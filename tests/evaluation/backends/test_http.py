@@ -17,8 +17,6 @@ from evaluation.backends.http_server import Server
 from progrpo.errors import ConfigError
 from progrpo.evaluation.backends import Backend, Request, Sample, Sampling, sample_seed
 from progrpo.evaluation.backends.http import HttpBackend
-from progrpo.evaluation.evaluate import evaluate
-from progrpo.tasks import Data, MathTask
 
 SAMPLING = Sampling(max_new_tokens=20, temperature=0.7, top_p=0.9, seed=3)
 CHAT = [{"role": "user", "content": "1 + 1?"}]
@@ -430,49 +428,3 @@ def test_arguments_out_of_range_are_named(arguments: dict[str, Any], named: str)
     with pytest.raises(ConfigError, match=named) as raised:
         HttpBackend(**{"base_url": "http://host/v1", "model": "m"} | arguments)
     assert "secret" not in str(raised.value)
-
-
-CUT_OFF = r"Maybe \boxed{5}? Wait, that can't be right"
-ANSWERED = r"2 and 3.</think> It is \boxed{5}."
-PARSED = {"content": r"It is \boxed{5}.", "reasoning_content": "2 and 3."}
-
-
-def thinking_of(*contents: Any) -> Any:
-    """Chat answers with these contents, or messages, in turn."""
-
-    def answer(handler: Any, body: dict[str, Any], right: dict[str, Any]) -> None:
-        messages = [content if isinstance(content, dict) else {"content": content} for content in contents]
-        choices = [
-            {"index": j, "finish_reason": "stop", "message": {"role": "assistant", **messages[j % len(messages)]}}
-            for j in range(body["n"])
-        ]
-        handler.send_json(200, {"object": "answer", "choices": choices})
-
-    return answer
-
-
-@pytest.mark.parametrize(("opens", "correct"), [(True, 1), (False, 2)])
-def test_a_thought_that_the_server_s_template_opened_is_no_answer(
-    server: Server, opens: bool, correct: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    server.always = thinking_of(CUT_OFF, ANSWERED, CUT_OFF.replace("5", "6"))
-    data = Data(preset="word_problems", limit=1)
-    task = MathTask(None, data)
-    problem = task.heldout_problems()[0] | {"gold": "5"}
-    asked = backend(server, opens_thinking=opens)
-    [found] = evaluate(asked, task, SAMPLING, n=3, problems=[problem]).problems
-    assert found.correct == correct
-    assert (found.wrong_votes, found.no_answer) == (([], 2) if opens else ([1], 0))
-    assert ("give --opens-thinking" in caplog.text) == (not opens), "what shows that it is missing is said"
-    assert asked.model_digest != backend(server, opens_thinking=not opens).model_digest, "they never mix in a store"
-
-
-def test_behind_a_reasoning_parser_the_content_is_the_answer(server: Server) -> None:
-    server.always = thinking_of(PARSED, {"content": None, "reasoning_content": CUT_OFF})
-    [samples] = collect(backend(server, opens_thinking=True), [Request(CHAT, 0, 2)])
-    assert [sample.text for sample in samples] == [PARSED["content"], ""]
-
-
-def test_a_text_that_ends_in_thinking_tells_by_itself(server: Server) -> None:
-    [samples] = collect(backend(server), [Request("1 + 1? <think>", 0, 1)])
-    assert samples[0].text.startswith("<think>\n")

@@ -1,7 +1,6 @@
 """The transformers backend against the model's own forward pass and ``generate``."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from progrpo.evaluation.backends import Request, Sample, Sampling, sample_seed
 from progrpo.evaluation.backends.transformers import TransformersBackend, draw, token_ids
 from progrpo.models import load_model
 from progrpo.tasks import Countdown
-from tiny import tiny_qwen2, trl_template
 
 TASK = Countdown(numbers=4, heldout_size=12)
 PROMPTS = [problem["prompt"] for problem in TASK.heldout_problems()]
@@ -211,16 +209,3 @@ def test_each_sample_has_a_stream_of_its_own() -> None:
     correlation = np.corrcoef(np.stack(streams)) - np.eye(50)
     assert np.abs(correlation).max() < 0.5
     assert np.mean(streams) == pytest.approx(0.5, abs=0.02)
-
-
-@pytest.mark.parametrize(("template", "opens"), [("deepseek_r1_distill", True), ("qwen2_5", False)])
-def test_a_sample_begins_with_the_thinking_part_that_its_prompt_opened(
-    template: str, opens: bool, tmp_path: Path
-) -> None:
-    model, tokenizer = load_model(str(tiny_qwen2(tmp_path / "model", template=trl_template(template))))
-    backend = TransformersBackend(model, tokenizer)
-    prompts: list[Any] = [[{"role": "user", "content": "1 + 1?"}], "1 + 1? <think>\n", "1 + 1?"]
-    requests = [Request(prompt, 0, 2) for prompt in prompts]
-    texts = {place: [s.text for s in samples] for place, samples in backend.sample(requests, Sampling(4))}
-    begins = [all(text.startswith("<think>\n") for text in texts[place]) for place in range(3)]
-    assert begins == [opens, True, False]
