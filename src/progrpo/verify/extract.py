@@ -126,7 +126,7 @@ def last_box(text: str) -> str | None:
     for match in reversed(list(_BOX.finditer(text))):
         start = match.end()
         if text[start : start + 1] == "{":
-            close = _closing_brace(text, start, end)
+            close = closing_brace(text, start, end)
             if close is not None:
                 return text[start + 1 : close].strip()
         elif bare := _UNBRACED_BOX.match(text, start, end):
@@ -135,7 +135,8 @@ def last_box(text: str) -> str | None:
     return None
 
 
-def _closing_brace(text: str, start: int, end: int) -> int | None:
+def closing_brace(text: str, start: int, end: int) -> int | None:
+    """The place of the brace that closes the one at ``start``; None if there is none before ``end``."""
     depth, i = 0, start
     while i < end:
         character = text[i]
