@@ -8,19 +8,19 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VLLM := .venv-vllm/bin/python
 VERL := .venv-verl/bin/python
 
-.PHONY: demo test test-vllm test-verl check format lint types doctest bench study model clean
+.PHONY: demo test test-vllm test-verl check format lint types doctest bench bench-long study model clean
 
 demo: $(VENV)/.installed
 	$(BIN)/progrpo compare countdown_cpu --methods grpo,progrpo --seeds 0 --out runs/demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-vllm: .venv-vllm/.installed
 	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/backends/test_vllm.py tests/integrations/test_trl_vllm.py
 
 test-verl: .venv-verl/.installed
-	OMP_NUM_THREADS=1 $(VERL) -m pytest tests/integrations/verl
+	OMP_NUM_THREADS=1 $(VERL) -m pytest -n 2 --dist loadgroup tests/integrations/verl
 	OMP_NUM_THREADS=1 $(VERL) -m pytest --doctest-modules src/progrpo/integrations/verl.py
 
 check: format lint types doctest test
@@ -37,14 +37,25 @@ types: $(VENV)/.installed-dev
 doctest: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --doctest-modules src --ignore src/progrpo/integrations/verl.py  # make test-verl's
 
+# The tables of docs/benchmarks.md, each written to benchmarks/results; idle cores, please.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/math_verification.py
 	$(BIN)/python benchmarks/code_verification.py
 	$(BIN)/python benchmarks/page.py
+	$(BIN)/python benchmarks/inspect_rollouts.py
 	$(BIN)/python benchmarks/memory.py
 	$(PIP) lm-eval==0.4.13  # what the transformers backend is compared with
 	$(BIN)/python benchmarks/sampling.py
+
+# Those that take from ten minutes to an hour each. DATA is a folder of benchmark rows, as docs/benchmarks.md names them.
+DATA ?= ../shared/data
+bench-long: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/math_verification.py --unforeseen
+	$(BIN)/python benchmarks/math_verification.py --leak 1000000
+	$(BIN)/python benchmarks/code_verification.py --agreement $(DATA)
+	$(BIN)/python benchmarks/inspect_rollouts.py --rows 1000000 --kind parquet --logps
+	$(BIN)/python benchmarks/inspect_rollouts.py --rows 1000000 --kind jsonl
 
 # The comparison of docs/study: three seeds of the default recipe, some 25 minutes on two cores.
 study: $(VENV)/.installed-dev

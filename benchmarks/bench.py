@@ -1,4 +1,4 @@
-"""``make bench``: paired timings, printed and written to benchmarks/results.json.
+"""``make bench``: paired timings, printed and written to benchmarks/results/bench.json.
 
 Two things that are compared run in one process and take turns, step by step, so that a drifting machine slows both.
 What is quoted is the ratio of the medians, with the interval that 95 % of 10,000 resamples of the pairs give.
@@ -7,7 +7,6 @@ What is quoted is the ratio of the medians, with the interval that 95 % of 10,00
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -20,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from record import record
 
-RESULTS = Path(__file__).with_name("results.json")
 RECIPE = "countdown_cpu"
 
 
@@ -34,9 +33,7 @@ def main() -> None:
     if args.only:
         print(json.dumps(ALONE[args.only](args.steps)))
         return
-    name = platform.processor() or platform.machine()
     results = {
-        "machine": f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "answer_confidence / torch.sort, (512, 8192) float32": confidence_against_sort(),
         "ProGRPOTrainer step / GRPOTrainer step": steps_against(our_trainer, their_trainer, args.steps),
         "ProGRPOTrainer peak memory / GRPOTrainer peak memory": memory_against(),
@@ -44,9 +41,7 @@ def main() -> None:
         "the same, TRL with the recipe's micro-batch": steps_against(trl_large_batch, our_trainer, args.steps // 2),
         "the same, on a CPU without bfloat16 units": alone("without-bf16", 6, ONEDNN_MAX_CPU_ISA="AVX2"),
     }
-    for name, value in results.items():
-        print(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    record("bench", results)
 
 
 def confidence_against_sort(rounds: int = 20) -> dict[str, float]:

@@ -2,10 +2,11 @@
 
 Examples:
     python benchmarks/code_verification.py                          # throughput, both ways in turns
-    python benchmarks/code_verification.py --agreement ../data      # a folder with humaneval.jsonl and mbpp.jsonl
+    python benchmarks/code_verification.py --agreement ../data --seconds 10 --out benchmarks/results/code_agreement.json
 
-A mutant has one constant, operator or comparison changed. What it is worth is found a second way: the same asserts, run
-with the program in one plain Python process. (Only ever do that with programs that you trust.)
+The folder of --agreement holds humaneval.jsonl and mbpp.jsonl. A mutant has one constant, operator or comparison of a
+solution changed. What it is worth is found a second way: the same asserts, run with the program in one plain Python
+process. (Only ever do that with programs that you trust.)
 """
 
 import argparse
@@ -17,11 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from progrpo.verify import AssertTests, Limits, StdinTests, isolation_level, run_code_tests_batch
+from progrpo.tasks.code import function_under_test
+from progrpo.verify import AssertTests, Limits, StdinTests, Verdict, isolation_level, run_code_tests_batch
 
 WORKERS = os.cpu_count() or 1
 
@@ -75,14 +79,25 @@ SWAPS: dict[type[ast.AST], type[ast.AST]] = {
 }  # fmt: skip
 
 
-def mutant(program: str, rng: random.Random) -> str | None:
-    """The program with one constant, operator or comparison changed; None if it has none."""
-    tree = ast.parse(program)
+def mutant(program: str, rng: random.Random, *, after_line: int = 0) -> str | None:
+    """The program with one constant, operator or comparison changed; None if it has none.
+
+    Args:
+        program: a solution.
+        rng: chooses the place.
+        after_line: only what stands below this line is changed: HumanEval's prompts hold helper functions, which the
+            tests take from the dataset.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some of MBPP's solutions have escapes that Python warns of
+        tree = ast.parse(program)
     documentation = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
     places: list[tuple[ast.AST, str]] = []
     for node in ast.walk(tree):
+        if getattr(node, "lineno", 0) <= after_line:
+            continue
         if isinstance(node, ast.Constant) and id(node) not in documentation and node.value is not None:
             places.append((node, "value"))
         elif isinstance(node, ast.BinOp | ast.AugAssign | ast.BoolOp) and type(node.op) in SWAPS:
@@ -103,60 +118,128 @@ def mutant(program: str, rng: random.Random) -> str | None:
     return ast.unparse(tree)
 
 
-def agreement(data: Path, seconds: float = 4.0) -> dict[str, object]:
-    result: dict[str, object] = {}
-    for name, tests_of in (("humaneval", _humaneval), ("mbpp", _mbpp)):
-        rows = [json.loads(line) for line in (data / f"{name}.jsonl").read_text("utf-8").split("\n") if line]
-        programs, tests = zip(*map(tests_of, rows), strict=True)
-        limits = Limits(seconds=seconds)
-        canonical = [v.correct for v in run_code_tests_batch(programs, tests, limits)]
-        rng = random.Random(0)
-        pairs = [(m, test) for program, test in zip(programs, tests, strict=True) if (m := mutant(program, rng))]
-        verdicts = run_code_tests_batch([m for m, _ in pairs], [test for _, test in pairs], limits)
-        with ThreadPoolExecutor(WORKERS) as threads:
-            plain = list(threads.map(lambda pair: passes_plainly(pair[0], pair[1], seconds), pairs))
-        result[name] = {
-            "canonical solutions": f"{sum(canonical)} of {len(canonical)} pass",
-            "mutants": len(pairs),
-            "pass isolated": sum(v.correct for v in verdicts),
-            "pass in a plain process": sum(plain),
-            "differences": [
-                {"program": m, "isolated": str(v), "plain": p}
-                for (m, _), v, p in zip(pairs, verdicts, plain, strict=True)
-                if v.correct != p
-            ],
-        }
-    return result
+class Solved(NamedTuple):
+    """A row of a dataset: its own solution, and its tests."""
+
+    program: str
+    tests: AssertTests
+    prompt_lines: int = 0
+    """How many lines of the program are the prompt's."""
 
 
-def _humaneval(row: dict[str, Any]) -> tuple[str, AssertTests]:
+def humaneval(row: dict[str, Any]) -> Solved:
+    """A row of HumanEval."""
     script = f"{row['test']}\ncheck({row['entry_point']})"
-    return row["prompt"] + row["canonical_solution"], AssertTests(script, row["prompt"], row["entry_point"])
+    tests = AssertTests(script, row["prompt"], row["entry_point"])
+    return Solved(row["prompt"] + row["canonical_solution"], tests, row["prompt"].count("\n"))
 
 
-def _mbpp(row: dict[str, Any]) -> tuple[str, AssertTests]:
-    from progrpo.tasks.code import _tested
-
+def mbpp(row: dict[str, Any]) -> Solved:
+    """A row of MBPP, with its challenge tests."""
     script = "\n".join(row["test_list"] + row["challenge_test_list"])
-    return row["code"], AssertTests(script, row["test_setup_code"], _tested(row["code"], "\n".join(row["test_list"])))
+    entry_point = function_under_test(row["code"], "\n".join(row["test_list"]))
+    return Solved(row["code"], AssertTests(script, row["test_setup_code"], entry_point))
 
 
-def passes_plainly(program: str, tests: AssertTests, seconds: float) -> bool:
-    script = f"{tests.setup}\n{program}\n{tests.script}\nprint('all passed')"
-    try:
-        run = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return run.returncode == 0 and run.stdout.endswith("all passed\n")
+def mutants(solved: Sequence[Solved], seed: int = 0) -> list[Solved]:
+    """A mutant of every solution that has something to change."""
+    rng = random.Random(seed)
+    made = [(one, mutant(one.program, rng, after_line=one.prompt_lines)) for one in solved]
+    return [Solved(program, one.tests) for one, program in made if program is not None]
+
+
+FORKED = """
+import json, os, resource, signal, sys
+
+def passes(script, seconds):
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM ends a process that does not expect it
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0), os.dup2(0, 1), os.dup2(0, 2)
+        try:
+            exec(compile(script, "script", "exec"), {"__name__": "__main__"})
+        except BaseException:
+            os._exit(1)
+        os._exit(42)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+
+scripts, seconds = json.load(sys.stdin)
+print(json.dumps([passes(script, seconds) for script in scripts]))
+"""
+"""Each script runs in an ordinary process, forked from a fresh interpreter: nothing of the sandbox takes part."""
+
+
+def pass_plainly(solved: Sequence[Solved], seconds: float) -> list[bool]:
+    """Whether each program passes its tests in an unprotected process."""
+    scripts = [f"{tests.setup}\n{program}\n{tests.script}\n" for program, tests, _ in solved]
+
+    def run(some: list[str]) -> list[bool]:
+        given = json.dumps([some, seconds])
+        done = subprocess.run([sys.executable, "-c", FORKED], input=given, capture_output=True, text=True, check=True)
+        return list(json.loads(done.stdout))
+
+    parts = [scripts[i::WORKERS] for i in range(WORKERS)]
+    with ThreadPoolExecutor(WORKERS) as threads:
+        passed = list(threads.map(run, parts))
+    return [passed[i % WORKERS][i // WORKERS] for i in range(len(scripts))]
+
+
+def pass_isolated(solved: Sequence[Solved], seconds: float) -> list[Verdict]:
+    """The verdict of the sandbox on each program."""
+    programs, tests = [one.program for one in solved], [one.tests for one in solved]
+    return run_code_tests_batch(programs, tests, Limits(seconds=seconds))
+
+
+SOLUTION_SECONDS = 30.0
+"""A solution ends, so that a long limit costs nothing; a mutant may loop."""
+
+
+def agreement(solved: Sequence[Solved], seconds: float) -> dict[str, object]:
+    """How many solutions pass, and on which of their mutants the sandbox and a plain process differ."""
+    judged = zip(solved, pass_isolated(solved, SOLUTION_SECONDS), strict=True)
+    failed = [(one.program, verdict) for one, verdict in judged if not verdict.correct]
+    changed = mutants(solved)
+    verdicts, plain = pass_isolated(changed, seconds), pass_plainly(changed, seconds)
+    return {
+        "solutions": len(solved),
+        "solutions that pass": len(solved) - len(failed),
+        "solutions that fail": [{"program": program, "isolated": f"{v.status}: {v.reason}"} for program, v in failed],
+        "mutants": len(changed),
+        "mutants that pass isolated": sum(v.correct for v in verdicts),
+        "mutants that pass in a plain process": sum(plain),
+        "mutants that the sandbox failed on": sum(v.status == "error" for v in verdicts),
+        "differences": [
+            {"program": one.program, "isolated": f"{v.status}: {v.reason}", "plain": p}
+            for one, v, p in zip(changed, verdicts, plain, strict=True)
+            if v.correct != p
+        ],
+    }
+
+
+def read(file: Path, read_row: Callable[[dict[str, Any]], Solved]) -> list[Solved]:
+    """The solved rows of a JSONL file."""
+    return [read_row(json.loads(line)) for line in file.read_bytes().split(b"\n") if line.strip()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agreement", type=Path, metavar="FOLDER", help="mutants of the solutions in this folder")
+    parser.add_argument("--seconds", type=float, default=4.0, help="that a program may take, for --agreement")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result there too, as JSON")
     args = parser.parse_args()
-    print(json.dumps(agreement(args.agreement) if args.agreement else throughput(), indent=2, ensure_ascii=False))
+    if args.agreement:
+        solved = {"humaneval": humaneval, "mbpp": mbpp}
+        result: dict[str, object] = {"seconds": args.seconds}
+        for name, read_row in solved.items():
+            result[name] = agreement(read(args.agreement / f"{name}.jsonl", read_row), args.seconds)
+    else:
+        result = throughput()
+    told = json.dumps(result, indent=2, ensure_ascii=False)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(told + "\n", encoding="utf-8")
+    print(told)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from record import record
 
 GROUP = 16
 GROUPS_PER_STEP = 64
@@ -95,7 +96,7 @@ def main() -> None:
             write(path, arguments.rows, arguments.logps)
         options = ["--logps", "logps"] if arguments.logps else []
         found = measure(path, Path(folder) / "inspect.html", *options)
-        print(json.dumps({"rows": arguments.rows, "kind": arguments.kind, "logps": arguments.logps} | found))
+        record(f"inspect_rollouts-{arguments.rows}-{arguments.kind}", {"logps": arguments.logps} | found)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ others wrong. Golds are boxed for both: what TRL makes of bare golds is another 
 """
 
 import argparse
-import json
 import os
 import random
 import time
@@ -18,6 +17,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
+
+from record import record
 
 BLOCK = 500
 GROUP = 16
@@ -204,8 +205,12 @@ def main() -> None:
     parser.add_argument("--unforeseen", action="store_true", help="answers that use up their deadline")
     parser.add_argument("--leak", type=int, metavar="N", help="so many verifications")
     args = parser.parse_args()
-    result = unforeseen() if args.unforeseen else leak(args.leak) if args.leak else against_trl(args.answers)
-    print(json.dumps(result, indent=2, ensure_ascii=False))
+    if args.unforeseen:
+        record("math_verification-unforeseen", unforeseen())
+    elif args.leak:
+        record("math_verification-leak", leak(args.leak))
+    else:
+        record("math_verification", against_trl(args.answers))
 
 
 if __name__ == "__main__":

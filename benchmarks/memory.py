@@ -1,7 +1,7 @@
 """``make bench``: the memory that ``progrpo train --dry-run`` reckons with, against the measured peak, on a CPU.
 
 Each setting trains a few steps in a process of its own, by the same way as ``progrpo train``; measured is the most that
-the process ever had resident. Written to benchmarks/memory.json.
+the process ever had resident. Written to benchmarks/results/memory.json.
 """
 
 import argparse
@@ -14,7 +14,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).with_name("memory.json")
+from record import record
+
 AIM = 0.15
 
 COUNTDOWN = ["evaluation.samples=2", "evaluation.every=0", "task.heldout_size=20", "task.train_size=512"]
@@ -58,7 +59,7 @@ def main() -> None:
     worst = max(abs(row["estimate / measured"] - 1) for row in rows)
     print(f"worst: {worst:.1%} of the measured peak; the aim is {AIM:.0%}")
     if not args.only:
-        RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
+        record("memory", rows)
 
 
 def compare(name: str, recipe: str, overrides: list[str]) -> dict[str, Any]:

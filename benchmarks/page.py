@@ -7,7 +7,6 @@ chromedriver on PATH, and selenium. Prints JSON.
 
 import argparse
 import contextlib
-import json
 import shutil
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from record import record
 
 from progrpo.config import Recipe
 from progrpo.evaluation.backends import Sample
@@ -161,7 +161,7 @@ def main() -> None:
             "seconds to write": time.perf_counter() - start,
         }
         found = written | measure(page, folder / "profile")
-    print(json.dumps({name: round(value, 3) for name, value in found.items()}, indent=2))
+    record("page", sizes | {name: round(value, 3) for name, value in found.items()})
 
 
 if __name__ == "__main__":

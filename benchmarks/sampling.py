@@ -10,7 +10,6 @@ ratio of samples a second, with the interval that 95 % of 10,000 resamples of th
 """
 
 import argparse
-import json
 import logging
 import time
 import warnings
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from record import record
 
 N = 32
 TEMPERATURE = 0.7
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--max-new-tokens", type=int, default=128)
     args = parser.parse_args()
-    print(json.dumps(compare(args.prompts, args.max_new_tokens), indent=2))
+    record("sampling", compare(args.prompts, args.max_new_tokens))
 
 
 def compare(count: int, max_new_tokens: int) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +49,46 @@ def test_it_starts_where_the_comparison_needs_it() -> None:
 def test_a_missing_model_is_named() -> None:
     with pytest.raises(ConfigError, match=r"model ./nowhere. can.t be loaded; give countdown, smollm2, a folder"):
         load_model("/nowhere")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: cut(folder / "model.safetensors"), "SafetensorError: Error while deserializing header"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b""), "SafetensorError: Error while deserializing"),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "UnpicklingError: "),
+        (lambda folder: cut(folder / "config.json"), "can't be loaded; give countdown"),
+        (lambda folder: cut(folder / "tokenizer.json"), "can't be loaded; give countdown"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "KeyError: "),
+        (lambda folder: (folder / "tokenizer.json").write_bytes(bytes(range(128, 256))), "can't be loaded; give "),
+        (lambda folder: (folder / "tokenizer_config.json").write_text("[1]"), "can't be loaded; give countdown"),
+    ],
+    ids=["cut", "empty", "pickle", "config", "tokenizer", "keys", "no text", "tokenizer_config"],
+)
+def test_a_model_whose_files_are_damaged_is_named(tmp_path: Path, damage: Any, told: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(SHIPPED["countdown"], folder)
+    damage(folder)
+    with pytest.raises(ConfigError) as raised:
+        load_model(str(folder))
+    assert str(raised.value).startswith(f"model {str(folder)!r} can't be loaded; give countdown, smollm2, a folder")
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("gone", [("tokenizer.json",), ("tokenizer.json", "tokenizer_config.json")], ids=len)
+def test_a_model_without_a_tokenizer_is_named(tmp_path: Path, gone: tuple[str, ...]) -> None:
+    """transformers makes an empty tokenizer then, and every prompt has 0 tokens."""
+    folder = tmp_path / "model"
+    shutil.copytree(SHIPPED["countdown"], folder)
+    for name in gone:
+        (folder / name).unlink()
+    with pytest.raises(ConfigError, match=r"has no tokenizer, or an empty one; put tokenizer.json and"):
+        load_model(str(folder))
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
-from progrpo.rewards import FEWEST_JUDGED, ErrorWatch, compute_score, task_reward, verified_reward, verl_row
+from progrpo.rewards import FEWEST_JUDGED, ErrorWatch, Reward, compute_score, task_reward, verified_reward, verl_row
 from progrpo.tasks import Countdown, MathTask, Problem
 from progrpo.tasks.rows import Data
 from progrpo.verify import Verdict, VerifierFailedError
@@ -96,10 +98,100 @@ def test_the_same_text_is_another_answer_to_another_problem() -> None:
     assert reward(["p", "q"], ["a", "a"], problem_id=["1", "2"], answer=["a", "b"]) == [1.0, 0.0]
 
 
-def test_the_verdicts_of_an_earlier_batch_are_forgotten() -> None:
-    reward = task_reward(SpyTask())
-    assert reward(["p"], ["a"], problem_id=["1"], answer=["a"]) == [1.0]
-    assert reward(["p"], ["a"], problem_id=["1"], answer=["b"]) == [0.0]
+def test_the_batches_that_an_evaluation_scores_push_out_no_verdict() -> None:
+    task = SpyTask()
+    reward = task_reward(task)
+    reward(["p"], ["a"], problem_id=["1"], answer=["a"])
+    for i in range(100):
+        reward(["q"] * 8, [f"{i}-{k}" for k in range(8)], problem_id=["2"] * 8, answer=["b"] * 8)
+    asked = len(task.asked)
+    assert reward.verdict({"prompt": "p", "problem_id": "1", "answer": "a"}, "a").correct
+    assert len(task.asked) == asked == 801
+
+
+def test_only_so_many_verdicts_are_kept_and_all_of_the_last_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("progrpo.rewards.KEPT_VERDICTS", 3)
+    task = SpyTask()
+    reward = task_reward(task)
+    for texts in (["old"], ["a", "b", "c", "d"]):
+        reward(["p"] * len(texts), texts, problem_id=["1"] * len(texts), answer=["a"] * len(texts))
+    for text in "abcd":
+        reward.verdict({"problem_id": "1", "answer": "a"}, text)
+    assert len(task.asked) == 5
+    reward.verdict({"problem_id": "1", "answer": "a"}, "old")
+    assert len(task.asked) == 6
+
+
+def test_what_trl_hands_over_beside_the_dataset_s_columns_makes_no_other_problem() -> None:
+    task = SpyTask()
+    reward = task_reward(task)
+    row = {"prompt": "p", "problem_id": "1", "answer": "a"}
+    beside: dict[str, Any] = {"completion_ids": [[1], [2, 3]], "environments": [object(), object()]}
+    assert reward(["p"] * 2, ["a", "a"], problem_id=["1"] * 2, answer=["a"] * 2, **beside) == [1.0, 1.0]
+    assert reward.canonical_form(row, "a") == "the a"
+    assert task.asked == [({"problem_id": "1", "answer": "a"}, "a")]
+
+
+@pytest.mark.parametrize(
+    "golds",
+    [
+        [[1], [True]],
+        ["1", 1],
+        [["ab", "c"], ["a", "bc"]],
+        [{"a": "1"}, {"a": "2"}],
+        [np.arange(3000), np.where(np.arange(3000) == 1500, 0, np.arange(3000))],
+        ["x" * 10**6 + "1", "x" * 10**6 + "2"],
+        [None, "None"],
+        ["\ud800", "\ud801"],
+    ],
+    ids=["bool", "int", "cut", "nested", "array", "long", "none", "surrogates"],
+)
+def test_problems_whose_golds_differ_are_different_problems(golds: list[Any]) -> None:
+    asked: list[Any] = []
+
+    def verify_batch(rows: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
+        asked.extend(row["gold"] for row in rows)
+        return [Verdict("correct", canonical=str(len(asked) - len(rows) + i)) for i in range(len(rows))]
+
+    reward = Reward(verify_batch)
+    same = {"prompts": ["p"] * 4, "completions": ["4"] * 4, "problem_id": ["1"] * 4}
+    reward(**same, gold=[*golds, *golds])
+    assert len(asked) == 2
+    forms = [reward.canonical_form({"prompt": "p", "problem_id": "1", "gold": gold}, "4") for gold in golds]
+    assert len(set(forms)) == 2
+    assert len(asked) == 2
+
+
+def test_long_tests_are_neither_kept_nor_written_out_for_each_response() -> None:
+    def column() -> list[str]:
+        """A text of its own in each row, as a dataset gives them."""
+        return ["".join(["t" * 500_000, str(i // 8)]) for i in range(64)]
+
+    reward = Reward(lambda rows, texts: [Verdict("correct") for _ in texts])
+    tests, texts = column(), [f"answer {i}" for i in range(64)]
+    tracemalloc.start()
+    try:
+        assert reward(["p"] * 64, texts, tests=tests) == [1.0] * 64
+        for row, text in zip(column(), texts, strict=True):
+            assert reward.verdict({"prompt": "p", "tests": row}, text).correct
+            del row
+        kept, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        reward(["p"] * 64, texts, tests=tests)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000, "one row's tests and the digests"
+    assert peak - kept < 2_000_000
+
+
+def test_an_error_is_what_the_recorder_sees_and_is_tried_again_in_the_next_batch() -> None:
+    task = SpyTask()
+    reward = task_reward(task)
+    for tries in (1, 2):
+        assert reward(["p"] * 2, ["broken"] * 2, problem_id=["1"] * 2, answer=["a"] * 2) == [None, None]
+        assert reward.verdict({"problem_id": "1", "answer": "a"}, "broken").status == "error"
+        assert len(task.asked) == tries
 
 
 def test_a_verdict_that_was_recorded_is_not_asked_for_again() -> None:
@@ -111,9 +203,24 @@ def test_a_verdict_that_was_recorded_is_not_asked_for_again() -> None:
     assert reward(**asked, answer=["4"] * 4) == [1.0, 0.0, None, 1.0]
     assert [response for _, response in task.asked] == ["5", "broken"], "what the verifier failed at is tried again"
     assert reward.canonical_form({"problem_id": "a", "answer": "4"}, "4") == "recorded"
-    assert reward(["3 + 1"], ["4"], problem_id=["a"], answer=["4"]) == [1.0], "another prompt"
     assert reward(["2 + 2"], ["4"], problem_id=["b"], answer=["4"]) == [1.0], "another problem"
-    assert len(task.asked) == 4
+    assert len(task.asked) == 3
+
+
+def test_a_verdict_that_was_recorded_of_another_prompt_is_not_taken() -> None:
+    reward = task_reward(SpyTask())
+    reward.recall("a", "2 + 2", "4", Verdict("correct", canonical="recorded"))
+    assert reward(["3 + 1"], ["4"], problem_id=["a"], answer=["4"]) == [1.0]
+    assert reward.canonical_form({"problem_id": "a", "answer": "4"}, "4") == "the 4"
+
+
+def test_a_recorded_verdict_is_found_by_the_row_alone() -> None:
+    task = SpyTask()
+    reward = task_reward(task)
+    reward.recall(7, "user: 2 + 2", "4", Verdict("correct", canonical="recorded"))
+    row = {"prompt": [{"role": "user", "content": "2 + 2"}], "problem_id": 7, "answer": "4"}
+    assert reward.canonical_form(row, "4") == "recorded"
+    assert task.asked == []
 
 
 def test_no_completion_has_no_reward() -> None:

@@ -17,10 +17,12 @@ from progrpo.trainer_state import (
     check_resumable,
     load_optimizer,
     load_rng_state,
+    load_rollout,
     processes_of,
     read_weights,
     save_optimizer,
     save_rng_state,
+    save_rollout,
     seed_anew,
 )
 
@@ -88,6 +90,64 @@ def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
     save_rng_state(tmp_path, 4)
     assert processes_of(tmp_path) == 2
     assert isinstance(json.loads((tmp_path / "rng_state_3.json").read_text()), dict)
+
+
+def rollout(process: int, prompt: int, length: int) -> list[dict[str, torch.Tensor]]:
+    """Two updates of two micro-batches of two rows, whose values say which row they are of."""
+    batches = []
+    for i in range(4):
+        rows = torch.tensor([100 * process + 10 * i, 100 * process + 10 * i + 1])
+        batches.append(
+            {
+                "prompt_ids": rows[:, None].expand(-1, prompt) + 1000,
+                "prompt_mask": torch.ones(2, prompt, dtype=torch.long),
+                "completion_ids": rows[:, None].expand(-1, length),
+                "completion_mask": torch.ones(2, length, dtype=torch.long),
+                "old_per_token_logps": -rows[:, None].float().expand(-1, length),
+                "advantages": rows.float(),
+                "num_items_in_batch": torch.tensor(7),
+            }
+        )
+    return batches
+
+
+def save_two(checkpoint: Path) -> None:
+    for process, (prompt, length) in enumerate([(3, 5), (4, 2)]):
+        save_rollout(checkpoint, process, rollout(process, prompt, length))
+        save_rng_state(checkpoint, process)
+
+
+def test_a_rollout_comes_back_to_the_last_bit(tmp_path: Path) -> None:
+    save_two(tmp_path)
+    again = load_rollout(tmp_path, 1, 2, updates=2, accumulation=2)
+    for ours, theirs in zip(again, rollout(1, 4, 2), strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (1, 4), (4, 1), (4, 2)])
+def test_a_rollout_is_dealt_out_anew_to_other_processes(tmp_path: Path, processes: int, accumulation: int) -> None:
+    """Each update has the responses that it had, each of them once, with its own prompt, mask and log-probs."""
+    save_two(tmp_path)
+    dealt = [load_rollout(tmp_path, i, processes, updates=2, accumulation=accumulation) for i in range(processes)]
+    for update in range(2):
+        part = slice(update * accumulation, (update + 1) * accumulation)
+        batches = [batch for of in dealt for batch in of[part]]
+        assert {len(batch["advantages"]) for batch in batches} == {8 // (processes * accumulation)}
+        rows = [row for batch in batches for row in batch["advantages"].int().tolist()]
+        assert sorted(rows) == [
+            100 * p + 10 * i + j for p in (0, 1) for i in (2 * update, 2 * update + 1) for j in (0, 1)
+        ]
+        for batch in batches:
+            assert int(batch["num_items_in_batch"]) == 7
+            for i, row in enumerate(batch["advantages"].int().tolist()):
+                prompt, response = batch["prompt_mask"][i].bool(), batch["completion_mask"][i].bool()
+                prompt_length, length = (3, 5) if row < 100 else (4, 2)
+                assert batch["prompt_ids"][i][prompt].tolist() == [row + 1000] * prompt_length
+                assert prompt.tolist() == [False] * (4 - prompt_length) + [True] * prompt_length
+                assert batch["completion_ids"][i][response].tolist() == [row] * length
+                assert response.tolist() == [True] * length + [False] * (5 - length)
+                assert batch["old_per_token_logps"][i][response].tolist() == [-float(row)] * length
 
 
 def test_new_random_numbers_differ_by_step_and_process() -> None:

@@ -1,6 +1,7 @@
 """A recipe in verl's terms. Whether verl itself takes them is tested where it is installed:
 tests/integrations/verl/test_recipes.py."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from progrpo.config import Recipe, builtin_recipes, load_recipe
 from progrpo.errors import ConfigError
+from progrpo.integrations.options import ArmOptions
 from progrpo.methods import METHODS
 from progrpo.run_folder import RunFolder
 from progrpo.tasks.templates import BASE_STOP
@@ -28,6 +30,13 @@ def settings(*overrides: str, recipe: str = "countdown_cpu") -> dict[str, Any]:
         ("training.prompts_per_step=8", "data.train_batch_size", 8),
         ("training.prompts_per_step=8", f"{ACTOR}.ppo_mini_batch_size", 8),
         ("training.group_size=4", f"{ROLLOUT}.n", 4),
+        ("training.updates_per_rollout=2", f"{ACTOR}.ppo_mini_batch_size", 16),
+        ("training.updates_per_rollout=2", f"{ACTOR}.ppo_micro_batch_size_per_gpu", 256),
+        ("training.updates_per_rollout=2", "data.train_batch_size", 32),
+        ("training.updates_per_rollout=2", "trainer.total_training_steps", 100),
+        ("training.updates_per_rollout=2", "trainer.save_freq", 25),
+        ("training.updates_per_rollout=2", "trainer.test_freq", 25),
+        ("training.updates_per_rollout=2", "+trainer.progrpo_rollouts.updates", 2),
         ("training.micro_batch=16", f"{ACTOR}.ppo_micro_batch_size_per_gpu", 16),
         ("training.micro_batch=16", f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", 16),
         ("training.learning_rate=3e-6", f"{ACTOR}.optim.lr", 3e-6),
@@ -87,6 +96,12 @@ def test_no_field_is_forgotten() -> None:
             assert (f"{section}.{name}" in mapped) != (f"{section}.{name}" in ELSEWHERE), f"{section}.{name}"
 
 
+@pytest.mark.parametrize("option", [option.name for option in fields(ArmOptions)])
+def test_each_option_of_arm_arrives_under_verls_name(option: str) -> None:
+    value = {"correct_above": -5.0, "correct_reward": "acc", "activation": "mixed", "center": "group"}.get(option, 0.5)
+    assert settings(f"methods.progrpo.{option}={value}")[f"+algorithm.progrpo.{option}"] == value
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "high_entropy_tokens"])
 def test_a_methods_settings_are_verls(method: str) -> None:
     given = METHODS[method].settings
@@ -123,6 +138,17 @@ def test_a_methods_settings_are_verls(method: str) -> None:
         (["model.attention=flash_attention_2"], "model.attention 'flash_attention_2' computes in 16 bits alone"),
         (["launch.gpus_per_node=3"], "512, which 3 GPU"),
         (["training.micro_batch=5"], "micro-batches of 5"),
+        (["training.updates_per_rollout=3"], "training.steps is 200, which training.updates_per_rollout (3) does not"),
+        (["training.updates_per_rollout=4"], "training.checkpoint_every is 50, which training.updates_per_rollout (4)"),
+        (
+            [
+                "training.updates_per_rollout=64",
+                "training.steps=64",
+                "training.checkpoint_every=64",
+                "evaluation.every=0",
+            ],
+            "training.updates_per_rollout is 64, which does not divide training.prompts_per_step (32)",
+        ),
         ([f"verl.{ROLLOUT}.tensor_model_parallel_size=2"], "which does not divide the 1 GPU"),
         (["verl.trainer.default_local_dir=elsewhere"], "verl.trainer.default_local_dir is set by the run folder"),
         (["verl.+trainer.resume_mode=disable"], "is set by the run folder"),

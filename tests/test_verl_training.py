@@ -24,7 +24,7 @@ from progrpo.recipe_task import make_task
 from progrpo.run_folder import RunFolder
 from progrpo.verify import VerifierFailedError
 from progrpo.verl_settings import VerlFolder, verl_command
-from progrpo.verl_training import _Launch, check_settings, is_complete, last_error, mend, publish
+from progrpo.verl_training import _check_tracked, _Launch, check_settings, is_complete, last_error, mend, publish
 
 
 @pytest.fixture
@@ -91,27 +91,44 @@ def test_a_checkpoint_is_complete_or_not(lost: str, how: str, folder: RunFolder)
     assert not is_complete(made)
 
 
+def test_a_run_folder_counts_optimiser_steps_and_verl_rollouts(recipe: Recipe, folder: RunFolder) -> None:
+    recipe.training.updates_per_rollout = 4
+    own, launch = VerlFolder(folder), _Launch(recipe, folder, make_task(recipe), Watcher(), start=0)
+    line = {"step": 2, "data": {"training/global_step": 2, "critic/score/mean": 0.5}}
+    own.metrics.write_text(json.dumps(line) + "\n")
+    checkpoint(own, 2)
+    launch._take_over()
+    assert [line["step"] for line in folder.metrics()] == [8]
+    assert launch.step == 8
+    last = folder.last_checkpoint()
+    assert last is not None
+    assert last.name == "checkpoint-8"
+    _check_tracked(last, recipe, own)
+    mend(recipe, folder, own)
+    assert folder.rewind() == 8
+
+
 def test_a_resume_starts_from_the_newest_complete_checkpoint(
     recipe: Recipe, folder: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = VerlFolder(folder)
-    mend(folder, own)  # nothing was saved yet: from the start
+    mend(recipe, folder, own)  # nothing was saved yet: from the start
     for step in (2, 3):
         checkpoint(own, step)
         publish(recipe, folder, own)
-    mend(folder, own)
+    mend(recipe, folder, own)
     assert own.tracker.read_text() == "3"
     assert not caplog.messages
 
     (own.checkpoints / "global_step_3" / "actor" / "model_world_size_2_rank_0.pt").unlink()
-    mend(folder, own)
+    mend(recipe, folder, own)
     assert own.tracker.read_text() == "2"
     assert caplog.messages == ["verl's checkpoint of step 3 is damaged or gone: going on from step 2."]
     assert folder.rewind() == 2
 
     shutil.rmtree(own.checkpoints / "global_step_2")
     with pytest.raises(ConfigError, match="has no complete checkpoint of verl any more"):
-        mend(folder, own)
+        mend(recipe, folder, own)
 
 
 def test_the_newest_model_is_published_without_a_copy(recipe: Recipe, folder: RunFolder) -> None:

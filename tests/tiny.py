@@ -15,6 +15,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+CONTENT_WITH_IMAGES = (
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+)
+
 
 def trl_template(name: str) -> str:
     """A chat template of a model as TRL ships it, such as ``qwen2_5`` or ``deepseek_r1_distill``."""
@@ -72,6 +77,41 @@ def tiny_qwen2(
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def tiny_llava(folder: Path) -> tuple[Any, Any]:
+    """A LlavaForConditionalGeneration over :func:`tiny_qwen2`, which reads images of 16 x 16, and its processor."""
+    from transformers import (
+        AutoTokenizer,
+        CLIPImageProcessorPil,
+        CLIPVisionConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        Qwen2Config,
+        set_seed,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_qwen2(folder))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),
+        tokenizer=tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE.replace("{{ message['content'] }}", CONTENT_WITH_IMAGES),
+    )
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**sizes, image_size=16, patch_size=8),
+        text_config=Qwen2Config(**sizes, **ends, num_key_value_heads=2, vocab_size=len(tokenizer)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=4,
+    )
+    set_seed(0)
+    return LlavaForConditionalGeneration(config), processor
 
 
 def dapo_rows(count: int = 8, *, first: int = 0) -> list[dict[str, Any]]:

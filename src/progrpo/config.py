@@ -14,20 +14,37 @@ from progrpo.methods import METHODS
 from progrpo.tasks.rows import Data
 from progrpo.tasks.templates import check_template
 
-Positive = Annotated[int, Field(ge=1)]
+LARGEST = 2**31 - 1
+"""What the libraries below take for a number of anything: torch, NumPy and Arrow count with 32 bits in places."""
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+FromZero = Annotated[int, Field(ge=0, le=LARGEST)]
+AtLeastTwo = Annotated[int, Field(ge=2, le=LARGEST)]
+AboveZero = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""NumPy's seeds have 32 bits."""
 
 
 class Section(BaseModel):
     """A table of a recipe: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True)
+    # JSON, in which a run keeps its recipe, has no infinity.
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+
+
+def _checked_json(table: dict[str, Any]) -> dict[str, Any]:
+    """A table whose keys are not known here; a run keeps its recipe as JSON."""
+    try:
+        json.dumps(table, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"must hold texts, finite numbers, lists and tables ({error})") from None
+    return table
 
 
 class LoraSection(Section):
     """Low-rank adapters (arXiv 2106.09685) in place of training all weights, by PEFT."""
 
     r: Positive = Field(64, description="the adapters' rank")
-    alpha: Annotated[float, Field(gt=0)] = Field(128.0, description="the adapters' output is scaled by alpha / r")
+    alpha: AboveZero = Field(128.0, description="the adapters' output is scaled by alpha / r")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: str | list[str] = Field("all-linear", description="PEFT's word or names: ['q_proj', 'v_proj']")
 
@@ -56,7 +73,7 @@ class DatasetSection(Section):
     train: Data
     heldout: Data
     template: str = Field("chat", description="plain, base, chat, or a text with {problem} in it")
-    examples: Annotated[int, Field(ge=0)] = Field(0, description="worked examples in each prompt, from the first rows")
+    examples: FromZero = Field(0, description="worked examples in each prompt, from the first rows")
     skip_bad_rows: bool = Field(False, description="leave bad rows out instead of refusing them all")
 
     @field_validator("template")
@@ -107,6 +124,11 @@ class ReasoningGymSection(Section):
     def _known_template(cls, template: str) -> str:
         return check_template(template)
 
+    @field_validator("config")
+    @classmethod
+    def _can_be_kept_as_json(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return _checked_json(config)
+
 
 TASK_SECTIONS: dict[str, type[Section]] = {
     "countdown": CountdownSection,
@@ -123,15 +145,20 @@ class TrainingSection(Section):
     """The budget and the optimiser, the same for every method."""
 
     steps: Positive = Field(200, description="optimiser steps")
-    prompts_per_step: Positive = 32
-    group_size: Annotated[int, Field(ge=2)] = Field(16, description="responses a prompt")
+    prompts_per_step: Positive = Field(32, description="prompts of a rollout, which serves one step by default")
+    group_size: AtLeastTwo = Field(16, description="responses a prompt")
+    updates_per_rollout: Positive = Field(
+        1,
+        description="optimiser steps that a rollout serves, each with its share of the responses; with 1 the ratio of "
+        "new to old probabilities is always 1, and nothing is clipped",
+    )
     micro_batch: Positive | None = Field(None, description="responses a forward pass, on each process; all by default")
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    learning_rate: AboveZero = 1e-4
+    warmup_steps: FromZero = 0
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: AboveZero = 1.0
+    temperature: AboveZero = 1.0
     seeded_responses: bool = Field(
         False, description="each response from a random stream of its own: the same on any number of processes"
     )
@@ -146,17 +173,19 @@ class TrainingSection(Section):
     max_verifier_errors: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="share of responses that the verifier itself may fail on before the run stops"
     )
-    rollouts_every: Positive = Field(1, description="steps between rollouts written to the run folder")
+    rollouts_every: Positive = Field(
+        1, description="steps between rollouts written to the run folder: the first at or after each multiple"
+    )
 
 
 class EvaluationSection(Section):
     """How the policy is evaluated on the held-out problems."""
 
-    samples: Annotated[int, Field(ge=2)] = Field(64, description="responses a problem at the end: n of pass@k")
-    every: Annotated[int, Field(ge=0)] = Field(50, description="steps between evaluations in training; 0: none")
-    samples_in_training: Annotated[int, Field(ge=2)] = 32
+    samples: AtLeastTwo = Field(64, description="responses a problem at the end: n of pass@k")
+    every: FromZero = Field(50, description="steps between evaluations in training; 0: none")
+    samples_in_training: AtLeastTwo = 32
     problems_in_training: Positive = Field(100, description="the first of the held-out problems")
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: AboveZero = 1.0
     batch: Positive = Field(1024, description="responses generated at a time")
     benchmarks: list[str] = Field(
         default_factory=list, description="what progrpo evaluate RUN evaluates on; without any, the held-out problems"
@@ -178,12 +207,12 @@ class LaunchSection(Section):
     """The machines that a recipe is written for: what ``--dry-run`` reckons with and launches."""
 
     nodes: Positive = Field(1, description="machines")
-    gpus_per_node: Annotated[int, Field(ge=0)] = Field(0, description="0: one process, on whatever is there")
-    gpu_memory_gb: Annotated[float, Field(gt=0)] = Field(80.0, description="of one GPU, in GB of 10^9 bytes")
+    gpus_per_node: FromZero = Field(0, description="0: one process, on whatever is there")
+    gpu_memory_gb: AboveZero = Field(80.0, description="of one GPU, in GB of 10^9 bytes")
     accelerate: str = Field(
         "fsdp2", description="TRL: how weights are spread: fsdp2, deepspeed_zero3, ddp, or a config file of yours"
     )
-    server_gpus: Annotated[int, Field(ge=0)] = Field(
+    server_gpus: FromZero = Field(
         0, description="TRL with trl.vllm_mode = 'server': the GPUs of the first node that vLLM's server has to itself"
     )
 
@@ -198,7 +227,7 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     method: str = Field("progrpo", description="a name of progrpo.methods.METHODS")
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     engine: Literal["trl", "verl"] = Field("trl", description="whose trainer: TRL's (accelerate) or verl's (Ray)")
     model: ModelSection = Field(default_factory=ModelSection)
     task: Annotated[TaskSection, Field(discriminator="name")] = Field(default_factory=CountdownSection)
@@ -228,6 +257,11 @@ class Recipe(Section):
             if name not in METHODS:
                 raise ValueError(f"has a table for {name!r}, which is not one of {', '.join(METHODS)}")
         return methods
+
+    @field_validator("methods", "trl", "verl")
+    @classmethod
+    def _can_be_kept_as_json(cls, table: dict[str, Any]) -> dict[str, Any]:
+        return _checked_json(table)
 
     @model_validator(mode="after")
     def _own_method_only(self) -> "Recipe":
@@ -275,17 +309,23 @@ def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
 
 def _read(source: str) -> dict[str, Any]:
     path = builtin_recipes().get(source, Path(source))
+    kind = "JSON" if path.suffix == ".json" else "TOML"
+    if path.is_dir():
+        again = ": continue it with --resume, or name its recipe.json" if (path / "recipe.json").exists() else ""
+        raise ConfigError(f"recipe {source!r} is a {'run ' if again else ''}folder{again or ', and no TOML file'}.")
     try:
         text = path.read_text(encoding="utf-8")
-        values: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        return values
+        values = json.loads(text) if kind == "JSON" else tomllib.loads(text)
     except FileNotFoundError:
         names = ", ".join(builtin_recipes())
         raise ConfigError(f"recipe {source!r} is neither a file nor a built-in recipe ({names}).") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {source!r} can't be read: {error}.") from None
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"recipe {source!r} is not valid {path.suffix.removeprefix('.').upper()}: {error}.") from None
+    except (ValueError, RecursionError) as error:  # of json, of tomllib, of int() for thousands of digits
+        raise ConfigError(f"recipe {source!r} is not valid {kind}: {error}.") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"recipe {source!r} must hold a JSON object, not a {type(values).__name__}.")
+    return values
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -294,7 +334,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r} is not of the form key=value, e.g. training.steps=100.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # ValueError: TOMLDecodeError, and a number of thousands of digits
         value = text
     *tables, last = key.split(".")
     for table in tables:

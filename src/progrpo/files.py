@@ -16,6 +16,7 @@ from progrpo.environment import process_index
 from progrpo.errors import ConfigError
 
 _STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})
+_PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 _TOLD_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
 LOCK = ".lock"
 
@@ -52,6 +53,48 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all; NaN is refused, for JSON has none."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+REMEDY = "put it back from a copy, or remove it"
+
+
+def read_json(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Args:
+        path: of a file that was written whole.
+        remedy: what to do about a damaged one.
+
+    Raises:
+        ConfigError: the file can't be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged_file(path, error, remedy) from None
+    if not isinstance(value, dict):
+        raise damaged_file(path, f"a JSON object is needed, not a {type(value).__name__}", remedy)
+    return value
+
+
+def damaged_file(path: Path, why: object, remedy: str = REMEDY) -> ConfigError:
+    """The sentence for a file that was written whole and can't be read as what it should be."""
+    reason = (why.strerror or why) if isinstance(why, OSError) else why
+    first = str(reason).partition("\n")[0].rstrip(".") or type(why).__name__
+    return ConfigError(f"{str(path)!r} is damaged ({first}); {remedy}.")
+
+
+def check_output_file(path: Path) -> None:
+    """See that a file can be written at ``path``, before the work whose result it will hold.
+
+    Raises:
+        ConfigError: a folder has that name, or its own folder can't be written.
+    """
+    if path.is_dir():
+        raise ConfigError(
+            f"--out {str(path)!r} is a folder; give the name of a file, such as {str(path / 'page.html')!r}."
+        )
+    check_writable(path.parent)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -154,6 +197,17 @@ def not_writable(folder: Path, error: OSError) -> ConfigError:
         f"the folder {str(folder)!r} can't be written ({why}); choose another with --out, or see to its permissions "
         "and to the space on its disk."
     )
+
+
+def path_fault(error: OSError) -> str | None:
+    """The sentence for an error that is of a path that a user named, or of the disk, and of no bug; None for others.
+
+    >>> path_fault(PermissionError(13, "Permission denied", "run/report.html"))
+    "'run/report.html' can't be read or written: Permission denied."
+    >>> path_fault(FileNotFoundError(2, "No such file or directory", "run/report.html"))
+    """
+    reason = storage_fault(error) or (os.strerror(error.errno) if error.errno in _PATH_ERRORS else None)
+    return reason and f"{str(error.filename or 'a file')!r} can't be read or written: {reason}."
 
 
 def storage_fault(error: BaseException | None) -> str | None:

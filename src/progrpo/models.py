@@ -41,13 +41,14 @@ def load_model(path: str, dtype: str = "float32", attention: str | None = None) 
     source = model_source(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=attention)
-    except ImportError as error:
-        raise ConfigError(
-            f"model.attention {attention!r} can't be used here; install what it needs, or set it to 'sdpa': "
-            f"{str(error).splitlines()[0]}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise _not_loadable(path, error) from None
+    # What is wrong with a model's files comes as errors of many kinds: safetensors', pickle's, KeyError, TypeError ...
+    except Exception as error:
+        if isinstance(error, ImportError) and attention is not None:
+            raise ConfigError(
+                f"model.attention {attention!r} can't be used here; install what it needs, or set it to 'sdpa': "
+                f"{_first_line(error)}"
+            ) from None
+        raise _not_loadable(path, error) from error
     return model, load_tokenizer(path)
 
 
@@ -59,8 +60,14 @@ def load_tokenizer(path: str) -> Any:
     tokenizer_class = PreTrainedTokenizerFast if is_word_level else AutoTokenizer
     try:
         tokenizer = tokenizer_class.from_pretrained(source, padding_side="left")
-    except (OSError, ValueError) as error:
-        raise _not_loadable(path, error) from None
+        tokens = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens) - set(tokenizer.get_added_vocab())
+    except Exception as error:  # see load_model
+        raise _not_loadable(path, error) from error
+    if len(tokens) <= 1:  # transformers makes one with no token but <|endoftext|> where the files are missing
+        raise ConfigError(
+            f"model {path!r} has no tokenizer, or an empty one; put tokenizer.json and tokenizer_config.json of the "
+            "model beside its config.json."
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -75,7 +82,17 @@ def _not_loadable(path: str, error: Exception) -> ConfigError:
     named = ", ".join((*SHIPPED, SMOLLM2))
     return ConfigError(
         f"model {path!r} can't be loaded; give {named}, a folder with config.json, or a Hugging Face id that can "
-        f"be reached: {str(error).splitlines()[0]}"
+        f"be reached: {_first_line(error)}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says first; a KeyError and its like say no more than a word, and are named."""
+    line = (str(error).strip() or "no reason was given").splitlines()[0]
+    return (
+        line
+        if isinstance(error, OSError | ImportError) or type(error) is ValueError
+        else f"{type(error).__name__}: {line}"
     )
 
 
@@ -184,4 +201,4 @@ def _convert_smollm2(folder: Path) -> None:
 
 
 def _head(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

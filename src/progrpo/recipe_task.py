@@ -56,7 +56,9 @@ def micro_batch(recipe: Recipe, processes: int, called: str) -> int:
         ConfigError: a step's responses can't be divided so.
     """
     training = recipe.training
-    responses = training.prompts_per_step * training.group_size
+    responses, what = update_size(recipe), "training.prompts_per_step * training.group_size"
+    if training.updates_per_rollout > 1:
+        what += " / training.updates_per_rollout"
     each = training.micro_batch or max(responses // processes, 1)
     if responses % (each * processes):
         remedy = (
@@ -65,10 +67,29 @@ def micro_batch(recipe: Recipe, processes: int, called: str) -> int:
             else f"choose a number of {called} that divides it"
         )
         raise ConfigError(
-            f"training.prompts_per_step * training.group_size is {responses}, which {processes} {called} can't take in "
-            f"micro-batches of {each}; {remedy}."
+            f"{what} is {responses}, which {processes} {called} can't take in micro-batches of {each}; {remedy}."
         )
     return each
+
+
+def update_size(recipe: Recipe) -> int:
+    """How many responses one optimiser step takes: a rollout's, or its share of them.
+
+    Raises:
+        ConfigError: a rollout's responses can't be divided by ``training.updates_per_rollout``.
+
+    >>> from progrpo.config import load_recipe
+    >>> update_size(load_recipe("countdown_cpu", ["training.updates_per_rollout=4"]))
+    128
+    """
+    training = recipe.training
+    responses = training.prompts_per_step * training.group_size
+    if responses % training.updates_per_rollout:
+        raise ConfigError(
+            f"training.updates_per_rollout is {training.updates_per_rollout}, which does not divide the {responses} "
+            "responses of a rollout (training.prompts_per_step * training.group_size); choose a number that does."
+        )
+    return responses // training.updates_per_rollout
 
 
 def training_problems(recipe: Recipe, task: Task, tokenizer: Any) -> list[Problem]:

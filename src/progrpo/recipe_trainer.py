@@ -1,13 +1,15 @@
 """The trainer of a recipe: ProGRPOTrainer, and how it saves and loads its state."""
 
 import logging
+import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import is_peft_model
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from transformers.trainer import TRAINING_ARGS_NAME
 from trl.models import unwrap_model_for_generation
@@ -23,11 +25,13 @@ from progrpo.trainer_state import (
     TRAINING_ARGS,
     load_optimizer,
     load_rng_state,
+    load_rollout,
     processes_of,
     read_json,
     read_weights,
     save_optimizer,
     save_rng_state,
+    save_rollout,
     seed_anew,
 )
 
@@ -46,7 +50,29 @@ class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
     seeded_responses = False
     """Each response is drawn from a random stream of its own: the same ones on any number of processes."""
     _staging: Path | None = None
+    on_step: Callable[[dict[str, float]], None] | None = None
+    """Called after each optimiser step with its metrics, before a checkpoint of it is written."""
     _generations, _generated_at = 0, -1
+    _step_loss: Tensor | None = None
+    _logged: dict[str, tuple[list[float], int]]
+    """TRL's lists of metrics since it logged last, and how long they were at the end of the step before."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._logged = {}
+
+    # The order of the problems
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        self._sampler = super()._get_train_sampler(*args, **kwargs)
+        return self._sampler
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """Where to go on, in passes through the problems and batches of the last one; each pass has its own order."""
+        passes, batches = super()._init_training_state(*args, **kwargs)
+        for _ in range(passes):
+            next(iter(self._sampler))  # draws a pass's order, as the run before has
+        return passes, batches
 
     # Saving
 
@@ -96,6 +122,8 @@ class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         save_rng_state(Path(output_dir), self.args.process_index)
+        if self._step % self._rollout_length:  # further steps are on the same responses
+            save_rollout(Path(output_dir), self.args.process_index, self._buffered_inputs)
 
     # Loading
 
@@ -131,6 +159,7 @@ class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
+        self._load_rollout(Path(checkpoint))
         written_by, process = processes_of(Path(checkpoint)), self.args.process_index
         if written_by == self.args.world_size:
             load_rng_state(Path(checkpoint), process)
@@ -145,6 +174,60 @@ class RecipeTrainer(FiniteGuard, ProGRPOTrainer):
                 "problems, and %s.",
                 *(written_by, "" if written_by == 1 else "es", self.args.world_size, told),
             )
+
+    def _load_rollout(self, checkpoint: Path) -> None:
+        """Go on in the midst of a rollout, where the checkpoint was written."""
+        accumulation = self.args.gradient_accumulation_steps
+        self._step = self.state.global_step * accumulation
+        if self._step % self._rollout_length:
+            updates = self.args.steps_per_generation // accumulation
+            batches = load_rollout(checkpoint, self.args.process_index, self.args.world_size, updates, accumulation)
+            device = self.accelerator.device
+            self._buffered_inputs = [{name: value.to(device) for name, value in one.items()} for one in batches]
+
+    @property
+    def _rollout_length(self) -> int:
+        """Micro-batches from one rollout to the next."""
+        return int(self.args.steps_per_generation * self.num_iterations)
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimiser steps from one rollout to the next."""
+        return self._rollout_length // int(self.args.gradient_accumulation_steps)
+
+    # Recording
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """A micro-batch's backward pass; its loss is kept for the step's metrics."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        self._step_loss = loss if self._step_loss is None else self._step_loss + loss
+        return loss
+
+    def _maybe_log_save_evaluate(self, tr_loss: Tensor, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
+        if self._step_loss is not None:  # an epoch's end comes here without a step
+            metrics = self._step_metrics(grad_norm, kwargs.get("learning_rate"))
+            self._step_loss = None
+            if self.on_step is not None:
+                self.on_step(metrics)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+        self._logged = {name: (values, len(values)) for name, values in self._metrics["train"].items()}
+
+    def _step_metrics(self, grad_norm: Any, learning_rate: float | None) -> dict[str, float]:
+        """What TRL logs where ``logging_steps`` is 1, of one step, however often it logs."""
+        assert self._step_loss is not None, "there was a step"
+        metrics = {"loss": self.accelerator.gather(self._step_loss.reshape(1)).mean().item()}
+        if grad_norm is not None:
+            metrics["grad_norm"] = float(grad_norm)
+        if learning_rate is not None:
+            metrics["learning_rate"] = learning_rate
+        for name, values in self._metrics["train"].items():
+            before, length = self._logged.get(name, (values, 0))
+            new = [value for value in values[length if before is values else 0 :] if not math.isnan(value)]
+            if new:
+                metrics[name] = sum(new) / len(new)
+        if self.state.epoch is not None:
+            metrics["epoch"] = self.state.epoch
+        return metrics
 
     # Sampling
 

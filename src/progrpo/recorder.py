@@ -54,10 +54,10 @@ class Recorder(TrainerCallback):
         if self.stopped_by:
             control.should_save = control.should_training_stop = True
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
-        if "loss" not in logs:
-            return  # the closing summary of a training is not a step
-        finite = {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
+    def record_step(self, metrics: dict[str, float]) -> None:
+        """A step's line of metrics, and its evaluation: after every step, however often TRL logs."""
+        state = self.trainer.state
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         if state.is_world_process_zero:
             seconds = round(time.monotonic() - self._started, 3)
             self.folder.append_metrics({"step": state.global_step, "seconds": seconds} | finite)
@@ -71,9 +71,10 @@ class Recorder(TrainerCallback):
         return bool(every) and step % every == 0 and step < self.recipe.training.steps
 
     def keep_rollout(self, rollout: "Rollout") -> None:
+        """Write the run's first rollout, and the first at or after each multiple of ``training.rollouts_every``."""
         self._rollout = rollout
-        step = self.trainer.state.global_step + 1
-        if step % self.recipe.training.rollouts_every == 0 or step == 1:
+        step, every = self.trainer.state.global_step + 1, self.recipe.training.rollouts_every
+        if step == 1 or step // every > (step - self.trainer.steps_per_rollout) // every:
             rank = self.trainer.accelerator.process_index
             with write_file(self.folder.rollouts / f"step-{step:06d}-rank{rank}.parquet") as beside:
                 rollout_frame(rollout, step, self.reward).to_parquet(beside, index=False)

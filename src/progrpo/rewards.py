@@ -12,6 +12,7 @@ set share of the last responses they stop the run: rewards that go missing unsee
 
 import hashlib
 import logging
+import pickle
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,6 +30,12 @@ ERROR_WINDOW = 512
 """The share of errors is taken over so many of the newest responses,"""
 FEWEST_JUDGED = 32
 """and not before there are so many: one lost worker in the first ten responses is no trend."""
+
+
+KEPT_VERDICTS = 16384
+"""So many of the newest verdicts are kept: a training batch's, with a long evaluation in between."""
+OF_THE_RESPONSE = frozenset({"prompt", "completion", "completion_ids", "environments"})
+"""What TRL has in a row, or hands to a reward, that is no column of the problem: it differs by response or by call."""
 
 
 class ErrorWatch:
@@ -81,7 +88,9 @@ class Reward:
             :func:`progrpo.tasks.templates.template_opens_thinking` of the tokenizer. A prompt that is text tells by
             itself.
 
-    The verdicts of the last batch are kept: telling solutions apart, or recording the reasons, verifies nothing twice.
+    Each response to a problem is verified once, whoever asks and however often: the reward, :meth:`canonical_form`,
+    which tells solutions apart, or :meth:`verdict`, which has the reasons. Of a response that was judged, its digest
+    and its verdict are kept: those of the newest ``KEPT_VERDICTS``, and of the last batch in any case.
     """
 
     def __init__(
@@ -95,14 +104,17 @@ class Reward:
         self.opens_thinking = opens_thinking
         self.__name__ = name
         self._watch = ErrorWatch(max_error_share)
-        self._verdicts: dict[str, Verdict] = {}
+        self._verdicts: dict[bytes, Verdict] = {}
+        """By problem and text, the last used at the end."""
         self._recorded: dict[bytes, Verdict] = {}
+        """By :func:`_recorded_key`, which needs no more than what is recorded."""
+        self._problem_digest = _ProblemDigests()
 
     def recall(self, problem_id: Any, prompt: str, text: str, verdict: Verdict) -> None:
         """Take a verdict that was recorded before: this response to this problem is not verified again. What the
         verifier failed at is tried again."""
         if verdict.status != "error":
-            self._recorded[_digest(problem_id, prompt, text)] = verdict
+            self._recorded[_recorded_key(problem_id, prompt, text)] = verdict
 
     def __call__(
         self,
@@ -116,28 +128,11 @@ class Reward:
         rows = [{name: values[i] for name, values in per_row.items()} for i in range(n)]
         texts = [self.response_text(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
         self._warn_of_unopened_thinking(prompts, texts)
-        keys = [_key(row, text) for row, text in zip(rows, texts, strict=True)]
-        # A collapsed policy says the same thing many times: each is verified once.
-        different = {key: i for i, key in enumerate(keys)}
-        self._verdicts = self._recalled(different, rows, prompts, texts) if self._recorded else {}
-        missing = [i for key, i in different.items() if key not in self._verdicts]
-        if missing:
-            found = self.verify_batch([rows[i] for i in missing], [texts[i] for i in missing])
-            self._verdicts |= zip((keys[i] for i in missing), found, strict=True)
-        verdicts = [self._verdicts[key] for key in keys]
+        verdicts = self._judge(rows, prompts, texts)
         if log_metric is not None and n:
             log_metric("verifier/errors", sum(verdict.status == "error" for verdict in verdicts) / n)
         self._watch.see(verdicts)
         return [verdict.reward for verdict in verdicts]
-
-    def _recalled(
-        self, different: dict[str, int], rows: list[dict[str, Any]], prompts: list[Any], texts: list[str]
-    ) -> dict[str, Verdict]:
-        known = {
-            key: self._recorded.get(_digest(rows[i].get("problem_id"), prompt_text(prompts[i]), texts[i]))
-            for key, i in different.items()
-        }
-        return {key: verdict for key, verdict in known.items() if verdict is not None}
 
     def canonical_form(self, row: dict[str, Any], completion: Any) -> str | None:
         """The canonical form of a correct completion, None for any other."""
@@ -145,11 +140,39 @@ class Reward:
 
     def verdict(self, row: dict[str, Any], completion: Any) -> Verdict:
         """The verdict on a completion (text, or messages) to the problem of a dataset row, with its prompt."""
-        text = self.response_text(row.get("prompt", []), completion)
-        key = _key(row, text)
-        if key not in self._verdicts:
-            self._verdicts[key] = self.verify_batch([row], [text])[0]
-        return self._verdicts[key]
+        prompt = row.get("prompt", [])
+        text = self.response_text(prompt, completion)
+        return self._verdicts.get(self._key(_problem(row), text)) or self._judge([row], [prompt], [text])[0]
+
+    def _key(self, problem: Problem, text: str) -> bytes:
+        return _digest(self._problem_digest(problem), _as_bytes(text))
+
+    def _judge(self, rows: list[dict[str, Any]], prompts: list[Any], texts: list[str]) -> list[Verdict]:
+        """The verdicts on responses as the verifier reads them. What is known is not verified again, but for what the
+        verifier failed at."""
+        problems = [_problem(row) for row in rows]
+        keys = [self._key(problem, text) for problem, text in zip(problems, texts, strict=True)]
+        # A collapsed policy says the same thing many times: each is verified once.
+        different = {key: i for i, key in enumerate(keys)}
+        before = {key: self._known(key, rows[i], prompts[i], texts[i]) for key, i in different.items()}
+        known = {key: verdict for key, verdict in before.items() if verdict is not None and verdict.status != "error"}
+        missing = [key for key in different if key not in known]
+        if missing:
+            places = [different[key] for key in missing]
+            verdicts = self.verify_batch([problems[i] for i in places], [texts[i] for i in places])
+            known |= zip(missing, verdicts, strict=True)
+        for key, verdict in known.items():
+            self._verdicts.pop(key, None)
+            self._verdicts[key] = verdict
+        for key in list(self._verdicts)[: -max(KEPT_VERDICTS, len(known))]:
+            del self._verdicts[key]
+        return [known[key] for key in keys]
+
+    def _known(self, key: bytes, row: dict[str, Any], prompt: Any, text: str) -> Verdict | None:
+        verdict = self._verdicts.get(key)
+        if verdict is None and self._recorded:
+            verdict = self._recorded.get(_recorded_key(row.get("problem_id"), prompt_text(prompt), text))
+        return verdict
 
     def response_text(self, prompt: Prompt, completion: Any) -> str:
         """A completion as the verifier reads it: with the ``<think>`` that its prompt ended in."""
@@ -169,14 +192,54 @@ class Reward:
             )
 
 
-def _key(row: dict[str, Any], text: str) -> str:
-    known = {name: value for name, value in row.items() if name not in ("prompt", "completion")}
-    return repr((sorted(known.items()), text))
+def _problem(row: dict[str, Any]) -> Problem:
+    """What the verifier knows of a problem: the same for the row of a dataset and for what TRL makes of it."""
+    return {name: value for name, value in row.items() if name not in OF_THE_RESPONSE}
 
 
-def _digest(*told: Any) -> bytes:
-    """Of a long response, in few bytes."""
-    return hashlib.blake2b(repr(told).encode(errors="surrogatepass"), digest_size=16).digest()
+def _recorded_key(problem_id: Any, prompt: str, text: str) -> bytes:
+    return _digest(*(_as_bytes(part) for part in (str(problem_id), prompt, text)))
+
+
+class _ProblemDigests:
+    """Digests of problems, all their columns counted, the gold or the tests above all.
+
+    The responses of a group come one after the other, each with its problem. To compare megabytes of tests with those
+    of the row before takes a tenth of the time that hashing them takes.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[str, bytes]] = {}
+
+    def __call__(self, problem: Problem) -> bytes:
+        parts: list[bytes] = []
+        texts: dict[str, tuple[str, bytes]] = {}
+        for name in sorted(problem):
+            value = problem[name]
+            if type(value) is str:
+                before = self._before.get(name)
+                texts[name] = before if before and before[0] == value else (value, _digest(_as_bytes(value)))
+            parts += [_as_bytes(name), texts[name][1] if name in texts else _digest(_as_bytes(value))]
+        self._before = texts
+        return _digest(*parts)
+
+
+def _digest(*parts: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8))
+        digest.update(part)
+    return digest.digest()
+
+
+def _as_bytes(value: Any) -> bytes:
+    """Bytes that differ where values do; a repr leaves out the middle of long arrays."""
+    if type(value) is str:
+        return value.encode(errors="surrogatepass")
+    try:
+        return pickle.dumps(value)
+    except Exception:  # what can't be pickled says so in many ways
+        return repr(value).encode(errors="surrogatepass")
 
 
 def task_reward(task: Task, max_error_share: float = MAX_ERROR_SHARE, *, opens_thinking: bool | None = None) -> Reward:

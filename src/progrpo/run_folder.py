@@ -27,7 +27,7 @@ from progrpo.checkpoints import EVERYTHING, fault, in_folder, set_aside, step_of
 from progrpo.config import Recipe, load_recipe
 from progrpo.environment import process_index
 from progrpo.errors import ConfigError
-from progrpo.files import append_line, check_writable, locked, write_json, write_text
+from progrpo.files import append_line, check_writable, damaged_file, locked, read_json, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class RunFolder:
     def environment(self) -> dict[str, Any]:
         """What the run ran on, empty before it has."""
         file = self.path / "environment.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return read_json(file) if file.exists() else {}
 
     def start(self, recipe: Recipe, environment: dict[str, Any]) -> None:
         """Write down what the run is, before it runs."""
@@ -148,8 +148,12 @@ class RunFolder:
         append_line(self.metrics_file, json.dumps(record, allow_nan=False))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
-        return _lines(self.metrics_file)
+        """The lines of metrics.jsonl, each with its ``step``.
+
+        Raises:
+            ConfigError: a line is damaged.
+        """
+        return _lines(self.metrics_file, of_steps=True)
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint, as it is: see :meth:`good_checkpoint`."""
@@ -235,14 +239,17 @@ class RunFolder:
         return (self.evaluations / f"{FINAL}.json").exists()
 
     def evaluation(self, name: str) -> dict[str, Any] | None:
-        """An evaluation by name (``final``, ``step-000050``), None if there is none."""
-        path = self.evaluations / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        """An evaluation by name (``final``, ``step-000050``), None if there is none.
 
-    def evaluations_by_step(self) -> dict[int, dict[str, Any]]:
-        """The evaluations made in training, by step."""
-        names = sorted(path.stem for path in self.evaluations.glob("step-*.json"))
-        return {_step(Path(name)): self.evaluation(name) or {} for name in names}
+        Raises:
+            ConfigError: its file is damaged.
+        """
+        path = self.evaluations / f"{name}.json"
+        return read_json(path) if path.exists() else None
+
+    def evaluation_files(self) -> dict[int, Path]:
+        """The files of the evaluations made in training, by step."""
+        return {_step(path): path for path in sorted(self.evaluations.glob("step-*.json"))}
 
     def remove_leftovers(self) -> None:
         """Remove what a killed process was writing: hidden files and folders beside what they would have become."""
@@ -260,7 +267,7 @@ def _step(path: Path) -> int:
     return int(path.name.split("-")[1].split(".")[0])
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
+def _lines(file: Path, *, of_steps: bool = False) -> list[dict[str, Any]]:
     """The objects of a JSONL file; a last line without its end is not one yet.
 
     Raises:
@@ -268,12 +275,19 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     """
     if not file.exists():
         return []
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise damaged_file(file, error) from None
     found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1], start=1):
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict) or (of_steps and not isinstance(record.get("step"), int)):
             raise ConfigError(
                 f"line {number} of {str(file)!r} is damaged; put the file back from a copy, or remove the line."
-            ) from None
+            )
+        found.append(record)
     return found

@@ -6,6 +6,7 @@
     optimizer.json        the rest of the optimizer: learning rates, betas, ...
     scheduler.json
     rng_state_0.json      the random number generators of process 0
+    rollout_0.safetensors the rollout of process 0, where it serves further steps
 
 Transformers writes these as pickles, which can run anything when they are loaded. The optimizer's tensors are written
 and read by ``torch.distributed.checkpoint``: a process writes the part that it holds, with no gathering,
@@ -16,6 +17,7 @@ import hashlib
 import json
 import random
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +25,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
@@ -37,11 +39,13 @@ from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAM
 
 from progrpo.errors import ConfigError
 from progrpo.files import write_json
+from progrpo.finite import batch_tensors
 
 OPTIMIZER = "optimizer"
 SCHEDULER = "scheduler.json"
 SCALER = "scaler.json"
 RNG = "rng_state_{}.json"
+ROLLOUT = "rollout_{}.safetensors"
 TRAINING_ARGS = "training_args.json"
 
 
@@ -124,6 +128,64 @@ def load_rng_state(checkpoint: Path, process: int) -> None:
     torch.set_rng_state(_bytes(state["torch"]))
     if torch.accelerator.is_available() and "accelerator" in state:
         torch.get_device_module().set_rng_state(_bytes(state["accelerator"]))
+
+
+def save_rollout(checkpoint: Path, process: int, batches: list[dict[str, Any]]) -> None:
+    """Write the micro-batches of a rollout that serves steps after this checkpoint, this process's."""
+    save_file(batch_tensors(batches), checkpoint / ROLLOUT.format(process))
+
+
+def load_rollout(
+    checkpoint: Path, process: int, processes: int, updates: int, accumulation: int
+) -> list[dict[str, Any]]:
+    """Read this process's micro-batches of what :func:`save_rollout` wrote.
+
+    On another number of processes each update has the same responses, dealt out anew.
+
+    Args:
+        checkpoint: it has a rollout.
+        process, processes: this one, of how many there are now.
+        updates: optimiser steps that the rollout serves.
+        accumulation: micro-batches of an update, now.
+    """
+    written = [_unnamed(load_file(checkpoint / ROLLOUT.format(i))) for i in range(processes_of(checkpoint))]
+    if len(written) == processes:
+        return written[process]
+    before = len(written[0]) // updates
+    batches = []
+    for update in range(updates):
+        whole = _joined([batch for of in written for batch in of[update * before : (update + 1) * before]])
+        size = len(whole["completion_ids"]) // (processes * accumulation)
+        for i in range(process * accumulation, (process + 1) * accumulation):
+            rows = slice(i * size, (i + 1) * size)
+            batches.append({name: value[rows] if value.dim() else value for name, value in whole.items()})
+    return batches
+
+
+def _unnamed(tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """The micro-batches that :func:`progrpo.finite.batch_tensors` named."""
+    batches: dict[int, dict[str, Any]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        i, _, key = name.partition(".")
+        batches[int(i)][key] = tensor
+    return [batches[i] for i in sorted(batches)]
+
+
+def _joined(batches: list[dict[str, Any]]) -> dict[str, Any]:
+    """One batch of all rows; prompts are padded on the left, responses on the right, as TRL has them."""
+
+    def join(name: str) -> Tensor:
+        values = [batch[name] for batch in batches]
+        if values[0].dim() == 0:  # the number of tokens of the whole rollout
+            return cast(Tensor, values[0])
+        if values[0].dim() == 1:
+            return torch.cat(values)
+        longest = max(value.shape[1] for value in values)
+        missing = [longest - value.shape[1] for value in values]
+        sides = [(more, 0) if name.startswith("prompt") else (0, more) for more in missing]
+        return torch.cat([nn.functional.pad(value, side) for value, side in zip(values, sides, strict=True)])
+
+    return {name: join(name) for name in batches[0]}
 
 
 def seed_anew(seed: int, step: int, process: int) -> None:

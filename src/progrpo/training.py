@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -31,11 +32,14 @@ from progrpo.rewards import Reward, task_reward
 from progrpo.run_evaluation import finish
 from progrpo.run_folder import RunFolder
 from progrpo.signals import STOPPING, stopping
+from progrpo.tasks import Problem
 from progrpo.trainer_state import check_resumable
+from progrpo.trl_fields import check_fields
 from progrpo.trl_settings import join_processes, lora_config, trl_config
 from progrpo.verify import Verdict
 
 if TYPE_CHECKING:  # TRL is imported where its trainer is used: a run on verl goes without it
+    from progrpo.integrations.trl import ProGRPOConfig
     from progrpo.recipe_trainer import RecipeTrainer
 
 
@@ -62,6 +66,7 @@ def train(
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    check_fields(recipe)
     with folder.locked(), _outside_faults_are_told(folder):
         join_processes(recipe)
         with a_lost_process_is_told(folder.path):
@@ -87,6 +92,33 @@ def _outside_faults_are_told(folder: RunFolder) -> Iterator[None]:
         raise RunError(
             f"{what}; {then}, and continue {_from_where(folder)} with: progrpo train --resume {folder.path}"
         ) from error
+
+
+@contextmanager
+def _refusals_are_told(recipe: Recipe) -> Iterator[None]:
+    """What the libraries say of the recipe's settings when the trainer is made is for the user. An error that this
+    package raises itself is a bug, and shows where."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        *_, (raised_in, _) = walk_tb(error.__traceback__)
+        if raised_in.f_globals["__name__"].partition(".")[0] == "progrpo":
+            raise
+        said = " ".join(str(error).split()).rstrip(".")
+        raise ConfigError(f"the settings of recipe {recipe.name!r} can't be trained with: {said}.") from error
+
+
+def _dataset(problems: list[Problem], config: "ProGRPOConfig") -> Dataset:
+    """The problems as TRL takes them. It leaves out a rollout that it has too few for, and so might make no step."""
+    prompts = config.generation_batch_size // config.num_generations
+    if len(problems) < prompts:
+        raise ConfigError(
+            f"a rollout takes {prompts} different prompts (training.prompts_per_step), and there are only "
+            f"{len(problems)} problems to train on; lower it, or give more."
+        )
+    return Dataset.from_list(problems)
 
 
 def _server_fault(error: BaseException | None) -> str | None:
@@ -119,23 +151,25 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
     if folder.environment().get("packages") == environment["packages"]:  # other versions may judge otherwise
         _recall(folder, reward)
     recorder = Recorder(recipe, folder, task, reward, progress)
-    trainer = RecipeTrainer(
-        model,
-        reward,
-        config,
-        train_dataset=Dataset.from_list(training_problems(recipe, task, tokenizer)),
-        processing_class=tokenizer,
-        canonical_form=reward.canonical_form,
-        on_rollout=recorder.keep_rollout,
-        callbacks=[recorder],
-        peft_config=lora_config(recipe),
-    )
+    dataset = _dataset(training_problems(recipe, task, tokenizer), config)
+    with _refusals_are_told(recipe):
+        trainer = RecipeTrainer(
+            model,
+            reward,
+            config,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            canonical_form=reward.canonical_form,
+            on_rollout=recorder.keep_rollout,
+            callbacks=[recorder],
+            peft_config=lora_config(recipe),
+        )
     if config.use_vllm and config.vllm_mode == "colocate":
         reseed(config, trainer.accelerator.process_index)
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
     trainer.seeded_responses = recipe.training.seeded_responses
     trainer.remove_callback(transformers.PrinterCallback)
-    recorder.trainer = trainer
+    recorder.trainer, trainer.on_step = trainer, recorder.record_step
     _check_sharding(trainer)
     if is_first:
         folder.start(recipe, environment)
@@ -175,7 +209,8 @@ def _recall(folder: RunFolder, reward: Reward) -> None:
         with suppress(OSError, ValueError):  # a damaged file costs only its verdicts
             rows = pd.read_parquet(path, columns=columns).to_dict("records")
         for row in rows:
-            verdict = Verdict(row["status"], row["reason"], row["canonical"])
+            canonical = row["canonical"] if isinstance(row["canonical"], str) else None  # null comes back as NaN
+            verdict = Verdict(row["status"], row["reason"], canonical)
             reward.recall(row["problem_id"], row["prompt"], row["text"], verdict)
 
 

@@ -11,11 +11,59 @@ from accelerate import PartialState
 from progrpo.config import Recipe
 from progrpo.errors import ConfigError
 from progrpo.planning.launch import check_launch
-from progrpo.recipe_task import micro_batch, response_budget
+from progrpo.recipe_task import micro_batch, response_budget, update_size
 from progrpo.tasks import Task
+from progrpo.trl_fields import check_reporting
 
 if TYPE_CHECKING:  # TRL is imported where its trainer is used: a plan goes without it
     from progrpo.integrations.trl import ProGRPOConfig
+
+_SET_BY_THE_RUN = {
+    "output_dir": "--out",
+    "max_steps": "training.steps",
+    "num_train_epochs": "training.steps",
+    "seed": "seed",
+    "data_seed": "seed",
+    "num_generations": "training.group_size",
+    "per_device_train_batch_size": "training.micro_batch",
+    "gradient_accumulation_steps": "training.micro_batch",
+    "auto_find_batch_size": "training.micro_batch",
+    "steps_per_generation": "training.updates_per_rollout",
+    "generation_batch_size": "training.prompts_per_step",
+    "do_train": "progrpo train",
+    "do_eval": "evaluation.every",
+    "do_predict": "progrpo evaluate",
+    "eval_strategy": "evaluation.every",
+    "eval_steps": "evaluation.every",
+    "eval_on_start": "evaluation.every",
+    "eval_delay": "evaluation.every",
+    "save_strategy": "training.checkpoint_every",
+    "save_steps": "training.checkpoint_every",
+    "save_total_limit": "training.keep_checkpoints",
+    "save_only_model": "training.checkpoint_every",
+    "load_best_model_at_end": "progrpo evaluate",
+    "resume_from_checkpoint": "progrpo train --resume RUN",
+    "ignore_data_skip": "progrpo train --resume RUN",
+}
+"""Fields of GRPOConfig that the run folder rests on, and what to use in their place."""
+
+_SET_BY_THE_RECIPE = {
+    "learning_rate": "training.learning_rate",
+    "lr_scheduler_type": "training.lr_schedule",
+    "warmup_steps": "training.warmup_steps",
+    "warmup_ratio": "training.warmup_steps",
+    "weight_decay": "training.weight_decay",
+    "max_grad_norm": "training.max_grad_norm",
+    "temperature": "training.temperature",
+    "max_completion_length": "training.max_response_tokens",
+    "epsilon": "training.clip_low",
+    "epsilon_high": "training.clip_high",
+    "alpha": "methods.NAME.alpha",
+    "low_prob_fraction": "methods.NAME.low_prob_fraction",
+    "activation": "methods.NAME.activation",
+    "center": "methods.NAME.center",
+}
+"""Fields of GRPOConfig with a key of their own in a recipe, which says each thing once. A method may have others."""
 
 
 def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
@@ -63,6 +111,7 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
     processes = join_processes(recipe).num_processes
     check_launch(recipe, processes)
     settings |= batch_settings(recipe, processes)
+    _refuse_what_the_run_sets(recipe)
     for table in (recipe.method_settings(), recipe.trl):
         unknown = [name for name in table if name not in ProGRPOConfig.__dataclass_fields__]
         if unknown:
@@ -70,8 +119,9 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
         settings |= table
     try:
         config = ProGRPOConfig(**settings)
-    except (ValueError, TypeError) as error:
+    except (ImportError, OSError, TypeError, ValueError) as error:
         raise ConfigError(f"the settings of recipe {recipe.name!r} don't go together: {error}") from error
+    check_reporting(config.report_to)
     other_ways = ("use_vllm", "use_transformers_continuous_batching", "top_k", "min_p")
     if recipe.training.seeded_responses and (in_use := [name for name in other_ways if getattr(config, name)]):
         raise ConfigError(
@@ -79,6 +129,19 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
             f"out, or trl.{in_use[0]}."
         )
     return config
+
+
+def _refuse_what_the_run_sets(recipe: Recipe) -> None:
+    """Refuse the fields of GRPOConfig that the run folder rests on, or that a key of the recipe sets."""
+    method = recipe.methods.get(recipe.method, {})
+    for where, table, refused in (
+        (f"methods.{recipe.method}", method, _SET_BY_THE_RUN),
+        ("trl", recipe.trl, _SET_BY_THE_RUN | _SET_BY_THE_RECIPE),
+    ):
+        for name in table:
+            if name in refused:
+                instead = refused[name].replace("NAME", recipe.method)
+                raise ConfigError(f"{where}.{name} is set by the run; use {instead} instead.")
 
 
 def join_processes(recipe: Recipe) -> PartialState:
@@ -89,10 +152,14 @@ def join_processes(recipe: Recipe) -> PartialState:
 
 
 def batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
-    """One rollout of prompts x group responses is one optimiser step, in micro-batches."""
-    responses = recipe.training.prompts_per_step * recipe.training.group_size
+    """One rollout of prompts x group responses is ``updates_per_rollout`` optimiser steps, each in micro-batches."""
     each = micro_batch(recipe, processes, "process(es)")
-    return {"per_device_train_batch_size": each, "gradient_accumulation_steps": responses // (each * processes)}
+    accumulation = update_size(recipe) // (each * processes)
+    return {
+        "per_device_train_batch_size": each,
+        "gradient_accumulation_steps": accumulation,
+        "steps_per_generation": accumulation * recipe.training.updates_per_rollout,
+    }
 
 
 def lora_config(recipe: Recipe) -> Any:

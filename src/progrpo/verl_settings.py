@@ -6,7 +6,9 @@ one that has none and was set is refused by name. What the ``[verl]`` table says
 ==========================  ===========================================================================================
 recipe                      verl
 ==========================  ===========================================================================================
-training.prompts_per_step   ``data.train_batch_size`` and ``ppo_mini_batch_size``: one optimiser step a rollout
+training.prompts_per_step   ``data.train_batch_size``; ``ppo_mini_batch_size`` is its part for each of a rollout's
+                            ``training.updates_per_rollout`` optimiser steps
+training.steps, .._every     verl's steps are rollouts: divided by ``training.updates_per_rollout``
 training.max_grad_norm      ``actor.optim.clip_grad``; ``actor.grad_clip`` is read by nothing
 training.clip_low, _high    ``clip_ratio_low``, ``clip_ratio_high``; ``clip_ratio_c``, a third bound that the paper's
                             objective has not, is put out of reach
@@ -42,6 +44,8 @@ _OPTIONS = {
     "low_prob_fraction": "+algorithm.progrpo.low_prob_fraction",
     "activation": "+algorithm.progrpo.activation",
     "center": "+algorithm.progrpo.center",
+    "correct_above": "+algorithm.progrpo.correct_above",
+    "correct_reward": "+algorithm.progrpo.correct_reward",
     "epsilon": f"{ACTOR}.clip_ratio_low",
     "epsilon_high": f"{ACTOR}.clip_ratio_high",
     "entropy_coef": f"{ACTOR}.entropy_coeff",
@@ -153,24 +157,36 @@ def _trainer(recipe: Recipe, folder: VerlFolder) -> dict[str, Any]:
         "trainer.experiment_name": recipe.run_name,
         "trainer.nnodes": recipe.launch.nodes,
         "trainer.n_gpus_per_node": recipe.launch.gpus_per_node or 1,
-        "trainer.total_training_steps": training.steps,
+        "trainer.total_training_steps": _in_rollouts(recipe, "training.steps", training.steps),
         # An end of its own that never comes first: an epoch has a step at least.
-        "trainer.total_epochs": training.steps,
+        "trainer.total_epochs": _in_rollouts(recipe, "training.steps", training.steps),
         "trainer.default_local_dir": str(folder.checkpoints),
         "trainer.resume_mode": "auto",
-        "trainer.save_freq": training.checkpoint_every,
+        "trainer.save_freq": _in_rollouts(recipe, "training.checkpoint_every", training.checkpoint_every),
         "trainer.max_actor_ckpt_to_keep": training.keep_checkpoints,
         "trainer.val_before_train": evaluation.every > 0,
-        "trainer.test_freq": evaluation.every or -1,
+        "trainer.test_freq": _in_rollouts(recipe, "evaluation.every", evaluation.every) or -1,
         "trainer.validation_data_dir": str(folder.validations),
         "+trainer.progrpo_rollouts.folder": str(folder.rollouts),
         "+trainer.progrpo_rollouts.every": training.rollouts_every,
+        "+trainer.progrpo_rollouts.updates": training.updates_per_rollout,
         "trainer.logger": ["console", "file"],
         "critic.enable": False,
         # A worker of Ray does not get the environment of who asks a running cluster for it.
         "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH": str(folder.metrics),
         "hydra.run.dir": str(folder.path / "hydra"),
     }
+
+
+def _in_rollouts(recipe: Recipe, name: str, steps: int) -> int:
+    """How many of verl's steps, which are rollouts, so many optimiser steps are."""
+    updates = recipe.training.updates_per_rollout
+    if steps % updates:
+        raise ConfigError(
+            f"{name} is {steps}, which training.updates_per_rollout ({updates}) does not divide: verl ends, saves and "
+            f"validates after whole rollouts; choose a multiple of {updates}."
+        )
+    return steps // updates
 
 
 def _data(recipe: Recipe, task: Task, folder: VerlFolder) -> dict[str, Any]:
@@ -219,6 +235,12 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
     training = recipe.training
     if training.lr_schedule == "linear":
         raise ConfigError("training.lr_schedule 'linear' has no counterpart in verl; use constant or cosine.")
+    if training.prompts_per_step % training.updates_per_rollout:
+        raise ConfigError(
+            f"training.updates_per_rollout is {training.updates_per_rollout}, which does not divide "
+            f"training.prompts_per_step ({training.prompts_per_step}): verl's mini-batches are whole groups; choose a "
+            "number that does, or use engine = 'trl'."
+        )
     if training.seeded_responses:
         raise ConfigError("training.seeded_responses has no counterpart in verl, whose engines draw as they do.")
     full = recipe.model.dtype == "float32"
@@ -226,7 +248,7 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
     # Without this verl computes in bfloat16, whatever the dtype beside it says.
     in_float32 = {f"{precision}.{part}_dtype": "fp32" for part in ("param", "reduce", "buffer")} if full else {}
     return in_float32 | {
-        f"{ACTOR}.ppo_mini_batch_size": training.prompts_per_step,
+        f"{ACTOR}.ppo_mini_batch_size": training.prompts_per_step // training.updates_per_rollout,
         f"{ACTOR}.ppo_micro_batch_size_per_gpu": micro_batch(recipe, processes(recipe), "GPU(s)"),
         f"{ACTOR}.ppo_epochs": 1,
         f"{ACTOR}.clip_ratio": training.clip_low,
@@ -241,7 +263,8 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
         f"{ACTOR}.fsdp_config.dtype": "float32" if full else "bfloat16",
         f"{ACTOR}.optim.lr": training.learning_rate,
         f"{ACTOR}.optim.lr_scheduler_type": training.lr_schedule,
-        f"{ACTOR}.optim.lr_warmup_steps": training.warmup_steps,
+        # verl's schedule moves once a rollout.
+        f"{ACTOR}.optim.lr_warmup_steps": -(-training.warmup_steps // training.updates_per_rollout),
         f"{ACTOR}.optim.weight_decay": training.weight_decay,
         f"{ACTOR}.optim.clip_grad": training.max_grad_norm,
         f"{ACTOR}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],

@@ -33,6 +33,7 @@ from progrpo import checkpoints
 from progrpo.config import Recipe
 from progrpo.environment import describe
 from progrpo.errors import ConfigError, Interrupted, RunError
+from progrpo.evaluation.equal_samples import equal_samples
 from progrpo.evaluation.evaluate import Evaluation, count
 from progrpo.evaluation.store import Judged
 from progrpo.files import write_file, write_json, write_text
@@ -111,9 +112,9 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, command: list[
     own, settings = VerlFolder(folder), verl_settings(recipe, folder)
     checkpoint = folder.checkpoints / f"checkpoint-{recipe.training.steps}"
     if resume and not checkpoint.is_dir():
-        mend(folder, own)
+        mend(recipe, folder, own)
         publish(recipe, folder, own)
-    start = open_folder(recipe, folder, resume, lambda newest: _check_tracked(newest, own))
+    start = open_folder(recipe, folder, resume, lambda newest: _check_tracked(newest, recipe, own))
     task = make_task(recipe)
     write_data(recipe, task, own, settings)
     folder.start(recipe, describe(recipe.seed))
@@ -304,7 +305,8 @@ class _Launch:
         if process.returncode:
             raise RunError(
                 f"verl failed (exit code {process.returncode}): {last_error(self.own.log)} Its log is {self.own.log}; "
-                f"progrpo train --resume {self.folder.path} goes on from step {_tracked(self.own) or 0}."
+                f"progrpo train --resume {self.folder.path} goes on from step "
+                f"{_step_of(self.recipe, _tracked(self.own) or 0)}."
             )
 
     def _follow(self, process: "subprocess.Popen[bytes]") -> None:
@@ -333,7 +335,7 @@ class _Launch:
         for path in self.own.validations.glob("*.jsonl"):
             self._take_validation(path, ended)
         for line in self._new_lines():
-            self._take_metrics(line["step"], line["data"])
+            self._take_metrics(_step_of(self.recipe, line["step"]), line["data"])
         with contextlib.suppress(FileNotFoundError):  # verl has a newer one already and let this one go
             publish(self.recipe, self.folder, self.own)
 
@@ -354,7 +356,10 @@ class _Launch:
         named = {NAMES.get(name, name): value for name, value in values.items() if isinstance(value, int | float)}
         self.folder.append_metrics({"step": step, "seconds": seconds} | named)
         self.step = step
-        self.progress.advance(1, **{name: named[name] for name in ("reward", "entropy") if name in named})
+        self.progress.advance(
+            self.recipe.training.updates_per_rollout,
+            **{name: named[name] for name in ("reward", "entropy") if name in named},
+        )
         responses = self.recipe.training.prompts_per_step * self.recipe.training.group_size
         errors = round(named.get("verifier/errors", 0.0) * responses)
         failed, judged = Verdict("error", f"see {self.own.log}"), Verdict("incorrect")
@@ -362,7 +367,7 @@ class _Launch:
 
     def _take_validation(self, path: Path, ended: bool) -> None:
         """verl's validation samples as an evaluation of the run folder; after the last step comes a larger one."""
-        step, section = int(path.stem), self.recipe.evaluation
+        step, section = _step_of(self.recipe, int(path.stem)), self.recipe.evaluation
         target = self.folder.evaluations / f"step-{step:06d}.json"
         if target.exists() or step >= self.recipe.training.steps:
             return
@@ -387,7 +392,8 @@ def _evaluation(
         judged[sample["problem_id"]].append(one)
     settings = {"task": task.name, "samples": recipe.evaluation.samples_in_training, "backend": "verl"}
     results = [count(task, problem, judged[problem["problem_id"]]) for problem in problems]
-    return Evaluation(settings | asdict(how) | {"entropy": None}, results)
+    warnings = equal_samples(judged.values(), how.temperature)
+    return Evaluation(settings | asdict(how) | {"entropy": None, "warnings": warnings}, results)
 
 
 def _verdict(sample: dict[str, Any]) -> Verdict:
@@ -401,10 +407,12 @@ def _verdict(sample: dict[str, Any]) -> Verdict:
 def publish(recipe: Recipe, folder: RunFolder, own: VerlFolder) -> None:
     """The model of verl's newest checkpoint as ``checkpoints/checkpoint-N``: its files are linked, not copied. The
     tokenizer is the starting model's, whose chat template verl may have been told to leave aside."""
-    step = _tracked(own)
-    exported = own.checkpoints / f"global_step_{step}" / "actor" / "huggingface"
-    target = folder.checkpoints / f"checkpoint-{step}"
-    if step is None or target.exists() or not exported.is_dir():
+    tracked = _tracked(own)
+    if tracked is None:
+        return
+    exported = own.checkpoints / f"global_step_{tracked}" / "actor" / "huggingface"
+    target = folder.checkpoints / f"checkpoint-{_step_of(recipe, tracked)}"
+    if target.exists() or not exported.is_dir():
         return
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder.checkpoints) as staging:
@@ -438,16 +446,22 @@ def _tracked(own: VerlFolder) -> int | None:
         return None
 
 
-def _check_tracked(checkpoint: Path, own: VerlFolder) -> None:
+def _step_of(recipe: Recipe, verl_step: int) -> int:
+    """The optimiser steps, which a run folder counts, that a step of verl, which is a rollout, ends after."""
+    return verl_step * recipe.training.updates_per_rollout
+
+
+def _check_tracked(checkpoint: Path, recipe: Recipe, own: VerlFolder) -> None:
     """Raise unless verl will resume from the step of the checkpoint that the run folder goes back to."""
-    if checkpoints.step_of(checkpoint) != (tracked := _tracked(own)):
+    tracked = _step_of(recipe, _tracked(own) or 0)
+    if checkpoints.step_of(checkpoint) != tracked:
         raise ConfigError(
             f"{str(checkpoint.parent)!r} has no whole checkpoint of step {tracked}, which verl would resume from; "
             f"remove the damaged one, and progrpo makes it again from verl's."
         )
 
 
-def mend(folder: RunFolder, own: VerlFolder) -> None:
+def mend(recipe: Recipe, folder: RunFolder, own: VerlFolder) -> None:
     """Before a resume: have verl resume from its newest complete checkpoint, if its record names another.
 
     Raises:
@@ -466,7 +480,7 @@ def mend(folder: RunFolder, own: VerlFolder) -> None:
     logger.warning("verl's checkpoint of step %s is damaged or gone: going on from step %d.", tracked, newest)
     write_text(own.tracker, str(newest))
     for path in checkpoints.in_folder(folder.checkpoints):
-        if checkpoints.step_of(path) > newest:
+        if checkpoints.step_of(path) > _step_of(recipe, newest):
             shutil.rmtree(path)
 
 

@@ -239,21 +239,23 @@ def _tell(marks: Path, log: Path) -> None:  # noqa: PLR0915 - a list of what is 
     def record(**what: Any) -> None:
         os.write(lines[1], (json.dumps(what) + "\n").encode())
 
-    reward, open_store, sample = Reward.__call__, evaluation.open_store, TransformersBackend.sample
+    create, reward = Reward.__init__, Reward.__call__
+    open_store, sample = evaluation.open_store, TransformersBackend.sample
+    scored = threading.local()
 
-    def score(self: Any, prompts: Any, completions: Any, trainer_state: Any = None, **kwargs: Any) -> Any:
-        verify = self.verify_batch
+    def create_and_watch(self: Any, verify_batch: Any, *args: Any, **kwargs: Any) -> None:
+        """Every verification counts, also those of canonical forms and of the recorder, which follow the reward's."""
 
         def verify_and_record(rows: Any, texts: Any) -> Any:
             for row, text in zip(rows, texts, strict=True):
-                record(step=trainer_state.global_step + 1, problem=row["problem_id"], text=text)
-            return verify(rows, texts)
+                record(step=scored.step, problem=row["problem_id"], text=text)
+            return verify_batch(rows, texts)
 
-        self.verify_batch = verify_and_record
-        try:
-            return reward(self, prompts, completions, trainer_state=trainer_state, **kwargs)
-        finally:
-            self.verify_batch = verify
+        create(self, verify_and_record, *args, **kwargs)
+
+    def score(self: Any, prompts: Any, completions: Any, trainer_state: Any = None, **kwargs: Any) -> Any:
+        scored.step = trainer_state.global_step + 1
+        return reward(self, prompts, completions, trainer_state=trainer_state, **kwargs)
 
     evaluated = threading.local()
 
@@ -267,7 +269,7 @@ def _tell(marks: Path, log: Path) -> None:  # noqa: PLR0915 - a list of what is 
                 record(evaluation=evaluated.name, prompt=prompt_text(request.prompt), index=index)
         return sample(self, requests, sampling)
 
-    Reward.__call__ = score
+    Reward.__init__, Reward.__call__ = create_and_watch, score
     evaluation.open_store = recorder.open_store = run_evaluation.open_store = open_and_note
     TransformersBackend.sample = sample_and_record
 

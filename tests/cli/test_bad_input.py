@@ -32,10 +32,53 @@ import pytest
             ["train", "countdown_cpu", "model.path=/nowhere"],
             "model '/nowhere' can't be loaded; give countdown, smollm2, a folder",
         ),
-        (["train", "--resume", "nowhere"], "recipe 'nowhere' is neither a file nor a built-in recipe"),
+        (
+            ["train", "--resume", "nowhere"],
+            "there is no run to resume at 'nowhere': give a run folder, or a recipe and",
+        ),
+        (["train", "."], "recipe '.' is a folder, and no TOML file"),
+        (["train", ""], "recipe '' is a folder"),
+        (["train", "countdown_cpu", "seed=99999999999999999999"], "seed should be less than or equal to 4294967295"),
+        (
+            ["train", "countdown_cpu", "training.steps=99999999999999999999"],
+            "should be less than or equal to 2147483647",
+        ),
+        (["train", "countdown_cpu", "training.steps=" + "9" * 5000], "training.steps should be a valid integer"),
+        (
+            ["train", "countdown_cpu", "training.learning_rate=1e400"],
+            "training.learning_rate should be a finite number",
+        ),
+        (["train", "countdown_cpu", "trl.adam_epsilon=inf"], "trl must hold texts, finite numbers, lists and tables"),
+        (["train", "countdown_cpu", "trl.hub_revision=2026-01-01"], "trl must hold texts, finite numbers, lists and"),
+        (["train", "countdown_cpu", "trl.loss_type=foo"], "trl.loss_type should be 'grpo', 'dapo', "),
+        (["train", "countdown_cpu", "trl.beta=high"], "trl.beta should be a valid number, got 'high'"),
+        (["train", "countdown_cpu", "trl.ddp_timeout=x"], "trl.ddp_timeout should be a valid integer, got 'x'"),
+        (["train", "countdown_cpu", "trl.report_to=wandb"], "trl.report_to is 'wandb', whose package is not installed"),
+        (["train", "countdown_cpu", "trl.report_to=foo"], "trl.report_to must be 'none', 'all' or of azure_ml, "),
+        (
+            ["train", "countdown_cpu", "trl.reward_weights=[1, 2]"],
+            "can't be trained with: Number of reward weights (2)",
+        ),
+        (["train", "countdown_cpu", "trl.deepspeed=nowhere.json"], "the settings of recipe 'countdown_cpu' don't go"),
+        (
+            ["train", "countdown_cpu", "task.train_size=31"],
+            "a rollout takes 32 different prompts (training.prompts_per",
+        ),
+        (["train", "countdown_cpu", "task.train_size=1000000"], "task.train_size is 1000000, and there are only 56021"),
+        (["train", "countdown_cpu", "task.train_size=1000000", "--dry-run"], "and there are only 56021 such problems"),
+        (["train", "countdown_cpu", "--dry-run", "trl.loss_type=foo"], "trl.loss_type should be 'grpo', 'dapo', "),
         (["compare", "countdown_cpu", "--methods", "grpo,,progrpo"], "--methods must be different names separated by"),
         (["compare", "countdown_cpu", "--seeds", "0,0"], "--seeds must be different names separated by commas"),
-        (["report", "nowhere"], "'nowhere' is not a run folder: it has no recipe.json"),
+        (["report", "nowhere"], "'nowhere' is not a run folder: there is nothing of that name"),
+        (["report", "."], "'.' is not a run folder: it has no recipe.json, and no run, and no evaluation in it"),
+        (["benchmarks", "--data", "rows.jsonl"], "--data is of one benchmark: name it, as in"),
+        (["benchmarks", "aime24", "--data", ""], "--data must name a file, or be 'hub'; it is empty"),
+        (["benchmarks", "aime24", "--data", "hub"], "give a local file with its rows instead: --data FILE."),
+        (["evaluate", "countdown", "--benchmarks", "aime24"], "its rows instead: --data aime24=FILE."),
+        (
+            ["train", "countdown_cpu", "task={name='math', train={preset='gsm8k'}, heldout={preset='aime24'}}"],
+            "give a local file with its rows instead: task.train.path=FILE.",
+        ),
         (["evaluate", "nowhere"], "model 'nowhere' can't be loaded"),
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
@@ -75,3 +118,25 @@ def test_help_shows_examples(cli: Any, command: str) -> None:
     shown = cli(command, "--help").out
     assert "Examples" in shown or "Example" in shown
     assert f"progrpo {command}" in shown
+
+
+def test_a_file_cannot_be_written_where_a_folder_is(cli: Any, finished_run: Path) -> None:
+    (cli.folder / "file").touch()
+    for out, said in (
+        (".", "progrpo: --out '.' is a folder; give the name of a file, such as 'page.html'."),
+        (str(cli.folder), "is a folder; give the name of a file, such as"),
+        ("file/page.html", "progrpo: the folder 'file' can't be written (File exists); choose another with --out"),
+    ):
+        done = cli("report", str(finished_run), "--out", out, code=2)
+        assert said in done.err
+        assert done.err.strip().count("\n") == 0
+
+
+def test_the_systems_refusal_of_a_path_is_one_sentence_and_a_bug_is_a_traceback(forked: Any, tmp_path: Path) -> None:
+    raised = "import progrpo.report; progrpo.report.summary_text = lambda folders: open({!r}, 'w')"
+    (tmp_path / "recipe.json").write_text('{"name": "x"}')
+    done = forked("report", str(tmp_path), code=1, patch=raised.format(str(tmp_path)))
+    assert done.err == f"progrpo: {str(tmp_path)!r} can't be read or written: Is a directory.\n"
+    for bug in ("open('/nowhere/x')", "{}['reward']", "__import__('progrpo.no_such_module')"):
+        lines = f"import progrpo.report; progrpo.report.summary_text = lambda folders: {bug}"
+        assert "Traceback" in forked("report", str(tmp_path), code=1, patch=lines).err

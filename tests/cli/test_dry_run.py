@@ -1,6 +1,7 @@
 """``progrpo train --dry-run`` and low-rank adapters, as users run them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,40 @@ def test_the_parts_add_up(cli: Any) -> None:
     *parts, total = [float(size) for size in held if size]
     assert len(parts) >= 5
     assert sum(parts) == pytest.approx(total, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ("countdown_cpu", "training.prompts_per_step=2000000"),
+            r"Warning: this run does not fit: the \w+ needs about [\d,]+ GB, and this machine has \d+: lower training",
+        ),
+        (
+            ("countdown_cpu", "evaluation.batch=2000000000", "evaluation.samples=2000000000"),
+            r"Warning: this run does not fit: the evaluation needs about [\d,]+ GB, and this machine has \d+: lower",
+        ),
+        (
+            ("qwen2.5_7b_dapo_math", "launch.gpu_memory_gb=20"),
+            r"Warning: this run does not fit: the \w+ needs about \d+ GB, and each GPU has 20: lower",
+        ),
+    ],
+)
+def test_a_run_that_does_not_fit_is_said_to_be_one(cli: Any, arguments: tuple[str, ...], told: str) -> None:
+    assert re.search(told, " ".join(cli("train", *arguments, "--dry-run").out.split()))
+
+
+def test_a_plan_makes_no_more_problems_than_it_looks_at(cli: Any, forked: Any) -> None:
+    """A million problems take minutes to make."""
+    patch = """
+from progrpo.tasks import Countdown
+make = Countdown._problems
+def few(self, rng, size, *, heldout):
+    assert size <= 2000
+    return make(self, rng, size, heldout=heldout)
+Countdown._problems = few
+"""
+    forked("train", "countdown_cpu", "task.numbers=6", "task.train_size=1000000", "--dry-run", patch=patch)
 
 
 def test_a_run_that_can_be_resumed_is_planned_too(cli: Any) -> None:

@@ -1,5 +1,6 @@
 """``progrpo evaluate``, as users run it."""
 
+import inspect
 import json
 import os
 import re
@@ -9,8 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet
 import pytest
 
+from evaluation.backends import http_server as server_side
+from evaluation.backends.http_server import Server
+from progrpo.evaluation.backends import http
+from progrpo.evaluation.backends.http import HttpBackend
+from tiny import aime_rows, deepcoder_rows, write_rows
 from verify.shared_data import shared_file
 
 HELD_OUT = ("countdown", "task.heldout_size=40", "task.numbers=3", "--samples", "24")
@@ -65,6 +72,69 @@ def test_benchmarks_from_local_files(cli: Any) -> None:
     assert found["summary"]["truncated"] > 0.5
 
 
+def test_samples_that_the_verifier_failed_on_are_their_problems_alone(cli: Any) -> None:
+    """One sample of one problem, and all of another: what a lost verifier leaves in the store."""
+    arguments = ("evaluate", "countdown", "task.heldout_size=5", "task.numbers=3", "--samples", "4", "--out", "e")
+    whole = cli(*arguments).out
+    assert "5 problems, 4 samples each" in whole
+    [part] = (cli.folder / "e" / "countdown-samples").glob("part-*")
+    samples = pd.read_parquet(part)
+    first, second = samples["problem_id"].unique()[:2]
+    failed = (samples["problem_id"] == first) | ((samples["problem_id"] == second) & (samples["index"] == 3))
+    samples.loc[failed, ["status", "reason", "canonical"]] = ["error", "the worker is lost", None]
+    table = pyarrow.parquet.read_table(part)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pandas(samples, schema=table.schema, preserve_index=False), part)
+
+    told = cli(*arguments).out
+    assert "4 problems, up to 4 samples each" in told
+    assert re.search(r"^pass@2 .* 4 *$", told, re.MULTILINE)
+    assert re.search(r"^pass@4 .* 3 *$", told, re.MULTILINE)
+    assert re.search(r"^avg@4 .* 4 *$", told, re.MULTILINE)
+    assert "measures at k are over 3 of 4 problems from k = 4." in " ".join(told.split())
+    assert f"No judged sample, and so in no mean: {first}" in " ".join(told.split())
+    found = results(cli.folder / "e")
+    assert found["summary"]["problems with 4 samples"] == 3
+    assert found["intervals"]["pass@4"]["problems"] == 3
+    of_others = [p["correct"] > 0 for p in found["problems"] if p["samples"] == 4]
+    assert found["summary"]["pass@4"] == pytest.approx(sum(of_others) / 3)
+    assert "3 of 4 problems" in (cli.folder / "e" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_server_that_ignores_temperature_is_told_and_no_entropy_is_made_up(cli: Any) -> None:
+    pytest.importorskip("openai")
+    server = Server()
+    server.always = server_side.ignore_sampling
+    arguments = ("task.heldout_size=3", "task.numbers=3", "--samples", "4", "--out", "e")
+    try:
+        told = cli("evaluate", "tiny", "--backend", "http", "--base-url", server.url, *arguments).out
+    finally:
+        server.close()
+    warning = (
+        "all 4 samples of 3 of 3 prompts are equal at temperature 1: does the server ignore it, or has the policy "
+        "collapsed?"
+    )
+    assert f"Warning: {warning}" in " ".join(told.split())
+    found = results(cli.folder / "e")
+    assert found["settings"]["warnings"] == [warning]
+    assert [problem["tokens"] for problem in found["problems"]] == [20, 20, 20]
+    assert "entropy" not in told.replace("answer_entropy", "")
+    assert "entropy" not in found["summary"]
+    page = (cli.folder / "e" / "report.html").read_text(encoding="utf-8")
+    assert warning in page
+
+
+def test_rows_that_are_not_as_many_as_published_are_told_before_anything_is_sampled(cli: Any) -> None:
+    """AIME's rows have MATH-500's columns: their number is all that gives them away."""
+    file = shared_file("aime24.jsonl")
+    options = ("--samples", "1", "--max-new-tokens", "2", "--template", "{problem}", "--out", "e")
+    said = cli("evaluate", "countdown", "--benchmarks", "math500", "--data", f"math500={file}", *options).err
+    assert "progrpo: math500: 500 problems are published and these rows hold 30" in said
+    said = cli(
+        "evaluate", "countdown", "--benchmarks", "math500", "--data", f"math500={file}", *options, "--limit", "30"
+    )
+    assert "are published" not in said.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -74,10 +144,25 @@ def test_benchmarks_from_local_files(cli: Any) -> None:
         (("countdown", "--benchmarks", "aime24", "--data", "aime24=x.jsonl"), "data file 'x.jsonl' does not exist"),
         (("countdown", "--benchmarks", "aime24", "task.numbers=3"), "a benchmark has no recipe"),
         (("countdown", "--data", "aime24=x.jsonl"), "name the benchmark with --benchmarks"),
-        (("countdown", "--engine", "max_model_len=9"), "is an argument of vLLM: add --backend vllm"),
+        (("countdown", "--engine", "max_model_len=9"), "--engine max_model_len=9 is for --backend vllm, and the"),
         (("countdown", "--codeforces", "folder"), "add it to --benchmarks"),
         (("countdown", "--dtype", "float33"), "float33"),
-        (("countdown", "--temperature", "0"), "temperature must be a number above 0, got 0.0"),
+        (("countdown", "--temperature", "-1"), "temperature must be a finite number from 0, got -1.0"),
+        (("countdown", "--temperature", "0", "--samples", "4"), "gives the same response each time: leave --samples 4"),
+        (("countdown", "--temperature", "0", "--top-p", "0.5"), "top_p must be 1 at temperature 0"),
+        (("countdown", "--limit", "3"), "--limit is for benchmarks: name them with --benchmarks"),
+        (("countdown", "--template", "base"), "--template is for benchmarks: name them with --benchmarks"),
+        (
+            ("countdown", "--base-url", "http://x"),
+            "--base-url http://x is for --backend http, and the backend is trans",
+        ),
+        (("countdown", "--concurrency", "3"), "--concurrency 3 is for --backend http, and the backend is transformers"),
+        (("countdown", "--patience", "3"), "--patience 3.0 is for --backend http, and the backend is transformers"),
+        (
+            ("x", "--backend", "http", "--batch", "3"),
+            "--batch 3 is for --backend transformers, and the backend is http",
+        ),
+        (("x", "--backend", "http", "--dtype", "auto"), "--dtype auto is for --backend transformers or vllm, and the"),
         (("countdown", "--top-p", "1.5"), "top_p must be above 0 and at most 1, got 1.5"),
         (("nowhere", "--samples", "2"), "model 'nowhere' can't be loaded"),
         (("x", "--backend", "http", "--base-url", "localhost"), "base_url must start with http"),
@@ -96,3 +181,64 @@ def test_another_way_of_sampling_is_refused_and_nothing_is_lost(cli: Any) -> Non
     failed = cli(*arguments, "--temperature", "0.5", code=2)
     assert "holds samples of another evaluation (temperature 1.0, not 0.5); choose another --out" in failed.err
     assert results(cli.folder / "e") == before
+
+
+def test_greedy_decoding_takes_one_response_a_problem(cli: Any) -> None:
+    arguments = ("evaluate", "countdown", "task.numbers=3", "task.heldout_size=6", "--temperature", "0")
+    told = cli(*arguments, "--out", "e").out
+    assert "6 problems, 1 sample each, greedy (temperature 0)" in told
+    assert "of the entropy of the model's distribution at temperature 1" in " ".join(told.split())
+    found = results(cli.folder / "e")
+    assert (found["settings"]["temperature"], found["settings"]["samples"]) == (0.0, 1)
+    assert found["settings"]["entropy"] == "greedy"
+    assert found["summary"]["entropy"] > 0
+    cli(*arguments, "--seed", "7", "--samples", "1", "--out", "other")
+    texts = [pd.read_parquet(cli.folder / name / "countdown-samples")["text"].tolist() for name in ("e", "other")]
+    assert texts[0] == texts[1], "no seed makes a difference"
+
+
+class TestSeveralBenchmarks:
+    """One benchmark's failure is reported and stops no other."""
+
+    def arguments(self, folder: Path) -> list[str]:
+        code = write_rows(folder / "codeforces.jsonl", deepcoder_rows(1))
+        rows = write_rows(folder / "aime.jsonl", aime_rows(2))
+        how = ["--samples", "2", "--max-new-tokens", "4", "--template", "{problem} {instruction}", "--out", "e"]
+        data = ["--data", f"codeforces={code}", "--data", f"aime24={rows}"]
+        return ["evaluate", "countdown", "--benchmarks", "codeforces,aime24", *data, *how]
+
+    def test_standings_that_cannot_be_downloaded(self, forked: Any, tmp_path: Path) -> None:
+        """A closed port stands for the API that can't be reached."""
+        (tmp_path / "standings").mkdir()
+        (tmp_path / "standings" / "problems.json").write_text('["1971A"]')
+        closed = "import progrpo.evaluation.codeforces as it; it.download_standings.__kwdefaults__['api'] = "
+        arguments = [*self.arguments(tmp_path), "--codeforces", str(tmp_path / "standings")]
+        done = forked(*arguments, code=1, folder=tmp_path, patch=f"{closed}'http://127.0.0.1:9'")
+        said = [line for line in done.err.splitlines() if line.startswith("progrpo: ")]
+        assert said[0].startswith("progrpo: codeforces: http://127.0.0.1:9/contest.standings?contestId=1971")
+        assert "can't be downloaded" in said[0]
+        assert said[-1].startswith(
+            "progrpo: 1 of 2 benchmarks could not be finished (codeforces; the reasons are above)"
+        )
+        assert len(said) == 2
+        assert results(tmp_path / "e", "aime24")["settings"]["name"] == "aime24"
+        assert results(tmp_path / "e", "codeforces")["summary"]["pass@1"] == 0, "only the rating is missing"
+
+    def test_a_server_that_is_away_is_not_asked_for_the_others(self, forked: Any, tmp_path: Path) -> None:
+        pytest.importorskip("openai")
+        arguments = [*self.arguments(tmp_path), "--backend", "http", "--base-url", "http://127.0.0.1:9"]
+        done = forked(*arguments, "--retries", "0", code=2, folder=tmp_path)
+        assert done.err.count("gave no whole answer, asked once") == 1
+
+
+def test_what_a_server_error_advises_can_be_done_from_the_command_line(cli: Any) -> None:
+    """The words of the messages that are arguments of HttpBackend are options of the command, or a variable."""
+    pytest.importorskip("openai")
+    options = cli("evaluate", "--help").out
+    arguments = ("evaluate", "x", "task.heldout_size=1", "--backend", "http", "--base-url", "http://127.0.0.1:9")
+    told = cli(*arguments, "--retries", "1", "--timeout", "5", "--out", "e", code=2).err
+    assert "asked up to 2 times" in told
+    for name in inspect.signature(HttpBackend).parameters:
+        if re.search(rf"\b{name}\b", told) and name != "model":
+            assert f"--{name.replace('_', '-')}" in options, name
+    assert "OPENAI_API_KEY" in http.ADVICE[401]

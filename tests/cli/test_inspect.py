@@ -1,5 +1,7 @@
 """``progrpo inspect`` as users run it: a run's own numbers, one sentence for what can't be read, bounded memory."""
 
+import gzip
+import io
 import json
 import subprocess
 import sys
@@ -99,12 +101,32 @@ def write_bad(folder: Path) -> None:
     (folder / "other.jsonl").write_text(json.dumps({"question": "1 + 1?", "text": "2"}) + "\n")
     (folder / "cut.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(good)[:20])
     (folder / "nothing").mkdir()
+    (folder / "nested.jsonl").write_text(json.dumps(good | {"output": {"text": "2", "score": 1.0}}) + "\n")
+    (folder / "lists.jsonl").write_text(json.dumps(good | {"output": ["2", "3"], "score": [1.0]}) + "\n")
+    (folder / "wide.jsonl").write_text(json.dumps(dict.fromkeys(f"metric_{i}" for i in range(30)) | good_last()) + "\n")
+    (folder / "cut.parquet").write_bytes(parquet_of([good] * 2000)[:-40])
+    (folder / "overwritten.parquet").write_bytes(overwritten(parquet_of([good] * 2000)))
+
+
+def good_last() -> dict[str, Any]:
+    return {"question": "1 + 1?", "the_response": "2"}
+
+
+def parquet_of(rows: list[dict[str, Any]]) -> bytes:
+    file = io.BytesIO()
+    pd.DataFrame(rows).to_parquet(file, index=False, compression="zstd")
+    return file.getvalue()
+
+
+def overwritten(content: bytes) -> bytes:
+    """The footer is whole, and the data before it is not."""
+    return content[:4] + b"\x00" * 60 + content[64:]
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "'nowhere' does not exist; give a parquet or JSON-lines file of rollouts, or a folder"),
+        (["nowhere"], "'nowhere' does not exist; give a parquet, JSON-lines or CSV file of rollouts, or a f"),
         (["empty.jsonl"], "'empty.jsonl' is empty"),
         (["binary.parquet"], "'binary.parquet' is neither parquet nor JSON lines"),
         (["notes.txt"], "'notes.txt' is neither parquet nor JSON lines"),
@@ -113,6 +135,16 @@ def write_bad(folder: Path) -> None:
         (["unjudged.jsonl"], "no response has a reward: all of column 'score' is null or NaN"),
         (["other.jsonl"], "its columns are 'question', 'text': name the missing ones with --prompt COL --response COL"),
         (["nothing"], "folder 'nothing' holds no rollouts"),
+        (["nested.jsonl"], "column 'output' holds dicts, which are not read as text"),
+        (["lists.jsonl"], "row 1: column 'score' holds 1 entries and column 'output' 2 responses"),
+        (["wide.jsonl"], "'metric_29', 'question', 'the_response': name the missing ones"),
+        (["wide.jsonl", "--response", "response"], "is not a column of the file (did you mean 'the_response'?)"),
+        (["cut.parquet"], "'cut.parquet' is a damaged parquet file"),
+        (["overwritten.parquet"], "'overwritten.parquet' is a damaged parquet file"),
+        (["good.jsonl", "--correct-above", "nan"], "--correct-above must be a finite number, got nan"),
+        (["good.jsonl", "--correct-reward", "scores"], "--correct-reward 'scores' is not a column of the file"),
+        (["good.jsonl", "--corrections", "nothing"], "--corrections 'nothing' is a folder; give the name of a parquet"),
+        (["good.jsonl", "--out", "good.jsonl/page.html"], "the folder 'good.jsonl' can't be written (File exists)"),
         (["good.jsonl", "--logps", "logp"], "--logps 'logp' is not a column of the file"),
         (["good.jsonl", "--alpha", "-1"], "--alpha must be a number in [0.0, inf), got -1.0"),
         (["good.jsonl", "--low-prob-fraction", "0"], "--low-prob-fraction must be a number in (0.0, 1.0], got 0.0"),
@@ -135,6 +167,26 @@ def test_a_line_that_was_cut_off(cli: Any) -> None:
     done = cli("inspect", "cut.jsonl")
     assert "The last line of cut.jsonl was cut off: it is left out." in done.out
     assert "1 response in 1 group" in done.out
+
+
+def test_a_folder_for_the_page(cli: Any) -> None:
+    write_bad(cli.folder)
+    done = cli("inspect", "good.jsonl", "--out", "nothing")
+    assert done.out.strip().endswith("nothing/inspect.html")
+    assert (cli.folder / "nothing" / "inspect.html").exists()
+
+
+def test_one_row_a_prompt_with_a_threshold(cli: Any) -> None:
+    """Lists in a packed file whose name tells the step: the numbers and what was assumed are printed."""
+    rows = [{"prompt": f"p{i}", "responses": ["a", "b", "c", "d"], "scores": [0.1, 0.2, 0.9, 1.0]} for i in range(12)]
+    with gzip.open(cli.folder / "step_3.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    shown = " ".join(cli("inspect", "step_3.jsonl.gz", "--correct-above", "0.5").out.split())
+    assert "48 responses in 12 groups, 1 step; one row a prompt" in shown
+    assert "pass@1 50.0 % pass@2 83.3 % pass@4 100.0 %" in shown
+    assert "Whether the policy collapses over training can't be said: all responses are of one step." in shown
+    assert "Rewards are graded: 4 values from 0.1 to 1. A response is right if its reward is above 0.5" in shown
+    assert "teach GRPO nothing" not in shown
 
 
 def test_help_shows_examples(cli: Any) -> None:

@@ -87,6 +87,22 @@ def assert_same(run: Path, undisturbed: Path) -> None:
     assert not list(run.rglob("*.recorded"))
 
 
+def test_after_a_kill_no_recorded_response_is_verified_again(forked: Server) -> None:
+    recipe = [*RECIPE, "training.steps=5", "training.checkpoint_every=5", "evaluation.every=0", "evaluation.samples=2"]
+    killed = forked.start("train", "countdown_cpu", *recipe, "--out", "killed")
+    recorded = forked.folder / "killed" / "rollouts" / "step-000003-rank0.parquet"
+    assert killed.wait_for(recorded.exists)
+    killed.kill()
+    killed.wait()
+    before = stored(forked.folder / "killed")
+    assert {step for step, _, _ in before} >= {1, 2, 3}
+    resumed = forked("train", "--resume", "killed")
+    verified = [one for one in done(resumed) if isinstance(one[0], int)]
+    assert {step for step, _, _ in verified} <= {4, 5}, "the recorded steps came again with the same responses"
+    assert not before.intersection(verified)
+    assert len(verified) == len(set(verified))
+
+
 def test_killed_in_every_phase_again_and_again(forked: Server) -> None:
     seconds, chance = seconds_of_phases(forked), random.Random(5)
     undisturbed = forked.folder / "watched"

@@ -153,9 +153,65 @@ def test_compare_trains_every_method_and_writes_one_page(cli: Any) -> None:
     assert "holds a run with other settings" in cli(*arguments, "training.learning_rate=1.0", code=2).err
 
 
-def test_a_failing_run_stops_the_comparison_with_its_reason(cli: Any) -> None:
-    done = cli("compare", "countdown_cpu", *cli.tiny, "model.path=/nowhere", "--out", "c", code=2)
+def test_a_run_that_fails_stops_no_other(cli: Any, cli_server: Any) -> None:
+    """One run can't begin, one fails in its process; the third is trained and shown, and the command says so."""
+    (cli.folder / "c").mkdir()
+    (cli.folder / "c" / "countdown_cpu-grpo-seed0").touch()
+    arguments = ["compare", "countdown_cpu", *cli.tiny, "training.steps=2", "evaluation.every=0", "--seeds", "0"]
+    arguments += ["--methods", "grpo,gspo,progrpo", "methods.gspo.epsilon=high", "--jobs", "1", "--out", "c"]
+    done = cli(*arguments, code=1)
+    assert "run 'c/countdown_cpu-grpo-seed0' failed: " in done.err
+    assert "run 'c/countdown_cpu-gspo-seed0' failed: progrpo: methods.gspo.epsilon should be a valid number" in done.err
+    last = done.err.strip().split("\n")[-1]
+    assert last.startswith("progrpo: 2 of 3 runs failed (c/countdown_cpu-grpo-seed0, c/countdown_cpu-gspo-seed0), and")
+    assert "Traceback" not in done.err
+    assert "ProGRPO" in (cli.folder / "c" / "report.html").read_text()
+    assert (cli.folder / "c" / "countdown_cpu-progrpo-seed0" / "evaluations" / "final.json").exists()
+
+    (cli.folder / "c" / "countdown_cpu-grpo-seed0").unlink()  # mended: the same command goes on with what is missing
+    again = cli(*arguments, code=1)
+    assert "1 of 3 runs failed" in again.err
+    assert (cli.folder / "c" / "countdown_cpu-grpo-seed0" / "evaluations" / "final.json").exists()
+
+
+def test_a_comparison_of_runs_that_all_fail_has_no_page(cli: Any) -> None:
+    done = cli("compare", "countdown_cpu", *cli.tiny, "model.path=/nowhere", "--out", "c", code=1)
     assert "failed: progrpo: model '/nowhere' can't be loaded" in done.err
+    assert "2 of 2 runs failed" in done.err
+    assert "there is nothing to show" in done.err
+    assert not (cli.folder / "c" / "report.html").exists()
+
+
+def test_steps_without_a_reward_are_compared_too(cli: Any) -> None:
+    """With num_iterations = 2 every second step learns from an earlier step's responses, and logs no reward."""
+    arguments = ["compare", "countdown_cpu", *cli.tiny, "training.steps=4", "trl.num_iterations=2", "--out", "c"]
+    cli(*arguments, "--methods", "progrpo")
+    recorded = metrics(cli.folder / "c" / "countdown_cpu-progrpo-seed0")
+    assert ["reward" in line for line in recorded] == [True, False, True, False]
+    assert (cli.folder / "c" / "report.html").exists()
+
+
+def test_the_page_of_several_runs_has_a_place_of_its_own(cli: Any, finished_run: Path) -> None:
+    """It takes no run's page and not that of the comparison; what is no run is named and left out."""
+    for name in ("a", "b"):
+        shutil.copytree(finished_run, cli.folder / "runs" / name)
+        (cli.folder / "runs" / name / "report.html").write_text(f"page of {name}")
+    (cli.folder / "runs" / "report.html").write_text("page of progrpo compare")
+    shown = sorted(str(path.relative_to(cli.folder)) for path in (cli.folder / "runs").iterdir())
+    assert shown == ["runs/a", "runs/b", "runs/report.html"]
+    for arguments in (shown, ["runs"], ["runs/a", "runs/b", "runs/a"]):
+        done = cli("report", *arguments)
+        assert done.out.strip().endswith("runs/comparison.html")
+        left_out = "left out, as neither runs nor evaluations: 'runs/report.html'"
+        assert (left_out in done.err) == (arguments == shown)
+    for name in ("a", "b"):
+        assert (cli.folder / "runs" / name / "report.html").read_text() == f"page of {name}"
+    assert (cli.folder / "runs" / "report.html").read_text() == "page of progrpo compare"
+    page = (cli.folder / "runs" / "comparison.html").read_text()
+    assert "2 runs of ProGRPO" in page, "the one that was named twice is there once"
+
+    shutil.copytree(finished_run, cli.folder / "elsewhere" / "c")
+    assert cli("report", "runs/a", "elsewhere/c").out.strip().split("\n")[-1] == "comparison.html"
 
 
 def test_doctor_names_versions_and_what_is_missing(cli: Any) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from progrpo.core import arm_advantages, group_relative_advantages
-from progrpo.core.advantages import ACTIVATIONS, CENTERS, SCALES, activated_groups
+from progrpo.core.advantages import ACTIVATIONS, CENTERS, SCALES, activated_groups, is_correct, zero_variance_groups
 from reference import cases, method
 
 KINDS = ["binary", "graded", "missing"]
@@ -225,16 +225,22 @@ def test_an_eps_below_zero_is_refused(eps: float) -> None:
     ("center", "expected"),
     [("prompt", [-0.3, 0.9, -1.8, 0.25]), ("group", [0.1, 1.3, -1.4, 0.25]), ("correct", [-0.1, 1.1, -1.0, 0.25])],
 )
-def test_arm_worked_by_hand(center: str, expected: list[float]) -> None:
-    # Group 0: c(q) .5, answers .9, .3, .9 (mean .7; of the two rewarded ones .6), alpha 2. Group 1: nothing rewarded.
+@pytest.mark.parametrize(
+    ("rewards", "correct_above"),
+    [([1.0, 1.0, 0.0, 0.0], 0.0), ([-1.0, -4.0, -9.0, -5.0], -5.0), ([0.9, 0.8, 0.1, 0.5], 0.5)],
+    ids=["0 and 1", "penalties", "graded"],
+)
+def test_arm_worked_by_hand(rewards: list[float], correct_above: float, center: str, expected: list[float]) -> None:
+    # Group 0: c(q) .5, answers .9, .3, .9 (mean .7; of the two right ones .6), alpha 2. Group 1: nothing right.
     actual = arm_advantages(
         doubles(0.5, 0.5, -1.0, 0.25),
-        doubles(1.0, 1.0, 0.0, 0.0),
+        doubles(*rewards),
         doubles(0.5, 0.5, 0.5, 0.1),
         doubles(0.9, 0.3, 0.9, 0.9),
         ids(0, 0, 0, 1),
         alpha=2.0,
         center=center,
+        correct_above=correct_above,
     )
     assert_same(actual, expected)
 
@@ -244,10 +250,18 @@ def test_arm_worked_by_hand(center: str, expected: list[float]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", SIZES)
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 4])
-def test_arm_equals_a_loop_over_responses(center: str, activation: str, kind: str, rows: int, alpha: float) -> None:
+@pytest.mark.parametrize("correct_above", [0.0, -0.4, 0.7])
+def test_arm_equals_a_loop_over_responses(
+    center: str, activation: str, kind: str, rows: int, alpha: float, correct_above: float
+) -> None:
     for seed in range(2):
         case = arm_case(seed, rows, kind)
-        options: dict[str, Any] = {"alpha": alpha, "activation": activation, "center": center}
+        options: dict[str, Any] = {
+            "alpha": alpha,
+            "activation": activation,
+            "center": center,
+            "correct_above": correct_above,
+        }
         expected = method.arm_advantages(*(x.tolist() for x in case), **options)
         assert_same(arm_advantages(*case, **options), expected)
 
@@ -312,6 +326,73 @@ def test_a_group_with_nothing_rewarded_is_left_as_it_was(center: str) -> None:
     assert torch.equal(
         arm_advantages(advantages, rewards, prompt, answer, groups, alpha=5.0, center=center), advantages
     )
+
+
+@each_center
+@each_activation
+def test_a_constant_added_to_the_rewards_and_to_correct_above_changes_nothing(center: str, activation: str) -> None:
+    advantages, rewards, *rest = arm_case(5, 40, "graded")
+    options: dict[str, Any] = {"alpha": 2.0, "center": center, "activation": activation}
+    expected = arm_advantages(advantages, rewards, *rest, **options)
+    assert not torch.equal(expected, advantages)
+    for shift in (-8.0, 0.25, 3.0):
+        assert torch.equal(arm_advantages(advantages, rewards + shift, *rest, **options, correct_above=shift), expected)
+
+
+@each_center
+@each_activation
+def test_alpha_zero_is_the_input_wherever_right_begins(center: str, activation: str) -> None:
+    advantages, *rest = arm_case(1, 64, "graded")
+    for correct_above in (-1.0, 0.0, 0.5):
+        actual = arm_advantages(
+            advantages, *rest, alpha=0.0, activation=activation, center=center, correct_above=correct_above
+        )
+        assert torch.equal(actual, advantages)
+
+
+@each_center
+def test_where_no_reward_is_above_correct_above_nothing_changes(center: str) -> None:
+    advantages, rewards, *rest = arm_case(7, 40)
+    for correct_above in (1.0, 1e30):
+        actual = arm_advantages(advantages, rewards, *rest, alpha=2.0, center=center, correct_above=correct_above)
+        assert torch.equal(actual, advantages)
+
+
+@each_center
+def test_where_all_rewards_are_above_correct_above_any_correct_acts_on_all_and_mixed_on_none(center: str) -> None:
+    advantages, rewards, prompt, answer, groups = arm_case(8, 40, "graded")
+    options: dict[str, Any] = {"alpha": 2.0, "center": center, "correct_above": -100.0}
+    every = arm_advantages(advantages, rewards, prompt, answer, groups, **options)
+    as_all_right = arm_advantages(
+        advantages, torch.ones_like(rewards), prompt, answer, groups, alpha=2.0, center=center
+    )
+    assert torch.equal(every, as_all_right)
+    mixed = arm_advantages(advantages, rewards, prompt, answer, groups, **options, activation="mixed")
+    assert torch.equal(mixed, advantages)
+
+
+def test_right_is_above_and_not_at_correct_above_in_the_rewards_own_precision() -> None:
+    assert is_correct(torch.tensor([1.0, 0.0, -1.0, torch.nan])).tolist() == [True, False, False, False]
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        rewards = torch.tensor([0.1, 0.2, torch.nan], dtype=dtype)
+        assert is_correct(rewards, 0.1).tolist() == [False, True, False]
+    assert is_correct(torch.tensor([0, 1]), 0.5).tolist() == [False, True]
+    assert is_correct(torch.empty(0)).tolist() == []
+
+
+def test_groups_without_variance_have_advantages_of_zero_and_the_others_have_not() -> None:
+    rewards = torch.tensor([0.1, 0.1, 0.1, 0.2, -3.0, torch.nan, torch.nan, 1.0, 1.0, torch.nan])
+    groups = ids(0, 0, 1, 1, 2, 2, 3, 4, 4, 4)
+    assert zero_variance_groups(rewards, groups).tolist() == [True, True, False, False] + [True] * 6
+    for seed in range(3):
+        for kind in KINDS:
+            rewards, groups = cases.random_rewards(seed, 20, kind), cases.random_groups(seed, 20)
+            flat = zero_variance_groups(rewards, groups)
+            for group in groups.unique():
+                scored = {r for r, g in zip(rewards.tolist(), groups, strict=True) if g == group and not math.isnan(r)}
+                assert flat[groups == group].tolist() == [len(scored) <= 1] * int((groups == group).sum())
+            assert torch.equal(group_relative_advantages(rewards, groups)[flat], torch.zeros(int(flat.sum())).double())
+    assert zero_variance_groups(torch.empty(0), torch.empty(0, dtype=torch.long)).shape == (0,)
 
 
 @each_center
@@ -458,6 +539,9 @@ def test_vectors_of_arm_that_do_not_match_the_advantages_are_refused_by_name(nam
         ({"alpha": math.nan}, ValueError, "alpha must be a number .* got nan"),
         ({"alpha": True}, ValueError, "alpha must be a number .* got True"),
         ({"alpha": None}, ValueError, "alpha must be a number .* got None"),
+        ({"correct_above": math.nan}, ValueError, r"correct_above must be a number in \(-inf, inf\), got nan"),
+        ({"correct_above": -math.inf}, ValueError, "correct_above must be a number .* got -inf"),
+        ({"correct_above": None}, ValueError, "correct_above must be a number .* got None"),
         ({"activation": "all"}, ValueError, "activation must be one of 'any_correct', 'mixed', got 'all'"),
         ({"center": "mean"}, ValueError, "center must be one of 'prompt', 'group', 'correct', got 'mean'"),
     ],

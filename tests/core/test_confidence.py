@@ -89,10 +89,10 @@ def test_of_equally_likely_tokens_the_earlier_are_in_t_low() -> None:
     assert places.tolist() == [[False, True, True, False, False], [False, True, True, False, False]]
 
 
-def test_a_float64_log_prob_is_ranked_as_the_float32_it_is_averaged_as() -> None:
-    # Equal in float32: the earlier one is chosen, and exactly one.
+def test_a_float64_log_prob_is_ranked_by_all_its_digits() -> None:
+    # Equal in float32, where the earlier one would be chosen.
     logps = torch.tensor([[-1.0, -1.0 - 1e-12, -0.1]], dtype=torch.float64)
-    assert low_probability_mask(logps, torch.ones(1, 3, dtype=torch.bool)).tolist() == [[True, False, False]]
+    assert low_probability_mask(logps, torch.ones(1, 3, dtype=torch.bool)).tolist() == [[False, True, False]]
 
 
 def test_the_mean_over_t_low_is_the_answer_confidence() -> None:
@@ -248,12 +248,26 @@ def test_the_arguments_are_left_as_they_were(confidence: Callable[..., Tensor]) 
 
 
 @each_confidence
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_precisions_are_averaged_in_float32(confidence: Callable[..., Tensor], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_coarser_precisions_are_averaged_in_float32(confidence: Callable[..., Tensor], dtype: torch.dtype) -> None:
     logps, mask = cases.random_logps(4, 5, 400).to(dtype), cases.random_mask(4, 5, 400)
     values = confidence(logps, mask)
     assert values.dtype == torch.float32
     torch.testing.assert_close(values, confidence(logps.float(), mask), rtol=1e-6, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_float64_keeps_its_digits(seed: int) -> None:
+    logps, mask = cases.random_logps(seed, 5, 400, dtype=torch.float64), cases.random_mask(seed, 5, 400)
+    rows = list(zip(logps.tolist(), mask.tolist(), strict=True))
+    for actual, expected in (
+        (prompt_confidence(logps, mask), [method.prompt_confidence(*row) for row in rows]),
+        (answer_confidence(logps, mask), [method.answer_confidence(*row, 0.2) for row in rows]),
+    ):
+        assert actual.dtype == torch.float64
+        torch.testing.assert_close(
+            actual, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12, equal_nan=True
+        )
 
 
 @each_confidence

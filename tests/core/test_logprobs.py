@@ -104,6 +104,22 @@ def test_half_precision_logits_are_upcast_and_their_gradient_comes_back_in_half(
     assert logits.grad.dtype == dtype
 
 
+@pytest.mark.parametrize("from_hidden", [False, True])
+def test_float64_keeps_its_digits(from_hidden: bool) -> None:
+    hidden, tokens = random_logits(0, 2, 5, 7).double(), random_tokens(1, 2, 5, 50)
+    head = random_logits(2, 50, 7).double()
+    logits = (hidden @ head.T).requires_grad_()
+    actual = token_logps_from_hidden(hidden, head, tokens) if from_hidden else token_logps(logits, tokens)
+    expected = method.token_logps(logits, tokens, 1.0)
+    for values, reference in zip(actual, expected, strict=True):
+        assert values.dtype == torch.float64
+        torch.testing.assert_close(values, reference, rtol=1e-12, atol=1e-12)
+    if not from_hidden:
+        [gradient] = torch.autograd.grad(weighted_sum(*actual), logits)
+        [reference] = torch.autograd.grad(weighted_sum(*expected), logits)
+        torch.testing.assert_close(gradient, reference, rtol=1e-12, atol=1e-12)
+
+
 def test_a_forbidden_token_adds_nothing_to_the_entropy_or_the_gradient() -> None:
     allowed = torch.tensor([[[0.3, 1.2]]], requires_grad=True)
     logits = torch.tensor([[[0.3, 1.2, -torch.inf]]], requires_grad=True)

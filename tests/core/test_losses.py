@@ -89,14 +89,23 @@ def test_an_empty_batch_has_an_empty_loss(shape: tuple[int, int]) -> None:
     assert clipped_surrogate(torch.empty(shape), torch.empty(shape), torch.empty(shape[0])).shape == shape
 
 
-def test_bfloat16_stays_bfloat16() -> None:
-    loss = clipped_surrogate(
-        torch.tensor([[-1.0, -1.0]], dtype=torch.bfloat16),
-        torch.tensor([[-1.0, -3.0]], dtype=torch.bfloat16),
-        torch.ones(1, dtype=torch.bfloat16),
-    )
-    assert loss.dtype == torch.bfloat16
-    torch.testing.assert_close(loss.float(), torch.tensor([[-1.0, -1.28]]), rtol=2**-8, atol=0)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32_and_its_gradient_comes_back_in_half(dtype: torch.dtype) -> None:
+    # A ratio of exp(1/16) has 8 bits in bfloat16: it would be 1.0625.
+    logps = torch.tensor([[-1.0, -1.0]], dtype=dtype, requires_grad=True)
+    old = torch.tensor([[-1.0625, -3.0]], dtype=dtype)
+    loss = clipped_surrogate(logps, old, torch.ones(1, dtype=dtype))
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.detach(), torch.tensor([[-math.exp(0.0625), -1.28]]), rtol=1e-6, atol=0)
+    loss.sum().backward()
+    assert logps.grad is not None
+    assert logps.grad.dtype == dtype
+
+
+def test_float64_keeps_its_digits() -> None:
+    old = cases.random_logps(0, 3, 5, dtype=torch.float64)
+    loss = clipped_surrogate(old + 0.1, old, torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(loss, torch.full_like(old, -math.exp(0.1)), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -162,3 +162,16 @@ def test_arguments_that_do_not_fit_are_refused_by_name(
 def test_max_tokens_must_be_at_least_one(max_tokens: int) -> None:
     with pytest.raises(ValueError, match=r"max_tokens must be a number in \[1, inf\), got "):
         constant_mean(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool), max_tokens=max_tokens)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_coarse_values_are_averaged_in_float32_and_float64_keeps_its_digits(dtype: torch.dtype) -> None:
+    values, mask = cases.random_logps(5, 4, 300, dtype=torch.float64).to(dtype), cases.random_mask(5, 4, 300)
+    rows = values.tolist(), mask.tolist()
+    for actual, expected in (
+        (token_mean(values, mask), method.token_mean(*rows)),
+        (sequence_mean(values, mask), method.sequence_mean(*rows)),
+        (constant_mean(values, mask, max_tokens=300), method.constant_mean(*rows, 300)),
+    ):
+        assert actual.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert actual.item() == pytest.approx(expected, rel=1e-12 if dtype == torch.float64 else 1e-6)

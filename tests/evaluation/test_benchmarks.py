@@ -27,7 +27,7 @@ FILES: Mapping[str, tuple[str, int]] = {
     "humaneval": ("humaneval.jsonl", 164),
     "mbpp": ("mbpp.jsonl", 500),
     "mbpp_plus": ("mbppplus_v010.jsonl", 399),
-    "mmlu_pro": ("mmlu_pro_sample_1400.jsonl", 1397),
+    "mmlu_pro": ("mmlu_pro_sample_1400.jsonl", 1400),
 }
 """The local file of each, and how many problems that has. MBPP+ is an earlier version, MMLU-Pro a sample."""
 WRITTEN = {"gpqa": (GPQA, ""), **{name: (row, right) for name, row, right in ROWS}}

@@ -278,6 +278,15 @@ def test_results_that_can_not_be_rated_are_refused(
         rate(results, load_standings(folder, [1971, 1972]), attempts=attempts)
 
 
+def test_a_problem_without_a_judged_sample_takes_the_rating_from_no_other(folder: Path) -> None:
+    """The verifier failed on all samples of it: it counts as unsolved, and that is said."""
+    standings = load_standings(folder, [1971])
+    rated = rate({"1971A": (8, 8), "1971B": (0, 0), "1971C": (7, 3)}, standings)
+    assert rated.rating == rate({"1971A": (8, 8), "1971B": (8, 0), "1971C": (7, 3)}, standings).rating
+    assert rated.not_judged == ["1971B"]
+    assert "without a judged sample, and so unsolved: 1971B)" in str(rated)
+
+
 def test_small_contests_alone_are_refused(tmp_path: Path) -> None:
     keep(tmp_path, 1, *contest(1, participants=200))
     with pytest.raises(ConfigError, match=r"no contest of the results \(1\) has more than 200 rated participants"):

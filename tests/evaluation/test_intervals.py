@@ -96,7 +96,7 @@ def test_the_interval_is_the_same_every_time_and_another_for_another_seed() -> N
 
 @pytest.mark.parametrize("values", [[0.25], [0.25] * 5, [[0.25] * 5] * 2])
 def test_equal_values_have_an_interval_of_no_width(values: list[float]) -> None:
-    assert mean_over_problems(values) == Estimate(0.25, 0.25, 0.25)
+    assert mean_over_problems(values) == Estimate(0.25, 0.25, 0.25, problems=np.shape(values)[-1])
 
 
 def test_a_difference_has_the_sign_of_a_minus_b() -> None:

@@ -75,3 +75,58 @@ def write_verl(folder: Path, steps: range) -> Path:
         lines = [json.dumps(row, ensure_ascii=False) for row in verl_rows(step)]
         (folder / f"{step}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def verifiers_results(problems: int = 3, n: int = 4) -> list[dict[str, Any]]:
+    """As verifiers up to 0.3.0 writes results.jsonl, and older prime-rl train_rollouts.jsonl."""
+    return [
+        {
+            "example_id": problem,
+            "prompt": [{"role": "user", "content": f"What is {problem} + 11?"}],
+            "completion": [{"role": "assistant", "content": f"It is {problem + 11 + i % 2}."}],
+            "answer": str(problem + 11),
+            "info": {"source": "made up", "tokens": {"prompt": 9}},
+            "reward": float(i % 2 == 0),
+            "error": None,
+            "timing": {"generation_ms": 12.5},
+            "is_completed": True,
+            "metrics": {"correct": float(i % 2 == 0)},
+            "correct": float(i % 2 == 0),
+        }
+        for problem in range(problems)
+        for i in range(n)
+    ]
+
+
+def verifiers_trace(problem: int, right: bool, text: str, *, tokens: bool = True, turns: int = 1) -> dict[str, Any]:
+    """As ``verifiers.v1.Trace.to_record`` of verifiers 0.4 gives it, less what nobody here reads."""
+    nodes: list[dict[str, Any]] = [
+        {"message": {"role": "user", "content": f"What is {problem} + 11?"}, "sampled": False, "token_ids": [5, 6, 7]}
+    ]
+    for turn in range(turns):
+        if turn:
+            tool = {"role": "tool", "tool_call_id": "c1", "content": "7"}
+            nodes.append({"parent": len(nodes) - 1, "message": tool, "sampled": False, "token_ids": [3]})
+        sampled = {"parent": len(nodes) - 1, "message": {"role": "assistant", "content": text}, "sampled": True}
+        if tokens:  # the first token, of the template, was not sampled
+            sampled |= {"token_ids": [1, 20, 21], "mask": [False, True, True], "logprobs": [-0.5, -1.5 + right]}
+        nodes.append(sampled)
+    score = {"score": float(right), "weight": 1.0}
+    return {
+        "id": f"trace-{problem}-{text}-{right}",
+        "task": {"type": "Sum", "data": {"idx": problem, "prompt": "..."}, "key": f"sum/{problem}", "hash": "0"},
+        "agent": {"name": "agent", "trainable": True, "config": {}},
+        "nodes": nodes,
+        "rewards": {"right": score, "format": {"score": 1.0, "weight": 0.2}, "judge": None},
+        "metrics": {"turns": float(turns)},
+        "ok": True,
+    }
+
+
+def verifiers_episode(trace: dict[str, Any], *, step: int | None = None, work: str = "train") -> dict[str, Any]:
+    """As ``verifiers.v1.Episode.to_record`` gives it; with a step as prime-rl stamps it."""
+    episode: dict[str, Any] = {"id": f"episode-{trace['id']}", "env": {"id": "sums"}, "task": trace["task"], "ok": True}
+    if step is not None:
+        episode["group"] = {"id": f"{trace['task']['key']}@{step}"}
+        episode["run"] = {"type": "train", "id": "run", "work": {"type": work, "step": step}}
+    return episode | {"traces": [trace]}

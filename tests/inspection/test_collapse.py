@@ -23,6 +23,7 @@ def make_table(rows: list[tuple[int, int, float, str, str]], **more: list[float]
         np.array(steps),
         np.array(groups),
         np.array(rewards, dtype=np.float64),
+        np.array(rewards, dtype=np.float64),
         np.array([hash(text) for text in texts]),
         np.array([hash(answer) for answer in answers]),
         np.array(floats["lengths_B"]),
@@ -53,6 +54,7 @@ def test_against_plain_loops(tmp_path):
             "entropy": -fmean(logp for _, row in of_step for logp in row["logps"]),
             "groups/all_right": fmean(all(r["r"] > 0 for r in g) for g in judged_groups),
             "groups/all_wrong": fmean(all(r["r"] <= 0 for r in g) for g in judged_groups),
+            "groups/same_reward": fmean(len({r["r"] for r in g}) == 1 for g in judged_groups),
             "groups/mixed": fmean(len({r["r"] > 0 for r in g}) == 2 for g in judged_groups),
             "distinct_answers": fmean(len(counts) for counts in answers),
             "distinct_solutions": fmean(solutions),
@@ -66,8 +68,19 @@ def test_against_plain_loops(tmp_path):
             "confidence/wrong": fmean(c_o[j] for j, row in judged if row["r"] <= 0),
             "confidence/prompt": fmean(table.c_q_B[j] for j, _ in of_step),
         }
-        assert {name: by_step[name][i] for name in expected} == pytest.approx(expected, rel=1e-5)
+        expected |= {f"pass@{k}": plain_pass_at_k(judged_groups, k) for k in (1, 2, 4, 8, 16)}
+        assert {name: by_step[name][i] for name in expected} == pytest.approx(expected, rel=1e-5, nan_ok=True)
         assert set(expected) == set(by_step)
+
+
+def plain_pass_at_k(groups: list[list[dict]], k: int) -> float:
+    """The share of all draws of k responses with a right one among them, mean over groups that have k."""
+    shares = []
+    for group in groups:
+        n, wrong = len(group), sum(row["r"] <= 0 for row in group)
+        if n >= k:
+            shares.append(1 - math.comb(wrong, k) / math.comb(n, k))
+    return fmean(shares) if shares else math.nan
 
 
 def test_worked_by_hand():
@@ -93,6 +106,7 @@ def test_worked_by_hand():
 
 
 CALM = {"reward": 0.5, "entropy": 1.0, "groups/all_right": 0.2, "groups/mixed": 0.6, "groups/all_wrong": 0.2}
+CALM |= {"groups/same_reward": 0.4}
 CALM |= {"distinct_answers": 4.0, "distinct_solutions": 2.0, "commonest_answer": 0.4, "duplicates": 0.1, "length": 50.0}
 CALM |= {"confidence/answer": 0.4, "confidence/right": 0.5, "confidence/wrong": 0.3, "confidence/prompt": 0.2}
 
@@ -114,9 +128,9 @@ def test_no_warning_where_nothing_is_wrong():
     [
         ({"entropy": 0.49}, "Entropy fell to less than half: 1.000 nats in steps 1 to 10, 0.490 in steps 91 to 100."),
         (
-            {"groups__all_right": 0.35, "groups__all_wrong": 0.16},
-            "In steps 91 to 100, 51 % of the groups teach GRPO nothing: 35 % are all right and 16 % all wrong, and "
-            "there every advantage is 0.",
+            {"groups__same_reward": 0.51, "groups__all_right": 0.35, "groups__all_wrong": 0.16},
+            "In steps 91 to 100, 51 % of the groups teach GRPO nothing: all their responses have the same reward, so "
+            "that every advantage is 0. 35 % of the groups are all right and 16 % all wrong.",
         ),
         (
             {"duplicates": 0.3},
@@ -172,3 +186,40 @@ def test_one_step_has_no_first_and_last():
     found = collapse(make_table([(0, g, 1.0, "a", "a") for g in range(20)]), 0.2)
     assert found.first == found.last == {}
     assert "100 % of the groups teach GRPO nothing" in warnings(found, answers_are_final=False)[0]
+
+
+def graded(rewards: list[list[float]]) -> Table:
+    """Groups of these rewards at one step."""
+    return make_table([(1, g, r, f"{i}", f"{i}") for g, group in enumerate(rewards) for i, r in enumerate(group)])
+
+
+def test_rewards_that_differ_teach_also_where_all_are_above_0():
+    """Of rewards from 0.1 to 1, every response counts as right, and yet GRPO learns from each group."""
+    found = collapse(graded([[0.1, 1.0, 0.4], [0.2, 0.3, 0.3]] * 10), 0.2)
+    assert found.overall["groups/all_right"] == 1
+    assert found.overall["groups/same_reward"] == 0
+    assert warnings(found, answers_are_final=False) == []
+    same = collapse(graded([[0.4, 0.4, math.nan], [0.1 + 0.2, 0.3]] * 10), 0.2)
+    assert same.overall["groups/same_reward"] == 1
+    assert warnings(same, answers_are_final=False)[0].startswith("100 % of the groups teach GRPO nothing")
+
+
+def test_right_is_above_the_threshold_and_by_the_reward_that_means_right():
+    table = replace(graded([[0.1, 1.0, 0.4], [0.2, 0.3, 0.3]]), correct_above=0.35)
+    assert table.right_B.tolist() == [False, True, True, False, False, False]
+    found = collapse(table, 0.2).overall
+    assert (found["groups/mixed"], found["groups/all_wrong"]) == (0.5, 0.5)
+    assert found["pass@1"] == pytest.approx(1 / 3)
+    by_another = replace(table, correct_above=0.0, correct_rewards_B=np.array([0.0, 0.0, 0.0, 1.0, 0.0, 0.0]))
+    assert collapse(by_another, 0.2).overall["pass@1"] == pytest.approx(1 / 6)
+
+
+def test_pass_at_k_by_hand_over_ragged_groups():
+    table = make_table(
+        [(1, 0, r, "a", "a") for r in (1.0, 0.0, 0.0, 0.0, math.nan)] + [(1, 1, r, "a", "a") for r in (1.0, 0.0)]
+    )
+    found = collapse(table, 0.2).overall
+    assert {name: value for name, value in found.items() if name.startswith("pass@")} == pytest.approx(
+        # The unjudged response is none of the four, and the second group has no four.
+        {"pass@1": (1 / 4 + 1 / 2) / 2, "pass@2": (1 / 2 + 1) / 2, "pass@4": 1.0}
+    )

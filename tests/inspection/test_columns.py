@@ -5,9 +5,9 @@ import pytest
 from progrpo.errors import ConfigError
 from progrpo.inspection.columns import choose_columns
 
-TRL = {"step": True, "prompt": False, "completion": False, "accuracy": True, "format": True, "note": False}
-TRL |= {"advantage": True}
-OTHER = {"question": False, "text": False, "score": True, "a,b": True}
+TRL = {"step": "number", "prompt": "text", "completion": "text", "accuracy": "number", "format": "number"}
+TRL |= {"note": "text", "advantage": "number"}
+OTHER = {"question": "text", "text": "text", "score": "number", "a,b": "number"}
 
 
 def test_trl_sums_the_reward_functions_between_completion_and_advantage():
@@ -31,7 +31,7 @@ def test_a_given_column_takes_the_place_of_the_format_s():
 
 
 def test_a_format_s_columns_that_are_not_there_are_left_away():
-    present = dict.fromkeys(("step", "group", "prompt", "text", "reward"), True)
+    present = dict.fromkeys(("step", "group", "prompt", "text", "reward"), "text")
     title, columns = choose_columns(present, {})
     assert title == "rollouts of a progrpo run"
     assert columns.logps is None
@@ -56,4 +56,4 @@ def test_what_is_missing_is_told(given, rewards, said):
 
 def test_trl_without_rewards():
     with pytest.raises(ConfigError, match="no column of rewards between 'completion' and 'advantage'"):
-        choose_columns({name: numeric for name, numeric in TRL.items() if name not in ("accuracy", "format")}, {})
+        choose_columns({name: kind for name, kind in TRL.items() if name not in ("accuracy", "format")}, {})

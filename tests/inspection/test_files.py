@@ -1,14 +1,33 @@
 """Files as streams: both kinds give the same, and what is broken is told in a sentence."""
 
+import csv
+import gzip
 import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow.parquet import write_table
 
-from inspection.rollouts import random_rows, write_jsonl, write_parquet
+from inspection.rollouts import NAMED, random_rows, write_jsonl, write_parquet
 from progrpo.errors import ConfigError
-from progrpo.inspection.files import BATCH_ROWS, RolloutFile, find_files
+from progrpo.inspection import Options, inspect
+from progrpo.inspection.files import BATCH_ROWS, RolloutFile
+
+OPTIONS = Options(columns=NAMED, rewards="r")
+
+
+def write_csv(path, rows, delimiter=","):
+    """Lists as JSON, null as an empty cell."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(
+            {name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()}
+            for row in rows
+        )
+    return path
 
 
 @pytest.fixture
@@ -46,20 +65,6 @@ def test_lists_may_be_null_and_hold_nulls(tmp_path):
         np.testing.assert_array_equal(ragged.values, np.array([-1, np.nan, -3], dtype=np.float32))
 
 
-def test_files_of_a_folder_come_in_the_order_of_their_numbers(tmp_path):
-    for name in ("10.jsonl", "9.jsonl", ".8.jsonl.tmp", "readme.txt"):
-        (tmp_path / name).write_text("{}\n")
-    assert [file.name for file in find_files([tmp_path])] == ["9.jsonl", "10.jsonl"]
-
-
-@pytest.mark.parametrize("folder", ["rollouts", "completions"])
-def test_the_rollouts_of_a_run_are_found(folder, tmp_path):
-    (tmp_path / folder).mkdir()
-    (tmp_path / "metrics.jsonl").write_text("{}\n")
-    (tmp_path / folder / "completions_00001.parquet").write_bytes(b"PAR1")
-    assert find_files([tmp_path]) == [tmp_path / folder / "completions_00001.parquet"]
-
-
 def test_a_line_that_was_cut_off_is_left_out_and_told(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", [{"o": 1}, {"o": 2}])
     path.write_text(path.read_text() + '{"o": "unfin')
@@ -79,7 +84,7 @@ def test_a_damaged_parquet_file(rows, tmp_path):
     path = write_parquet(tmp_path / "a.parquet", rows)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ConfigError, match=r"a\.parquet' is a damaged parquet file: "):
-        RolloutFile(path).numeric_columns()
+        print(RolloutFile(path).columns)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,7 @@ def test_other_files_are_refused(content, said, tmp_path):
         RolloutFile(path)
 
 
-@pytest.mark.parametrize("value", ["text", 3, {"a": 1}, ["x"]])
+@pytest.mark.parametrize("value", ["text", 3, {"a": 1}, ["x"], [[-1.0], [-2.0]]])
 def test_log_probs_must_be_lists_of_numbers(value, tmp_path):
     rows = [{"logps": value}]
     for path in (write_jsonl(tmp_path / "a.jsonl", rows), write_parquet(tmp_path / "a.parquet", rows)):
@@ -117,8 +122,104 @@ def test_later_lines_may_leave_columns_out(tmp_path):
         list(RolloutFile(path).batches(["x"]))
 
 
-def test_many_columns_are_not_all_listed(tmp_path):
+def test_all_columns_are_listed(tmp_path):
     path = tmp_path / "a.parquet"
     pd.DataFrame({f"c{i}": [0] for i in range(40)}).to_parquet(path)
-    with pytest.raises(ConfigError, match="'c11' and 28 more"):
+    with pytest.raises(ConfigError, match=r"'c11', 'c12', .*'c38', 'c39'"):
         list(RolloutFile(path).batches(["x"]))
+
+
+def same(found, expected):
+    for name, values in vars(expected.table).items():
+        if isinstance(values, np.ndarray) and name not in ("texts_B", "answers_B"):
+            np.testing.assert_array_equal(getattr(found.table, name), values, err_msg=name)
+    assert found.collapse.overall == pytest.approx(expected.collapse.overall, nan_ok=True)
+
+
+def test_csv_reads_the_same_as_json_lines(rows, tmp_path):
+    """Quotes, line breaks and delimiters within a cell included; every cell is text, also numbers and lists."""
+    for row in rows:
+        row["o"] += ',\n"quoted"; and null'
+    expected = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], OPTIONS)
+    for name, delimiter in (("a.csv", ","), ("b.csv", ";"), ("a.tsv", "\t")):
+        same(inspect([write_csv(tmp_path / name, rows, delimiter)], OPTIONS), expected)
+    read = RolloutFile(tmp_path / "a.csv").rows(["o", "r"], [3, BATCH_ROWS])
+    assert [read[i]["o"] for i in (3, BATCH_ROWS)] == [rows[3]["o"], rows[BATCH_ROWS]["o"]]
+
+
+def test_csv_of_trl_sums_its_columns_of_numbers(tmp_path):
+    row = {
+        "step": 1,
+        "prompt": "1 + 1?",
+        "completion": "2",
+        "accuracy": 1.0,
+        "format": 0.5,
+        "note": "x",
+        "advantage": 0.0,
+    }
+    found = inspect([write_csv(tmp_path / "a.csv", [row, row | {"accuracy": ""}])], Options())
+    assert found.source.columns.rewards == (("accuracy", 1.0), ("format", 1.0))
+    assert found.table.rewards_B.tolist() == [1.5, 0.5]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("kind", [".jsonl", ".csv"])
+def test_packed_files_read_the_same(suffix, kind, rows, tmp_path):
+    plain = (write_jsonl if kind == ".jsonl" else write_csv)(tmp_path / f"a{kind}", rows)
+    content, half = plain.read_bytes(), plain.stat().st_size // 2
+    pack = gzip.compress if suffix == ".gz" else lambda part: pa.compress(part, "zstd", asbytes=True)
+    packed = tmp_path / f"a{kind}{suffix}"
+    packed.write_bytes(pack(content[:half]) + pack(content[half:]))  # in two pieces, as of a run that was resumed
+    read = []
+    for batch in RolloutFile(packed).batches(["o"], read.append):
+        assert batch.size <= BATCH_ROWS
+    assert sum(read) == packed.stat().st_size
+    same(inspect([packed], OPTIONS), inspect([plain], OPTIONS))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_damaged_packed_file(suffix, rows, tmp_path):
+    content = write_jsonl(tmp_path / "a.jsonl", rows).read_bytes()
+    packed = gzip.compress(content) if suffix == ".gz" else pa.compress(content, "zstd", asbytes=True)
+    for damaged in (packed[: len(packed) // 2], packed[:9000] + b"?" * 100 + packed[9100:]):
+        path = tmp_path / f"a.jsonl{suffix}"
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"a\.jsonl\.\w+' is a damaged \w+ file: |is not a JSON object"):
+            inspect([path], OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("q,o,r\n1 + 1?,2,1\n1 + 1?,3\n", r"line 3 of '.*' ends a row of 2 cells, and the header has 3"),
+        ('q,o,r\n1 + 1?,"2,1\n', "is not CSV near line 2: unexpected end of data"),
+        ("q,o,r\n", "holds no responses: it has columns, but no row"),
+        ("q,o,q,r\n1,2,3,4\n", "has two columns 'q'; rename one of them in its first line"),
+        (
+            "q,o,r\n1 + 1?,2,good\n",
+            "row 1: the reward, column 'r', must be a finite number of at most 1e.100, got 'good'",
+        ),
+    ],
+)
+def test_csv_that_cannot_be_read(content, said, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=said):
+        inspect([path], Options(columns={"prompt": "q", "response": "o"}, rewards="r"))
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    rows = [{"q": "1 + 1?", "o": b"\xff\xfe", "r": 1.0}]
+    table = pa.Table.from_pylist(rows)
+    invalid = table.column("o").chunk(0)
+    text = pa.Array.from_buffers(pa.string(), 1, invalid.buffers())
+    write_table(table.set_column(1, "o", text), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_bytes(b"q,o,r\n1 + 1?,\xff\xfe,1\n")
+    (tmp_path / "a.jsonl").write_bytes(b'{"q": "1 + 1?", "o": "\xff\xfe", "r": 1}\n')
+    for name, said in (
+        ("a.parquet", "can't be read: 'utf-8' codec"),
+        ("a.csv", "is not CSV"),
+        ("a.jsonl", "not a JSON obj"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            inspect([tmp_path / name], Options(columns={"prompt": "q", "response": "o"}, rewards="r"))

@@ -39,6 +39,12 @@ def test_texts_cannot_break_out_of_the_page(tmp_path):
     assert "".join(token[0] for token in groups[0]["responses"][0]["tokens"]) == HOSTILE
 
 
+def test_half_a_surrogate_pair_does_not_stop_the_page(tmp_path):
+    rows = [row | {"o": "cut off: \ud83d", "q": "\udc00"} for row in random_rows(20)]
+    page = write_page(inspect([write_jsonl(tmp_path / "a.jsonl", rows)], OPTIONS), tmp_path / "page.html")
+    assert "cut off: ?" in json.dumps(reader_of(page.read_text(encoding="utf-8")))
+
+
 def test_the_page_loads_nothing(tmp_path):
     found = inspect([write_jsonl(tmp_path / "a.jsonl", random_rows(40))], OPTIONS)
     page = own_part(write_page(found, tmp_path / "page.html").read_text(encoding="utf-8"))
@@ -50,7 +56,8 @@ def test_the_page_loads_nothing(tmp_path):
 def test_without_log_probs_the_rest_is_shown_and_what_is_missing_is_said(tmp_path):
     found = inspect([write_verl(tmp_path / "rollouts", range(1, 4))], Options())
     view = assemble(found)
-    assert [panel["id"] for panel in view["over_training"]] == ["reward", "groups", "distinct", "repetition", "length"]
+    drawn = [panel["id"] for panel in view["over_training"]]
+    assert drawn == ["reward", "groups", "pass-at-k", "distinct", "repetition", "length"]
     assert view["what_if"] == view["effects"] == []
     page = own_part(write_page(found, tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "There are no log-probs of responses" in page
@@ -81,7 +88,7 @@ def test_in_a_browser(browser, tmp_path):
     found = inspect([write_jsonl(tmp_path / "run.jsonl", random_rows(600))], OPTIONS)
     js = open_page(browser, write_page(found, tmp_path / "page.html"))
     charts = js("return document.querySelectorAll('[data-figure]').length")
-    assert charts == 15
+    assert charts == 16
     wait_for(lambda: js("return document.querySelectorAll('[data-figure] .main-svg').length") >= charts)
 
     pressed = "return [...document.querySelectorAll('#reader button[aria-pressed=true]')].map(b => b.textContent)"

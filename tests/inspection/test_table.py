@@ -11,7 +11,7 @@ import pytest
 from inspection.rollouts import NAMED, random_rows, write_jsonl, write_parquet
 from progrpo.errors import ConfigError
 from progrpo.inspection import Options, inspect
-from progrpo.inspection.files import Ragged
+from progrpo.inspection.batches import Ragged
 from progrpo.inspection.table import PADDED_CELLS, padded
 
 OPTIONS = Options(columns=NAMED, rewards="r")
@@ -79,8 +79,9 @@ def test_padded_pieces_hold_every_row_once_and_stay_small():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"r": "good"}, "row 2: the reward, column 'r', must be a finite number, got 'good'"),
-        ({"r": float("inf")}, "row 2: the reward, column 'r', must be a finite number, got inf"),
+        ({"r": "good"}, "row 2: the reward, column 'r', must be a finite number of at most 1e\\+100, got 'good'"),
+        ({"r": float("inf")}, "row 2: the reward, column 'r', must be a finite number of at most 1e\\+100, got inf"),
+        ({"r": 1e200}, r"row 2: the reward, column 'r', must be a finite number of at most 1e\+100, got 1e\+200"),
         ({"step": "last"}, "row 2: the step, column 'step', must be a whole number, got 'last'"),
         ({"step": 1.5}, "must be a whole number, got 1.5"),
         ({"step": None}, "must be a whole number, got None"),
@@ -114,3 +115,23 @@ def test_entropy_may_be_a_mean_or_a_list(tmp_path):
     for column in ("h", "mean_h"):
         table = inspect([path], Options(columns=NAMED | {"entropy": column}, rewards="r")).table
         assert table.entropy_B.tolist() == [1.0] * 20
+
+
+@pytest.mark.parametrize(
+    ("written", "reward"),
+    [
+        *(("0.5", 0.5), ("1", 1.0), (" -1e-2 ", -0.01), ("true", 1.0), ("False", 0.0), (True, 1.0), ("correct", 1.0)),
+        *((unknown, math.nan) for unknown in ("", "nan", "None", "error")),
+    ],
+)
+def test_numbers_that_are_written_as_text(written, reward, tmp_path):
+    rows = [
+        {"q": "1 + 1?", "o": "2", "r": written, "step": "3", "logps": ["-0.5", "-1"], "h": "0.25"},
+        {"q": "1 + 1?", "o": "2", "r": "0", "step": "4.0", "logps": [-0.5, -1.0], "h": None},
+    ]
+    columns = {"prompt": "q", "response": "o", "step": "step", "logps": "logps", "entropy": "h"}
+    table = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], Options(columns=columns, rewards="r")).table
+    np.testing.assert_array_equal(table.rewards_B, [reward, 0.0])
+    assert table.steps_B.tolist() == [3, 4]
+    assert table.c_o_B(1.0)[0] == table.c_o_B(1.0)[1] == pytest.approx(math.exp(-0.75))
+    np.testing.assert_array_equal(table.entropy_B, [0.25, math.nan])

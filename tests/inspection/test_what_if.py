@@ -67,9 +67,10 @@ def test_pairs_against_kendall_s_tau(table):
         **{
             name: value[..., :30]
             for name, value in vars(table).items()
-            if name not in ("fractions", "rewards_B", "groups_B")
+            if isinstance(value, np.ndarray) and name not in ("rewards_B", "correct_rewards_B", "groups_B")
         },
         rewards_B=np.ones(30),
+        correct_rewards_B=np.ones(30),
         groups_B=np.zeros(30, dtype=np.int64),
     )
     found = effect(before, after, one, Settings())

@@ -70,10 +70,14 @@ def make_trainer(tmp_path: Path) -> Callable[..., Any]:
         task = Countdown(numbers=3, train_size=32, heldout_size=8)
         config_class = ProGRPOConfig if issubclass(trainer_class, ProGRPOTrainer) else GRPOConfig
         defaults = {"train_dataset": Dataset.from_list(task.train_problems()), "processing_class": tokenizer}
+        reward_funcs, after_config = settings.pop("reward_funcs", task_reward(task)), settings.pop("after_config", None)
+        config = config_class(output_dir=str(tmp_path / "out"), **SETTINGS | settings)
+        if after_config is not None:
+            after_config(config)
         return trainer_class(
             kwargs.pop("model", model),
-            settings.pop("reward_funcs", task_reward(task)),
-            config_class(output_dir=str(tmp_path / "out"), **SETTINGS | settings),
+            reward_funcs,
+            config,
             **defaults | kwargs,
         )
 

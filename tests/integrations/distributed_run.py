@@ -5,6 +5,7 @@ The completions are scripted by global row, so that every split of the rows sees
 
 import json
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,20 +19,27 @@ ROWS, GROUP = 24, 8  # on two processes of 12 rows, the second group is split in
 STATE = PartialState(cpu=True)
 
 
-def rollout(prompts: list[str], trainer: ProGRPOTrainer) -> dict[str, Any]:
+def rollout(prompts: list[str], trainer: ProGRPOTrainer, case: str = "plain") -> dict[str, Any]:
     rows = [STATE.process_index * len(prompts) + i for i in range(len(prompts))]
-    return {
+    output: dict[str, Any] = {
         "prompt_ids": [trainer.processing_class(prompt)["input_ids"] for prompt in prompts],
         "completion_ids": [[13 + row % 7, 3, 14, 1] for row in rows],
         "logprobs": [[-0.05 * (row % 11), -0.3, -0.02 * (row % 5), -1.0 - 0.1 * row] for row in rows],
     }
+    if case == "one_token":  # the prompts of the second process, if there are two
+        output["prompt_ids"] = [
+            ids[: 1 if row >= ROWS // 2 else None] for ids, row in zip(output["prompt_ids"], rows, strict=True)
+        ]
+    if case == "no_logps" and STATE.process_index == STATE.num_processes - 1:  # of the last process alone
+        output["logprobs"] = None
+    return output
 
 
 def reward(completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
     return [None if ids[0] == 19 else float(ids[0] % 2) for ids in completion_ids]
 
 
-def main(out: str, center: str) -> None:
+def main(out: str, center: str, case: str) -> None:
     model, tokenizer = load_model("countdown")
     problems = [{"prompt": f"{i + 1} 2 3 : {i + 6} ;"} for i in range(6)]
     seen: list[Rollout] = []
@@ -59,7 +67,7 @@ def main(out: str, center: str) -> None:
         config,
         train_dataset=Dataset.from_list(problems),
         processing_class=tokenizer,
-        rollout_func=rollout,
+        rollout_func=partial(rollout, case=case),
         on_rollout=seen.append,
     )
     trainer.train()

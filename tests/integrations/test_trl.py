@@ -11,7 +11,10 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from progrpo.core import arm_advantages
+from progrpo.errors import ConfigError
 from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
+from progrpo.recorder import rollout_frame
+from progrpo.rewards import task_reward
 from progrpo.tasks import Countdown
 from reference import forward, method
 
@@ -154,6 +157,45 @@ def test_the_log_probs_that_trl_computed_come_first(make_trainer: Any) -> None:
     assert "sampling_per_token_logps" not in scored[0], "recorded log-probs must not reach TRL's loss"
 
 
+def test_each_distinct_response_is_verified_once_whoever_asks(make_trainer: Any) -> None:
+    """The reward, the canonical forms and the recorder ask for verdicts, and an evaluation comes in between."""
+    verified: list[tuple[str, str]] = []
+    reward = task_reward(Countdown(numbers=3))
+    verify_batch = reward.verify_batch
+
+    def verify_and_count(rows: Any, texts: Any) -> Any:
+        verified.extend((row["problem_id"], text) for row, text in zip(rows, texts, strict=True))
+        return verify_batch(rows, texts)
+
+    reward.verify_batch = verify_and_count
+    keep = Batches()
+
+    def record(rollout: Rollout) -> None:
+        keep(rollout)
+        rollout_frame(rollout, len(keep.rollouts), reward)
+
+    trainer = make_trainer(
+        reward_funcs=reward,
+        canonical_form=reward.canonical_form,
+        on_rollout=record,
+        eval_dataset=Dataset.from_list(Countdown(numbers=3, heldout_size=8).heldout_problems()),
+        eval_strategy="steps",
+        eval_steps=1,
+        max_steps=2,
+    )
+    trainer.train()
+    for step, rollout in enumerate(keep.rollouts):  # as the recorder does for the batch of a step that failed
+        rollout_frame(rollout, step, reward)
+    responses = {
+        (row["problem_id"], text)
+        for rollout in keep.rollouts
+        for row, text in zip(rollout.rows, rollout.completions, strict=True)
+    }
+    assert responses < set(verified), "the evaluations' responses are verified too"
+    assert len(verified) == len(set(verified))
+    assert sum(logged(trainer, "distinct_solutions")) > 0
+
+
 def scripted_rollout(prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
     """What an engine of the user's own returns: ids, log-probs, and which tokens are its own."""
     return {
@@ -175,12 +217,18 @@ def test_an_engine_s_log_probs_are_used_without_other_peoples_tokens(make_traine
     torch.testing.assert_close(c_o, expected)
 
 
-def test_a_rollout_without_log_probs_is_a_clear_error(make_trainer: Any) -> None:
+def test_a_rollout_without_log_probs_is_scored_by_one_forward_pass(make_trainer: Any) -> None:
     def rollout(prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
-        return scripted_rollout(prompts, trainer) | {"logprobs": None}
+        return scripted_rollout(prompts, trainer) | {"logprobs": None, "env_mask": [[1] * 4] * len(prompts)}
 
-    with pytest.raises(RuntimeError, match="return 'logprobs' from"):
-        make_trainer(rollout_func=rollout, max_steps=1).train()
+    keep = Batches()
+    trainer = make_trainer(rollout_func=rollout, on_rollout=keep, max_steps=1)
+    trainer.train()
+    starting = _unadapted(trainer)
+    for row, ids, c_o in zip(
+        keep.rollouts[0].rows, keep.rollouts[0].token_ids, keep.rollouts[0].answer_confidence_B.tolist(), strict=True
+    ):
+        assert c_o == pytest.approx(confidences(starting, row, ids)[1], abs=1e-5)
 
 
 def test_rows_without_a_reward_take_no_part(make_trainer: Any) -> None:
@@ -207,6 +255,105 @@ def test_several_reward_functions_are_weighted(make_trainer: Any) -> None:
     keep = Batches()
     make_trainer(on_rollout=keep, reward_funcs=[first, second], reward_weights=[2.0, 1.0], max_steps=1).train()
     assert keep.rollouts[0].rewards_B.tolist() == [0.5, 2.5] * 8
+
+
+def accuracy(completions: list[str], **columns: Any) -> list[float]:
+    return [float(i % 4 == 0) for i in range(len(completions))]
+
+
+def layout(completions: list[str], **columns: Any) -> list[float]:
+    return [0.5] * len(completions)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_beside_a_reward_for_the_format_right_is_what_the_named_one_says(make_trainer: Any, named: bool) -> None:
+    keep = Batches()
+    settings = {"correct_reward": "accuracy"} if named else {}
+    trainer = make_trainer(reward_funcs=[accuracy, layout], on_rollout=keep, center="correct", max_steps=1, **settings)
+    trainer.train()
+    [rollout] = keep.rollouts
+    right = torch.arange(16) % 4 == 0
+    assert rollout.rewards_B.tolist() == [1.5, 0.5, 0.5, 0.5] * 4
+    assert rollout.correct_B.tolist() == (right if named else torch.ones(16).bool()).tolist()
+    assert rollout.correct_rewards_B.tolist() == ([1.0, 0.0, 0.0, 0.0] if named else [1.5, 0.5, 0.5, 0.5]) * 4
+    assert [form is not None for form in rollout.canonical] == rollout.correct_B.tolist()
+    moved = rollout.advantages_B != rollout.grpo_advantages_B
+    assert moved[~right].any() == (not named), "a wrong response is pushed where all count as right"
+    shares = {name: logged(trainer, f"groups/{name}")[0] for name in ("all_right", "mixed", "zero_variance")}
+    assert shares == {"all_right": float(not named), "mixed": float(named), "zero_variance": 0.0}
+    expected = arm_advantages(
+        rollout.grpo_advantages_B,
+        rollout.correct_rewards_B,
+        rollout.prompt_confidence_B,
+        rollout.answer_confidence_B,
+        rollout.groups_B,
+        alpha=1.0,
+        center="correct",
+    )
+    assert torch.equal(rollout.advantages_B, expected)
+
+
+def test_what_counts_as_right_is_said_where_it_is_an_assumption(make_trainer: Any) -> None:
+    with pytest.warns(UserWarning, match="weighted sum of accuracy, layout is above correct_above=0") as warned:
+        make_trainer(reward_funcs=[accuracy, layout])
+    of_ours = [one for one in warned if "correct_above" in str(one.message)]
+    assert [one.filename for one in of_ours] == [make_trainer.__code__.co_filename], "it points at the caller"
+    for settings in (
+        {"correct_reward": "accuracy"},
+        {"alpha": 0.0},
+        {"reward_weights": [1.0, 0.0]},  # the second is only logged
+        {"reward_funcs": [accuracy]},
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            make_trainer(**{"reward_funcs": [accuracy, layout]} | settings)
+
+
+def test_the_name_of_no_reward_function_or_of_two_is_refused(make_trainer: Any) -> None:
+    with pytest.raises(ConfigError, match=r"name of one reward function \(accuracy, layout\), got 'acc'"):
+        make_trainer(reward_funcs=[accuracy, layout], correct_reward="acc")
+    with pytest.raises(ConfigError, match=r"\(accuracy, accuracy\), got 'accuracy'"):
+        make_trainer(reward_funcs=[accuracy, accuracy], correct_reward="accuracy")
+
+
+def penalty(completions: list[str], **columns: Any) -> list[float]:
+    return [-float(abs(20 - len(text))) for text in completions]
+
+
+def test_with_penalties_arm_is_off_and_says_so_or_acts_above_the_penalty_that_is_named(
+    make_trainer: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("progrpo.integrations.exploration.QUIET_STEPS", 2)
+    keep = Batches()
+    make_trainer(reward_funcs=penalty, on_rollout=keep, max_steps=2).train()
+    assert all(torch.equal(rollout.advantages_B, rollout.grpo_advantages_B) for rollout in keep.rollouts)
+    highest = max(rollout.rewards_B.max().item() for rollout in keep.rollouts)
+    said = [record.getMessage() for record in caplog.records if "No group was re-weighted" in record.getMessage()]
+    assert len(said) == 1
+    assert f"reward was above correct_above=0, the highest was {highest:g}." in said[0]
+
+    caplog.clear()
+    keep = Batches()
+    make_trainer(reward_funcs=penalty, on_rollout=keep, max_steps=2, correct_above=-5).train()
+    rollout = keep.rollouts[0]
+    assert rollout.correct_B.tolist() == (rollout.rewards_B > -5).tolist()
+    assert 0 < rollout.correct_B.sum() < 16
+    assert not torch.equal(rollout.advantages_B, rollout.grpo_advantages_B)
+    make_trainer(reward_funcs=penalty, max_steps=3, alpha=0.0).train()
+    assert "No group was re-weighted" not in caplog.text
+
+
+def test_a_right_reward_of_nan_keeps_its_advantage(make_trainer: Any) -> None:
+    def unsure(completions: list[str], **columns: Any) -> list[float | None]:
+        return [None if i % 4 == 1 else float(i % 4 == 0) for i in range(len(completions))]
+
+    keep = Batches()
+    make_trainer(reward_funcs=[unsure, penalty], on_rollout=keep, max_steps=1, correct_reward="unsure").train()
+    [rollout] = keep.rollouts
+    unscored = torch.arange(16) % 4 == 1
+    assert rollout.rewards_B.isfinite().all()
+    assert torch.equal(rollout.advantages_B[unscored], rollout.grpo_advantages_B[unscored])
+    assert (rollout.advantages_B != rollout.grpo_advantages_B)[~unscored].all()
 
 
 def test_metrics_are_logged(make_trainer: Any) -> None:
@@ -302,6 +449,8 @@ def test_a_plain_grpo_config_is_refused() -> None:
         ("alpha", -1.0, r"alpha must be a number in \[0.0, inf\), got -1.0"),
         ("alpha", float("nan"), "alpha must be a number"),
         ("low_prob_fraction", 0.0, r"low_prob_fraction must be a number in \(0.0, 1.0\], got 0.0"),
+        ("correct_above", float("nan"), r"correct_above must be a number in \(-inf, inf\), got nan"),
+        ("correct_reward", 3, "correct_reward must be the name of a reward, or None, got 3"),
         ("activation", "always", "activation must be one of 'any_correct', 'mixed', got 'always'"),
         ("center", "mean", "center must be one of 'prompt', 'group', 'correct', got 'mean'"),
     ],
@@ -348,3 +497,125 @@ def test_continuous_batching_hands_over_its_own_log_probs(make_trainer: Any) -> 
     starting = _unadapted(trainer)
     for row, ids, c_o in zip(rollout.rows, rollout.token_ids, rollout.answer_confidence_B.tolist(), strict=True):
         assert c_o == pytest.approx(confidences(starting, row, ids)[1], abs=1e-4)
+
+
+def test_continuous_batching_may_be_chosen_after_the_config_was_built(make_trainer: Any) -> None:
+    keep = Batches()
+    trainer = make_trainer(on_rollout=keep, max_steps=1, after_config=late_continuous_batching)
+    trainer.train()
+    starting = _unadapted(trainer)
+    for row, ids, logps in zip(
+        keep.rollouts[0].rows, keep.rollouts[0].token_ids, keep.rollouts[0].logps_BT, strict=True
+    ):
+        prompt = trainer.processing_class(row["prompt"])["input_ids"]
+        _, expected = forward.token_logps(starting.model, prompt, ids, trainer.temperature)
+        assert logps[: len(ids)].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def late_continuous_batching(config: ProGRPOConfig) -> None:
+    config.use_transformers_continuous_batching = True
+    config.transformers_continuous_batching_config = {"num_blocks": 64, "max_batch_tokens": 256}
+
+
+def test_an_evaluation_with_continuous_batching_is_an_evaluation(make_trainer: Any) -> None:
+    """TRL puts the model into training mode after each of its generations, those of evaluations too."""
+    keep = Batches()
+    problems = Dataset.from_list(Countdown(numbers=3, heldout_size=8).heldout_problems())
+    trainer = make_trainer(
+        eval_dataset=problems,
+        num_generations_eval=2,
+        per_device_eval_batch_size=8,  # two batches
+        on_rollout=keep,
+        after_config=late_continuous_batching,
+        max_steps=1,
+    )
+    trainer.train()
+    assert len(keep.rollouts) == 1
+    sizes: list[int] = []
+    generate = trainer._generate_single_turn
+    trainer._generate_single_turn = lambda ids, *args, **kwargs: (sizes.append(len(ids)), generate(ids, *args))[1]
+    metrics = trainer.evaluate()
+    assert sizes == [8, 8], "each batch of the evaluation is generated, and no batch of the training is taken for one"
+    assert len(keep.rollouts) == 1, "on_rollout is called for training generations alone"
+    assert metrics["eval_groups/mixed"] + metrics["eval_groups/all_right"] + metrics[
+        "eval_groups/all_wrong"
+    ] == pytest.approx(1.0)
+    assert not trainer._metrics["train"].get("groups/mixed")
+    assert not trainer.model.training
+
+
+@pytest.mark.parametrize(
+    "generation_kwargs",
+    [
+        {"num_beams": 2},
+        {"num_beams": 2, "do_sample": False},
+        {"guidance_scale": 1.5},
+        {"do_sample": False},
+        {"use_cache": False},
+        {"cache_implementation": "static"},
+        {"prefill_chunk_size": 3},
+    ],
+    ids=lambda kwargs: ",".join(f"{name}={value}" for name, value in kwargs.items()),
+)
+def test_it_trains_with_what_grpo_trains_with(make_trainer: Any, generation_kwargs: dict[str, Any]) -> None:
+    """The same weights with alpha=0, and confidences of the responses' own log-probs, however tokens were chosen."""
+    trained, keep = [], Batches()
+    for trainer_class, extra in ((GRPOTrainer, {}), (ProGRPOTrainer, {"alpha": 0.0, "on_rollout": keep})):
+        trainer = make_trainer(trainer_class, generation_kwargs=generation_kwargs, max_steps=2, **extra)
+        trainer.train()
+        trained.append(weights(trainer))
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+    first, starting = keep.rollouts[0], _unadapted(trainer)
+    for row, ids, c_o in zip(first.rows, first.token_ids, first.answer_confidence_B.tolist(), strict=True):
+        assert c_o == pytest.approx(confidences(starting, row, ids)[1], abs=1e-5)
+
+
+def test_beam_search_by_the_model_s_own_generation_config(make_trainer: Any) -> None:
+    from progrpo.models import load_model
+
+    model, _ = load_model("countdown")
+    model.generation_config.num_beams = 2
+    keep = Batches()
+    trainer = make_trainer(model=model, on_rollout=keep, max_steps=1)
+    trainer.train()
+    row, ids = keep.rollouts[0].rows[0], keep.rollouts[0].token_ids[0]
+    expected = confidences(_unadapted(trainer), row, ids)[1]
+    assert keep.rollouts[0].answer_confidence_B[0].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_each_update_of_a_rollout_has_the_clipped_loss_of_its_ratios(make_trainer: Any) -> None:
+    """Four updates a rollout, each against a plain forward pass and the formula, token by token."""
+    keep, losses, expected, ratios = Batches(), [], [], []
+    trainer = make_trainer(
+        on_rollout=keep,
+        per_device_train_batch_size=4,
+        steps_per_generation=4,
+        max_steps=4,
+        epsilon_high=0.28,
+        loss_type="dapo",
+        learning_rate=3e-3,
+    )
+    compute_loss = trainer._compute_loss
+
+    def compare(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        total, tokens = 0.0, int(inputs["num_items_in_batch"]) / 4
+        for i, advantage in enumerate(inputs["advantages"].tolist()):
+            prompt = inputs["prompt_ids"][i][inputs["prompt_mask"][i].bool()].tolist()
+            ids = inputs["completion_ids"][i][inputs["completion_mask"][i].bool()].tolist()
+            _, new = forward.token_logps(trainer.model, prompt, ids, trainer.temperature)
+            for logp, old in zip(new, inputs["old_per_token_logps"][i].tolist(), strict=False):
+                ratio = math.exp(logp - old)
+                ratios.append(ratio)
+                total -= min(ratio * advantage, min(max(ratio, 0.8), 1.28) * advantage)
+        expected.append(total / tokens)
+        loss = compute_loss(model, inputs)
+        losses.append(loss.item())
+        return loss
+
+    trainer._compute_loss = compare
+    trainer.train()
+    assert len(keep.rollouts) == 1
+    assert losses == pytest.approx(expected, abs=1e-5)
+    assert max(ratios) > 1.28
+    assert min(ratios) < 0.8
+    assert keep.rollouts[0].answer_confidence_B.isfinite().all()

@@ -7,6 +7,7 @@ import torch
 from trl import GRPOConfig, GRPOTrainer
 
 from progrpo.integrations.trl import ProGRPOConfig, ProGRPOTrainer
+from progrpo.rewards import OF_THE_RESPONSE
 
 OVERRIDDEN = {
     "_generate_single_turn": [
@@ -44,7 +45,22 @@ def test_no_method_body_of_trl_is_copied() -> None:
 
 def test_our_options_are_not_fields_of_trl_s_config() -> None:
     added = set(ProGRPOConfig.__dataclass_fields__) - set(GRPOConfig.__dataclass_fields__)
-    assert added == {"alpha", "low_prob_fraction", "activation", "center"}
+    assert added == {"alpha", "low_prob_fraction", "activation", "center", "correct_above", "correct_reward"}
+
+
+def test_what_trl_hands_to_a_reward_beside_the_dataset_s_columns(make_trainer: Any) -> None:
+    handed: dict[str, Any] = {}
+
+    def reward(**kwargs: Any) -> list[float]:
+        handed.update(kwargs)
+        return [0.0] * len(kwargs["completions"])
+
+    trainer = make_trainer(GRPOTrainer, reward_funcs=reward, max_steps=1)
+    trainer.train()
+    a_list = {name for name, value in handed.items() if isinstance(value, list)}
+    columns = {*trainer.train_dataset.column_names, "prompts", "completions"}
+    assert a_list - columns <= OF_THE_RESPONSE, "progrpo.rewards takes them for columns of the problem"
+    assert "completion_ids" in a_list
 
 
 def test_the_scored_batch_holds_what_the_adapter_reads(make_trainer: Any) -> None:

@@ -1,6 +1,7 @@
 """Two processes with gloo, groups split across them: the same advantages as on one."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +9,44 @@ import pytest
 from launch import launch
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
+IMAGES = Path(__file__).with_name("images_run.py")
 
 
-def run(out: Path, processes: int, center: str) -> list[dict[str, Any]]:
-    launch(SCRIPT, str(out), center, processes=processes)
+def run(out: Path, processes: int, center: str, case: str) -> list[dict[str, Any]]:
+    launch(SCRIPT, str(out), center, case, processes=processes)
     return [json.loads(Path(f"{out}-rank{rank}.json").read_text()) for rank in range(processes)]
 
 
-@pytest.mark.parametrize("center", ["prompt", "correct"])
-def test_two_processes_have_the_advantages_of_one(tmp_path: Path, center: str) -> None:
-    [one] = run(tmp_path / "one", 1, center)
-    two = run(tmp_path / "two", 2, center)
+@pytest.mark.parametrize(
+    ("center", "case"),
+    [("prompt", "plain"), ("correct", "plain"), ("prompt", "one_token"), ("group", "no_logps")],
+    ids=lambda word: word,
+)
+def test_two_processes_have_the_advantages_of_one(tmp_path: Path, center: str, case: str) -> None:
+    """Also where the processes have different work: prompts of one token, or no log-probs, on one of them alone."""
+    [one] = run(tmp_path / "one", 1, center, case)
+    two = run(tmp_path / "two", 2, center, case)
     assert [len(rank["groups"]) for rank in two] == [12, 12]
     assert set(two[0]["groups"]) & set(two[1]["groups"]), "no group is split: the test shows nothing"
     for name in ("prompts", "groups"):
         assert two[0][name] + two[1][name] == one[name]
     for name in ("c_q", "c_o", "advantages"):
-        assert two[0][name] + two[1][name] == pytest.approx(one[name], abs=1e-6), name
+        assert two[0][name] + two[1][name] == pytest.approx(one[name], abs=1e-6, nan_ok=True), name
+    assert [math.isnan(c_q) for c_q in one["c_q"]] == [case == "one_token" and row >= 12 for row in range(24)]
     for rank in two:
         assert rank["log"] == pytest.approx(one["log"], abs=1e-6)
         assert rank["weights"] == pytest.approx(one["weights"], rel=1e-6)
     assert len(set(one["advantages"])) > 6
+
+
+@pytest.mark.parametrize("center", ["grpo", "group", "prompt"])
+def test_images_on_one_of_two_processes(tmp_path: Path, center: str) -> None:
+    """Both train where GRPOTrainer trains, and both refuse what is refused: no one waits for the other."""
+    launch(IMAGES, str(tmp_path / "out"), center, processes=2)
+    ranks = [json.loads((tmp_path / f"out-rank{rank}.json").read_text()) for rank in range(2)]
+    if center == "prompt":
+        assert all("center='prompt' needs the likelihood of a prompt" in rank["said"] for rank in ranks)
+        return
+    assert [(rank["steps"], rank["said"]) for rank in ranks] == [(2, None)] * 2
+    if center == "group":
+        assert 0 < ranks[0]["log"][0]["confidence/prompt/mean"] < 1, "of the prompts without images"

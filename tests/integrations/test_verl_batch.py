@@ -2,17 +2,20 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from progrpo.core import group_relative_advantages
+from progrpo.errors import ConfigError
 from progrpo.integrations.options import ArmOptions
 from progrpo.integrations.verl_batch import (
     VERL_EPS,
     Responses,
     confidences,
+    correct_rewards,
     final_rows,
     per_response,
     per_token,
@@ -67,6 +70,16 @@ def test_confidences_are_those_of_the_reference(fraction: float) -> None:
     assert c_q_B.isnan().tolist() == [False, True, False, False, True]  # a prompt of one token has no likelihood
 
 
+def test_float64_log_probs_keep_their_digits() -> None:
+    logps, mask, of_prompts, of_responses, counted = sequences()
+    c_q_B, c_o_B = confidences(logps.double(), mask, low_prob_fraction=0.2)
+    expected_q = [method.prompt_confidence(row, [True] * len(row)) for row in of_prompts]
+    expected_o = [method.answer_confidence(*pair, 0.2) for pair in zip(of_responses, counted, strict=True)]
+    for actual, expected in ((c_q_B, expected_q), (c_o_B, expected_o)):
+        reference = torch.tensor(expected, dtype=torch.float64)
+        torch.testing.assert_close(actual, reference, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
 def test_one_short_sequence() -> None:
     c_q_B, c_o_B = confidences(
         nested([torch.tensor([-0.5, math.nan])]), nested([torch.tensor([1])]), low_prob_fraction=0.2
@@ -89,7 +102,9 @@ def test_of_several_outputs_the_last_stands_for_the_response() -> None:
     assert place.tolist() == [2, 0, 2, 1, 2, 2]
 
 
-def responses(seed: int, rows: int = 40, kind: str = "binary", failed: float = 0.0) -> Responses:
+def responses(
+    seed: int, rows: int = 40, kind: str = "binary", failed: float = 0.0, correct_above: float = 0.0
+) -> Responses:
     rewards = cases.random_rewards(seed, rows, kind).float()
     groups = cases.random_groups(seed, rows)
     generator = torch.Generator().manual_seed(seed)
@@ -99,11 +114,12 @@ def responses(seed: int, rows: int = 40, kind: str = "binary", failed: float = 0
         advantages_S=group_relative_advantages(rewards, groups, eps=VERL_EPS),
         rewards_S=rewards,
         shaped_rewards_S=rewards,
+        correct_rewards_S=rewards,
         failed_S=failed_S,
         groups_S=groups,
         prompt_confidence_S=cases.random_confidences(seed, rows).float(),
         answer_confidence_S=cases.random_confidences(seed + 50, rows).float(),
-        solutions=[f"s{i % 3}" if reward > 0 else None for i, reward in enumerate(rewards.tolist())],
+        solutions=[f"s{i % 3}" if reward > correct_above else None for i, reward in enumerate(rewards.tolist())],
     )
 
 
@@ -122,9 +138,12 @@ def test_alpha_0_gives_verl_s_advantages_bit_for_bit() -> None:
 @pytest.mark.parametrize("center", ["prompt", "group", "correct"])
 @pytest.mark.parametrize("activation", ["any_correct", "mixed"])
 @pytest.mark.parametrize("failed", [0.0, 0.3])
-def test_advantages_are_those_of_the_reference(center: str, activation: str, failed: float) -> None:
-    given = responses(2, failed=failed)
-    options = ArmOptions(alpha=0.7, activation=activation, center=center)
+@pytest.mark.parametrize(("kind", "correct_above"), [("binary", 0.0), ("graded", 0.0), ("graded", -0.5)])
+def test_advantages_are_those_of_the_reference(
+    center: str, activation: str, failed: float, kind: str, correct_above: float
+) -> None:
+    given = responses(2, kind=kind, failed=failed, correct_above=correct_above)
+    options = ArmOptions(alpha=0.7, activation=activation, center=center, correct_above=correct_above)
     advantages_S, _ = reweighted(given, options)
     rewards = given.rewards_S.double().masked_fill(given.failed_S, torch.nan).tolist()
     groups = given.groups_S.tolist()
@@ -137,6 +156,7 @@ def test_advantages_are_those_of_the_reference(center: str, activation: str, fai
         alpha=0.7,
         activation=activation,
         center=center,
+        correct_above=correct_above,
     )
     torch.testing.assert_close(advantages_S, torch.tensor(expected), rtol=1e-5, atol=1e-5)
 
@@ -148,6 +168,7 @@ def test_a_response_that_the_verifier_failed_on_takes_no_part_in_its_group() -> 
         advantages_S=torch.tensor([1.1, -0.5, -0.5, 0.7, -0.7]),
         rewards_S=torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0]),
         shaped_rewards_S=torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0]),
+        correct_rewards_S=torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0]),
         failed_S=torch.tensor([False, False, True, False, True]),
         groups_S=groups,
         prompt_confidence_S=torch.full((5,), 0.5),
@@ -177,6 +198,44 @@ def test_dr_grpo_without_the_failed() -> None:
     rewards = given.rewards_S.double().masked_fill(given.failed_S, torch.nan).tolist()
     expected = method.group_relative_advantages(rewards, given.groups_S.tolist(), "none", VERL_EPS)
     torch.testing.assert_close(advantages_S, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_right_is_what_another_reward_says() -> None:
+    # A score with a bonus for the format: all above 0. Only those with acc 1 are right.
+    given = responses(7)
+    bonus = given.rewards_S + 0.25
+    graded = replace(given, rewards_S=bonus, shaped_rewards_S=bonus)
+    infos = [{"acc": bool(reward), "format": 0.25} for reward in given.rewards_S.tolist()]
+    options = ArmOptions(center="correct", correct_reward="acc")
+    by_acc = replace(graded, correct_rewards_S=correct_rewards(infos, bonus, options.correct_reward))
+    by_score = replace(graded, correct_rewards_S=correct_rewards(infos, bonus, None))
+    wrong_S = given.rewards_S == 0
+    advantages_S, metrics = reweighted(by_acc, options)
+    assert torch.equal(advantages_S[wrong_S], given.advantages_S[wrong_S])
+    assert not torch.equal(advantages_S[~wrong_S], given.advantages_S[~wrong_S])
+    assert metrics["groups/mixed"] == 1.0
+    pushed_S, as_if_right = reweighted(by_score, options)
+    assert not torch.equal(pushed_S[wrong_S], given.advantages_S[wrong_S])
+    assert as_if_right["groups/all_right"] == 1.0
+    assert metrics["groups/zero_variance"] == as_if_right["groups/zero_variance"] == 0.0
+
+
+def test_a_name_that_the_reward_does_not_return_is_refused_with_those_that_it_does() -> None:
+    infos: list[dict[str, Any]] = [{"acc": 1.0, "reason": ""}]
+    with pytest.raises(ConfigError, match=r"beside the score \(acc, reason\), got 'accuracy'"):
+        correct_rewards(infos, torch.ones(1), "accuracy")
+    with pytest.raises(ConfigError, match="'reason' of a response is ''"):
+        correct_rewards(infos, torch.ones(1), "reason")
+    with pytest.raises(ConfigError, match="it returns nothing"):
+        correct_rewards([{}], torch.ones(1), "acc")
+
+
+def test_a_failure_is_not_right_however_low_right_begins() -> None:
+    given = responses(8, failed=0.4)
+    options = ArmOptions(center="correct", correct_above=-5.0)
+    advantages_S, metrics = reweighted(given, options)
+    assert (advantages_S[given.failed_S] == 0).all()
+    assert metrics["groups/all_right"] == 1.0
 
 
 def test_a_reward_of_nan_counts_as_a_failure() -> None:

@@ -28,6 +28,7 @@ RESPONSES = Responses(
     advantages_S=torch.tensor([0.5, -1.0, 0.0, 0.5]),
     rewards_S=torch.tensor([1.0, 0.0, 0.0, 0.0]),
     shaped_rewards_S=torch.tensor([1.0, 0.0, 0.0, 0.0]),
+    correct_rewards_S=torch.tensor([1.0, 0.0, torch.nan, -0.5]),
     failed_S=torch.tensor([False, False, True, False]),
     groups_S=torch.tensor([0, 1, 0, 1]),
     prompt_confidence_S=torch.tensor([0.25] * 4),
@@ -58,7 +59,31 @@ def test_a_row_a_response_the_groups_together(tmp_path: Path) -> None:
     assert [len(row) for row in frame["logps"]] == [len(row) for row in frame["token_ids"]] == [2, 5, 3, 1]
 
 
-@pytest.mark.parametrize(("setting", "steps"), [(None, []), ({}, [1, 2, 3, 4]), ({"every": 2}, [1, 2, 4])])
+def test_the_status_goes_by_what_says_that_a_response_is_right(tmp_path: Path) -> None:
+    for step, correct_above in enumerate((0.0, -0.25, -1.0), start=1):
+        write_rollouts(
+            *({"folder": str(tmp_path)}, step, Characters(), RESPONSES, RESPONSES.advantages_S, INFOS, TOKENS),
+            correct_above,
+        )
+    statuses = [pd.read_parquet(path)["status"].tolist() for path in sorted(tmp_path.iterdir())]
+    assert statuses == [
+        ["correct", "error", "incorrect", "incorrect"],
+        ["correct", "error", "correct", "incorrect"],
+        ["correct", "error", "correct", "correct"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "steps"),
+    [
+        (None, []),
+        ({}, [1, 2, 3, 4]),
+        ({"every": 2}, [1, 2, 4]),
+        # As the optimiser steps 1-4, 5-8, ... of a run folder.
+        ({"updates": 4}, [1, 5, 9, 13]),
+        ({"updates": 4, "every": 8}, [1, 9]),
+    ],
+)
 def test_only_the_steps_that_are_asked_for(setting: dict[str, Any] | None, steps: list[int], tmp_path: Path) -> None:
     if setting is not None:
         setting = setting | {"folder": str(tmp_path)}

@@ -69,21 +69,22 @@ def arm_advantages(
     alpha: float,
     activation: str,
     center: str,
+    correct_above: float = 0.0,
 ) -> list[float]:
     """A~_i, by a loop over responses that looks its group up each time."""
     reweighted = []
     for i, advantage in enumerate(advantages):
         members = [k for k, group in enumerate(groups) if group == groups[i] and not math.isnan(rewards[k])]
-        rewarded = [k for k in members if rewards[k] > 0]
-        active = bool(rewarded) and (activation == "any_correct" or len(rewarded) < len(members))
-        kept = i not in members or math.isnan(answer_confidences[i]) or (center == "correct" and rewards[i] <= 0)
+        correct = [k for k in members if rewards[k] > correct_above]
+        active = bool(correct) and (activation == "any_correct" or len(correct) < len(members))
+        kept = i not in members or math.isnan(answer_confidences[i]) or (center == "correct" and i not in correct)
         if not active or kept:
             reweighted.append(advantage)
             continue
         if center == "prompt":
             reference = prompt_confidences[i]
         else:
-            pool = members if center == "group" else rewarded
+            pool = members if center == "group" else correct
             reference = _mean([answer_confidences[k] for k in pool if not math.isnan(answer_confidences[k])])
         if math.isnan(reference):
             reweighted.append(advantage)

@@ -53,6 +53,34 @@ def test_what_makes_them_hard_to_compare_is_told(make_model):
     assert "maths: not evaluated for tuned." in notes
 
 
+def test_a_page_says_over_how_many_problems_each_k_is(make_model, tmp_path):
+    """One problem of the second model lost 5 of 8 samples to the verifier, another one all of them."""
+    a, b = (make_model(name, name, {"aime": [0, 1, 2, 4, 5, 6]}) for name in ("base", "tuned"))
+    record = json.loads((b / "aime.json").read_text())
+    record["problems"][0] |= {"samples": 3, "correct": 0, "errors": 5}
+    record["problems"][1] |= {"samples": 0, "correct": 0, "errors": 8}
+    write_json(b / "aime.json", Evaluation.from_json(record).to_json())
+    view = assemble_models(collect_models([a, b]))
+    row = view["table"]["benchmarks"][0]["rows"][1]
+    over = {cell["measure"]: (cell["over"], cell["problems"]) for cell in row["cells"]}
+    assert over["avg"] == ("", 5)
+    assert over["pass@4"] == over["pass@8"] == ("4 of 5 problems", 4)
+    notes = " ".join(view["missing"])
+    assert "the verifier failed on 13 samples; they are left out. Measures at k are over 4 of 5 problems from" in notes
+    lost = record["problems"][1]["problem_id"]
+    assert f"tuned: 1 problem has no judged sample and is left out of every mean: {lost}." in notes
+    assert ", on 4 of 5 problems" in view["sentences"][0]
+    assert view["boards"][0]["fewer"] == ["tuned: 4 of 5 problems from k = 4"]
+    curve = next(t for t in view["figures"]["pass-at-k"]["data"] if t.get("name") == "tuned")
+    assert curve["x"] == list(range(1, 9))
+    assert curve["text"][2:4] == [" (5 problems)", " (4 problems)"]
+    results = view["tables"]["results"]
+    assert dict(zip(results["header"], results["rows"][1], strict=True))["pass@8 problems"] == 4
+    page = write_page([a, b], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "the curve at larger k is over the others (tuned: 4 of 5 problems from k = 4)" in page
+    assert '<span class="interval">4 of 5 problems</span>' in page
+
+
 def test_the_same_model_twice_is_told_apart_by_its_folder(make_model):
     found = collect_models([make_model("cold", "m", {"aime": [1]}), make_model("hot", "m", {"aime": [1]})])
     assert [model.title for model in found["aime"]] == ["m (cold)", "m (hot)"]

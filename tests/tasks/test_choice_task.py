@@ -82,6 +82,7 @@ def test_gpqas_options_are_shuffled_the_same_way_everywhere(tmp_path: Path) -> N
         ("gpqa_diamond", {"Question": "q"}, "has no column 'Correct Answer'"),
         ("mmlu_pro", MMLU_PRO | {"answer": "B"}, "column 'answer' is 'B', but 'answer_index' is 2"),
         ("mmlu_pro", MMLU_PRO | {"answer": "K", "answer_index": None}, "the answer 'K' is not the letter of one of 5"),
+        ("mmlu_pro", {k: v for k, v in MMLU_PRO.items() if k != "question_id"}, "has no column 'question_id'"),
         ("mmlu_pro", MMLU_PRO | {"options": "A B"}, "column 'options' is 'A B', where a list of texts is needed"),
         ("mmlu_pro", MMLU_PRO | {"options": ["a", ""]}, "where a list of texts is needed"),
         ("mmlu_pro", MMLU_PRO | {"options": ["a"], "answer": "A", "answer_index": 0}, "letter of one of 1 options"),
@@ -93,6 +94,28 @@ def test_a_row_without_a_usable_answer_is_bad(preset: str, row: dict[str, Any], 
         task_of(tmp_path, row, preset=preset).heldout_problems()
     assert "rows.jsonl:1: " in str(raised.value)
     assert reason in str(raised.value)
+
+
+def test_a_question_that_mmlu_pro_asks_twice_counts_twice_as_in_its_official_score(tmp_path: Path) -> None:
+    rows = [MMLU_PRO | {"question_id": i, "question": q} for i, q in ((70, "a?"), (71, "a?"), (72, "b?"), (72, "b?"))]
+    task = task_of(tmp_path, *rows, preset="mmlu_pro")
+    assert [problem["problem_id"] for problem in task.heldout_problems()] == ["70", "71", "72"]
+    assert task.repeated_rows == 1  # the very same row
+    with pytest.raises(ConfigError, match=r"rows.jsonl:2: has the id '70' of rows.jsonl:1, which is another problem"):
+        task_of(tmp_path, rows[0], rows[2] | {"question_id": 70}, preset="mmlu_pro").heldout_problems()
+    trained = ChoiceTask(Data(preset="mmlu_pro", path=str(tmp_path / "train.jsonl")), task.heldout)
+    (tmp_path / "train.jsonl").write_text(json.dumps(rows[0] | {"question_id": 5}) + "\n" + json.dumps(rows[3] | {
+        "question_id": 6, "question": "c?"}) + "\n", encoding="utf-8")  # fmt: skip
+    task_of(tmp_path, *rows[:1])
+    assert [problem["problem_id"] for problem in trained.train_problems()] == ["6"]  # whatever its id, 5 is held out
+
+
+@pytest.mark.parametrize(("preset", "row", "column"), [("gpqa_diamond", GPQA, "Record ID")])
+def test_a_repeated_question_with_an_id_of_its_own_is_never_dropped(
+    preset: str, row: dict[str, Any], column: str, tmp_path: Path
+) -> None:
+    task = task_of(tmp_path, row | {column: "recA"}, row | {column: "recB"}, preset=preset)
+    assert len(task.heldout_problems()) == 2
 
 
 def test_rows_of_ones_own(tmp_path: Path) -> None:
@@ -122,7 +145,7 @@ def test_every_option_of_the_real_rows_can_be_answered() -> None:
     data = Data(preset="mmlu_pro", path=str(shared_file("mmlu_pro_sample_1400.jsonl")))
     task = ChoiceTask(None, data)
     problems = task.heldout_problems()
-    assert (len(problems), task.repeated_rows) == (1397, 3)  # MMLU-Pro itself has these twice
+    assert (len(problems), task.repeated_rows) == (1400, 0)  # three of them are asked twice, and count twice
     for problem in problems:
         gold = json.loads(problem["gold"])
         text = gold["options"]["ABCDEFGHIJ".index(gold["answer"])]

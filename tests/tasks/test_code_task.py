@@ -278,6 +278,68 @@ def test_a_row_without_usable_tests_is_bad(preset: str, row: dict[str, Any], rea
     assert f"rows.jsonl:1: {reason}" in str(raised.value)
 
 
+def row_of(preset: str, place: int = 0) -> dict[str, Any]:
+    return [row for name, row, _ in ROWS if name == preset][place]
+
+
+MBPP, MBPP_SANITIZED = row_of("mbpp"), row_of("mbpp", 1)
+EVALPLUS_MBPP = {
+    "task_id": "Mbpp/2", "prompt": '"""\nTwice.\n"""\n', "entry_point": "twice",
+    "canonical_solution": "def twice(x):\n    return x * 2\n",
+    "base_input": [[4]], "plus_input": [[5]], "atol": 0, "assertion": "assert twice(4) == 8",
+}  # fmt: skip
+EVALPLUS_HUMANEVAL = EVALPLUS_MBPP | {
+    "prompt": row_of("humaneval")["prompt"], "canonical_solution": "    return x * 2\n"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("preset", "row", "reason"),
+    [
+        ("humaneval_plus", row_of("humaneval"), "has HumanEval's own tests, which are fewer than HumanEval+'s"),
+        ("humaneval_plus", EVALPLUS_MBPP, "has no head of 'twice' to be completed"),
+        ("humaneval", row_of("humaneval_plus"), "has the tests of HumanEval+, which are more than HumanEval's"),
+        ("humaneval", EVALPLUS_HUMANEVAL, "has the tests of HumanEval+"),
+        ("mbpp_plus", MBPP, "has MBPP's own tests, which are fewer than MBPP+'s"),
+        ("mbpp_plus", MBPP_SANITIZED, "has MBPP's own tests"),
+        ("mbpp_plus", EVALPLUS_HUMANEVAL, "has the head of a function to be completed"),
+        ("mbpp", row_of("mbpp_plus"), "has the tests of MBPP+, which are more than MBPP's"),
+        ("mbpp_test", row_of("mbpp_plus") | {"task_id": 11}, "has the tests of MBPP+"),
+        ("mbpp", EVALPLUS_MBPP, "has the tests of MBPP+"),
+        ("codeforces", deepcoder({"inputs": ["1"], "outputs": ["2"]}), "has no list of inputs and outputs"),
+        ("codeforces", {"problem": "p", "tests": {"functional": "assert True"}}, "has no list of inputs and outputs"),
+    ],
+)
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_preset_refuses_the_rows_of_another_dataset(
+    preset: str, row: dict[str, Any], reason: str, skip: bool, tmp_path: Path
+) -> None:
+    """One sentence; skipping bad rows does not skip them all."""
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    task = CodeTask(None, Data(preset=preset, path=str(tmp_path / "rows.jsonl")), skip_bad_rows=skip)
+    with pytest.raises(ConfigError) as raised:
+        task.heldout_problems()
+    said = str(raised.value)
+    assert said.startswith(f"preset {preset!r} was given rows of another dataset: rows.jsonl:1 {reason}")
+    assert f"give it the rows of {PRESETS[preset].hub}, or choose the preset" in said
+    assert "\n" not in said
+
+
+def test_humaneval_plus_refuses_the_real_rows_of_humaneval() -> None:
+    task = CodeTask(None, Data(preset="humaneval_plus", path=str(shared_file("humaneval.jsonl"))))
+    with pytest.raises(ConfigError, match=r"humaneval.jsonl:1 has HumanEval's own tests"):
+        task.heldout_problems()
+
+
+def test_livecodebench_counts_two_questions_with_the_same_words(tmp_path: Path) -> None:
+    row = livecodebench(STDIN, compressed(STDIN)) | {"contest_date": "2024-08-03"}
+    rows = [json.dumps(row | {"question_id": name}) for name in ("abc_a", "arc_a")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    for preset in ("livecodebench", "livecodebench_v5_window"):
+        task = CodeTask(None, Data(preset=preset, path=str(tmp_path / "rows.jsonl")))
+        assert [problem["problem_id"] for problem in task.heldout_problems()] == ["abc_a", "arc_a"]
+
+
 @pytest.mark.parametrize(
     ("preset", "file", "count"),
     [

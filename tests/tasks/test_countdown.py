@@ -1,16 +1,19 @@
 import random
-import re
 import time
+from functools import cache
+from itertools import combinations_with_replacement, permutations
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from progrpo.errors import ConfigError
 from progrpo.tasks import Countdown
 from progrpo.tasks.countdown import (
     MAX_NUMBER,
     MAX_VALUE,
+    PROBLEMS,
     SIZES,
     apply,
     check_steps,
@@ -333,10 +336,29 @@ def test_a_set_of_no_problem_is_refused(name: str, size: int) -> None:
         Countdown(**{name: size})
 
 
-def test_more_problems_than_there_are_is_refused_with_a_remedy() -> None:
-    message = r"heldout_size is 1000, but countdown with 3 numbers has only about (\d+) such problems; ask for fewer"
-    with pytest.raises(ValueError, match=message) as raised:
-        Countdown(numbers=3, heldout_size=1000).heldout_problems()
-    found = re.search(message, str(raised.value))
-    assert found is not None
-    assert 100 < int(found[1]) < 1000
+@cache
+def targets(numbers: tuple[int, ...]) -> frozenset[int]:
+    """Where any steps from these numbers lead."""
+    found: set[int] = set(numbers) if len(numbers) == 1 else set()
+    for i, j in permutations(range(len(numbers)), 2):
+        rest = [numbers[k] for k in range(len(numbers)) if k not in (i, j)]
+        for value in (numbers[i] + numbers[j], numbers[i] * numbers[j], numbers[i] - numbers[j]):
+            if 0 <= value <= MAX_VALUE:
+                found |= targets(tuple(sorted([*rest, value])))
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_the_number_of_problems_is_known(size: int) -> None:
+    counted = [0, 0]
+    for numbers in combinations_with_replacement(range(1, MAX_NUMBER + 1), size):
+        for target in targets(numbers):
+            counted[is_heldout(numbers, target)] += 1
+    assert tuple(counted) == PROBLEMS[size]
+
+
+@pytest.mark.parametrize("size", [435, 10**12])
+def test_more_problems_than_there_are_is_refused_at_once_with_a_remedy(size: int) -> None:
+    message = f"heldout_size is {size}, and there are only 434 such problems with 3 numbers; ask for fewer"
+    with pytest.raises(ConfigError, match=message):
+        Countdown(numbers=3, heldout_size=size).heldout_problems()

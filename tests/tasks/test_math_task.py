@@ -63,6 +63,25 @@ def test_a_row_of_the_published_schema(preset: str, tmp_path: Path) -> None:
     assert (problem["prompt"], problem["gold"]) == (prompt, gold)
 
 
+@pytest.mark.parametrize(
+    ("preset", "answer", "reason"),
+    [
+        ("aime24", r"\frac{14}{3}", r"has the answer '\\frac{14}{3}', where AIME's are integers from 0 to 999"),
+        ("aime25", "1000", "has the answer '1000', where AIME's"),
+        ("aime25", "-1", "has the answer '-1', where AIME's"),
+        ("amc23", "p - q", "has the answer 'p - q', where AMC's are numbers"),
+    ],
+)
+def test_a_competition_refuses_answers_that_it_never_asks_for(
+    preset: str, answer: str, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read(preset, [{"problem": "p", "answer": answer}], tmp_path).heldout_problems()
+    assert f"preset {preset!r} was given rows of another dataset: rows.jsonl:1 {reason}" in str(raised.value)
+    for own in ("0", "033", "999"):
+        read(preset, [{"problem": "p", "answer": own}], tmp_path).heldout_problems()
+
+
 def test_dapo_repeats_its_problems_a_hundred_times(tmp_path: Path) -> None:
     task = read("dapo_math_17k", [ROWS["dapo_math_17k"][0]] * 100, tmp_path)
     assert len(task.heldout_problems()) == 1

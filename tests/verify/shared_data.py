@@ -1,12 +1,18 @@
-"""The benchmark rows that some machines have beside the checkout, for tests and measurements; never copied in here."""
+"""The benchmark rows that some machines have beside the checkout, for tests and measurements; never copied in here. And
+what measures on them in benchmarks/, where a test takes a part of it."""
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT.parent / "shared" / "data"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def shared_file(name: str) -> Path:
@@ -20,3 +26,13 @@ def shared_file(name: str) -> Path:
 def shared_rows(name: str) -> list[dict[str, Any]]:
     """Its rows, or the test is skipped."""
     return [json.loads(line) for line in shared_file(name).read_bytes().split(b"\n") if line.strip()]
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """A file of benchmarks/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -27,7 +27,6 @@ from progrpo.verify import (
 )
 from progrpo.verify.code_tests import compare_output, isolation_level, same_value
 from progrpo.verify.sandbox import Isolation, Sandbox
-from verify.shared_data import shared_rows
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are isolated on Linux only")
 
@@ -372,18 +371,6 @@ def test_outputs_are_compared_as_the_benchmarks_do() -> None:
     assert same_value((1, [2.0]), [1, [2.0]])
     assert not same_value(True, 1.0)
     assert not same_value("1", 1)
-
-
-def test_canonical_solutions_pass_and_mutants_do_not() -> None:
-    rows = shared_rows("humaneval.jsonl")[:60]
-    tests = [
-        AssertTests(f"{row['test']}\ncheck({row['entry_point']})", setup=row["prompt"], entry_point=row["entry_point"])
-        for row in rows
-    ]
-    programs = [row["prompt"] + row["canonical_solution"] for row in rows]
-    assert [v.reason for v in run_code_tests_batch(programs, tests) if not v.correct] == []
-    broken = [row["prompt"] + "    return 'none of the right answers'\n" for row in rows]
-    assert [v.status for v in run_code_tests_batch(broken, tests) if v.status != "incorrect"] == []
 
 
 def test_a_helper_that_was_killed_is_replaced() -> None:

@@ -20,6 +20,7 @@ from progrpo.cli.report import report
 from progrpo.cli.train import train
 from progrpo.environment import process_index
 from progrpo.errors import ConfigError, RunError
+from progrpo.files import path_fault
 from progrpo.verify import VerifierFailedError
 
 FAILURE = 1
@@ -53,6 +54,8 @@ def main() -> None:
         print(f"progrpo: {error}", file=sys.stderr)
         sys.exit(FAILURE)
     except ModuleNotFoundError as error:  # an extra that was not installed
+        if (error.name or "progrpo").partition(".")[0] == "progrpo":
+            raise
         print(
             f"progrpo: this needs {error.name!r}; pip install 'progrpo[all]', or see progrpo doctor.", file=sys.stderr
         )
@@ -64,3 +67,9 @@ def main() -> None:
     except BrokenPipeError:  # `progrpo doctor | head`: the reader has gone, and so has the need to say so
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if (sentence := path_fault(error)) is None:
+            raise
+        let_first_process_speak()
+        print(f"progrpo: {sentence}", file=sys.stderr)
+        sys.exit(FAILURE)

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from progrpo.errors import ConfigError
+
 LONGEST_GOLD = 600
 """Characters: the tests of a program may be megabytes."""
 
@@ -24,6 +26,8 @@ def benchmarks(
 
     `progrpo benchmarks math500 --data hub`
     """
+    if name is None and data is not None:
+        raise ConfigError("--data is of one benchmark: name it, as in progrpo benchmarks aime24 --data aime24.jsonl.")
     if name is None:
         _print_table()
     else:
@@ -45,6 +49,7 @@ def _print_table() -> None:
 
 def _print_one(name: str, data: str | None) -> None:
     from progrpo.evaluation.benchmarks import benchmark
+    from progrpo.tasks.rows import NotOnHubError
     from progrpo.tasks.templates import prompt_text
 
     one = benchmark(name)
@@ -59,9 +64,16 @@ def _print_one(name: str, data: str | None) -> None:
     if data is None:
         print(f"Its first problem: progrpo benchmarks {name} --data FILE, or --data hub")
         return
+    if not data:
+        raise ConfigError("--data must name a file, or be 'hub'; it is empty.")
     task = one.task(None if data == "hub" else data)
-    problems = task.heldout_problems()
+    try:
+        problems = task.heldout_problems()
+    except NotOnHubError as error:
+        raise ConfigError(f"{str(error).rstrip('.')}: --data FILE.") from None
     print(f"{len(problems)} problems; {task.repeated_rows} rows repeat one; {len(task.bad_rows)} rows can't be used")
+    if note := one.count_note(len(problems)):
+        print(note)
     for row in task.bad_rows:
         print(f"  {row}")
     gold = task.gold(problems[0])

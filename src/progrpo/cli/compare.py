@@ -17,7 +17,7 @@ import typer
 from progrpo.cli.progress import Bar, Bars
 from progrpo.cli.train import OverridesArgument, RecipeArgument
 from progrpo.config import Recipe, load_recipe
-from progrpo.errors import ConfigError
+from progrpo.errors import ConfigError, RunError
 from progrpo.files import write_json
 from progrpo.run_folder import RunFolder
 
@@ -30,11 +30,14 @@ def compare(
     methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "grpo,progrpo",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     out: Annotated[Path | None, typer.Option(help="Folder for the runs and the page; by default runs/RECIPE.")] = None,
-    jobs: Annotated[int, typer.Option(help="Runs at the same time; by default one a core. Each takes its share.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Runs at the same time; 0: one a core. Each takes its share.", show_default=False)
+    ] = 0,
 ) -> None:
     """Train several methods from the same start under the same budget, and show them on one page.
 
-    Every run is a process of its own. Called again after a crash or Ctrl-C, it continues where each run stopped.
+    Every run is a process of its own. One that fails is reported, and stops no other; the page shows those that
+    finished. Called again after a crash, a failure or Ctrl-C, it continues where each run stopped.
 
     **Examples**
 
@@ -51,12 +54,18 @@ def compare(
     runs = [_Run(one, RunFolder(root / one.run_name)) for one in recipes]
     for run in runs:
         run.check()
-    _run_all(runs, jobs or _default_jobs(len(runs)))
-    from progrpo.report import summary_text, write_page
+    failures = _run_all(runs, jobs or _default_jobs(len(runs)))
+    if finished := [run.folder for run in runs if str(run.folder.path) not in failures]:
+        from progrpo.report import summary_text, write_page
 
-    folders = [run.folder for run in runs]
-    print(summary_text(folders))
-    print(write_page(folders, root / "report.html"))
+        print(summary_text(finished))
+        print(write_page(finished, root / "report.html"))
+    if failures:
+        page = "the page is of the others" if finished else "there is nothing to show"
+        raise RunError(
+            f"{len(failures)} of {len(runs)} runs failed ({', '.join(failures)}), and {page}; the same command goes "
+            "on with what is missing."
+        )
 
 
 @dataclass
@@ -99,51 +108,70 @@ class _Run:
         self.read_to += sum(len(line) + 1 for line in lines)
         return [json.loads(line) for line in lines]
 
-    def failed(self) -> str:
-        """The last line that a failed run printed."""
+    def why_it_failed(self) -> str:
+        """The last line that a failed run printed, and where all of it is."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().split("\n")
-        return lines[-1]
+        return f"{lines[-1]} (all of it is in {self.log})"
 
 
-def _run_all(runs: list[_Run], jobs: int) -> None:
-    """Run them all, so many at a time, with a bar each; if one fails or Ctrl-C comes, the others are stopped."""
+def _run_all(runs: list[_Run], jobs: int) -> dict[str, str]:
+    """Run them all, so many at a time, with a bar each. If Ctrl-C comes, all are stopped.
+
+    Returns:
+        Why runs failed, by their folders' paths.
+    """
     threads = max(1, (os.cpu_count() or 1) // jobs)
     waiting = [run for run in runs if not run.folder.is_finished()]
-    running: dict[int, tuple[_Run, Bar]] = {}
+    running: dict[str, tuple[_Run, Bar]] = {}
+    failures: dict[str, str] = {}
     with Bars() as bars, _interrupted_by_sigterm():
+
+        def fails(run: _Run, why: str) -> None:
+            failures[str(run.folder.path)] = why
+            bars.console.print(f"run {str(run.folder.path)!r} failed: {why}", markup=False, soft_wrap=True)
+
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     run = waiting.pop(0)
-                    with run.folder.locked():
-                        done = run.folder.rewind()
-                    run.read_to = run.folder.metrics_file.stat().st_size if done else 0
-                    bar = bars.bar(f"{run.recipe.method} seed {run.recipe.seed} ")
-                    bar.stage("train", run.recipe.training.steps, done)
-                    run.start(threads)
-                    running[id(run)] = (run, bar)
+                    try:
+                        running[str(run.folder.path)] = (run, _start(run, bars, threads))
+                    except (ConfigError, OSError) as error:  # a folder that is damaged, or can't be written
+                        fails(run, str(error))
                 time.sleep(POLL_SECONDS)
-                for run, bar in list(running.values()):
-                    if not _watch(run, bar):
-                        del running[id(run)]
+                for name, (run, bar) in list(running.items()):
+                    code = _watch(run, bar)
+                    if code is not None:
+                        del running[name]
+                    if code:
+                        fails(run, run.why_it_failed())
         finally:
             _stop([run for run, _ in running.values()])
+    return failures
 
 
-def _watch(run: _Run, bar: Bar) -> bool:
-    """Move the run's bar on; False once the run has ended well."""
+def _start(run: _Run, bars: Bars, threads: int) -> Bar:
+    with run.folder.locked():
+        done = run.folder.rewind()
+    run.read_to = run.folder.metrics_file.stat().st_size if done else 0
+    bar = bars.bar(f"{run.recipe.method} seed {run.recipe.seed} ")
+    bar.stage("train", run.recipe.training.steps, done)
+    run.start(threads)
+    return bar
+
+
+def _watch(run: _Run, bar: Bar) -> int | None:
+    """Move the run's bar on; its exit code once it has ended."""
     assert run.process is not None
     code = run.process.poll()
     for record in run.new_records():
-        bar.advance(1, reward=record["reward"], entropy=record["entropy"])
+        # A step on an earlier step's responses has no reward of its own, one that could not be scored has none at all.
+        bar.advance(1, **{name: record[name] for name in ("reward", "entropy") if name in record})
         if record["step"] == run.recipe.training.steps:
             bar.stage("evaluate", 1)
-    if code is None:
-        return True
-    if code != 0:
-        raise ConfigError(f"run {str(run.folder.path)!r} failed: {run.failed()} (all of it is in {run.log}).")
-    bar.advance(1)
-    return False
+    if code == 0:
+        bar.advance(1)
+    return code
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def show(plan: Plan) -> None:
         console.print(f"\n[bold]To launch[/bold] ({command.purpose}):")
         print(command)
     for warning in plan.warnings:
-        console.print(f"\n[yellow]Warning:[/yellow] {warning}", soft_wrap=True)
+        console.print(f"\n[bold red]Warning:[/bold red] {warning}", soft_wrap=True)
 
 
 def _facts(plan: Plan) -> "Table":
@@ -63,15 +63,17 @@ def _facts(plan: Plan) -> "Table":
     which = f"LoRA of rank {model.lora.r}: {trained:,} trained" if model.lora else "all trained"
     machine = f"{recipe.launch.nodes} x {recipe.launch.gpus_per_node} GPUs" if plan.gpu else "no GPU"
     served = f", {recipe.launch.server_gpus} of them vLLM's" if recipe.launch.server_gpus else ""
+    updates = f"{training.updates_per_rollout} updates x " if training.updates_per_rollout > 1 else ""
     rows = {
         "model": f"{model.path}: {plan.architecture.kind}, {plan.architecture.layers} layers, {total:,} parameters, "
         f"{which}; {model.dtype}",
         "machines": f"{machine}{served}; {SPREAD.get(plan.sharding, plan.sharding)}",
         "step": f"{training.prompts_per_step} prompts x {training.group_size} = {plan.responses:,} responses = "
-        f"{plan.processes} processes x {plan.accumulation} passes x {plan.micro_batch}; one update",
+        f"{updates}{plan.processes} processes x {plan.accumulation} passes x {plan.micro_batch}"
+        f"{'' if updates else '; one update'}",
         "tokens": f"prompts up to {plan.lengths.prompt:,}, responses up to {plan.lengths.response:,}: up to "
-        f"{plan.tokens_a_step:,} a step",
-        "updates": f"{training.steps:,}, {training.steps * plan.responses:,} responses in all; a checkpoint every "
+        f"{plan.tokens_a_rollout:,} a {'rollout' if updates else 'step'}",
+        "updates": f"{training.steps:,}, {plan.rollouts * plan.responses:,} responses in all; a checkpoint every "
         f"{training.checkpoint_every}, the last {training.keep_checkpoints} kept",
         "method": ", ".join([recipe.method, *(f"{name} {value}" for name, value in recipe.method_settings().items())]),
         "evaluation": _evaluation(recipe),
@@ -99,7 +101,7 @@ def _memory(plan: Plan) -> "Table":
         if any(held):
             table.add_row(part, *(f"{size / 1e9:.2f}" if size else "" for size in held), f"[dim]{what}[/dim]")
     totals = (f"[bold]{memory.at(moment) / 1e9:.2f}[/bold]" for moment in moments)
-    limit = f"of {plan.recipe.launch.gpu_memory_gb:.0f} GB" if plan.gpu else ""
+    limit = f"of {plan.memory_limit / 1e9:.0f} GB"
     table.add_row("[bold]together[/bold]", *totals, limit)
     for column in table.columns[1:-1]:
         column.justify = "right"

@@ -13,10 +13,10 @@ import typer
 from progrpo.checkpoints import MODEL_PARTS, check_model
 from progrpo.cli.train import OverridesArgument, SkipBadRowsOption, overrides_with
 from progrpo.config import load_recipe
-from progrpo.errors import ConfigError, RunError
+from progrpo.errors import ConfigError, RunError, ServerAwayError
 from progrpo.files import check_writable, storage_fault
 from progrpo.run_folder import RunFolder
-from progrpo.verify import AnswerStyle
+from progrpo.verify import AnswerStyle, VerifierFailedError
 
 if TYPE_CHECKING:
     from progrpo.evaluation.backends import Backend, Sampling
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from progrpo.tasks import Task
 
 _TaskT = TypeVar("_TaskT", bound="Task")
+BASE_URL = "http://127.0.0.1:8000/v1"
 BackendName = Literal["transformers", "vllm", "http"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -66,18 +67,33 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems of each benchmark.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="n: responses a problem.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of the sampling.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of the sampling; 0 takes the likeliest token: one response a problem.")
+    ] = None,
     top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens that add up to it.")] = 1.0,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Where a response is cut off.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the sampling.")] = None,
     backend: Annotated[BackendName, typer.Option(help="Where samples come from.")] = "transformers",
     base_url: Annotated[
-        str, typer.Option(help="Of an OpenAI-compatible server, for --backend http; the key is $OPENAI_API_KEY.")
-    ] = "http://127.0.0.1:8000/v1",
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests to a server at the same time.")] = 16,
+        str | None,
+        typer.Option(
+            help="Of an OpenAI-compatible server, for --backend http; the key is $OPENAI_API_KEY. By default "
+            f"{BASE_URL}."
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Requests to a server at the same time; by default 16.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds that one answer of a server may take; by default 600.")
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(min=0, help="How often a server's lost answer is asked for again; by default 5.")
+    ] = None,
     patience: Annotated[
-        float, typer.Option(min=0, help="How many seconds to wait for a server that has answered and went away.")
-    ] = 300.0,
+        float | None,
+        typer.Option(min=0, help="Seconds to wait for a server that has answered and went away; by default 300."),
+    ] = None,
     opens_thinking: Annotated[
         bool,
         typer.Option(
@@ -120,7 +136,9 @@ def evaluate(
 
     `progrpo evaluate countdown task.numbers=5`
 
-    `progrpo evaluate runs/countdown_cpu-grpo-seed0 --samples 128`
+    `progrpo evaluate runs/countdown_cpu-progrpo-seed0 --samples 128`
+
+    `progrpo evaluate runs/countdown_cpu-progrpo-seed0 --temperature 0`
 
     `progrpo evaluate Qwen/Qwen2.5-7B --benchmarks aime24,math500 --samples 64 --backend vllm`
 
@@ -136,14 +154,31 @@ def evaluate(
     if benchmarks is not None and (overrides or recipe):
         raise ConfigError("a benchmark has no recipe: leave --recipe and the overrides away, or --benchmarks.")
     benchmarks = benchmarks or ",".join(loaded.evaluation.benchmarks) or None
-    if engine and backend != "vllm":
-        raise ConfigError(f"--engine {engine[0]} is an argument of vLLM: add --backend vllm.")
-    if opens_thinking and backend != "http":
-        raise ConfigError("--opens-thinking is for --backend http: the other backends read the model's chat template.")
     if codeforces and "codeforces" not in (benchmarks or "").split(","):
         raise ConfigError("--codeforces rates the benchmark of that name: add it to --benchmarks.")
     if data and benchmarks is None:
         raise ConfigError("--data gives a benchmark its rows: name the benchmark with --benchmarks.")
+    if benchmarks is None and (limit is not None or template is not None):
+        raise ConfigError(
+            f"{'--template' if limit is None else '--limit'} is for benchmarks: name them with --benchmarks. Of a "
+            "recipe's held-out problems, task.heldout_size (or task.heldout.limit) says how many there are, and "
+            "task.template how they are asked."
+        )
+    settings = _settings_of(
+        backend,
+        transformers={"batch": batch, "dtype": dtype},
+        vllm={"engine": engine, "dtype": dtype},
+        http={
+            "base_url": base_url,
+            "concurrency": concurrency,
+            "timeout": timeout,
+            "retries": retries,
+            "patience": patience,
+            "opens_thinking": opens_thinking or None,
+        },
+    )
+    if temperature == 0 and (samples or 1) > 1:
+        raise ConfigError(f"--temperature 0 gives the same response each time: leave --samples {samples} away.")
     from progrpo.evaluation.backends import Sampling
 
     def how(default_budget: int, default_temperature: float = 1.0) -> Sampling:
@@ -153,6 +188,9 @@ def evaluate(
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
+    def n(default: int) -> int:
+        return 1 if temperature == 0 else samples or default
+
     into = out or Path("evaluations") / _file_name(model)
     check_writable(into)
     how(1)  # refuses what is out of range, before anything is loaded
@@ -160,11 +198,11 @@ def evaluate(
         from progrpo.recipe_task import make_task, response_budget
 
         task, section = _with_style(make_task(loaded), answer_style), loaded.evaluation
-        n = samples or section.samples
-        targets = [_Target(task.name, task, n, how(response_budget(loaded, task), section.temperature))]
+        sampling = how(response_budget(loaded, task), section.temperature)
+        targets = [_Target(task.name, task, n(section.samples), sampling)]
     else:
         targets = [
-            _Target(name, task, samples or one.samples, how(one.max_new_tokens))
+            _Target(name, task, n(one.samples), how(one.max_new_tokens))
             for name, one, task in _benchmark_tasks(
                 benchmarks,
                 data or [],
@@ -175,10 +213,8 @@ def evaluate(
             )
         ]
     path = _model_path(model, folder) if backend != "http" else model
-    settings = {"batch": batch or loaded.evaluation.batch, "base_url": base_url, "concurrency": concurrency}
-    settings |= {"patience": patience, "opens_thinking": opens_thinking}
-    settings["engine"] = dict(_key_and_value(text) for text in engine or [])
-    opened = _open_backend(backend, path, dtype or ("auto" if benchmarks else loaded.model.dtype), settings)
+    defaults = {"batch": loaded.evaluation.batch, "dtype": "auto" if benchmarks else loaded.model.dtype}
+    opened = _open_backend(backend, path, defaults | settings)
     try:
         _evaluate_all(targets, opened, _label(model), into, embeddings, codeforces)
     except Exception as error:
@@ -206,36 +242,62 @@ def _evaluate_all(
     embeddings: str | None,
     codeforces: Path | None,
 ) -> None:
-    from progrpo.cli.progress import Bars
-    from progrpo.evaluation.evaluate import evaluate_into
+    """Evaluate on each target. What fails on one is reported, and stops no other.
 
+    Raises:
+        RunError: something failed, and the rest is done.
+        ServerAwayError: the rest would fail too.
+    """
+    failed: list[str] = []
     for target in targets:
-        problems = target.task.heldout_problems()
-        with Bars() as bars:
-            bar = bars.bar("")
-            bar.stage(target.name, len(problems) * target.n)
-            evaluation = evaluate_into(
-                into,
-                target.name,
-                backend,
-                target.task,
-                target.sampling,
-                n=target.n,
-                model=model,
-                embedding_model=embeddings,
-                on_progress=bar.advance,
-            )
-        _print_results(target.name, evaluation)
-        if target.name == "codeforces" and codeforces is not None:
-            from progrpo.evaluation.codeforces import rate_from_folder
-
-            counts = [(problem.samples, problem.correct) for problem in evaluation.problems]
-            print(f"Codeforces rating, approximate: {rate_from_folder(problems, counts, codeforces)}")
+        try:
+            _evaluate_one(target, backend, model, into, embeddings, codeforces)
+        except ServerAwayError:
+            raise
+        except (ConfigError, VerifierFailedError) as error:
+            if len(targets) == 1:
+                raise
+            failed.append(target.name)
+            print(f"progrpo: {target.name}: {error}", file=sys.stderr)
     print(f"{into}: results and samples")
-    if find_spec("plotly") and find_spec("jinja2"):
+    if find_spec("plotly") and find_spec("jinja2") and any(into.glob("*.json")):
         from progrpo.report import write_page
 
         print(write_page([into], into / "report.html"))
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(targets)} benchmarks could not be finished ({', '.join(failed)}; the reasons are "
+            "above); the same command goes on with what is missing."
+        )
+
+
+def _evaluate_one(
+    target: _Target, backend: "Backend", model: str, into: Path, embeddings: str | None, codeforces: Path | None
+) -> None:
+    from progrpo.cli.progress import Bars
+    from progrpo.evaluation.evaluate import evaluate_into
+
+    problems = target.task.heldout_problems()
+    with Bars() as bars:
+        bar = bars.bar("")
+        bar.stage(target.name, len(problems) * target.n)
+        evaluation = evaluate_into(
+            into,
+            target.name,
+            backend,
+            target.task,
+            target.sampling,
+            n=target.n,
+            model=model,
+            embedding_model=embeddings,
+            on_progress=bar.advance,
+        )
+    _print_results(target.name, evaluation)
+    if target.name == "codeforces" and codeforces is not None:
+        from progrpo.evaluation.codeforces import rate_from_folder
+
+        counts = [(problem.samples, problem.correct) for problem in evaluation.problems]
+        print(f"Codeforces rating, approximate: {rate_from_folder(problems, counts, codeforces)}")
 
 
 def _print_results(name: str, evaluation: "Evaluation") -> None:
@@ -244,26 +306,41 @@ def _print_results(name: str, evaluation: "Evaluation") -> None:
     from rich.table import Table
 
     from progrpo.evaluation.evaluate import ENTROPY_KINDS
+    from progrpo.evaluation.results import fewer_problems
 
     n = evaluation.samples
-    table = Table("", "mean", "95 % over problems", "95 % over sampling only", box=None, pad_edge=False)
+    fewer = fewer_problems([problem.samples for problem in evaluation.judged])
+    columns = ["", "mean", "95 % over problems", "95 % over sampling only", *(["problems"] if fewer else [])]
+    table = Table(*columns, box=None, pad_edge=False)
     for measure, mean in evaluation.summary().items():
-        over_problems, over_sampling = "", ""
+        if measure.startswith("problems with "):
+            continue  # a column of the table says it
+        over_problems, over_sampling, problems = "", "", ""
         stem, at, _ = measure.partition("@")
         if at or measure in ("distinct", "answer_entropy", *evaluation.diversity_measures):
             asked = "avg" if stem == "avg" else measure
             found = evaluation.estimate(asked)
+            problems = str(found.problems)
             over_problems = f"{found.low:.3f} to {found.high:.3f}"
             if at and not isnan((found := evaluation.sampling_estimate(asked)).low):
                 found = found if stem == "distinct" else found.of_share()
                 over_sampling = f"{found.low:.3f} to {found.high:.3f}"
-        table.add_row(measure, f"{mean:.3f}", over_problems, over_sampling)
+        table.add_row(measure, f"{mean:.3f}", over_problems, over_sampling, *([problems] if fewer else []))
     console = Console()
-    console.print(f"\n[bold]{name}[/bold]: {len(evaluation.judged)} problems, {n} samples each")
+    greedy = ", greedy (temperature 0)" if evaluation.settings["temperature"] == 0 else ""
+    each = f"{'up to ' if fewer else ''}{n} samples each" if n > 1 else "1 sample each"
+    console.print(f"\n[bold]{name}[/bold]: {len(evaluation.judged)} problems, {each}{greedy}")
     console.print(table)
+    if fewer:
+        console.print(f"The verifier failed on samples of some problems: measures at k are over {fewer}.")
+    if evaluation.unjudged:
+        console.print(f"No judged sample, and so in no mean: {', '.join(evaluation.unjudged)}", markup=False)
     if evaluation.diversity_measures:
         console.print("distinct_1 and _2, self_bleu: of a problem's first 8 samples, or of its first 4 correct ones")
-    console.print(f"entropy: {ENTROPY_KINDS[evaluation.settings['entropy']]}")
+    if (kind := evaluation.settings["entropy"]) is not None:
+        console.print(f"entropy: {ENTROPY_KINDS[kind]}")
+    for warning in evaluation.settings["warnings"]:
+        console.print(f"Warning: {warning}", markup=False)
     if n > 1:
         console.print(f"pass@k above k = {n // 2} rests on fewer than 2 k samples: take more for a smaller error.")
 
@@ -284,6 +361,7 @@ def _benchmark_tasks(
 ) -> list[tuple[str, "Benchmark", "Task"]]:
     """The benchmarks and their problems, all read before anything is sampled."""
     from progrpo.evaluation.benchmarks import benchmark
+    from progrpo.tasks.rows import NotOnHubError
 
     chosen = {name.strip(): benchmark(name.strip()) for name in names.split(",")}
     files = dict(_name_and_file(text) for text in data)
@@ -293,7 +371,12 @@ def _benchmark_tasks(
     found: list[tuple[str, Benchmark, Task]] = []
     for name, one in chosen.items():
         task = _with_style(one.task(files.get(name), **options), style)
-        task.heldout_problems()
+        try:
+            note = one.count_note(len(task.heldout_problems()))
+        except NotOnHubError as error:
+            raise ConfigError(f"{str(error).rstrip('.')}: --data {name}=FILE.") from None
+        if note and options["limit"] is None:
+            print(f"progrpo: {name}: {note}", file=sys.stderr)
         found.append((name, one, task))
     return found
 
@@ -311,7 +394,7 @@ def _key_and_value(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--engine must be of the form KEY=VALUE, e.g. tensor_parallel_size=4, got {text!r}.")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # ValueError: TOMLDecodeError, and a number of thousands of digits
         return key, value
 
 
@@ -338,12 +421,27 @@ def _model_path(model: str, folder: RunFolder) -> str:
     return str(checkpoint)
 
 
-def _open_backend(name: BackendName, path: str, dtype: str, settings: dict[str, Any]) -> "Backend":
+def _settings_of(backend: BackendName, **by_backend: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given for this backend; those for another one alone are refused."""
+    given = {name: value for options in by_backend.values() for name, value in options.items() if value is not None}
+    for option, value in given.items():
+        if option not in by_backend[backend]:
+            owners = " or ".join(name for name, options in by_backend.items() if option in options)
+            text = "" if value is True else f" {value[0] if isinstance(value, list) else value}"
+            raise ConfigError(
+                f"--{option.replace('_', '-')}{text} is for --backend {owners}, and the backend is {backend}: add "
+                "that, or leave it away."
+            )
+    return given
+
+
+def _open_backend(name: BackendName, path: str, settings: dict[str, Any]) -> "Backend":
     if name == "http":
         from progrpo.evaluation.backends.http import HttpBackend
 
-        chosen = {name: settings[name] for name in ("base_url", "concurrency", "patience", "opens_thinking")}
-        return HttpBackend(model=path, **chosen)
+        options = ("concurrency", "timeout", "retries", "patience", "opens_thinking")
+        chosen = {option: settings[option] for option in options if option in settings}
+        return HttpBackend(settings.get("base_url", BASE_URL), path, **chosen)
     if name == "vllm":
         if (Path(path) / "adapter_config.json").exists():
             raise ConfigError(
@@ -352,14 +450,15 @@ def _open_backend(name: BackendName, path: str, dtype: str, settings: dict[str, 
             )
         from progrpo.evaluation.backends.vllm import VllmBackend
 
-        return VllmBackend(path, dtype=dtype, **settings["engine"])
+        arguments = dict(_key_and_value(text) for text in settings.get("engine", []))
+        return VllmBackend(path, **({"dtype": settings["dtype"]} | arguments))
     from transformers.utils import logging
 
     from progrpo.evaluation.backends.transformers import TransformersBackend
     from progrpo.models import best_device, load_model, model_digest
 
     logging.disable_progress_bar()
-    model, tokenizer = load_model(path, dtype)
+    model, tokenizer = load_model(path, settings["dtype"])
     digest = f"{model_digest(path)} {model.dtype}".replace("torch.", "")
     return TransformersBackend(model.to(best_device()), tokenizer, batch=settings["batch"], model_digest=digest)
 

@@ -5,10 +5,13 @@ from typing import Annotated
 
 import typer
 
+from progrpo.errors import ConfigError
+from progrpo.files import check_writable, not_writable
 from progrpo.run_folder import RunFolder
 
 COLUMNS = "Columns, for files of another format"
 VERIFY = "Verdicts of progrpo's verifiers, in place of rewards"
+RIGHT = "What counts as right"
 PROGRPO = "What ProGRPO would have done"
 
 
@@ -16,7 +19,8 @@ def inspect(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", help="Rollouts: parquet or JSON-lines files, a folder of them, a run folder."
+            metavar="FILE...",
+            help="Rollouts: parquet, JSON-lines or CSV files, also packed (.gz, .zst), a folder of them, a run folder.",
         ),
     ],
     prompt: Annotated[str | None, typer.Option(help="Column of prompts.", rich_help_panel=COLUMNS)] = None,
@@ -45,6 +49,19 @@ def inspect(
     ] = None,
     entropy: Annotated[
         str | None, typer.Option(help="Column of entropies: a mean or a list each.", rich_help_panel=COLUMNS)
+    ] = None,
+    correct_above: Annotated[
+        float | None,
+        typer.Option(
+            help="A response is right if its reward is above this; by default the run's, or 0.", rich_help_panel=RIGHT
+        ),
+    ] = None,
+    correct_reward: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of the reward that means right; by default the run's, or all of --reward.",
+            rich_help_panel=RIGHT,
+        ),
     ] = None,
     verify: Annotated[
         str | None,
@@ -87,7 +104,8 @@ def inspect(
     groups: Annotated[int, typer.Option(help="Of so many groups, with --model.")] = 256,
     temperature: Annotated[float, typer.Option(help="Of those log-probs.")] = 1.0,
     out: Annotated[
-        Path | None, typer.Option(help="The page; by default inspect.html here, or in the run folder.")
+        Path | None,
+        typer.Option(help="The page, or a folder for it; by default inspect.html here, or in the run folder."),
     ] = None,
     corrections: Annotated[
         Path | None, typer.Option(help="Also write each response's confidences and advantages to this parquet file.")
@@ -95,7 +113,9 @@ def inspect(
 ) -> None:
     """Look at rollouts before collapse hurts: what the policy still explores, and what ProGRPO would have done.
 
-    Reads what TRL (log_completions), verl (rollout_data_dir) and progrpo save; of other files, name the columns.
+    Reads what TRL (log_completions), verl (rollout_data_dir), prime-rl, verifiers and progrpo save; of other files,
+    name the columns. An entry of a dict has a dotted name: completion.text. A row may hold one response, or one prompt
+    with lists of responses and rewards.
 
     **Examples**
 
@@ -128,6 +148,8 @@ def inspect(
     options = Options(
         columns={field: name for field, name in named.items() if name is not None},
         rewards=reward,
+        correct_above=correct_above,
+        correct_reward=correct_reward,
         alpha=alpha,
         low_prob_fraction=low_prob_fraction,
         center=center,
@@ -138,11 +160,22 @@ def inspect(
         verify=verify,
         opens_thinking=opens_thinking,
     )
+    # Before the files are read, which may take minutes.
+    run = RunFolder(paths[0])
+    page = out or (run.path if run.recipe_file.exists() else Path())
+    page = page / "inspect.html" if page.is_dir() else page
+    check_writable(page.parent)
+    if corrections is not None:
+        if corrections.is_dir():
+            raise ConfigError(f"--corrections {str(corrections)!r} is a folder; give the name of a parquet file.")
+        check_writable(corrections.parent)
     with Bars() as bars:
         found = look(paths, options, bars.bar(""))
     print_summary(found)
-    if corrections is not None:
-        write_corrections(found, corrections)
-        print(corrections)
-    run = RunFolder(paths[0])
-    print(write_page(found, out or (run.path if run.recipe_file.exists() else Path()) / "inspect.html"))
+    try:
+        if corrections is not None:
+            write_corrections(found, corrections)
+            print(corrections)
+        print(write_page(found, page))
+    except OSError as error:
+        raise not_writable(page.parent, error) from None

@@ -1,22 +1,37 @@
 """``progrpo report``"""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from progrpo.errors import ConfigError
+from progrpo.files import check_output_file
+
+ONE, SEVERAL = "report.html", "comparison.html"
+
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of progrpo evaluate.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Runs, folders of runs, or folders of progrpo evaluate."),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the page; by default report.html in the first.")
+        Path | None,
+        typer.Option(
+            help="The file to write. By default report.html in the folder of one run or evaluation; of several, "
+            "comparison.html in the folder that holds them all, or else here."
+        ),
     ] = None,
 ) -> None:
     """Write one self-contained page that shows one run or evaluation, or compares several.
 
     **Examples**
 
-    `progrpo report runs/countdown_cpu-grpo-seed0`
+    `progrpo report runs/countdown_cpu-progrpo-seed0`
+
+    `progrpo report runs/demo`
 
     `progrpo report runs/*-seed0 --out comparison.html`
 
@@ -24,5 +39,45 @@ def report(
     """
     from progrpo.report import summary_text, write_page
 
-    print(summary_text(runs))  # a folder that is neither is named before any work
-    print(write_page(runs, out or runs[0] / "report.html"))
+    folders = _folders(runs)
+    page = out or _page_of(folders)
+    check_output_file(page)
+    print(summary_text(folders))
+    print(write_page(folders, page))
+
+
+def _folders(paths: list[Path]) -> list[Path]:
+    """The runs and evaluations that are meant, each once: a folder of runs stands for those in it. What is neither
+    is named and left out, so that ``runs/*`` may have other things in it.
+
+    Raises:
+        ConfigError: a path that is not there, or none that is a run or an evaluation.
+    """
+    from progrpo.report.collect import is_evaluation_folder
+
+    def is_shown(path: Path) -> bool:
+        return (path / "recipe.json").exists() or is_evaluation_folder(path)
+
+    found: dict[Path, Path] = {}
+    others: list[str] = []
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"{str(path)!r} is not a run folder: there is nothing of that name.")
+        held = [path] if is_shown(path) else sorted(filter(is_shown, path.iterdir())) if path.is_dir() else []
+        found |= {one.resolve(): one for one in held if one.resolve() not in found}
+        others += [] if held else [repr(str(path))]
+    if not found:
+        raise ConfigError(
+            f"{', '.join(others)} is not a run folder: it has no recipe.json, and no run, and no evaluation in it."
+        )
+    if others:
+        print(f"progrpo: left out, as neither runs nor evaluations: {', '.join(others)}", file=sys.stderr)
+    return list(found.values())
+
+
+def _page_of(folders: list[Path]) -> Path:
+    """A page of several has a place of its own: it takes neither a run's page nor that of progrpo compare."""
+    if len(folders) == 1:
+        return folders[0] / ONE
+    parents = {folder.resolve().parent for folder in folders}
+    return (folders[0].parent if len(parents) == 1 else Path()) / SEVERAL

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from progrpo.cli.processes import let_first_process_speak
-from progrpo.config import Recipe, load_recipe
+from progrpo.config import Recipe, builtin_recipes, load_recipe
 from progrpo.environment import process_index
 from progrpo.errors import ConfigError, Interrupted
 from progrpo.run_folder import RunFolder
@@ -60,6 +60,11 @@ def train(
     `progrpo train qwen2.5_7b_dapo_math engine=verl --dry-run`
     """
     is_run_folder = resume and Path(recipe).is_dir()
+    if resume and not is_run_folder and not Path(recipe).exists() and recipe not in builtin_recipes():
+        raise ConfigError(
+            f"there is no run to resume at {recipe!r}: give a run folder, or a recipe and the --out that it was "
+            "trained with."
+        )
     overrides = overrides_with(overrides, skip_bad_rows)
     if is_run_folder and (overrides or out):
         raise ConfigError(f"{recipe!r} is resumed as its recipe.json says; leave the overrides and --out away.")

@@ -1,5 +1,7 @@
 """Advantages: relative to the group (GRPO), then re-weighted by confidence (ARM)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -76,6 +78,7 @@ def arm_advantages(
     alpha: float,
     activation: str = "any_correct",
     center: str = "prompt",
+    correct_above: float = 0.0,
 ) -> Tensor:
     r"""ARM, the Advantage Re-weighting Mechanism: the unlikely answer gains more, the over-confident one less.
 
@@ -84,29 +87,32 @@ def arm_advantages(
             A_i + \alpha \, (c(q) - c(o_i|q)) & \text{if the group is activated} \\
             A_i & \text{otherwise} \end{cases}
 
-    ``activation`` says which groups: ``"any_correct"``, those with a rewarded response (the paper's equation:
-    otherwise sum_k r_k = 0); ``"mixed"``, those that also have an unrewarded one. ``center`` says what takes the place
-    of c(q): ``"prompt"``, the prompt's confidence (the paper); ``"group"``, the mean answer confidence of the group, so
-    that the correction has mean 0 in it; ``"correct"``, the mean over the group's rewarded responses, for those
-    responses only (the others keep A_i). The last two are this project's own: ``docs/method.md`` says why.
+    A response is right if its reward is above ``correct_above`` (:func:`is_correct`); the paper's rewards are 0 and 1.
+    ``activation`` says which groups: ``"any_correct"``, those with a right response (the paper's equation: otherwise
+    sum_k r_k = 0); ``"mixed"``, those that also have a wrong one. ``center`` says what takes the place of c(q):
+    ``"prompt"``, the prompt's confidence (the paper); ``"group"``, the mean answer confidence of the group, so that the
+    correction has mean 0 in it; ``"correct"``, the mean over the group's right responses, for those responses only (the
+    others keep A_i). The last two are this project's own: ``docs/method.md`` says why.
 
     Args:
         advantages_B: group-relative advantages A, shape (B,).
-        rewards_B: shape (B,). A response is rewarded if its reward is above 0. NaN: the response takes no part in its
-            group and keeps its advantage.
+        rewards_B: shape (B,), the reward that says whether a response is right. That need not be the one that the
+            advantages are made from, which may be a sum of several. NaN: the response takes no part in its group and
+            keeps its advantage.
         prompt_confidence_B: c(q) of each response's prompt, shape (B,), in [0, 1]; NaN where unknown. Read for
             ``center="prompt"`` only.
         answer_confidence_B: c(o|q), shape (B,), in [0, 1]; NaN where no token counts.
         groups_B: integer group id of each response, shape (B,); ragged groups in any order.
         alpha: strength of the correction, at least 0; 0 gives the advantages back bit for bit.
-        activation, center: see above.
+        activation, center, correct_above: see above.
 
     Returns:
         Shape (B,), the dtype of ``advantages_B``. A response whose confidence is NaN keeps its advantage.
 
     Raises:
         TypeError, ValueError: shapes or devices that differ, ids that are not integers, a NaN or infinite advantage,
-            an infinite reward, a confidence outside [0, 1], a negative alpha, an unknown option.
+            an infinite reward, a confidence outside [0, 1], a negative alpha, a correct_above that is not finite, an
+            unknown option.
 
     Source: ProGRPO (arXiv 2602.05281), the ARM equation.
 
@@ -131,23 +137,46 @@ def arm_advantages(
 
     index_B, n_groups = _dense_index(groups_B)
     scored_B = ~rewards_B.isnan()
-    rewarded_B = rewards_B > 0
-    activated_B = activated_groups(rewards_B, groups_B, activation=activation)
+    correct_B = is_correct(rewards_B, correct_above)
+    activated_B = activated_groups(rewards_B, groups_B, activation=activation, correct_above=correct_above)
     known_B = scored_B & ~answer_confidence_B.isnan()
     if center == "prompt":
         reference_B = prompt_confidence_B
     elif center == "group":
         reference_B = _group_mean(answer_confidence_B, known_B, index_B, n_groups)
     else:
-        activated_B = activated_B & rewarded_B
-        reference_B = _group_mean(answer_confidence_B, known_B & rewarded_B, index_B, n_groups)
+        activated_B = activated_B & correct_B
+        reference_B = _group_mean(answer_confidence_B, known_B & correct_B, index_B, n_groups)
     correction_B = alpha * (reference_B - answer_confidence_B).to(advantages_B.dtype)
     # Adding a correction of 0 would turn -0.0 into 0.0: alpha=0 is bit for bit the input.
     corrected_B = activated_B & known_B & ~reference_B.isnan() & (correction_B != 0)
     return torch.where(corrected_B, advantages_B + correction_B, advantages_B)
 
 
-def activated_groups(rewards_B: Tensor, groups_B: Tensor, *, activation: str = "any_correct") -> Tensor:
+def is_correct(rewards_B: Tensor, correct_above: float = 0.0) -> Tensor:
+    """Which responses are right: those with a reward above ``correct_above``. One rule for all that asks.
+
+    Args:
+        rewards_B: the reward that says whether a response is right, shape (B,).
+        correct_above: a finite number. 0 is for rewards of 0 and 1; a penalty that ends at 0, such as
+            ``-abs(20 - length)``, needs one below 0.
+
+    Returns:
+        Bool, shape (B,). False for NaN, which is not wrong either: the response could not be scored.
+
+    Raises:
+        ValueError: correct_above is no finite number.
+
+    >>> is_correct(torch.tensor([1.0, 0.0, torch.nan])), is_correct(torch.tensor([-3.0, -8.0]), correct_above=-5.0)
+    (tensor([ True, False, False]), tensor([ True, False]))
+    """
+    check_number("correct_above", correct_above, low=-math.inf)
+    return rewards_B > correct_above
+
+
+def activated_groups(
+    rewards_B: Tensor, groups_B: Tensor, *, activation: str = "any_correct", correct_above: float = 0.0
+) -> Tensor:
     """Whether ARM acts on each response's group: bool, shape (B,). See :func:`arm_advantages`.
 
     >>> rewards, groups = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0]), torch.tensor([0, 0, 1, 1, 2])
@@ -155,12 +184,30 @@ def activated_groups(rewards_B: Tensor, groups_B: Tensor, *, activation: str = "
     (tensor([ True,  True,  True,  True, False]), tensor([False, False,  True,  True, False]))
     """
     index_B, n_groups = _dense_index(groups_B)
-    rewarded_B = rewards_B > 0
-    any_rewarded_B = _group_sum(rewarded_B.long(), index_B, n_groups) > 0
+    correct_B = is_correct(rewards_B, correct_above)
+    any_correct_B = _group_sum(correct_B.long(), index_B, n_groups) > 0
     if activation == "any_correct":
-        return any_rewarded_B
-    unrewarded_B = ~rewarded_B & ~rewards_B.isnan()
-    return any_rewarded_B & (_group_sum(unrewarded_B.long(), index_B, n_groups) > 0)
+        return any_correct_B
+    wrong_B = ~correct_B & ~rewards_B.isnan()
+    return any_correct_B & (_group_sum(wrong_B.long(), index_B, n_groups) > 0)
+
+
+def zero_variance_groups(rewards_B: Tensor, groups_B: Tensor) -> Tensor:
+    """Whether all scored responses of each response's group have the same reward: bool, shape (B,).
+
+    Such a group teaches nothing, for its group-relative advantages are all 0. NaN is not scored.
+
+    >>> zero_variance_groups(torch.tensor([0.5, 0.5, 0.1, 0.2, torch.nan]), torch.tensor([0, 0, 1, 1, 1]))
+    tensor([ True,  True, False, False, False])
+    """
+    index_B, n_groups = _dense_index(groups_B)
+    scored_B = ~rewards_B.isnan()
+
+    def extreme_B(reduce: str, fill: float) -> Tensor:
+        values_B = torch.where(scored_B, rewards_B, fill)
+        return values_B.new_full((n_groups,), fill).scatter_reduce(0, index_B, values_B, reduce)[index_B]
+
+    return extreme_B("amin", torch.inf) >= extreme_B("amax", -torch.inf)
 
 
 def _check_confidence(name: str, confidence_B: Tensor, advantages_B: Tensor) -> None:

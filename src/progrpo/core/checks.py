@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from progrpo.core.precision import at_least_float32
+
 # A log-softmax in bfloat16 can land a rounding error above 0; a probability passed by mistake lands far above.
 LOGP_ROUNDING = 1e-2
 
@@ -40,11 +42,11 @@ def check_groups(groups_B: Tensor, like: Tensor, like_name: str) -> None:
 
 
 def counted_logps(name: str, logps: Tensor, mask: Tensor) -> Tensor:
-    """The log-probs that count, in float32, at most 0 and without gradient; 0 where the mask is False.
+    """The log-probs that count, in float32 or float64, at most 0 and without gradient; 0 where the mask is False.
 
     Raises if one that counts is NaN, infinite or above 0; what is masked out may be anything.
     """
-    counted = torch.where(mask, logps.detach().float(), 0.0)
+    counted = torch.where(mask, at_least_float32(logps.detach()), 0.0)
     if counted.numel() == 0:
         return counted
     low, high = counted.aminmax()  # one pass; NaN comes through
@@ -72,7 +74,7 @@ def check_number(name: str, value: float, *, low: float, high: float = math.inf,
     """Raise unless ``value`` is a finite number in [low, high] ((low, high] with ``open_low``)."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value < low or value > high or (open_low and value == low):
-        bracket, upper = ("(" if open_low else "["), ("inf)" if high == math.inf else f"{high}]")
+        bracket, upper = ("(" if open_low or low == -math.inf else "["), ("inf)" if high == math.inf else f"{high}]")
         raise ValueError(f"{name} must be a number in {bracket}{low}, {upper}, got {value!r}.")
 
 

@@ -18,7 +18,8 @@ def prompt_confidence(logps_BP: Tensor, mask_BP: Tensor) -> Tensor:
         mask_BP: bool, shape (B, P); True counts.
 
     Returns:
-        Shape (B,), in (0, 1], without gradient. NaN for a prompt with no token that counts (a prompt of one token).
+        Shape (B,), in (0, 1], without gradient; float64 for float64 log-probs, float32 for all others. NaN for a prompt
+        with no token that counts (a prompt of one token).
 
     Raises:
         TypeError, ValueError: shapes or devices that differ, a mask that is not bool, or a counted log-prob that is
@@ -50,7 +51,8 @@ def answer_confidence(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: f
         low_prob_fraction: share of a response's tokens in T_low, in (0, 1]; 1 takes the whole response.
 
     Returns:
-        Shape (B,), in (0, 1], without gradient. NaN for a response with no token that counts.
+        Shape (B,), in (0, 1], without gradient; float64 for float64 log-probs, float32 for all others. NaN for a
+        response with no token that counts.
 
     Raises:
         TypeError, ValueError: as :func:`prompt_confidence`, and for a fraction outside (0, 1].

@@ -1,10 +1,11 @@
-"""Log-probs and entropies of sampled tokens, without holding the whole vocabulary in float32 at once."""
+"""Log-probs and entropies of sampled tokens, without holding an upcast copy of the whole vocabulary at once."""
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from progrpo.core.checks import check_number
+from progrpo.core.precision import at_least_float32
 
 # Tokens per chunk. 1,024 x 152k float32 logits (Qwen2.5's vocabulary) are 0.6 GB; fewer only add kernel launches.
 CHUNK_TOKENS = 1024
@@ -22,10 +23,11 @@ def token_logps(
         logits_BTV: logits that predict each token, shape (B, T, V); shift them yourself.
         tokens_BT: integer token ids in [0, V), shape (B, T). Where a token is masked out any valid id will do.
         temperature: tau, above 0; the sampling temperature, if the log-probs are to be those of the rollout.
-        chunk_tokens: how many tokens are upcast to float32 at a time; recomputed in the backward pass.
+        chunk_tokens: how many tokens are computed at a time, in float32 at least; recomputed in the backward pass.
 
     Returns:
-        ``(logps_BT, entropy_BT)``, both float32, shape (B, T), in nats. Gradients flow through both.
+        ``(logps_BT, entropy_BT)``, shape (B, T), in nats; float64 for float64 logits, float32 for all others. Gradients
+        flow through both.
 
     Raises:
         ValueError: shapes or devices that differ, a token id outside the vocabulary, a temperature that is not above 0.
@@ -77,7 +79,7 @@ def _chunk_logps(
     hidden_CD: Tensor, head_VD: Tensor | None, bias_V: Tensor | None, tokens_C: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     logits_CV = hidden_CD if head_VD is None else torch.nn.functional.linear(hidden_CD, head_VD, bias_V)
-    logps_CV = (logits_CV.float() / temperature).log_softmax(dim=-1)
+    logps_CV = (at_least_float32(logits_CV) / temperature).log_softmax(dim=-1)
     # A forbidden token (logit -inf) has probability 0 and adds 0 to the entropy, not 0 * -inf = NaN.
     entropy_C = -(logps_CV.exp() * logps_CV.masked_fill(logps_CV == -torch.inf, 0.0)).sum(dim=-1)
     return logps_CV.gather(1, tokens_C[:, None]).squeeze(1), entropy_C

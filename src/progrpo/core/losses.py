@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from progrpo.core.checks import check_matrix, check_number, check_vector
+from progrpo.core.precision import at_least_float32
 
 
 def clipped_surrogate(
@@ -23,8 +24,8 @@ def clipped_surrogate(
         clip_low, clip_high: how far the ratio may fall below or rise above 1; equal values give PPO's clipping.
 
     Returns:
-        Shape (B, T). The ratio of a masked-out token is whatever its log-probs make of it: reduce with a mask,
-        and keep NaN out of its log-probs, for its own gradient would be NaN too.
+        Shape (B, T), in float32 where all inputs are coarser. The ratio of a masked-out token is whatever its log-probs
+        make of it: reduce with a mask, and keep NaN out of its log-probs, for its own gradient would be NaN too.
 
     Raises:
         TypeError, ValueError: shapes or devices that differ, clip_low outside [0, 1], clip_high below 0.
@@ -41,6 +42,6 @@ def clipped_surrogate(
     check_vector("advantages_B", advantages_B, like=logps_BT.new_empty(len(logps_BT)), like_name="a column of logps_BT")
     check_number("clip_low", clip_low, low=0.0, high=1.0)
     check_number("clip_high", clip_high, low=0.0)
-    ratio_BT = torch.exp(logps_BT - old_logps_BT.detach())
+    ratio_BT = torch.exp(at_least_float32(logps_BT) - at_least_float32(old_logps_BT.detach()))
     advantages_B1 = advantages_B.detach()[:, None]
     return -torch.minimum(ratio_BT * advantages_B1, ratio_BT.clamp(1 - clip_low, 1 + clip_high) * advantages_B1)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from progrpo.core.checks import check_mask, check_matrix, check_number
+from progrpo.core.precision import at_least_float32
 
 
 def token_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -16,8 +17,8 @@ def token_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
         mask_BT: bool, shape (B, T); True counts. What is masked out may hold anything, NaN included.
 
     Returns:
-        A scalar tensor, 0 where no token counts (with a gradient, so that a fully masked micro-batch still
-        runs its backward pass).
+        A scalar tensor, in float32 where the values are coarser. It is 0 where no token counts (with a gradient, so
+        that a fully masked micro-batch still runs its backward pass).
 
     Raises:
         TypeError, ValueError: a mask that is not bool, or shapes and devices that differ.
@@ -30,7 +31,7 @@ def token_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """
     check_matrix("values_BT", values_BT)
     check_mask("mask_BT", mask_BT, values_BT, "values_BT")
-    return torch.where(mask_BT, values_BT, 0.0).sum() / mask_BT.sum().clamp(min=1)
+    return _counted(values_BT, mask_BT).sum() / mask_BT.sum().clamp(min=1)
 
 
 def sequence_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def sequence_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """
     check_matrix("values_BT", values_BT)
     check_mask("mask_BT", mask_BT, values_BT, "values_BT")
-    sums_B = torch.where(mask_BT, values_BT, 0.0).sum(dim=1)
+    sums_B = _counted(values_BT, mask_BT).sum(dim=1)
     return (sums_B / token_counts(mask_BT).clamp(min=1)).sum() / max(len(values_BT), 1)
 
 
@@ -70,7 +71,12 @@ def constant_mean(values_BT: Tensor, mask_BT: Tensor, *, max_tokens: int) -> Ten
     check_matrix("values_BT", values_BT)
     check_mask("mask_BT", mask_BT, values_BT, "values_BT")
     check_number("max_tokens", max_tokens, low=1)
-    return torch.where(mask_BT, values_BT, 0.0).sum() / (max(len(values_BT), 1) * max_tokens)
+    return _counted(values_BT, mask_BT).sum() / (max(len(values_BT), 1) * max_tokens)
+
+
+def _counted(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The values that count, in float32 at least; 0 where the mask is False."""
+    return torch.where(mask_BT, at_least_float32(values_BT), 0.0)
 
 
 def token_counts(mask_BT: Tensor) -> Tensor:

@@ -51,6 +51,22 @@ class Benchmark:
         """A name of :data:`progrpo.tasks.verifiers.VERIFIERS`."""
         return self.task().verifier
 
+    def count_note(self, problems: int) -> str:
+        """A sentence where a benchmark's rows are not as many as published; empty where they are.
+
+        Many datasets have the same columns: given another one's rows, their number is what gives it away.
+
+        >>> BENCHMARKS["math500"].count_note(30)
+        '500 problems are published and these rows hold 30: they are a part, another version or another dataset.'
+        """
+        published = self.problems - self.unusable
+        if problems == published:
+            return ""
+        return (
+            f"{published:,} problems are published and these rows hold {problems:,}: they are a part, another version "
+            "or another dataset."
+        )
+
     @property
     def _rows(self) -> Preset:
         return self.kind.PRESETS[self.preset]

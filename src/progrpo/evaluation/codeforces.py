@@ -100,10 +100,13 @@ class CodeforcesRating:
     contests: list[ContestRating]
     skipped: list[int]
     """Contests with too few rated participants, see :data:`FEWEST_PARTICIPANTS`."""
+    not_judged: list[str]
+    """Problems without a judged sample, for the verifier failed on all: they count as unsolved."""
 
     def __str__(self) -> str:
         percentile = "" if self.percentile is None else f", above {self.percentile:.1f} % of rated humans"
-        return f"about {self.rating:.0f}{percentile} ({len(self.contests)} contests, attempts: {self.attempts})"
+        lost = f"; without a judged sample, and so unsolved: {_listed(self.not_judged)}" if self.not_judged else ""
+        return f"about {self.rating:.0f}{percentile} ({len(self.contests)} contests, attempts: {self.attempts}{lost})"
 
 
 def rate(
@@ -116,7 +119,8 @@ def rate(
     """A model's approximate Codeforces rating and percentile.
 
     Args:
-        results: by problem id (``"1971A"``), how many samples the problem has and how many of them are right.
+        results: by problem id (``"1971A"``), how many judged samples the problem has and how many of them are right. A
+            problem with none counts as unsolved, as one that was not asked does.
         standings: of each contest that a problem is of, see :func:`load_standings`.
         attempts: how many samples are handed in, until one is right. The expectation over all orders of the samples is
             worked out exactly, so that more samples make the rating less random but not higher.
@@ -153,7 +157,8 @@ def rate(
     ]
     rating = fsum(contest.rating for contest in contests) / len(contests)
     percentile = None if human_ratings is None else percentile_of(rating, human_ratings)
-    return CodeforcesRating(rating, percentile, attempts, contests, sorted(asked.keys() - set(rated)))
+    not_judged = [problem for problem, (samples, _) in results.items() if not samples]
+    return CodeforcesRating(rating, percentile, attempts, contests, sorted(asked.keys() - set(rated)), not_judged)
 
 
 def rate_from_folder(
@@ -256,7 +261,7 @@ def _check(asked: dict[int, dict[str, tuple[int, int]]], standings: Mapping[int,
                 raise ConfigError(f"the results have {problem}, which is no problem of contest {contest}: {known}.")
             if not 0 <= correct <= samples:
                 raise ConfigError(f"the results of {problem} have {correct} right samples of {samples}.")
-            if samples < attempts:
+            if 0 < samples < attempts:
                 raise ConfigError(
                     f"attempts is {attempts}, but {problem} has only {samples} samples; take at least as many of each."
                 )
@@ -265,7 +270,8 @@ def _check(asked: dict[int, dict[str, tuple[int, int]]], standings: Mapping[int,
 def _expected_rating(problems: dict[str, tuple[int, int]], standings: Standings, attempts: int) -> float:
     chances: dict[tuple[float, float], float] = {(0.0, 0.0): 1.0}
     """Of each score with its penalty: of all problems so far, which are solved or not independently of each other."""
-    for problem, (samples, correct) in problems.items():
+    judged = {problem: counts for problem, counts in problems.items() if counts[0]}
+    for problem, (samples, correct) in judged.items():
         points = standings.points[problem]
         after: dict[tuple[float, float], float] = {}
         for wrong, chance in enumerate(_wrong_attempts(samples, correct, attempts)):
@@ -430,7 +436,7 @@ def _read_json(path: Path) -> Any:
         raise ConfigError(f"{path} can't be read as JSON ({error}).") from error
 
 
-def _listed(contests: Sequence[int]) -> str:
+def _listed(contests: Sequence[int | str]) -> str:
     """A few of them in full."""
     shown = ", ".join(str(contest) for contest in contests[:10])
     return f"{shown} and {len(contests) - 10} more" if len(contests) > 10 else shown

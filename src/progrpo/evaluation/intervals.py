@@ -27,6 +27,8 @@ class Estimate:
     low: float
     high: float
     over: Literal["problems", "sampling"] = "problems"
+    problems: int | None = None
+    """How many problems the mean is over."""
 
     def of_share(self) -> "Estimate":
         """The interval of a share, which ends at 0 and at 1: a normal interval knows nothing of that."""
@@ -58,7 +60,7 @@ def mean_over_problems(values: ArrayLike, *, seed: int = 0, resamples: int = RES
     if per_problem.size == 0:
         raise ValueError("values must hold at least one problem, got none.")
     low, high = np.percentile(_bootstrap_means(per_problem, seed, resamples), [2.5, 97.5])
-    return Estimate(float(per_problem.mean()), float(low), float(high))
+    return Estimate(float(per_problem.mean()), float(low), float(high), problems=len(per_problem))
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
@@ -119,7 +121,7 @@ def mean_over_sampling(
         variance += (samples - 1) / samples * spread
     half = float(Z * variance**0.5 / len(values))
     mean = float(values.mean())
-    return Estimate(mean, mean - half, mean + half, "sampling")
+    return Estimate(mean, mean - half, mean + half, "sampling", len(values))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ A store is a folder, ``NAME-samples`` beside the evaluation ``NAME.json``::
 ``docs/run-folder.md`` describes the columns.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ import torch
 from progrpo.core import answer_confidence
 from progrpo.errors import ConfigError
 from progrpo.evaluation.backends import Sample
-from progrpo.files import write_file, write_json
+from progrpo.files import read_json, write_file, write_json
 from progrpo.tasks import Problem
 from progrpo.tasks.templates import prompt_text
 from progrpo.verify import Verdict
@@ -110,7 +109,7 @@ class SampleStore:
         if not file.exists():
             write_json(file, dict(key))
             return
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file, "put it back from a copy, or remove the folder that it is in, samples and all")
         differing = [name for name in {**found, **key} if found.get(name) != key.get(name)]
         if differing:
             told = ", ".join(f"{name} {found.get(name)!r}, not {key.get(name)!r}" for name in differing)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from progrpo.evaluation import pass_at_k
 from progrpo.inspection.table import Floats, Ints, Table
 
 MEASURES = (
@@ -13,6 +14,7 @@ MEASURES = (
     "groups/all_right",
     "groups/mixed",
     "groups/all_wrong",
+    "groups/same_reward",
     "distinct_answers",
     "distinct_solutions",
     "commonest_answer",
@@ -23,7 +25,7 @@ MEASURES = (
     "confidence/wrong",
     "confidence/prompt",
 )
-"""Names as in a run's metrics where those have the same. :func:`measure` says what each is."""
+"""Names as in a run's metrics where those have the same. :func:`measure` says what each is; it adds pass@k."""
 
 LEAST_GROUPS = 10
 """A first and a last tenth of the steps with fewer groups each are not held against each other."""
@@ -31,6 +33,8 @@ HALF = 0.5
 TAKEN_OVER = 0.8
 RISE = 0.1
 MANY_DUPLICATES = 0.25
+SAME = 1e-8
+"""Rewards that differ by less are the same, as in TRL."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
     groups/all_right      share of groups (with a judged response) whose judged responses are all right
     groups/mixed          ... that have both
     groups/all_wrong      ... whose judged responses are all wrong
+    groups/same_reward    ... whose judged responses all have the same reward, so that every advantage of GRPO is 0
     distinct_answers      different answers among the judged responses of a group, mean over groups
     distinct_solutions    different answers among its right responses (0 if none is), mean over groups
     commonest_answer      share of a group's judged responses that give its commonest answer, mean over groups of two
@@ -92,6 +97,8 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
     confidence/right      ... of right responses
     confidence/wrong      ... of wrong ones
     confidence/prompt     mean c(q)
+    pass@k                the chance that one of k responses is right, unbiased, mean over groups with at least k judged
+                          responses; k = 1, 2, 4, ... up to the largest group
     ====================  ==========================================================================================
 
     Args:
@@ -129,6 +136,7 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
         "groups/all_right": over_groups((right_N == judged_N).astype(float), any_judged_N),
         "groups/mixed": over_groups(((right_N > 0) & (right_N < judged_N)).astype(float), any_judged_N),
         "groups/all_wrong": over_groups((right_N == 0).astype(float), any_judged_N),
+        "groups/same_reward": over_groups((_spread(table) < SAME).astype(float), any_judged_N),
         "distinct_answers": over_groups(answers_N.astype(float), any_judged_N),
         "distinct_solutions": over_groups(solutions_N.astype(float), any_judged_N),
         "commonest_answer": over_groups(commonest_share_N, judged_N > 1),
@@ -138,7 +146,27 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
         "confidence/right": over_responses(np.where(right_B, c_o_B, np.nan)),
         "confidence/wrong": over_responses(np.where(judged_B & ~right_B, c_o_B, np.nan)),
         "confidence/prompt": over_responses(table.c_q_B),
+        **{f"pass@{k}": over_groups(*_pass_at_k(judged_N, right_N, k)) for k in ks(judged_N)},
     }
+
+
+def ks(sizes_N: Ints) -> list[int]:
+    """1, 2, 4, ... up to the size of the largest group.
+
+    >>> ks(np.array([3, 9]))
+    [1, 2, 4, 8]
+    """
+    return [1 << power for power in range(int(sizes_N.max(initial=0)).bit_length())]
+
+
+def _pass_at_k(judged_N: Ints, right_N: Ints, k: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """pass@k of each group, and which groups have the k responses that it takes."""
+    enough_N = judged_N >= k
+    values_N = np.full(len(judged_N), np.nan)
+    # Groups have few sizes: each kind of group once.
+    kinds, index = np.unique(np.stack([judged_N, right_N])[:, enough_N], axis=1, return_inverse=True)
+    values_N[enough_N] = np.atleast_1d(pass_at_k(kinds[0], kinds[1], k))[index.ravel()]
+    return values_N, enough_N
 
 
 def means(values: NDArray[np.floating], bins: Ints, n_bins: int, weights: NDArray[np.floating] | None = None) -> Floats:
@@ -148,6 +176,14 @@ def means(values: NDArray[np.floating], bins: Ints, n_bins: int, weights: NDArra
     sums = np.bincount(bins, weights=np.where(known, values, 0.0) * weight, minlength=n_bins)
     totals = np.bincount(bins, weights=weight, minlength=n_bins)
     return np.divide(sums, totals, out=np.full(n_bins, np.nan), where=totals > 0)
+
+
+def _spread(table: Table) -> Floats:
+    """The largest reward of each group less its smallest, (N,)."""
+    highest_N, lowest_N = np.full(table.n_groups, -np.inf), np.full(table.n_groups, np.inf)
+    np.maximum.at(highest_N, table.groups_B[table.judged_B], table.rewards_B[table.judged_B])
+    np.minimum.at(lowest_N, table.groups_B[table.judged_B], table.rewards_B[table.judged_B])
+    return highest_N - lowest_N
 
 
 def _different(groups_B: Ints, keys_B: Ints, chosen_B: NDArray[np.bool_], n_groups: int) -> tuple[Ints, Ints]:
@@ -183,13 +219,13 @@ def warnings(found: Collapse, *, answers_are_final: bool) -> list[str]:
 def _teaches_nothing(found: Collapse) -> str:
     # By the last tenth: what the policy is now. Without steps, by all there is.
     values = found.last if found.enough_groups else found.overall
-    share = values["groups/all_right"] + values["groups/all_wrong"]
-    if not share > HALF:
+    if not values["groups/same_reward"] > HALF:
         return ""
     where = f"In {_span(found.last_steps)}, " if found.enough_groups else ""
     return (
-        f"{where}{share:.0%} of the groups teach GRPO nothing: {values['groups/all_right']:.0%} are all right and "
-        f"{values['groups/all_wrong']:.0%} all wrong, and there every advantage is 0."
+        f"{where}{values['groups/same_reward']:.0%} of the groups teach GRPO nothing: all their responses have the "
+        f"same reward, so that every advantage is 0. {values['groups/all_right']:.0%} of the groups are all right "
+        f"and {values['groups/all_wrong']:.0%} all wrong."
     ).replace("%", " %")
 
 

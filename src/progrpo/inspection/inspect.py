@@ -1,5 +1,6 @@
 """Rollout files in, an :class:`Inspection` out: all that the terminal and the page show."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,9 +14,13 @@ from progrpo.errors import ConfigError
 from progrpo.files import write_file
 from progrpo.inspection.collapse import LEAST_GROUPS, Collapse, collapse, warnings
 from progrpo.inspection.columns import choose_columns
-from progrpo.inspection.files import RolloutFile, find_files
-from progrpo.inspection.score import MOST_RESPONSES, Scored, choose_responses, pairs_of, score, with_scores
-from progrpo.inspection.table import Ints, Source, Table, fractions_with, read_rows, read_table
+from progrpo.inspection.files import RolloutFile
+from progrpo.inspection.folders import find_files
+from progrpo.inspection.lists import splitter
+from progrpo.inspection.notes import how_read, how_scored, what_lacks
+from progrpo.inspection.score import Scored, choose_responses, pairs_of, score, with_scores
+from progrpo.inspection.table import Source, Table, fractions_with, read_rows, read_table
+from progrpo.inspection.values import SEVERAL
 from progrpo.inspection.verdicts import Judge
 from progrpo.inspection.what_if import Settings, WhatIf, what_if
 from progrpo.run_folder import RunFolder
@@ -40,6 +45,10 @@ class Options:
     Args:
         columns: fields of :class:`progrpo.inspection.columns.Columns` by name, each the name of a column.
         rewards: columns of rewards, separated by commas, each with its weight after a colon if that is not 1.
+        correct_above: a response is right if its reward is above this. None takes the setting of a run folder's run,
+            else 0.
+        correct_reward: the column of the reward that means right; None takes that of a run folder's run, else the
+            weighted sum of ``rewards``.
         alpha, low_prob_fraction, activation, center: ProGRPO's. None takes what a run folder's run was trained with,
             if its method corrects at all; else 1, 0.2, ``"any_correct"`` and ``"prompt"``, or ``"group"`` where c(q)
             is not known.
@@ -56,6 +65,8 @@ class Options:
 
     columns: Mapping[str, str] = field(default_factory=dict)
     rewards: str | None = None
+    correct_above: float | None = None
+    correct_reward: str | None = None
     alpha: float | None = None
     low_prob_fraction: float | None = None
     center: str | None = None
@@ -68,6 +79,8 @@ class Options:
 
     def __post_init__(self) -> None:
         try:
+            if self.correct_above is not None and not math.isfinite(self.correct_above):
+                raise ValueError(f"--correct-above must be a finite number, got {self.correct_above!r}.")
             if self.alpha is not None:
                 check_number("--alpha", self.alpha, low=0.0)
             if self.low_prob_fraction is not None:
@@ -138,13 +151,17 @@ def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None)
     # Before the files are read: a wrong name or path is then told at once.
     judge = Judge(options.verify, options.opens_thinking) if options.verify is not None else None
     loaded = _load_model(options.model) if options.model is not None else None
-    title, columns = choose_columns(files[0].numeric_columns(), options.columns, options.rewards)
-    settings = _settings(paths[0], options)
+    settings, correct_reward = _settings(paths[0], options, files[0])
+    named = dict(options.columns) | ({"correct_reward": correct_reward} if correct_reward and not judge else {})
+    title, columns = choose_columns(files[0].columns, named, options.rewards)
+    for file in files:
+        file.split = splitter(columns) if files[0].columns[columns.response] in SEVERAL else None
     source = Source(_name(paths), files, title, columns, fractions_with(settings.low_prob_fraction), judge)
     if judge is not None and loaded is not None:
         judge.template_opens |= template_opens_thinking(loaded[1])
-    table = read_table(source, _by_megabytes(watch, source.bytes) if watch and source.bytes > LONG_BYTES else None)
-    notes = [*_how_read(source, table), *source.notes, *(judge.notes() if judge else [])]
+    progress = _by_megabytes(watch, source.bytes) if watch and source.bytes > LONG_BYTES else None
+    table = read_table(source, progress, correct_above=settings.correct_above)
+    notes = [*how_read(source, table), *source.notes, *(judge.notes() if judge else [])]
     decode = None
     scored: dict[int, Scored] = {}
     if loaded is not None:
@@ -153,7 +170,7 @@ def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None)
     settings = replace(settings, center=_center(table, options.center or settings.center, options.center is not None))
     found = what_if(table, settings)
     measured = collapse(table, settings.low_prob_fraction)
-    notes += _what_lacks(table, settings, found)
+    notes += what_lacks(table, settings, found)
     if measured.first and not measured.enough_groups:
         notes.append(
             f"The first or the last tenth of the steps has fewer than {LEAST_GROUPS} groups with a reward, too few to "
@@ -224,20 +241,24 @@ def _scored(
     pairs = pairs_of(source, [raw[row] for row in rows.tolist()])
     advance = watch.advance if watch is not None else None
     found = score(*loaded, pairs, temperature=options.temperature, on_progress=advance)
-    notes.append(_how_scored(source, table, options, rows))
+    notes.append(how_scored(source, table, options.model, options.temperature, rows))
     return with_scores(table, rows, found), dict(zip(rows.tolist(), found, strict=True))
 
 
-def _settings(path: Path, options: Options) -> Settings:
-    """ProGRPO's options as given, as the run has them, or as they are by default."""
-    own = {}
+def _settings(path: Path, options: Options, file: RolloutFile) -> tuple[Settings, str | None]:
+    """ProGRPO's options as given, as the run has them, or as they are by default; and the reward that means right."""
+    own: dict[str, Any] = {}
     if (folder := RunFolder(path)).recipe_file.exists():
         recipe = folder.recipe()
         own = recipe.method_settings() | recipe.trl
-        own = own if own.get("alpha", 0.0) > 0 else {}  # GRPO: ProGRPO is asked about as it is by default
+    correct_reward = own.get("correct_reward")
+    if options.correct_reward is not None or correct_reward not in file.columns:
+        correct_reward = options.correct_reward
+    if not own.get("alpha", 0.0) > 0:  # GRPO: ProGRPO is asked about as it is by default
+        own = {name: value for name, value in own.items() if name == "correct_above"}
     names = [field.name for field in fields(Settings)]
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    return Settings(**{name: own[name] for name in names if name in own} | given)
+    return Settings(**{name: own[name] for name in names if name in own} | given), correct_reward
 
 
 def _center(table: Table, center: str, is_given: bool) -> str:
@@ -250,77 +271,6 @@ def _center(table: Table, center: str, is_given: bool) -> str:
             "--prompt-logps, compute them with --model, or take --center group."
         )
     return "group"
-
-
-def _how_read(source: Source, table: Table) -> list[str]:
-    columns = source.columns
-    notes = []
-    if len(columns.rewards) > 1:
-        told = " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in columns.rewards)
-        notes.append(
-            f"The reward is {told}, and a response is right if that is above 0; --reward {columns.rewards[0][0]} looks "
-            "at one alone."
-        )
-    if columns.step is None:
-        notes.append("There is no column of steps, so nothing is shown over training (--step COL names one).")
-    if columns.group is None:
-        where = "prompt and step" if columns.step else "prompt"
-        notes.append(f"A group is the responses with the same {where} (--group COL names a column).")
-    if table.n_groups == table.size > 1:
-        notes.append(
-            "Every group has one response only, so nothing can be said of groups: is --group the right column?"
-        )
-    repeated = _repeated_steps(table)
-    if repeated:
-        notes.append(
-            f"{repeated} steps hold the same responses as the step before them: TRL logs a generation again at each "
-            "step that trains on it. Each counts as often as it is there."
-        )
-    unjudged = int((~table.judged_B).sum())
-    if unjudged:
-        notes.append(f"{unjudged} responses have no reward: they take no part in their groups.")
-    return notes
-
-
-def _repeated_steps(table: Table) -> int:
-    """How many steps have exactly the texts of the step before."""
-    steps, index_B = np.unique(table.steps_B, return_inverse=True)
-    sums_S = np.zeros(len(steps), dtype=np.uint64)
-    # A sum of hashes, which wraps around, is the same in whatever order they come.
-    np.add.at(sums_S, index_B.ravel(), table.texts_B.view(np.uint64))
-    sizes_S = np.bincount(index_B.ravel())
-    return int(((sums_S[1:] == sums_S[:-1]) & (sizes_S[1:] == sizes_S[:-1])).sum())
-
-
-def _how_scored(source: Source, table: Table, options: Options, rows: Ints) -> str:
-    n = len(np.unique(table.groups_B[rows]))
-    most = int(np.bincount(table.groups_B).max())
-    cut = f", of each at most {MOST_RESPONSES} responses" if most > MOST_RESPONSES else ""
-    anew = "" if source.columns.token_ids else " Texts were tokenised anew, without the end token."
-    return (
-        f"Log-probs are those of {options.model} at temperature {options.temperature:g}, computed for {len(rows)} "
-        f"responses in {n} of {table.n_groups} groups{cut}: what follows from them is of these. One model judges all "
-        f"steps, also those that an earlier policy sampled.{anew}"
-    )
-
-
-def _what_lacks(table: Table, settings: Settings, found: WhatIf | None) -> list[str]:
-    if np.isnan(table.c_o_FB).all():
-        known = "" if not np.isnan(table.entropy_B).all() else "entropy, "
-        return [
-            f"There are no log-probs of responses. {known.capitalize()}{'c' if known else 'C'}onfidence, and what "
-            "ProGRPO would have done need them: --logps COL names their column, --model PATH computes them for a "
-            "sample of groups. All else is shown."
-        ]
-    if np.isnan(table.c_q_B).all():
-        return [
-            "There are no log-probs of prompts, so c(q) is not known. What ProGRPO would have done is shown with "
-            f"center={settings.center!r}, which does without; the paper's correction needs them: --prompt-logps COL, "
-            "or --model PATH."
-        ]
-    if found is None:
-        return ["No group has both a judged response and its confidences, so there is nothing to correct."]
-    return []
 
 
 def _by_megabytes(watch: Watch, total: int) -> Callable[[int], None]:

@@ -11,7 +11,9 @@ from progrpo.files import write_text
 from progrpo.inspection import summary
 from progrpo.inspection.collapse import means
 from progrpo.inspection.inspect import Inspection
-from progrpo.inspection.table import Floats, Ints, as_text, read_rows, response_of
+from progrpo.inspection.notes import rule
+from progrpo.inspection.table import Floats, Ints, read_rows
+from progrpo.inspection.values import as_list, as_text, response_of
 from progrpo.inspection.what_if import Effect
 from progrpo.report import plots
 from progrpo.report.page import render
@@ -40,7 +42,9 @@ def write_page(inspection: Inspection, out: Path) -> Path:
     Raises:
         ConfigError: Plotly or Jinja2 is not installed.
     """
-    write_text(out, render(assemble(inspection), TEMPLATE))
+    page = render(assemble(inspection), TEMPLATE)
+    # JSON may hold half a surrogate pair, of a character that was cut in two, which UTF-8 has no bytes for.
+    write_text(out, page.encode("utf-8", "replace").decode("utf-8"))
     return out
 
 
@@ -54,7 +58,9 @@ def assemble(inspection: Inspection) -> dict[str, Any]:
         "title": inspection.source.name,
         "subtitle": summary.size(inspection),
         "warnings": inspection.warnings,
-        "no_warning": summary.NO_WARNING,
+        "no_warning": summary.no_warning(inspection),
+        "rule": rule(inspection.source, inspection.table),
+        "no_curves": summary.no_curves(inspection),
         "notes": [note for note in (*inspection.notes, summary.entropy_kind(inspection)) if note],
         "headings": summary.headings(inspection),
         "rows": summary.rows(inspection),
@@ -91,6 +97,7 @@ def training_panels(inspection: Inspection) -> list[dict[str, Any]]:
         return [(title, colour, values[name]) for title, colour, name in lines if not np.isnan(values[name]).all()]
 
     corrections = _corrections_by_step(inspection)
+    largest = [name for name in values if name.startswith("pass@") and name != "pass@1"][-1:]
     wanted: list[tuple[str, str, str, list[Line], dict[str, Any]]] = [
         ("reward", "Reward", "Mean over judged responses.", named(("reward", PLAIN, "reward")), {}),
         (
@@ -103,12 +110,21 @@ def training_panels(inspection: Inspection) -> list[dict[str, Any]]:
         (
             "groups",
             "Groups by their responses",
-            "Only mixed groups teach GRPO anything: elsewhere every advantage is 0.",
+            "Where all responses have the same reward, every advantage of GRPO is 0.",
             named(
                 ("all right", RIGHT, "groups/all_right"),
                 ("mixed", PLAIN, "groups/mixed"),
                 ("all wrong", WRONG, "groups/all_wrong"),
+                ("one reward for all", CHANGED, "groups/same_reward"),
             ),
+            share,
+        ),
+        (
+            "pass-at-k",
+            "pass@k",
+            "The chance that one of k responses is right, unbiased. It falls for a large k where a policy collapses, "
+            "while it rises for k = 1.",
+            named(("pass@1", PLAIN, "pass@1"), *((name, CHANGED, name) for name in largest)),
             share,
         ),
         (
@@ -382,8 +398,8 @@ def _group(
     for row in rows:
         text = response_of(raw[row][columns.response])[:MOST_CHARACTERS]
         scored = inspection.scored.get(row)
-        ids = scored.token_ids if scored else raw[row][columns.token_ids] if columns.token_ids else None
-        logps = raw[row][columns.logps] if columns.logps else scored.logps if scored else []
+        ids = scored.token_ids if scored else as_list(raw[row][columns.token_ids]) if columns.token_ids else None
+        logps = as_list(raw[row][columns.logps]) if columns.logps else scored.logps if scored else []
         if decode is None or ids is None:
             # Words in the place of tokens: with their numbers, and nothing known of their probability.
             pieces = re.findall(r"\S+\s*|\s+", text)
@@ -398,7 +414,7 @@ def _group(
                 "prompt": as_text(raw[row][columns.prompt])[:MOST_CHARACTERS],
                 "text": text,
                 "token_ids": ids,
-                "logps": logps if logps is not None else [],
+                "logps": logps,
                 "canonical": str(table.answers_B[row]),
                 "reward": float(table.rewards_B[row]),
                 "prompt_confidence": float(table.c_q_B[row]),

@@ -9,8 +9,9 @@ import torch
 
 from progrpo.core import token_logps
 from progrpo.errors import ConfigError
-from progrpo.inspection.files import Ragged
-from progrpo.inspection.table import Ints, Source, Table, confidences, padded, prompt_confidences, response_of
+from progrpo.inspection.batches import Ragged
+from progrpo.inspection.table import Ints, Source, Table, confidences, padded, prompt_confidences
+from progrpo.inspection.values import as_list, response_of
 
 BATCH_BYTES = 256 << 20
 """Logits of a batch of sequences: of a vocabulary of 152k, 440 tokens at a time; of a tiny one, thousands."""
@@ -111,7 +112,11 @@ def pairs_of(source: Source, rows: Sequence[dict[str, Any]]) -> list[tuple[Any, 
     """What :func:`score` takes, from a file's raw rows."""
     columns = source.columns
     return [
-        (row[columns.prompt], response_of(row[columns.response]), row[columns.token_ids] if columns.token_ids else None)
+        (
+            row[columns.prompt],
+            response_of(row[columns.response]),
+            as_list(row[columns.token_ids]) if columns.token_ids else None,
+        )
         for row in rows
     ]
 

@@ -3,6 +3,9 @@
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from progrpo.inspection.collapse import LEAST_GROUPS
 from progrpo.inspection.inspect import Inspection
 from progrpo.report.summary import signed
 
@@ -15,6 +18,7 @@ TITLES = {
     "groups/all_right": "groups all right",
     "groups/mixed": "groups mixed",
     "groups/all_wrong": "groups all wrong",
+    "groups/same_reward": "groups with one reward for all",
     "distinct_answers": "different answers a group",
     "distinct_solutions": "different right answers a group",
     "commonest_answer": "commonest answer's share",
@@ -24,14 +28,40 @@ TITLES = {
     "confidence/wrong": "confidence of wrong answers",
     "confidence/prompt": "confidence of prompts c(q)",
 }
-SHARES = ("groups/all_right", "groups/mixed", "groups/all_wrong", "commonest_answer", "duplicates")
+SHARES = ("groups/", "commonest_answer", "duplicates", "pass@")
+"""How the names of measures begin that are shown in percent."""
 NO_WARNING = "Nothing here says that the policy collapses."
 
 
+def no_warning(inspection: Inspection) -> str:
+    """What can be said where nothing is warned of; without steps, that is not that all is well."""
+    found = inspection.collapse
+    if found.enough_groups:
+        return NO_WARNING
+    if not inspection.source.has_steps:
+        why = "nothing tells the training steps of the responses apart; --step COL names the column that does"
+    elif not found.first:
+        why = "all responses are of one step"
+    else:
+        why = f"the first or the last tenth of the steps has fewer than {LEAST_GROUPS} groups with a reward"
+    return f"Whether the policy collapses over training can't be said: {why}."
+
+
+def no_curves(inspection: Inspection) -> str:
+    """Why nothing is drawn over training."""
+    if inspection.source.has_steps:
+        return "All responses are of one step: there are no curves to draw."
+    return "Nothing tells the training steps of the responses apart: there are no curves to draw."
+
+
 def title_of(inspection: Inspection, name: str) -> str:
-    """A measure's name for people, with the unit of what can have two."""
+    """A measure's name for people, with the unit of what can have two, and of pass@k how many groups it is over."""
     if name == "length":
         return f"length, {length_unit(inspection)}"
+    if name.startswith("pass@"):
+        judged_N = np.bincount(inspection.table.groups_B[inspection.table.judged_B])
+        n, enough = int((judged_N > 0).sum()), int((judged_N >= int(name.removeprefix("pass@"))).sum())
+        return name if enough == n else f"{name}, {enough:,} of {_count(n, 'group')}"
     return TITLES[name]
 
 
@@ -56,7 +86,7 @@ def cell(name: str, value: float) -> str:
     """A measure's value as it is shown; a dash where it is not known."""
     if math.isnan(value):
         return "–"
-    if name in SHARES:
+    if name.startswith(SHARES):
         return f"{value:.1%}".replace("%", " %")
     return f"{value:.1f}" if name == "length" else f"{value:.3f}"
 
@@ -65,7 +95,8 @@ def rows(inspection: Inspection) -> list[tuple[str, list[str]]]:
     """The measures that are known, each with all, first tenth and last tenth."""
     found = inspection.collapse
     parts = [part for part in (found.overall, found.first, found.last) if part]
-    known = [name for name in TITLES if not math.isnan(found.overall[name])]
+    shown = [*TITLES, *(name for name in found.overall if name.startswith("pass@"))]
+    known = [name for name in shown if not math.isnan(found.overall[name])]
     return [(title_of(inspection, name), [cell(name, part[name]) for part in parts]) for name in known]
 
 
@@ -85,7 +116,7 @@ def size(inspection: Inspection) -> str:
     table = inspection.table
     steps = len(inspection.collapse.steps)
     told = f"{_count(table.size, 'response')} in {_count(table.n_groups, 'group')}"
-    told += f", {_count(steps, 'step')}" if inspection.source.columns.step else ""
+    told += f", {_count(steps, 'step')}" if inspection.source.has_steps else ""
     return f"{told}; {inspection.source.title}"
 
 
@@ -120,7 +151,7 @@ def print_summary(inspection: Inspection, console: "Console | None" = None) -> N
     console = console or Console(highlight=False)
     console.print(f"[bold]{inspection.source.name}[/bold]: {size(inspection)}", markup=True)
     console.print()
-    for sentence in inspection.warnings or [NO_WARNING]:
+    for sentence in inspection.warnings or [no_warning(inspection)]:
         console.print(f"! {sentence}" if inspection.warnings else sentence, markup=False)
     console.print()
     table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))

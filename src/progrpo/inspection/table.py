@@ -4,9 +4,8 @@ Texts are read once and only their hashes stay, so a million responses fit in me
 scattered over files. The few texts that a page shows are read again (:func:`read_rows`).
 """
 
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,15 +16,16 @@ from numpy.typing import NDArray
 
 from progrpo.core import answer_confidence, prompt_confidence
 from progrpo.errors import ConfigError
+from progrpo.inspection.batches import Batch, Ragged
 from progrpo.inspection.columns import Columns
-from progrpo.inspection.files import Batch, Progress, Ragged, RolloutFile
+from progrpo.inspection.files import Progress, RolloutFile, Row
+from progrpo.inspection.values import LARGEST, as_key, as_number, as_text, described, response_of
 from progrpo.inspection.verdicts import Judge, rewards_of
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """The values of low_prob_fraction that its curve is drawn through."""
 PADDED_CELLS = 1 << 20
 """Responses are padded to the longest of a chunk; a chunk has at most so many places."""
-VERDICTS = {"correct": 1.0, "incorrect": 0.0, "error": math.nan}
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,6 +39,8 @@ class Table:
     groups_B: Ints
     """0, 1, 2, ... in the order in which groups first appear."""
     rewards_B: Floats
+    correct_rewards_B: Floats
+    """The reward that means right: another than ``rewards_B`` where one is named."""
     texts_B: Ints
     """A hash of the text: equal exactly if the texts are."""
     answers_B: Ints
@@ -50,6 +52,7 @@ class Table:
     c_o_FB: NDArray[np.float32]
     """c(o|q) by fraction."""
     fractions: tuple[float, ...]
+    correct_above: float = 0.0
 
     @property
     def size(self) -> int:
@@ -61,8 +64,8 @@ class Table:
 
     @property
     def right_B(self) -> NDArray[np.bool_]:
-        """A response is right if its reward is above 0."""
-        return self.rewards_B > 0
+        """A response is right if its reward, or the one that means right, is above ``correct_above``."""
+        return self.correct_rewards_B > self.correct_above
 
     @property
     def judged_B(self) -> NDArray[np.bool_]:
@@ -94,7 +97,16 @@ class Source:
 
     @property
     def notes(self) -> list[str]:
-        return [note for file in self.files for note in file.notes]
+        return list(dict.fromkeys(note for file in self.files for note in file.notes))
+
+    @property
+    def has_named_steps(self) -> bool:
+        """Whether the steps are those in the names of the files or of their folders."""
+        return self.columns.step is None and all(file.step is not None for file in self.files)
+
+    @property
+    def has_steps(self) -> bool:
+        return self.columns.step is not None or self.has_named_steps
 
 
 def fractions_with(fraction: float) -> tuple[float, ...]:
@@ -106,8 +118,13 @@ def fractions_with(fraction: float) -> tuple[float, ...]:
     return tuple(sorted({*FRACTIONS, fraction}))
 
 
-def read_table(source: Source, on_progress: Progress | None = None) -> Table:
+def read_table(source: Source, on_progress: Progress | None = None, *, correct_above: float = 0.0) -> Table:
     """Read every file once, keeping only numbers.
+
+    Args:
+        source: what to read.
+        on_progress: called with the number of bytes after each batch.
+        correct_above: a response is right if its reward is above this.
 
     Raises:
         ConfigError: a value that can't be what its column is said to hold, or no reward anywhere.
@@ -117,12 +134,15 @@ def read_table(source: Source, on_progress: Progress | None = None) -> Table:
     source.starts.clear()
     for file in source.files:
         source.starts.append(total)
+        step = file.step if source.has_named_steps and file.step is not None else 0
         for batch in file.batches(source.columns.names(), on_progress):
-            parts.append(_numbers(batch, source.columns, source.fractions, source.judge))
+            parts.append(_numbers(batch, source.columns, source.fractions, step, source.judge))
             total += batch.size
     if not parts:
         raise ConfigError(f"{str(source.files[0].path)!r} holds no responses: it has columns, but no row.")
+    # The same array as the rewards, where no other reward means right, is kept once.
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
+    joined.setdefault("correct_rewards_B", joined["rewards_B"])
     if np.isnan(joined["rewards_B"]).all():
         if source.judge is not None:
             raise ConfigError(f"no response could be judged. {source.judge.notes()[0]}")
@@ -130,12 +150,13 @@ def read_table(source: Source, on_progress: Progress | None = None) -> Table:
         raise ConfigError(
             f"no response has a reward: all of column {named} is null or NaN; name another with --reward."
         )
-    return Table(**joined | {"groups_B": _in_order(joined["groups_B"])}, fractions=source.fractions)
+    joined["groups_B"] = _in_order(joined["groups_B"])
+    return Table(**joined, fractions=source.fractions, correct_above=correct_above)
 
 
-def read_rows(source: Source, wanted: Sequence[int]) -> dict[int, dict[str, Any]]:
+def read_rows(source: Source, wanted: Sequence[int]) -> dict[int, Row]:
     """The raw rows of the responses with these numbers: a second pass over the files that hold one of them."""
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, Row] = {}
     ends = [*source.starts[1:], math.inf]
     for file, start, end in zip(source.files, source.starts, ends, strict=True):
         inside = [number - start for number in wanted if start <= number < end]
@@ -143,47 +164,21 @@ def read_rows(source: Source, wanted: Sequence[int]) -> dict[int, dict[str, Any]
     return found
 
 
-def as_text(value: Any) -> str:
-    """A prompt or a response as text; of a response given as chat messages see :func:`response_of`."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    if isinstance(value, list) and all(isinstance(message, dict) for message in value):
-        return "\n".join(f"{message.get('role', '')}: {_content(message)}" for message in value)
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def response_of(value: Any) -> str:
-    """A response's text: of a single message its content, of several (tools, turns) each with its role.
-
-    >>> response_of([{"role": "assistant", "content": "2"}]), response_of("2")
-    ('2', '2')
-    """
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        return _content(value[0])
-    return as_text(value)
-
-
-def _content(message: dict[str, Any]) -> str:
-    content = message.get("content")
-    if isinstance(content, list):  # parts: text, and images without their data
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return str(content or "")
-
-
 def _numbers(
-    batch: Batch, columns: Columns, fractions: tuple[float, ...], judge: Judge | None
+    batch: Batch, columns: Columns, fractions: tuple[float, ...], step: int, judge: Judge | None
 ) -> dict[str, NDArray[Any]]:
-    texts = [response_of(value) for value in batch[columns.response]]
-    steps = _steps(batch, columns.step)
+    texts = _texts(batch, columns.response, response_of, "response")
+    _texts(batch, columns.prompt, as_text, "prompt")
+    steps = _steps(batch, columns.step, step)
     answers = batch[columns.answer] if columns.answer else [None] * batch.size
     if judge is not None:
         assert columns.gold is not None, "a judge compares with a column"
         verdicts = judge(batch[columns.prompt], texts, batch[columns.gold])
-        rewards_B = np.array(rewards_of(verdicts))
+        rewards = {"rewards_B": np.array(rewards_of(verdicts))}
         # Solutions are told apart by the verifier, unless a column does.
         answers = answers if columns.answer else [verdict.canonical for verdict in verdicts]
     else:
-        rewards_B = _rewards(batch, columns)
+        rewards = _rewards(batch, columns)
     c_o_FB = np.full((len(fractions), batch.size), np.nan, dtype=np.float32)
     surprisal = np.full(batch.size, np.nan)
     if columns.logps:
@@ -191,11 +186,10 @@ def _numbers(
     return {
         "steps_B": steps,
         "groups_B": _group_hashes(batch, columns, steps),
-        "rewards_B": rewards_B,
+        **rewards,
         "texts_B": _hashes(texts),
         "answers_B": _hashes(
-            # Two answers of another type than text are the same if they are written the same.
-            [text.strip() if answer is None else str(answer) for answer, text in zip(answers, texts, strict=True)]
+            text.strip() if _is_null(answer) else as_key(answer) for answer, text in zip(answers, texts, strict=True)
         ),
         "lengths_B": _lengths(batch, columns, texts),
         "entropy_B": _entropies(batch, columns.entropy) if columns.entropy else surprisal,
@@ -204,7 +198,25 @@ def _numbers(
     }
 
 
-def _hashes(texts: Sequence[str]) -> Ints:
+def _texts(batch: Batch, name: str, as_text_of: Callable[[Any], str], role: str) -> list[str]:
+    texts = []
+    for i, value in enumerate(batch[name]):
+        try:
+            texts.append(as_text_of(value))
+        except ValueError as error:
+            raise ConfigError(
+                f"{batch.place(i)}: column {name!r} must hold a {role}, as text or as chat messages, and holds "
+                f"{error}; name another column with --{role}, or an entry of this one: --{role} {name}.ENTRY."
+            ) from None
+    return texts
+
+
+def _is_null(answer: Any) -> bool:
+    """pandas writes NaN for a text that is not there."""
+    return answer is None or (isinstance(answer, float) and math.isnan(answer))
+
+
+def _hashes(texts: Iterable[str]) -> Ints:
     """64 bits each: among a million different texts, two that collide are less likely than 1 in 10 million."""
     return np.array([hash(text) for text in texts], dtype=np.int64)
 
@@ -218,46 +230,62 @@ def _in_order(hashes: Ints) -> Ints:
 
 
 def _group_hashes(batch: Batch, columns: Columns, steps: Ints) -> Ints:
-    keys = batch[columns.group] if columns.group else batch[columns.prompt]
+    if columns.group is None and batch.origins is not None:
+        return _hashes([batch.place(i) for i in range(batch.size)])  # a row is a group
+    name = columns.group or columns.prompt
+    keys = batch[name]
     for i, key in enumerate(keys):
         if key is None:
-            name = columns.group or columns.prompt
             raise ConfigError(f"{batch.place(i)}: column {name!r} is null, so the response belongs to no group.")
-    keys = [key if isinstance(key, str) else as_text(key) for key in keys]
-    return np.array([hash(pair) for pair in zip(steps.tolist(), keys, strict=True)], dtype=np.int64)
+    return np.array([hash(pair) for pair in zip(steps.tolist(), map(as_key, keys), strict=True)], dtype=np.int64)
 
 
-def _steps(batch: Batch, name: str | None) -> Ints:
+def _steps(batch: Batch, name: str | None, default: int) -> Ints:
     if name is None:
-        return np.zeros(batch.size, dtype=np.int64)
+        return np.full(batch.size, default, dtype=np.int64)
     steps = batch[name]
+    numbers = np.zeros(batch.size, dtype=np.int64)
     for i, step in enumerate(steps):
-        if isinstance(step, bool) or not isinstance(step, (int, float)) or step != step // 1:
+        try:
+            numbers[i] = as_number(step)
+            whole = not isinstance(step, bool) and numbers[i] == as_number(step)
+        except (ValueError, OverflowError, TypeError):
+            whole = False
+        if not whole:
             raise ConfigError(f"{batch.place(i)}: the step, column {name!r}, must be a whole number, got {step!r}.")
-    return np.array(steps, dtype=np.int64)
+    return numbers
 
 
-def _rewards(batch: Batch, columns: Columns) -> Floats:
-    """The weighted sum, as TRL does: NaN takes no part in it, and all NaN is NaN."""
+def _rewards(batch: Batch, columns: Columns) -> dict[str, Floats]:
+    """The weighted sum, as TRL does: NaN takes no part in it, and all NaN is NaN. And the reward that means right, if
+    that is another; a response of which that is not known takes no part, as one without a reward."""
     total, known = np.zeros(batch.size), np.zeros(batch.size, dtype=bool)
     for name, weight in columns.rewards:
-        values = np.array([_reward(value, batch, i, name) for i, value in enumerate(batch[name])])
+        values = _reward(batch, name)
         total += np.where(np.isnan(values), 0.0, weight * values)
         known |= ~np.isnan(values)
-    return np.where(known, total, np.nan)
+    if columns.correct_reward is None:
+        return {"rewards_B": np.where(known, total, np.nan)}
+    correct = _reward(batch, columns.correct_reward)
+    known &= ~np.isnan(correct)
+    return {"rewards_B": np.where(known, total, np.nan), "correct_rewards_B": np.where(known, correct, np.nan)}
 
 
-def _reward(value: Any, batch: Batch, i: int, name: str) -> float:
-    if value is None:
-        return math.nan
-    if isinstance(value, (int, float)) and not math.isinf(value):
-        return float(value)
-    if isinstance(value, str) and value in VERDICTS:
-        return VERDICTS[value]
-    raise ConfigError(
-        f"{batch.place(i)}: the reward, column {name!r}, must be a finite number, got {value!r}; null or NaN stands "
-        "for a response that could not be judged."
-    )
+def _reward(batch: Batch, name: str) -> Floats:
+    return _floats(batch, name, f"the reward, column {name!r},", "response that could not be judged")
+
+
+def _floats(batch: Batch, name: str, what: str, unknown: str) -> Floats:
+    values = np.full(batch.size, np.nan)
+    for i, value in enumerate(batch[name]):
+        try:
+            values[i] = as_number(value)
+        except (ValueError, TypeError):
+            raise ConfigError(
+                f"{batch.place(i)}: {what} must be a finite number of at most {LARGEST:g}, got {described(value)}; "
+                f"null or NaN stands for a {unknown}."
+            ) from None
+    return values
 
 
 def _lengths(batch: Batch, columns: Columns, texts: Sequence[str]) -> Floats:
@@ -275,12 +303,13 @@ def _entropies(batch: Batch, name: str) -> Floats:
         ragged = batch.ragged(name, np.float64)
         # An empty list has no mean: NaN, without a warning.
         return np.array([row.mean() if len(row) else np.nan for row in ragged.rows()])
-    return np.array([np.nan if value is None else float(value) for value in values])
+    return _floats(batch, name, f"the entropy, column {name!r},", "response whose entropy is not known")
 
 
 def _c_q(batch: Batch, columns: Columns) -> NDArray[np.float32]:
     if columns.prompt_confidence:
-        return np.array([np.nan if v is None else v for v in batch[columns.prompt_confidence]], dtype=np.float32)
+        name = columns.prompt_confidence
+        return _floats(batch, name, f"c(q), column {name!r},", "prompt that has none").astype(np.float32)
     if columns.prompt_logps:
         return prompt_confidences(batch.ragged(columns.prompt_logps), columns.prompt_logps)
     return np.full(batch.size, np.nan, dtype=np.float32)

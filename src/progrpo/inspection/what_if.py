@@ -31,6 +31,7 @@ class Settings:
     low_prob_fraction: float = 0.2
     center: str = "prompt"
     activation: str = "any_correct"
+    correct_above: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def advantages(table: Table, settings: Settings) -> tuple[Floats, Floats]:
     grpo_B = group_relative_advantages(rewards_B, groups_B)
     progrpo_B = arm_advantages(
         grpo_B,
-        rewards_B,
+        _verdicts(table),
         torch.from_numpy(table.c_q_B),
         torch.from_numpy(table.c_o_B(settings.low_prob_fraction)),
         groups_B,
@@ -145,9 +146,7 @@ def effect(
         turned += int((before * after < 0).sum())
         compared += len(before)
     weight = float(np.abs(grpo_B).sum())
-    activated_B = activated_groups(
-        torch.from_numpy(table.rewards_B), torch.from_numpy(groups_B), activation=settings.activation
-    ).numpy()
+    activated_B = activated_groups(_verdicts(table), torch.from_numpy(groups_B), activation=settings.activation).numpy()
     judged = max(int(judged_B.sum()), 1)
     return Effect(
         float(moved_B.sum()) / judged,
@@ -162,6 +161,11 @@ def effect(
     )
 
 
+def _verdicts(table: Table) -> torch.Tensor:
+    """1 for a right response, 0 for a wrong one, NaN for one that was not judged: what ARM asks of a reward."""
+    return torch.from_numpy(np.where(table.judged_B, table.right_B.astype(np.float64), np.nan))
+
+
 def _in_known_groups(table: Table, settings: Settings) -> NDArray[np.bool_]:
     """Responses of groups in which something could be corrected: a confidence is known, and what it is held against."""
     known_B = table.judged_B & ~np.isnan(table.c_o_B(settings.low_prob_fraction))
@@ -171,8 +175,8 @@ def _in_known_groups(table: Table, settings: Settings) -> NDArray[np.bool_]:
 
 
 def _rows(table: Table, rows: Ints) -> Table:
-    parts = {name: value for name, value in vars(table).items() if name != "fractions"}
-    return Table(**{name: value[..., rows] for name, value in parts.items()}, fractions=table.fractions)
+    arrays = {name: value for name, value in vars(table).items() if isinstance(value, np.ndarray)}
+    return replace(table, **{name: value[..., rows] for name, value in arrays.items()})
 
 
 def _pairs(groups_B: Ints) -> list[tuple[Ints, Ints]]:

@@ -17,53 +17,65 @@ from progrpo.evaluation.backends.transformers import draw
 
 
 class SampledLogps(StoppingCriteria):
-    """The log-prob and entropy of every token that ``model.generate`` samples.
+    """The log-prob and entropy of every token that ``model.generate`` chooses, one token a row and forward pass.
 
     A forward hook sees each step's logits and a stopping criterion sees the token that was then chosen, so one gather
     a step is the whole cost. Both are at the sampling temperature over the full vocabulary, before top-k, top-p and
     penalties: the convention of TRL's own log-probs.
+
+    Beam search reorders its rows, assisted decoding accepts several tokens of a pass, and guidance makes a pass of its
+    own: what was recorded is then not of the responses, and :meth:`take` returns None.
     """
 
     def __init__(self, temperature: float) -> None:
         self.temperature = temperature
-        self.rows: list[list[float]] | None = None
-        self._steps: list[tuple[Tensor, Tensor]] = []
+        self.of_engine: list[tuple[list[int], list[float]]] | None = None
+        """The tokens and log-probs of each response, from an engine that hands them over itself."""
+        self.is_whole = True
+        """Whether every pass so far chose one token for each of its rows."""
+        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
         self._last_logits_BV: Tensor | None = None
 
     @property
     def logps_BT(self) -> Tensor:
         """Log-probs in nats, shape (B, T); what follows a response's end is meaningless."""
-        return torch.stack([logps_B for logps_B, _ in self._steps], dim=1)
+        return torch.stack([logps_B for _, logps_B, _ in self._steps], dim=1)
 
     @property
     def entropy_BT(self) -> Tensor:
         """Entropy of the distribution that each token was drawn from, in nats, shape (B, T)."""
-        return torch.stack([entropy_B for _, entropy_B in self._steps], dim=1)
+        return torch.stack([entropy_B for _, _, entropy_B in self._steps], dim=1)
 
-    def take(self, lengths: list[int]) -> list[list[float]]:
-        """The recorded log-probs as one list per response, cut to these lengths."""
-        if self.rows is None:
-            self.rows = self.logps_BT.tolist()
-        return [row[:length] for row, length in zip(self.rows, lengths, strict=True)]
+    def take(self, responses: list[list[int]]) -> list[list[float]] | None:
+        """The log-probs of these responses' tokens, a list each; None if they are not what was recorded."""
+        rows = self.of_engine
+        if rows is None:
+            if not (self.is_whole and self._steps):
+                return None
+            ids_BT = torch.stack([ids_B for ids_B, _, _ in self._steps], dim=1)
+            rows = list(zip(ids_BT.tolist(), self.logps_BT.tolist(), strict=True))
+        cut = [(ids[: len(own)], logps[: len(own)]) for (ids, logps), own in zip(rows, responses, strict=False)]
+        is_of_these = [ids for ids, _ in cut] == responses and all(len(ids) == len(logps) for ids, logps in cut)
+        return [logps for _, logps in cut] if is_of_these else None
 
     def keep_logits(self, module: nn.Module, args: Any, output: Any) -> None:
         """The forward hook."""
         self._last_logits_BV = output.logits[:, -1].detach()
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """Called after each sampled token; never asks to stop."""
-        assert self._last_logits_BV is not None, "generate() chose a token before any forward pass"
-        logps_B1, entropy_B1 = token_logps(
-            self._last_logits_BV[:, None], input_ids[:, -1:], temperature=self.temperature
-        )
-        self._steps.append((logps_B1[:, 0], entropy_B1[:, 0]))
-        self._last_logits_BV = None
+        """Called after each chosen token; never asks to stop."""
+        logits_BV, self._last_logits_BV = self._last_logits_BV, None
+        self.is_whole = self.is_whole and logits_BV is not None and len(logits_BV) == len(input_ids)
+        if self.is_whole and logits_BV is not None:
+            ids_B = input_ids[:, -1]
+            logps_B1, entropy_B1 = token_logps(logits_BV[:, None], ids_B[:, None], temperature=self.temperature)
+            self._steps.append((ids_B, logps_B1[:, 0], entropy_B1[:, 0]))
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 @contextmanager
 def record_logps(model: Any, *, temperature: float) -> Iterator[SampledLogps]:
-    """Record the log-probs of all that ``model.generate`` (or ``generate_batch``) samples within the block.
+    """Record the log-probs of all that ``model.generate`` (or ``generate_batch``) chooses within the block.
 
     ``generate_batch``, transformers' continuous batching, hands log-probs over itself if it is configured with
     ``return_logprobs=True``; they are those of the processed distribution.
@@ -72,13 +84,16 @@ def record_logps(model: Any, *, temperature: float) -> Iterator[SampledLogps]:
     hook = model.register_forward_hook(record.keep_logits)
 
     def generate_and_record(generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if _is_guided(model, kwargs):  # its second pass would be taken for the model's own
+            record.is_whole = False
+            return generate(*args, **kwargs)
         criteria = StoppingCriteriaList([*(kwargs.pop("stopping_criteria", None) or []), record])
         return generate(*args, stopping_criteria=criteria, **kwargs)
 
     def generate_batch_and_record(generate_batch: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         hook.remove()  # its logits are packed: no row is a response
         outputs = generate_batch(*args, **kwargs)
-        record.rows = [output.logprobs for output in outputs.values()]
+        record.of_engine = [(output.generated_tokens, output.logprobs or []) for output in outputs.values()]
         return outputs
 
     try:
@@ -86,6 +101,13 @@ def record_logps(model: Any, *, temperature: float) -> Iterator[SampledLogps]:
             yield record
     finally:
         hook.remove()
+
+
+def _is_guided(model: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether ``generate`` does classifier-free guidance; its own configuration comes before the model's."""
+    configs = (kwargs.get("generation_config"), model.generation_config)
+    scales = [kwargs.get("guidance_scale"), *(getattr(config, "guidance_scale", None) for config in configs)]
+    return next((scale for scale in scales if scale is not None), 1) != 1
 
 
 class OwnStreams(LogitsProcessor):

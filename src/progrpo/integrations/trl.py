@@ -1,18 +1,20 @@
 """ProGRPO for TRL: ``ProGRPOConfig`` and ``ProGRPOTrainer`` in place of ``GRPOConfig`` and ``GRPOTrainer``.
 
 The trainer generates, scores and optimises exactly as TRL's; between scoring and optimising it re-weights the
-advantages (:func:`progrpo.core.arm_advantages`). It adds no forward pass over responses: their log-probs are those
-that TRL computed (``old_per_token_logps``), or else those that the rollout engine returned
-(``sampling_per_token_logps``), or else those recorded while transformers generated. The prompt confidence costs one
-forward pass over each distinct prompt. With ``alpha=0`` it is GRPOTrainer, bit for bit.
+advantages (:func:`progrpo.core.arm_advantages`). The log-probs of responses are those that TRL computed
+(``old_per_token_logps``), or else those that the rollout engine returned (``sampling_per_token_logps``), or else those
+recorded while transformers generated: no forward pass is added. Only where none of these exist, as with beam search,
+are responses scored by a forward pass. The prompt confidence costs one forward pass over each distinct prompt. With
+``alpha=0`` it is GRPOTrainer, bit for bit.
 
 What is overridden is private API of TRL: ``tests/integrations/test_trl_contract.py`` names what a new version moved.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +25,10 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
 
 from progrpo.core import answer_confidence, arm_advantages, prompt_confidence
-from progrpo.integrations.exploration import exploration_metrics, solution_digest
+from progrpo.core.advantages import is_correct
+from progrpo.core.precision import at_least_float32
+from progrpo.errors import ConfigError
+from progrpo.integrations.exploration import ActivationWatch, exploration_metrics, solution_digest
 from progrpo.integrations.generation import record_logps
 from progrpo.integrations.options import ArmOptions
 from progrpo.rewards import Reward
@@ -35,17 +40,19 @@ CanonicalForm = Callable[[dict[str, Any], Any], str | None]
 
 @dataclass
 class ProGRPOConfig(GRPOConfig):
-    """``GRPOConfig`` with ARM's four options, and the clipping of the paper's objective (0.2 / 0.28).
+    """``GRPOConfig`` with ARM's options, and the clipping of the paper's objective (0.2 / 0.28).
 
     Args:
         alpha: strength of the correction; 0 is GRPO. The paper's value was not available: the default is ours.
         low_prob_fraction: share of a response's tokens, the least likely ones, that its confidence is taken over.
-        activation: ``"any_correct"``: groups with a rewarded response; ``"mixed"``: those with an unrewarded one too.
+        activation: ``"any_correct"``: groups with a right response; ``"mixed"``: those with a wrong one too.
         center: ``"prompt"``: c(q) - c(o|q), as in the paper; ``"group"``, ``"correct"``: see
             :func:`progrpo.core.arm_advantages`.
+        correct_above: a response is right if its reward is above this number.
+        correct_reward: the name of the reward function, as TRL logs it, whose value that is; None takes the weighted
+            sum of all.
 
-    Every other argument is GRPOConfig's. Two defaults differ from TRL's: ``epsilon_high`` is 0.28, and
-    ``transformers_continuous_batching_config`` asks for log-probs.
+    Every other argument is GRPOConfig's. One default differs from TRL's: ``epsilon_high`` is 0.28.
 
     Raises:
         ValueError: an option outside its range.
@@ -61,15 +68,19 @@ class ProGRPOConfig(GRPOConfig):
     center: str = field(
         default="prompt", metadata={"help": "What the answer confidence is held against: prompt, group or correct."}
     )
+    correct_above: float = field(default=0.0, metadata={"help": "A response is right if its reward is above this."})
+    correct_reward: str | None = field(
+        default=None, metadata={"help": "Name of the reward function that says what is right; None: the weighted sum."}
+    )
     epsilon_high: float | None = field(default=0.28, metadata={"help": "Upper clipping bound; None takes epsilon."})
 
     def __post_init__(self) -> None:
-        ArmOptions(self.alpha, self.low_prob_fraction, self.activation, self.center)
+        self.arm_options()
         super().__post_init__()
-        if self.use_transformers_continuous_batching:
-            # The engine hands log-probs over only when asked to.
-            given = getattr(self, "transformers_continuous_batching_config", None) or {}
-            self.transformers_continuous_batching_config = given | {"return_logprobs": True}
+
+    def arm_options(self) -> ArmOptions:
+        """ARM's options alone, checked."""
+        return ArmOptions(**{option.name: getattr(self, option.name) for option in fields(ArmOptions)})
 
 
 @dataclass(frozen=True)
@@ -82,12 +93,17 @@ class Rollout:
     """Text, or messages for conversational prompts."""
     token_ids: list[list[int]]
     canonical: list[str | None]
-    """The canonical form of each rewarded response, None for the others."""
+    """The canonical form of each right response, None for the others."""
     groups_B: Tensor
     """Group id, the same on every process."""
     logps_BT: Tensor
     mask_BT: Tensor
     rewards_B: Tensor
+    """The weighted sum of the reward functions."""
+    correct_rewards_B: Tensor
+    """The reward that says whether a response is right: the same, or that of ``correct_reward``."""
+    correct_B: Tensor
+    """bool: right, by :func:`progrpo.core.advantages.is_correct`."""
     prompt_confidence_B: Tensor
     answer_confidence_B: Tensor
     grpo_advantages_B: Tensor
@@ -106,8 +122,11 @@ class ProGRPOTrainer(GRPOTrainer):
 
     Metrics beside TRL's, under ``train/`` or ``eval_``: ``confidence/prompt/{mean,min,max}``,
     ``confidence/answer/{mean,min,max}``, ``correction/{mean,min,max}`` (A~ - A), ``groups/activated``,
-    ``groups/all_right``, ``groups/all_wrong``, ``groups/mixed`` (shares of groups), and ``distinct_solutions``
-    (different rewarded solutions a group).
+    ``groups/all_right``, ``groups/all_wrong``, ``groups/mixed``, ``groups/zero_variance`` (shares of groups; the last
+    are those whose rewards are all equal), and ``distinct_solutions`` (different right solutions a group).
+
+    Raises:
+        ConfigError: ``correct_reward`` is the name of no reward function, or of several.
 
     Source: ProGRPO (arXiv 2602.05281). A runnable example is in the README.
     """
@@ -138,6 +157,10 @@ class ProGRPOTrainer(GRPOTrainer):
         self._recorded = False
         _warn_of_truncated_logps(args)
         super().__init__(model, reward_funcs, args, *more, **kwargs)
+        if self.continuous_batching_config is not None:  # that engine hands log-probs over only when it is asked to
+            self.continuous_batching_config.return_logprobs = True
+        is_said = _check_correct_reward(self)
+        self._activation_watch = ActivationWatch(args.arm_options(), knows_what_is_right=is_said)
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         if self.use_vllm:
@@ -145,10 +168,11 @@ class ProGRPOTrainer(GRPOTrainer):
         model = self.accelerator.unwrap_model(self.model)
         model = model.get_base_model() if is_peft_model(model) else model
         # Handed back as an engine's log-probs, TRL itself joins those of several turns and of tool results.
-        with record_logps(model, temperature=self.temperature) as record:
+        with _same_mode(self.model), record_logps(model, temperature=self.temperature) as record:
             completion_ids, _ = super()._generate_single_turn(*args, **kwargs)
-        self._recorded = True
-        return completion_ids, record.take([len(ids) for ids in completion_ids])
+        logps = record.take(completion_ids)
+        self._recorded = logps is not None
+        return completion_ids, logps
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: list[list[int]]
@@ -158,7 +182,9 @@ class ProGRPOTrainer(GRPOTrainer):
         weights_F = self.reward_weights.to(rewards_per_func_BF.device)
         rewards_B = (rewards_per_func_BF * weights_F).nansum(dim=1)
         rewards_B[rewards_per_func_BF.isnan().all(dim=1)] = torch.nan
-        self._scored = _Scored(inputs, completions, completion_ids_list, rewards_B)
+        name = self.args.correct_reward
+        correct_rewards_B = rewards_B if name is None else rewards_per_func_BF[:, self.reward_func_names.index(name)]
+        self._scored = _Scored(inputs, completions, completion_ids_list, rewards_B, correct_rewards_B)
         return rewards_per_func_BF
 
     def _tell_rewards_of_the_template(self) -> None:
@@ -171,17 +197,18 @@ class ProGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._recorded = False
+        mode = "train" if self.model.training else "eval"  # as TRL asks it: before a rollout_func can change it
         output = super()._generate_and_score_completions(inputs)
         logps_BT, mask_BT = self._response_logps(output)
         if self._recorded:  # ours, not an engine's: TRL's loss must not see them
             output.pop("sampling_per_token_logps", None)
-        self._reweight(output, logps_BT, mask_BT)
+        self._reweight(output, logps_BT, mask_BT, mode)
         return output
 
-    def _reweight(self, output: dict[str, Any], logps_BT: Tensor, mask_BT: Tensor) -> None:
+    def _reweight(self, output: dict[str, Any], logps_BT: Tensor, mask_BT: Tensor, mode: str) -> None:
         """Put A~ in the place of A, in the batch and in the completions log; log the metrics; hand the rollout over."""
         assert self._scored is not None, "rewards are calculated before advantages are re-weighted"
-        args, mode = self.args, "train" if self.model.training else "eval"
+        options = self.args.arm_options()
         local = slice(
             self.accelerator.process_index * len(mask_BT), (self.accelerator.process_index + 1) * len(mask_BT)
         )
@@ -192,23 +219,41 @@ class ProGRPOTrainer(GRPOTrainer):
                 [
                     output["advantages"],
                     self._prompt_confidence(output),
-                    answer_confidence(logps_BT, mask_BT, low_prob_fraction=args.low_prob_fraction),
+                    answer_confidence(logps_BT, mask_BT, low_prob_fraction=options.low_prob_fraction),
                 ],
                 dim=1,
             )
         ).unbind(dim=1)
         digests_B = self.accelerator.gather(digests_B)
-        rewards_B = self._scored.rewards_B
+        rewards_B, correct_rewards_B = self._scored.rewards_B, self._scored.correct_rewards_B
         group_size = self.num_generations if mode == "train" else self.num_generations_eval
         groups_B = torch.arange(len(rewards_B), device=rewards_B.device) // group_size
         advantages_B = arm_advantages(
-            grpo_B, rewards_B, c_q_B, c_o_B, groups_B, alpha=args.alpha, activation=args.activation, center=args.center
+            grpo_B,
+            correct_rewards_B,
+            c_q_B,
+            c_o_B,
+            groups_B,
+            alpha=options.alpha,
+            activation=options.activation,
+            center=options.center,
+            correct_above=options.correct_above,
         )
-        output["advantages"] = advantages_B[local]
+        output["advantages"] = advantages_B[local].to(output["advantages"].dtype)
         _replace_last(self._logs["advantages"], advantages_B.tolist())
         metrics = exploration_metrics(
-            rewards_B, groups_B, digests_B, c_q_B, c_o_B, advantages_B - grpo_B, activation=args.activation
+            rewards_B,
+            groups_B,
+            digests_B,
+            c_q_B,
+            c_o_B,
+            advantages_B - grpo_B,
+            activation=options.activation,
+            correct_above=options.correct_above,
+            correct_rewards_B=correct_rewards_B,
         )
+        if mode == "train" and self.accelerator.is_main_process:
+            self._activation_watch.see(self.state.global_step + 1, correct_rewards_B, groups_B)
         for name, value in metrics.items():
             self._metrics[mode][name].append(value)
         if self.on_rollout is not None and mode == "train":
@@ -222,6 +267,8 @@ class ProGRPOTrainer(GRPOTrainer):
                     logps_BT,
                     mask_BT,
                     rewards_B[local],
+                    correct_rewards_B[local],
+                    is_correct(correct_rewards_B, options.correct_above)[local],
                     c_q_B[local],
                     c_o_B[local],
                     grpo_B[local],
@@ -235,35 +282,62 @@ class ProGRPOTrainer(GRPOTrainer):
         logps_BT = output.get("old_per_token_logps")
         if logps_BT is None:
             logps_BT = output.get("sampling_per_token_logps")
-        if logps_BT is None:
-            raise RuntimeError(
-                "The rollout returned no log-probs, so there is no answer confidence; return 'logprobs' from "
-                "rollout_func."
-            )
+        # A rollout_func may return none on one process alone, and a sharded model's passes run on all together.
+        if self._any_process(logps_BT is None):
+            logps_BT = self._forward_logps(output)
         mask_BT = output["completion_mask"].bool()
         if "tool_mask" in output:
             mask_BT = mask_BT & output["tool_mask"].bool()
         # An engine that could not score a token says NaN: the token does not count.
-        return logps_BT.float(), mask_BT & ~logps_BT.isnan()
+        return at_least_float32(logps_BT), mask_BT & ~logps_BT.isnan()
+
+    @torch.no_grad()
+    def _forward_logps(self, output: dict[str, Any]) -> Tensor:
+        """Log-probs by one forward pass over the responses, as TRL makes for its old log-probs.
+
+        For what can't be recorded while it is generated: beam search, assisted decoding and guidance, and a
+        ``rollout_func`` without log-probs.
+        """
+        score = self._get_per_token_logps_and_entropies
+        of_images = {name: output[name] for name in inspect.signature(score).parameters if name in output}
+        with _inference_mode(self):
+            logps_BT, _, _ = score(
+                self.model,
+                torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
+                torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
+                output["completion_ids"].shape[1],
+                batch_size=self.args.per_device_train_batch_size,
+                **of_images,
+            )
+        return logps_BT
+
+    def _any_process(self, local: bool) -> bool:
+        """Whether it is so on any process; every process asks."""
+        return bool(self.accelerator.gather(torch.tensor([local], device=self.accelerator.device)).any())
 
     @torch.no_grad()
     def _prompt_confidence(self, output: dict[str, Any]) -> Tensor:
-        """c(q) of each local response's prompt, shape (B,): one forward pass over each distinct prompt."""
+        """c(q) of each local response's prompt, shape (B,): one forward pass over each distinct prompt.
+
+        NaN for a prompt of one token, and for one with images, whose placeholder tokens have no likelihood. Which
+        prompts those are differs between processes: what is decided here is decided on gathered values.
+        """
         mask_BP = output["prompt_mask"].bool()
-        if "num_images" in output:  # an image's placeholder tokens have no likelihood
-            if self.args.center == "prompt":
-                raise ValueError(
-                    "center='prompt' needs the likelihood of a prompt, which is not defined for one with images; use "
-                    "center='group' or center='correct'."
-                )
-            return torch.full((len(mask_BP),), torch.nan, device=mask_BP.device)
+        images_B = _has_images(output)
+        if self._any_process(bool(images_B.any())) and self.args.center == "prompt":
+            raise ValueError(
+                "center='prompt' needs the likelihood of a prompt, which is not defined for one with images; use "
+                "center='group' or center='correct'."
+            )
+        mask_BP = mask_BP & ~images_B[:, None]
         ids_NP, index_B = output["prompt_ids"].masked_fill(~mask_BP, -1).unique(dim=0, return_inverse=True)
         # To the left edge: positions then count from the prompt's first token, as they do in generation.
         ids_NP = ids_NP.gather(1, (ids_NP == -1).byte().argsort(dim=1, stable=True))
-        mask_NP = ids_NP != -1
-        ids_NP = torch.where(mask_NP, ids_NP, self._tokenizer.pad_token_id)
-        if ids_NP.shape[1] < 2:
-            return torch.full((len(index_B),), torch.nan, device=index_B.device)
+        if ids_NP.shape[1] < 2:  # no token to score here; other processes may have some, and expect this one's pass
+            ids_NP = torch.nn.functional.pad(ids_NP, (0, 1), value=-1)
+        counted_NP = ids_NP[:, 1:] != -1
+        attended_NP = torch.cat([torch.ones_like(counted_NP[:, :1]), counted_NP], dim=1)
+        ids_NP = torch.where(ids_NP != -1, ids_NP, self._tokenizer.pad_token_id)
         # Sharded models run every forward pass on all processes together: as many chunks here as elsewhere.
         chunk = self.args.per_device_train_batch_size
         n_chunks = int(self.accelerator.gather(torch.tensor([-(-len(ids_NP) // chunk)], device=ids_NP.device)).max())
@@ -272,18 +346,18 @@ class ProGRPOTrainer(GRPOTrainer):
             for i in range(n_chunks):
                 rows = slice(i * chunk, (i + 1) * chunk) if i * chunk < len(ids_NP) else slice(0, 1)
                 logps_chunk, _, _ = self._get_per_token_logps_and_entropies(
-                    self.model, ids_NP[rows], mask_NP[rows].long(), ids_NP.shape[1] - 1
+                    self.model, ids_NP[rows], attended_NP[rows].long(), ids_NP.shape[1] - 1
                 )
                 logps.append(logps_chunk)
-        logps_NP = torch.cat(logps)[: len(ids_NP)].float()
-        return prompt_confidence(logps_NP, mask_NP[:, 1:])[index_B]
+        logps_NP = at_least_float32(torch.cat(logps)[: len(ids_NP)])
+        return prompt_confidence(logps_NP, counted_NP)[index_B]
 
     def _canonical_forms(self, scored: "_Scored", local: slice) -> tuple[list[str | None], Tensor]:
-        """Canonical forms of the local rewarded responses, and a 63-bit digest of each, which can be gathered."""
-        rewards = scored.rewards_B[local].tolist()
+        """Canonical forms of the local right responses, and a 63-bit digest of each, which can be gathered."""
+        correct = is_correct(scored.correct_rewards_B[local], self.args.correct_above).tolist()
         forms = [
-            self.canonical_form(row, completion) if reward > 0 else None
-            for row, completion, reward in zip(scored.rows, scored.completions, rewards, strict=True)
+            self.canonical_form(row, completion) if right else None
+            for row, completion, right in zip(scored.rows, scored.completions, correct, strict=True)
         ]
         digests = [solution_digest(form) for form in forms]
         return forms, torch.tensor(digests, dtype=torch.long, device=scored.rewards_B.device)
@@ -297,6 +371,28 @@ class _Scored:
     completions: list[Any]
     token_ids: list[list[int]]
     rewards_B: Tensor
+    correct_rewards_B: Tensor
+
+
+def _check_correct_reward(trainer: ProGRPOTrainer) -> bool:
+    """Refuse a name that says nothing, and say what counts as right with several reward functions; whether it was."""
+    args, names = trainer.args, trainer.reward_func_names
+    if args.correct_reward is not None and names.count(args.correct_reward) != 1:
+        raise ConfigError(
+            f"correct_reward must be the name of one reward function ({', '.join(names)}), got "
+            f"{args.correct_reward!r}; TRL takes a function's __name__."
+        )
+    summed = [name for name, weight in zip(names, trainer.reward_weights.tolist(), strict=True) if weight]
+    is_assumed = args.correct_reward is None and len(summed) > 1 and args.alpha > 0
+    if is_assumed and trainer.accelerator.is_main_process:
+        warnings.warn(
+            f"A response counts as right if the weighted sum of {', '.join(summed)} is above "
+            f"correct_above={args.correct_above:g}. ARM acts on groups with a right response: set correct_reward to "
+            "the name of the function that says whether a response is right, or correct_above to a sum that only "
+            "right responses exceed.",
+            stacklevel=3,
+        )
+    return is_assumed
 
 
 def _warn_of_truncated_logps(args: ProGRPOConfig) -> None:
@@ -314,16 +410,34 @@ def _warn_of_truncated_logps(args: ProGRPOConfig) -> None:
         )
 
 
+def _has_images(output: dict[str, Any]) -> Tensor:
+    """Which local responses are to prompts with images, shape (B,); TRL has no counts where it dropped the images."""
+    like_B = output["prompt_mask"][:, 0]
+    if "num_images" not in output:
+        return torch.zeros_like(like_B, dtype=torch.bool)
+    if output["num_images"] is None:
+        return torch.ones_like(like_B, dtype=torch.bool)
+    return torch.tensor(output["num_images"], device=like_B.device) > 0
+
+
+@contextmanager
+def _same_mode(model: Any) -> Iterator[None]:
+    """Leave the model in the mode that it was in: TRL's continuous batching leaves it in training mode."""
+    training = model.training
+    try:
+        yield
+    finally:
+        if model.training != training:
+            model.train(training)
+
+
 @contextmanager
 def _inference_mode(trainer: GRPOTrainer) -> Iterator[None]:
     """Without dropout (it would draw random numbers that GRPO does not draw) and without recomputation."""
-    training = trainer.model.training
-    trainer.model.eval()
-    try:
+    with _same_mode(trainer.model):
+        trainer.model.eval()
         with disable_gradient_checkpointing(trainer.model, trainer.args.gradient_checkpointing_kwargs):
             yield
-    finally:
-        trainer.model.train(training)
 
 
 def _replace_last(log: Any, values: list[float]) -> None:

@@ -5,7 +5,7 @@ trainer with two methods around its own: after the actor's log-probs were comput
 the same forward pass (so c(q) costs nothing); after GRPO's advantages were computed, they are re-weighted by
 :func:`progrpo.core.arm_advantages`. Everything else, the loss included, is verl's, and with ``alpha=0`` all of it.
 
-Options: ``+algorithm.progrpo.{alpha,low_prob_fraction,activation,center}``; see
+Options: ``+algorithm.progrpo.{alpha,low_prob_fraction,activation,center,correct_above,correct_reward}``; see
 :class:`progrpo.integrations.options.ArmOptions`. Use: ``docs/verl.md``. What is overridden is private API of verl:
 ``tests/integrations/verl/test_verl_contract.py`` names what a new version moved.
 """
@@ -23,11 +23,14 @@ from verl.trainer.ppo.utils import need_critic
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
+from progrpo.core.advantages import is_correct
 from progrpo.errors import ConfigError
+from progrpo.integrations.exploration import ActivationWatch
 from progrpo.integrations.options import ArmOptions
 from progrpo.integrations.verl_batch import (
     Responses,
     confidences,
+    correct_rewards,
     final_rows,
     group_ids,
     per_response,
@@ -61,6 +64,7 @@ class ProGRPOTrainer(PPOTrainerSync):
         self.options = read_options(config)
         super().__init__(config)
         self._confidences: dict[str, tuple[float, float]] = {}
+        self._activation_watch = ActivationWatch(self.options)
 
     @property
     def trainer_mode(self) -> str:
@@ -99,6 +103,7 @@ class ProGRPOTrainer(PPOTrainerSync):
         responses = without_failures(self._responses(data, batch, rows_S, grpo_B[rows_S]), scale=scale)
         advantages_S, measured = progrpo_advantages(responses, self.options)
         metrics.update(measured)
+        self._activation_watch.see(self.global_steps, responses.correct_rewards_S, responses.groups_S)
         self._write_rollouts(batch, rows_S.tolist(), responses, advantages_S)
         advantages_B = grpo_B.clone()
         advantages_B[real_R] = advantages_S[response_R]
@@ -117,13 +122,21 @@ class ProGRPOTrainer(PPOTrainerSync):
         extra_fields = _as_list(data["extra_fields"])
         infos = [_reward_info(extra_fields[i]) for i in rows]
         tokens = {name: [data[name][i] for i in rows] for name in ("prompts", "responses", "old_log_probs")}
-        write_rollouts(setting, self.global_steps, self.tokenizer, responses, advantages_S, infos, tokens)
+        correct_above = self.options.correct_above
+        write_rollouts(
+            *(setting, self.global_steps, self.tokenizer, responses, advantages_S, infos, tokens), correct_above
+        )
 
     def _responses(self, data: TensorDict, batch: KVBatchMeta, rows_S: Tensor, grpo_S: Tensor) -> Responses:
         rows = rows_S.tolist()
         rewards_B = data["rm_scores"].to_padded_tensor(0.0).sum(dim=1)
         shaped = data.get("token_level_rewards", None)
-        infos = [_reward_info(extra) for extra in _as_list(data["extra_fields"])]
+        extra_fields = _as_list(data["extra_fields"])
+        infos = [_reward_info(extra_fields[i]) for i in rows]
+        failed_S = torch.tensor([bool(info.get("verifier_error")) for info in infos])
+        correct_rewards_S = correct_rewards(infos, rewards_B[rows_S], self.options.correct_reward)
+        correct_rewards_S = correct_rewards_S.masked_fill(failed_S, torch.nan)
+        correct = is_correct(correct_rewards_S, self.options.correct_above).tolist()
         uids = _as_list(data["uid"])
         c_q_S, c_o_S = torch.tensor([self._confidences[batch.keys[i]] for i in rows]).unbind(dim=1)
         responses = data["responses"].unbind()
@@ -131,11 +144,15 @@ class ProGRPOTrainer(PPOTrainerSync):
             advantages_S=grpo_S,
             rewards_S=rewards_B[rows_S],
             shaped_rewards_S=(rewards_B if shaped is None else shaped.to_padded_tensor(0.0).sum(dim=1))[rows_S],
-            failed_S=torch.tensor([bool(infos[i].get("verifier_error")) for i in rows]),
+            correct_rewards_S=correct_rewards_S,
+            failed_S=failed_S,
             groups_S=group_ids([uids[i] for i in rows]),
             prompt_confidence_S=c_q_S,
             answer_confidence_S=c_o_S,
-            solutions=[self._solution(infos[i], responses[i]) if rewards_B[i] > 0 else None for i in rows],
+            solutions=[
+                self._solution(info, responses[i]) if right else None
+                for info, i, right in zip(infos, rows, correct, strict=True)
+            ],
         )
 
     def _solution(self, info: dict[str, Any], response: Tensor) -> str | None:

@@ -4,7 +4,8 @@ Axis suffixes: B rows of the batch, S responses (a multi-turn response may be se
 tokens.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from progrpo.core import answer_confidence, arm_advantages, group_relative_advantages, prompt_confidence
+from progrpo.core.precision import at_least_float32
+from progrpo.errors import ConfigError
 from progrpo.integrations.exploration import exploration_metrics, solution_digest
 from progrpo.integrations.options import ArmOptions
 
@@ -54,7 +57,7 @@ def _windows(values: Tensor, starts_B: Tensor, lengths_B: Tensor) -> tuple[Tenso
     steps = torch.arange(int(lengths_B.max()), device=values.device)
     mask = steps < lengths_B[:, None]
     index = (starts_B[:, None] + steps).clamp(0, len(values) - 1)
-    return torch.where(mask, values[index].float(), 0.0), mask
+    return torch.where(mask, at_least_float32(values[index]), 0.0), mask
 
 
 def final_rows(keys: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -85,13 +88,47 @@ class Responses:
     """The sum of a response's token-level scores."""
     shaped_rewards_S: Tensor
     """What verl's GRPO took for the reward: the same, or with the KL penalty in it."""
+    correct_rewards_S: Tensor
+    """The reward that says whether a response is right; see :func:`correct_rewards`."""
     failed_S: Tensor
     """bool: the verifier failed."""
     groups_S: Tensor
     prompt_confidence_S: Tensor
     answer_confidence_S: Tensor
     solutions: list[str | None]
-    """The canonical form of each rewarded response."""
+    """The canonical form of each right response."""
+
+
+def correct_rewards(infos: Sequence[Mapping[str, Any]], rewards_S: Tensor, name: str | None) -> Tensor:
+    """The reward that says whether a response is right, shape (S,).
+
+    Args:
+        infos: what the reward function returned of each response, beside its score.
+        rewards_S: the scores.
+        name: a key of ``infos``, whose None becomes NaN; or None, which takes the scores.
+
+    Raises:
+        ConfigError: an info has no such key, or no number there.
+
+    >>> correct_rewards([{"acc": True}, {"acc": None}], torch.tensor([0.9, 0.3]), "acc")
+    tensor([1., nan])
+    """
+    if name is None:
+        return rewards_S
+    values = []
+    for info in infos:
+        if name not in info:
+            raise ConfigError(
+                f"correct_reward must be a key of what the reward function returns beside the score "
+                f"({', '.join(info) or 'it returns nothing'}), got {name!r}."
+            )
+        try:
+            values.append(math.nan if info[name] is None else float(info[name]))
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"correct_reward must be the name of a number, but {name!r} of a response is {info[name]!r}."
+            ) from None
+    return torch.tensor(values, dtype=rewards_S.dtype, device=rewards_S.device)
 
 
 def without_failures(responses: Responses, *, scale: str = "group") -> Responses:
@@ -116,6 +153,7 @@ def without_failures(responses: Responses, *, scale: str = "group") -> Responses
         r,
         advantages_S=torch.where(affected_S, without_S.to(r.advantages_S.dtype), r.advantages_S),
         rewards_S=r.rewards_S.masked_fill(failed_S, torch.nan),
+        correct_rewards_S=r.correct_rewards_S.masked_fill(failed_S, torch.nan),
         failed_S=failed_S,
     )
 
@@ -130,13 +168,14 @@ def progrpo_advantages(responses: Responses, options: ArmOptions) -> tuple[Tenso
     r = responses
     advantages_S = arm_advantages(
         r.advantages_S,
-        r.rewards_S,
+        r.correct_rewards_S,
         r.prompt_confidence_S,
         r.answer_confidence_S,
         r.groups_S,
         alpha=options.alpha,
         activation=options.activation,
         center=options.center,
+        correct_above=options.correct_above,
     )
     metrics = exploration_metrics(
         r.rewards_S,
@@ -146,6 +185,8 @@ def progrpo_advantages(responses: Responses, options: ArmOptions) -> tuple[Tenso
         r.answer_confidence_S,
         advantages_S - r.advantages_S,
         activation=options.activation,
+        correct_above=options.correct_above,
+        correct_rewards_B=r.correct_rewards_S,
     )
     return advantages_S, metrics | {"verifier/errors": r.failed_S.float().mean().item()}
 

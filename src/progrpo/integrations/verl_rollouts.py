@@ -1,7 +1,8 @@
 """The rollouts of a step on verl, written as those of a run folder are (``docs/run-folder.md``).
 
 ``+trainer.progrpo_rollouts.folder=FOLDER`` has the trainer write them, ``+trainer.progrpo_rollouts.every=10`` every
-tenth step and the first.
+tenth step and the first. With ``+trainer.progrpo_rollouts.updates=4`` a rollout counts as the four optimiser steps that
+it serves, as in a run folder, and has the number of the first of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from progrpo.core.advantages import is_correct
 from progrpo.files import write_file
 from progrpo.integrations.verl_batch import Responses
 from progrpo.verify.thinking import begin_thinking, ends_in_thinking
@@ -26,22 +28,29 @@ def write_rollouts(
     advantages_S: Tensor,
     infos: Sequence[Mapping[str, Any]],
     tokens: Mapping[str, Sequence[Tensor]],
+    correct_above: float = 0.0,
 ) -> None:
     """Write a step's responses as ``step-000010-rank0.parquet``, if the setting asks for them at this step.
 
     Args:
-        setting: ``folder`` and ``every``; None writes nothing.
-        step: the number of this step.
+        setting: ``folder``, ``every`` and ``updates``; None writes nothing.
+        step: the number of this step, as verl counts them.
         tokenizer: turns tokens into text.
         responses: of this step, S of them.
         advantages_S: A~.
         infos: what the reward function returned of each, beside its score.
         tokens: of each, ``prompts`` and ``responses`` (token ids) and ``old_log_probs`` (nats).
+        correct_above: a response is right if its reward is above this number.
     """
-    if setting is None or (step % setting.get("every", 1) and step != 1):
+    if setting is None:
+        return
+    every, updates = setting.get("every", 1), setting.get("updates", 1)
+    step = (step - 1) * updates + 1
+    if step != 1 and step // every == (step - updates) // every:
         return
     with write_file(Path(setting["folder"]) / f"step-{step:06d}-rank0.parquet") as beside:
-        rollout_frame(step, tokenizer, responses, advantages_S, infos, tokens).to_parquet(beside, index=False)
+        frame = rollout_frame(step, tokenizer, responses, advantages_S, infos, tokens, correct_above)
+        frame.to_parquet(beside, index=False)
 
 
 def rollout_frame(
@@ -51,6 +60,7 @@ def rollout_frame(
     advantages_S: Tensor,
     infos: Sequence[Mapping[str, Any]],
     tokens: Mapping[str, Sequence[Tensor]],
+    correct_above: float = 0.0,
 ) -> Any:
     """A table with one row a response, the group's together; arguments as in :func:`write_rollouts`."""
     import pandas as pd
@@ -61,8 +71,8 @@ def rollout_frame(
     prompts = [tokenizer.decode(row, skip_special_tokens=True) for row in tokens["prompts"]]
     texts = [tokenizer.decode(row, skip_special_tokens=True) for row in ids]
     status = [
-        "error" if failed else "correct" if reward > 0 else "incorrect"
-        for failed, reward in zip(failed_S, rewards_S.tolist(), strict=True)
+        "error" if failed else "correct" if right else "incorrect"
+        for failed, right in zip(failed_S, is_correct(responses.correct_rewards_S, correct_above).tolist(), strict=True)
     ]
     frame = pd.DataFrame(
         {

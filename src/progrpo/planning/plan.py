@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from progrpo.config import CountdownSection, DatasetSection, ReasoningGymSection, Recipe
@@ -34,16 +35,23 @@ class Plan:
     sharding: str
     gpu: bool
     memory: Memory
+    memory_limit: float
+    """Bytes of a GPU, as the recipe has it, or of this machine."""
     commands: list[Command]
     warnings: list[str]
 
     @property
     def responses(self) -> int:
-        """Of one step."""
+        """Of one rollout, which serves ``training.updates_per_rollout`` steps."""
         return self.recipe.training.prompts_per_step * self.recipe.training.group_size
 
     @property
-    def tokens_a_step(self) -> int:
+    def rollouts(self) -> int:
+        """Of the whole run."""
+        return -(-self.recipe.training.steps // self.recipe.training.updates_per_rollout)
+
+    @property
+    def tokens_a_rollout(self) -> int:
         """At most: every prompt and every response as long as they may be."""
         return self.responses * self.lengths.total
 
@@ -66,6 +74,10 @@ def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFold
     (1, 512, 'progrpo train countdown_cpu --out run')
     """
     check_launch(recipe)
+    if recipe.engine == "trl" and find_spec("trl"):
+        from progrpo.trl_fields import check_fields
+
+        check_fields(recipe)
     architecture = architecture_of(recipe)
     processes = _processes(recipe)
     micro_batch, accumulation = _batch(recipe, processes)
@@ -84,7 +96,7 @@ def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFold
         lengths,
         micro_batch=micro_batch,
         accumulation=accumulation,
-        rollout=micro_batch * accumulation,
+        rollout=micro_batch * accumulation * recipe.training.updates_per_rollout,
         process=0.0 if layout.gpu else resident(recipe.engine),
     )
     lora = recipe.model.lora
@@ -99,6 +111,7 @@ def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFold
         sharding=how,
         gpu=layout.gpu,
         memory=memory,
+        memory_limit=recipe.launch.gpu_memory_gb * GB if layout.gpu else machine_memory(),
         commands=commands(recipe, source, overrides, folder),
         warnings=[],
     )
@@ -134,13 +147,20 @@ def _longest_prompt(recipe: Recipe) -> int | None:
     """Of problems and a tokenizer that are on this machine; None where one of them would have to be fetched."""
     from progrpo.models import SHIPPED, load_tokenizer, smollm2_is_converted
     from progrpo.recipe_task import make_task, prompt_length
+    from progrpo.tasks import Countdown, ReasoningGymTask
 
-    path, task = recipe.model.path, recipe.task
+    path = recipe.model.path
     has_tokenizer = path in SHIPPED or Path(path).is_dir() or (path == "smollm2" and smollm2_is_converted())
-    if not has_tokenizer or not _is_local(task):
+    if not has_tokenizer or not _is_local(recipe.task):
         return None
     tokenizer = load_tokenizer(path)
-    problems = make_task(recipe).train_problems()[:READ_PROBLEMS]
+    task = make_task(recipe)
+    if isinstance(task, Countdown | ReasoningGymTask):  # made one after the other: no more than are looked at
+        if isinstance(task, Countdown):
+            task.check_size(heldout=False)
+        sizes = {name: min(getattr(task, name), READ_PROBLEMS) for name in ("train_size", "heldout_size")}
+        task = replace(task, **sizes)
+    problems = task.train_problems()[:READ_PROBLEMS]
     return max(prompt_length(problem["prompt"], tokenizer) for problem in problems)
 
 
@@ -188,20 +208,34 @@ def resident(engine: str) -> float:
     return psutil.Process().memory_info().rss + LIBRARIES_AT_WORK
 
 
+def machine_memory() -> float:
+    """Bytes of this machine's memory."""
+    import psutil
+
+    return float(psutil.virtual_memory().total)
+
+
+def _too_large(plan: Plan) -> str:
+    """What a run that does not fit needs, what there is, and what helps."""
+    moment, more = max(plan.memory.moments, key=plan.memory.at), ", or take more GPUs" if plan.gpu else ""
+    fewer = "lower training.prompts_per_step or training.group_size"
+    served = engine_share(plan.recipe) is not None
+    advice = {
+        "update": f"lower training.micro_batch or training.max_response_tokens, or train with model.lora{more}",
+        "rollout": ("lower the share that vLLM takes" if served else fewer) + more,
+        "evaluation": "lower evaluation.batch, or set evaluation.every = 0 and evaluation.samples low",
+        "checkpoint": "train a smaller model, or with model.lora",
+    }[moment]
+    sizes = (plan.memory.peak, plan.memory_limit)
+    needs, has = (f"{size / GB:,.0f}" if size >= 10 * GB else f"{size / GB:.1f}" for size in sizes)
+    where = f"each GPU has {has}" if plan.gpu else f"this machine has {has}"
+    return f"this run does not fit: the {moment} needs about {needs} GB, and {where}: {advice}."
+
+
 def _warnings(plan: Plan, layout: Layout, assumed: bool) -> list[str]:
     recipe, found = plan.recipe, []
-    limit = recipe.launch.gpu_memory_gb * GB
-    if plan.gpu and plan.memory.peak > limit:
-        moment = max(plan.memory.moments, key=plan.memory.at)
-        advice = {
-            "update": "lower training.micro_batch or max_response_tokens, or take more GPUs or model.lora",
-            "rollout": "lower the share that vLLM takes, or take more GPUs",
-            "evaluation": "lower evaluation.batch, or set evaluation.every = 0 and evaluation.samples low",
-        }[moment]
-        found.append(
-            f"the {moment} needs about {plan.memory.peak / GB:.0f} GB of {recipe.launch.gpu_memory_gb:.0f} on each "
-            f"GPU: {advice}."
-        )
+    if plan.memory.peak > plan.memory_limit:
+        found.append(_too_large(plan))
     if recipe.engine == "trl" and layout.weight == 2 and layout.states < 12:
         found.append(
             f"weights are kept in bfloat16 alone, where steps of training.learning_rate = "

@@ -6,7 +6,7 @@ from typing import Any
 from progrpo.evaluation.evaluate import Evaluation
 from progrpo.evaluation.intervals import Estimate
 from progrpo.report import confidence, plots, problems
-from progrpo.report.collect import Group, samples_per_problem
+from progrpo.report.collect import Group, fewer_problems, samples_per_problem
 
 Table = dict[str, Any]
 """``title``, ``header`` and ``rows``: of a CSV file, with unrounded numbers."""
@@ -48,6 +48,7 @@ def board(
         "groups": [{"name": group.name, "title": group.title} for group in groups],
         "has_seeds": any(len(group.finals) > 1 for group in groups),
         "samples": samples_per_problem([e for group in groups for e in group.finals]),
+        "fewer": [f"{group.title}: {fewer}" for group in groups if (fewer := fewer_problems(group.finals))],
         "figures": {identity: named[name] for name, identity in ids.items()},
         "ids": told | {"separations": f"confidence{suffix}"},
         "separations": separations,

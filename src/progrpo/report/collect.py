@@ -1,11 +1,10 @@
 """Run folders and evaluation folders, read and grouped by method or by model."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,16 @@ from progrpo.config import Recipe
 from progrpo.errors import ConfigError
 from progrpo.evaluation.evaluate import Evaluation
 from progrpo.evaluation.intervals import Estimate, mean_over_problems
+from progrpo.evaluation.results import fewer_problems as problems_by_k
+from progrpo.files import damaged_file, read_json
 from progrpo.methods import METHODS
 from progrpo.run_folder import FINAL, RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_NAMED = 5
+"""Problems without a judged sample that a note names."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,17 @@ class Run:
     def last_step(self) -> int:
         """The newest step with metrics, 0 if there is none."""
         return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+    @property
+    def what_is_left(self) -> str:
+        """Of a run without a final evaluation: the rest of a sentence that begins with the run."""
+        steps = self.recipe.training.steps
+        if self.last_step < steps:
+            return f"is not finished: {self.last_step} of {steps} steps are recorded, no final evaluation yet."
+        return (
+            f"has all its {steps} steps, but no final evaluation: that was interrupted, or its file is gone. To make "
+            f"it: progrpo train --resume {self.folder.path}"
+        )
 
     @property
     def tokenizers(self) -> tuple[str | Path, ...]:
@@ -158,26 +176,54 @@ def collect(folders: Sequence[RunFolder]) -> list[MethodRuns]:
 
 def _read(folder: RunFolder) -> Run:
     recipe = folder.recipe()
-    final = folder.evaluation(FINAL)
-    environment = folder.path / "environment.json"
+    final = folder.evaluations / f"{FINAL}.json"
     rollout_steps = sorted({int(path.name.split("-")[1]) for path in folder.rollouts.glob("step-*.parquet")})
     return Run(
         folder=folder,
         recipe=recipe,
-        environment=json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else {},
+        environment=folder.environment(),
         metrics=folder.metrics(),
-        evaluations={step: Evaluation.from_json(v) for step, v in folder.evaluations_by_step().items() if v},
-        final=Evaluation.from_json(final) if final else None,
+        evaluations={step: read_evaluation(file) for step, file in folder.evaluation_files().items()},
+        final=read_evaluation(final) if final.exists() else None,
         rollout_steps=rollout_steps,
         rollout_confidence={step: _confidence_by_verdict(folder, step) for step in rollout_steps},
     )
 
 
-def _confidence_by_verdict(folder: RunFolder, step: int) -> tuple[float, float]:
+def read_evaluation(file: Path) -> Evaluation:
+    """One evaluation, as it was written.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    value = read_json(file)
+    try:
+        return Evaluation.from_json(value)
+    except (KeyError, TypeError) as error:
+        raise damaged_file(file, f"it is no evaluation: {error}") from None
+
+
+def read_rollout(folder: RunFolder, step: int, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+    """The responses of a step, from the files of all processes.
+
+    Raises:
+        ConfigError: a file is damaged.
+    """
     import pandas as pd
 
-    files = sorted(folder.rollouts.glob(f"step-{step:06d}-rank*.parquet"))
-    rows = pd.concat([pd.read_parquet(file, columns=["reward", "answer_confidence"]) for file in files])
+    frames = []
+    for file in sorted(folder.rollouts.glob(f"step-{step:06d}-rank*.parquet")):
+        try:
+            frames.append(pd.read_parquet(file, columns=columns and list(columns)))
+        except (OSError, ValueError, KeyError) as error:  # pyarrow's ArrowInvalid is a ValueError
+            raise damaged_file(
+                file, error, "put it back from a copy, or remove it: the report then goes without"
+            ) from None
+    return pd.concat(frames, ignore_index=True)
+
+
+def _confidence_by_verdict(folder: RunFolder, step: int) -> tuple[float, float]:
+    rows = read_rollout(folder, step, ["reward", "answer_confidence"])
     right, wrong = rows[rows["reward"] > 0], rows[rows["reward"] <= 0]
     return float(right["answer_confidence"].mean()), float(wrong["answer_confidence"].mean())
 
@@ -217,10 +263,17 @@ def collect_models(folders: Sequence[Path]) -> dict[str, list[Model]]:
 def _evaluations_in(folder: Path) -> dict[str, Evaluation]:
     found = {}
     for path in sorted(folder.glob("*.json")):
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(value, dict) and {"settings", "problems"} <= value.keys():
-            found[path.stem] = Evaluation.from_json(value)
+        if (folder / f"{path.stem}-samples").is_dir() or {"settings", "problems"} <= _keys(path):
+            found[path.stem] = read_evaluation(path)
     return found
+
+
+def _keys(path: Path) -> set[str]:
+    """The keys of an object; none of a file that holds no object: it is not one of ours, and none of our business."""
+    try:
+        return set(read_json(path))
+    except ConfigError:
+        return set()
 
 
 def common_problems(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -230,8 +283,37 @@ def common_problems(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def samples_per_problem(evaluations: Sequence[Evaluation]) -> int:
-    """n: the fewest judged samples that a problem of any of them has, 0 if there is nothing."""
+    """n, of the evaluation that has the fewest, 0 if there is nothing. Single problems may have fewer judged ones."""
     return min((e.samples for e in evaluations if e.judged), default=0)
+
+
+def fewer_problems(evaluations: Sequence[Evaluation]) -> str:
+    """Over how many of the common problems a measure at k is, where that depends on k; empty where it does not."""
+    fewest: dict[str, int] = {}
+    for evaluation in evaluations:
+        for p in evaluation.judged:
+            fewest[p.problem_id] = min(p.samples, fewest.get(p.problem_id, p.samples))
+    n = samples_per_problem(evaluations)
+    return problems_by_k([min(n, fewest[problem]) for problem in common_problems(evaluations)])
+
+
+def problem_notes(label: str, evaluation: Evaluation) -> list[str]:
+    """What a reader must know of an evaluation's samples, a sentence each: samples that were not judged, warnings."""
+    notes = [f"{label}: {warning}" for warning in evaluation.settings.get("warnings", [])]
+    errors = sum(p.errors for p in evaluation.problems)
+    if errors:
+        fewer = problems_by_k([p.samples for p in evaluation.judged])
+        at_k = f" Measures at k are over {fewer}." if fewer else ""
+        notes.append(f"{label}: the verifier failed on {errors} samples; they are left out.{at_k}")
+    if lost := evaluation.unjudged:
+        shown = ", ".join(lost[:MOST_NAMED]) + (", ..." if len(lost) > MOST_NAMED else "")
+        told = (
+            "1 problem has no judged sample and is"
+            if len(lost) == 1
+            else f"{len(lost)} problems have no judged sample and are"
+        )
+        notes.append(f"{label}: {told} left out of every mean: {shown}.")
+    return notes
 
 
 def values_of(evaluations: Sequence[Evaluation], measure: str, problems: Sequence[str]) -> NDArray[np.float64]:
@@ -246,21 +328,29 @@ def values_of(evaluations: Sequence[Evaluation], measure: str, problems: Sequenc
 def estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None:
     """A measure's mean over seeds and problems, its interval over problems; None if it can't be known.
 
-    That is so without evaluations, for a k above n, and for coverage where no problem's solutions are counted.
+    That is so without evaluations, for a k above n, and for coverage where no problem's solutions are counted. A
+    measure at k is over the problems that have k judged samples in every one of the evaluations.
     """
+    values = known_values(evaluations, measure)
+    return None if values is None else mean_over_problems(values)
+
+
+def known_values(evaluations: Sequence[Evaluation], measure: str) -> NDArray[np.float64] | None:
+    """A measure by evaluation and problem, of the problems where all of the evaluations know it; None if none."""
     problems = common_problems(evaluations)
     _, at, k = measure.partition("@")
     if not problems or (at and int(k) > samples_per_problem(evaluations)):
         return None
     values = values_of(evaluations, measure, problems)
     known = np.isfinite(values).all(axis=0)
-    return mean_over_problems(values[:, known]) if known.any() else None
+    return values[:, known] if known.any() else None
 
 
 def sampling_estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None:
     """The same mean with its interval over sampling only: these problems and runs, with responses drawn anew.
 
-    None where that can't be known: a k of n or above, and measures that are no mean over samples.
+    None where that can't be known: a k for which one of the problems has no more than k samples, and measures that are
+    no mean over samples.
     """
     name, at, k = measure.partition("@")
     n = samples_per_problem(evaluations)
@@ -271,13 +361,19 @@ def sampling_estimate(evaluations: Sequence[Evaluation], measure: str) -> Estima
         or (at and int(k) >= n)
     ):
         return None
-    each = [evaluation.sampling_estimate(measure) for evaluation in evaluations]
-    if not all(math.isfinite(one.mean) for one in each):
+    least = int(k or 1)
+    enough = [{p.problem_id for p in e.judged if p.samples >= least} for e in evaluations]
+    shared = set.intersection(*enough)
+    if not shared:
+        return None
+    of_shared = [Evaluation({}, [p for p in e.judged if p.problem_id in shared]) for e in evaluations]
+    each = [evaluation.sampling_estimate(measure) for evaluation in of_shared]
+    if not all(math.isfinite(one.mean) and math.isfinite(one.low) for one in each):
         return None
     # Runs are sampled independently: the variance of their mean is the sum of theirs over the square of their number.
     mean = sum(one.mean for one in each) / len(each)
     half = sum(((one.high - one.low) / 2) ** 2 for one in each) ** 0.5 / len(each)
-    found = Estimate(mean, mean - half, mean + half, "sampling")
+    found = Estimate(mean, mean - half, mean + half, "sampling", len(shared))
     return found if name == "distinct" else found.of_share()
 
 
@@ -312,19 +408,11 @@ def missing_parts(methods: Sequence[MethodRuns]) -> list[str]:
 
 
 def _missing_of(run: Run) -> list[str]:
-    notes, steps = [], run.recipe.training.steps
+    notes = []
     if run.final is None:
-        notes.append(
-            f"{run.label}: not finished. {run.last_step} of {steps} steps are recorded, no final evaluation yet."
-        )
-    elif len(run.final.judged) < len(run.final.problems):
-        missing = len(run.final.problems) - len(run.final.judged)
-        notes.append(f"{run.label}: {missing} problems have no judged sample; they are left out of every mean.")
-    errors = sum(p.errors for p in run.final.problems) if run.final else 0
-    if errors:
-        notes.append(
-            f"{run.label}: the verifier failed on {errors} samples of the final evaluation; they are left out."
-        )
+        notes.append(f"{run.label} {run.what_is_left}")
+    else:
+        notes += problem_notes(f"{run.label}, final evaluation", run.final)
     if not run.metrics:
         notes.append(f"{run.label}: no training metrics.")
     if not run.evaluations:

@@ -18,6 +18,7 @@ from progrpo.report.collect import (
     common_problems,
     is_evaluation_folder,
     missing_parts,
+    problem_notes,
     samples_per_problem,
 )
 from progrpo.report.confidence import MOST_POINTS
@@ -151,12 +152,16 @@ def _with_boards(figures: dict[str, Any], tables: dict[str, Any], boards: list[d
 
 
 def results_table(title: str, measures: Sequence[str], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The results for a CSV file: every measure with its interval, unrounded."""
-    endings = ("", " low", " high", " low, sampling only", " high, sampling only")
+    """The results for a CSV file: every measure with its intervals, unrounded, and over how many problems it is."""
+    endings = ("", " low", " high", " low, sampling only", " high, sampling only", " problems")
     names = [measure + ending for measure in measures for ending in endings]
     kinds = [kind for kind in ("folder", "seeds", "size") if any(kind in row for row in rows)]
     told = [
-        [row["title"], *(row.get(kind) for kind in kinds), *(x for cell in row["cells"] for x in cell["exact"])]
+        [
+            row["title"],
+            *(row.get(kind) for kind in kinds),
+            *(x for cell in row["cells"] for x in (*cell["exact"], cell["problems"])),
+        ]
         for row in rows
     ]
     return {"title": title, "header": ["title", *kinds, *names], "rows": told}
@@ -207,9 +212,7 @@ def missing_of_models(benchmarks: Mapping[str, Sequence[Model]]) -> list[str]:
                 f"{name}: the evaluations are not on the same problems; differences are over those they share."
             )
         for model in models:
-            errors = sum(p.errors for p in model.evaluation.problems)
-            if errors:
-                notes.append(f"{name}: the verifier failed on {errors} samples of {model.title}; they are left out.")
+            notes += problem_notes(f"{name}, {model.title}", model.evaluation)
             if model.kept is None:
                 notes.append(f"{name}: the samples of {model.title} are not kept, so there is nothing to read.")
     return notes
@@ -237,6 +240,8 @@ def subtitle(methods: Sequence[MethodRuns]) -> str:
     training = recipe.training
     runs = ", ".join(f"{len(m.runs)} run{'s' if len(m.runs) > 1 else ''} of {m.title}" for m in methods)
     budget = f"{training.steps} steps of {training.prompts_per_step} prompts × {training.group_size} responses"
+    if training.updates_per_rollout > 1:
+        budget += f" a rollout, which serves {training.updates_per_rollout} steps"
     return f"{budget}, starting from {recipe.model.path}; {runs}"
 
 

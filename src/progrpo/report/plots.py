@@ -16,6 +16,8 @@ from progrpo.report.collect import (
     Run,
     common_problems,
     estimate,
+    fewer_problems,
+    known_values,
     samples_per_problem,
     values_of,
 )
@@ -174,9 +176,9 @@ def evaluation_points(k: int) -> Callable[[Run], list[Point]]:
         by_step = dict(run.evaluations)
         if run.final is not None and by_step:
             by_step[run.recipe.training.steps] = run.final
-        problems = common_problems(list(by_step.values()))
-        usable = {step: e for step, e in by_step.items() if problems and e.samples >= k}
-        return [(step, float(values_of([usable[step]], f"pass@{k}", problems).mean())) for step in sorted(usable)]
+        usable = {step: e for step, e in sorted(by_step.items()) if e.judged and e.samples >= k}
+        values = known_values(list(usable.values()), f"pass@{k}")
+        return [] if values is None else list(zip(usable, values.mean(axis=1).tolist(), strict=True))
 
     return points
 
@@ -256,20 +258,23 @@ def pass_at_k_figure(methods: Sequence[Group]) -> Figure | None:
     data: list[Figure] = []
     most = 0
     for method in methods:
-        n, problems = samples_per_problem(method.finals), common_problems(method.finals)
-        if not n or not problems:
+        means = {k: v for k in range(1, samples_per_problem(method.finals) + 1) if (v := _pass_at(method.finals, k))}
+        if not means:
             continue
+        n = max(means)
         most = max(most, n)
         bounds = [(k, e) for k in band_ks(n) if (e := estimate(method.finals, f"pass@{k}"))]
         fill: Figure = {"x": [k for k, _ in bounds] + [k for k, _ in reversed(bounds)]}
         fill["y"] = [e.low for _, e in bounds] + [e.high for _, e in reversed(bounds)]
         shared = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "line": {"width": 0}}
         data.append(shared | fill | {"fill": "toself", "fillcolor": band(method.name)})
-        ks = list(range(1, n + 1))
-        line = _line(method, ks, [float(values_of(method.finals, f"pass@{k}", problems).mean()) for k in ks], False)
+        line = _line(method, list(means), [mean for mean, _ in means.values()], False)
+        if fewer_problems(method.finals):
+            told = [f" ({problems} problems)" for _, problems in means.values()]
+            line |= {"text": told, "hovertemplate": "%{y:.3f}%{text}"}
         data.append(line)
-        marks = [1 << i for i in range(n.bit_length())]
-        at = {"x": marks, "y": [line["y"][k - 1] for k in marks], "marker": line["marker"]}
+        marks = [k for k in means if k.bit_count() == 1]
+        at = {"x": marks, "y": [line["y"][line["x"].index(k)] for k in marks], "marker": line["marker"]}
         data.append({"type": "scatter", "mode": "markers", "hoverinfo": "skip"} | at)
     if not data:
         return None
@@ -277,6 +282,12 @@ def pass_at_k_figure(methods: Sequence[Group]) -> Figure | None:
     x = {"type": "log", "tickvals": ticks, "ticktext": [str(k) for k in ticks], "title": {"text": "k, samples tried"}}
     y = {"rangemode": "normal", "title": {"text": "pass@k"}}
     return {"data": data, "layout": layout(height=360, x=x, y=y)}
+
+
+def _pass_at(evaluations: Sequence[Evaluation], k: int) -> tuple[float, int] | None:
+    """The mean, and over how many problems it is."""
+    values = known_values(evaluations, f"pass@{k}")
+    return None if values is None else (float(values.mean()), values.shape[1])
 
 
 def band_ks(n: int) -> list[int]:
@@ -472,7 +483,7 @@ def training_panels(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
         (
             "mixed",
             "Groups with right and wrong",
-            "Only these teach GRPO anything: elsewhere every advantage is 0.",
+            "With rewards of 0 and 1, only these teach GRPO anything: elsewhere every advantage is 0.",
             _metric(methods, "groups/mixed", share),
         ),
         (

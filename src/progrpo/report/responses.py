@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from progrpo.core import low_probability_mask
-from progrpo.report.collect import MethodRuns, Run
+from progrpo.report.collect import MethodRuns, Run, read_rollout
 from progrpo.run_folder import RunFolder
 
 GROUPS = 6
@@ -66,11 +67,8 @@ def _runs_to_read(methods: Sequence[MethodRuns]) -> dict[str, Run]:
 
 def read_groups(folder: RunFolder, step: int) -> dict[str, Rows]:
     """A step's responses by prompt, from the files of all processes; of a prompt drawn twice, the first group."""
-    import pandas as pd
-
-    frames = [pd.read_parquet(path) for path in sorted(folder.rollouts.glob(f"step-{step:06d}-rank*.parquet"))]
     by_prompt: dict[str, Rows] = {}
-    for _, members in pd.concat(frames, ignore_index=True).groupby("group", sort=True):
+    for _, members in read_rollout(folder, step).groupby("group", sort=True):
         rows: Rows = [{str(key): value for key, value in row.items()} for row in members.to_dict("records")]
         by_prompt.setdefault(as_text(rows[0]["prompt"]), rows)
     return by_prompt
@@ -180,22 +178,20 @@ def token_decoder(run: Run) -> Decode:
 def decoder_from(places: Sequence[str | Path]) -> Decode:
     """Token id -> text, by the first tokenizer in these places, folders or names of models; never from the network.
 
-    Without a tokenizer on this machine a token is shown as its number, ``#17``.
+    Without a tokenizer on this machine, or with damaged files of one, a token is shown as its number, ``#17``.
     """
     from progrpo.models import SHIPPED
 
     folders = [SHIPPED.get(str(place), Path(place)) for place in places]
     for folder in folders:
         if (folder / "tokenizer.json").is_file():
-            return _from_file(folder / "tokenizer.json")
+            with suppress(Exception):  # tokenizers raises no narrower one for a damaged file
+                return _from_file(folder / "tokenizer.json")
     for place in places:
-        try:
+        with suppress(Exception):  # transformers raises many kinds, see progrpo.models.load_model
             from transformers import AutoTokenizer
 
-            tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
-        except (ImportError, OSError, ValueError):
-            continue
-        return _decode_with(tokenizer)
+            return _decode_with(AutoTokenizer.from_pretrained(str(place), local_files_only=True))
     return "#{}".format
 
 

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from progrpo.evaluation.evaluate import Evaluation
 from progrpo.evaluation.intervals import Estimate, SignTest, paired_difference, sign_test
 from progrpo.report.collect import (
@@ -14,6 +12,7 @@ from progrpo.report.collect import (
     base_evaluations,
     common_problems,
     estimate,
+    known_values,
     samples_per_problem,
     sampling_estimate,
     values_of,
@@ -39,6 +38,14 @@ class Difference:
     per_seed: list[float]
     signs: SignTest
     """On how many problems the method is ahead, seeds averaged."""
+    shared: int
+    """How many problems the runs share; the difference may be over fewer of them."""
+
+    @property
+    def over(self) -> str:
+        """``, on 199 of 200 problems`` where a measure at k is not over all that are shared."""
+        fewer = "@" in self.measure and (self.difference.problems or 0) < self.shared
+        return f", on {self.difference.problems} of {self.shared} problems" if fewer else ""
 
     @property
     def is_clear(self) -> bool:
@@ -76,7 +83,8 @@ def choose_baseline(groups: Sequence[Group]) -> Group | None:
 
 
 def compare(method: Group, baseline: Group, measure: str) -> Difference | None:
-    """The paired difference of two methods in a measure: over the problems that all runs share, and seed by seed.
+    """The paired difference of two methods in a measure, over the problems where all runs know it, and seed by seed: a
+    measure at k over those with k judged samples in each.
 
     With no seed in common, each method's seeds are averaged first and only problems are paired.
     """
@@ -84,12 +92,10 @@ def compare(method: Group, baseline: Group, measure: str) -> Difference | None:
     seeds = sorted(a_by_seed.keys() & b_by_seed.keys())
     a = [a_by_seed[seed] for seed in seeds] or method.finals
     b = [b_by_seed[seed] for seed in seeds] or baseline.finals
-    problems = common_problems([*a, *b])
-    if not a or not b or not problems or estimate([*a, *b], measure) is None:
+    values = known_values([*a, *b], measure)
+    if not a or not b or values is None:
         return None
-    values_a, values_b = values_of(a, measure, problems), values_of(b, measure, problems)
-    known = np.isfinite(values_a).all(axis=0) & np.isfinite(values_b).all(axis=0)
-    values_a, values_b = values_a[:, known], values_b[:, known]
+    values_a, values_b = values[: len(a)], values[len(a) :]
     if not seeds:
         values_a, values_b = values_a.mean(axis=0, keepdims=True), values_b.mean(axis=0, keepdims=True)
     return Difference(
@@ -101,6 +107,7 @@ def compare(method: Group, baseline: Group, measure: str) -> Difference | None:
         paired_difference(values_a, values_b),
         [float(d) for d in (values_a - values_b).mean(axis=1)] if seeds else [],
         sign_test(values_a.mean(axis=0), values_b.mean(axis=0)),
+        len(common_problems([*a, *b])),
     )
 
 
@@ -146,7 +153,7 @@ def text(methods: Sequence[MethodRuns]) -> str:
         ratio = f" ({d.mean / d.baseline_mean:.2f} times)" if d.baseline_mean else ""
         lines.append(
             f"{d.measure:>9}  {d.method.title} {d.mean:.3f}, {d.baseline.title} {d.baseline_mean:.3f}{ratio}, "
-            f"difference {_change(d.difference)}{seeds}"
+            f"difference {_change(d.difference)}{d.over}{seeds}"
         )
     return "\n".join(lines)
 
@@ -190,7 +197,7 @@ def _clear_phrase(d: Difference) -> str:
 
 
 def _interval(d: Difference) -> str:
-    return _change(d.difference, 2 if d.measure == "distinct" else 3)
+    return _change(d.difference, 2 if d.measure == "distinct" else 3) + d.over
 
 
 def _change(value: Estimate, digits: int = 3) -> str:
@@ -208,10 +215,11 @@ def alone(group: Group, of: str = "", problems_name: str = "problems") -> list[s
     problems = len(common_problems(group.finals))
     first, most = estimate(group.finals, "pass@1"), estimate(group.finals, f"pass@{largest_k(n)}")
     if first is None or most is None:
-        return [f"{group.title} has a final evaluation, but a problem has no judged sample: pass@k can't be estimated."]
+        return [f"{group.title} has a final evaluation, but no problem has a judged sample: pass@k can't be estimated."]
     told = f"{group.title}{of} solves {first.mean:.1%} of {problems} {problems_name} with one sample"
     if largest_k(n) > 1:
-        told += f" and {most.mean:.1%} with the best of {largest_k(n)}"
+        fewer = f" (of the {most.problems} with so many judged samples)" if (most.problems or 0) < problems else ""
+        told += f" and {most.mean:.1%} with the best of {largest_k(n)}{fewer}"
     return [told.replace("%", " %") + "."]
 
 
@@ -239,8 +247,7 @@ def _since_base(method: MethodRuns) -> list[str]:
 
 def _unfinished(method: MethodRuns) -> list[str]:
     run = max(method.runs, key=lambda run: run.last_step)
-    steps = run.recipe.training.steps
-    told = [f"{method.title} is not finished: {run.last_step} of {steps} steps are recorded."]
+    told = [f"{method.title} {run.what_is_left}"]
     evaluated = [step for step in run.evaluations if step > 0]
     if evaluated and (value := estimate([run.evaluations[max(evaluated)]], "pass@1")):
         told.append(f"At step {max(evaluated)} its pass@1 was {value.mean:.3f} ({value.low:.3f} to {value.high:.3f}).")
@@ -301,23 +308,27 @@ def _row(title: str, name: str, evaluations: list[Evaluation], measures: list[st
         "size": f"{problems} problems × {n} samples",
         "seeds": f"{seeds} seed{'s' if seeds > 1 else ''}",
         "cells": [
-            _cell(measure, estimate(evaluations, measure), sampling_estimate(evaluations, measure))
+            _cell(measure, estimate(evaluations, measure), sampling_estimate(evaluations, measure), problems)
             for measure in measures
         ],
     }
 
 
-def _cell(measure: str, value: Estimate | None, sampling: Estimate | None = None) -> dict[str, Any]:
-    """As it is shown, and ``exact`` for files: mean, interval over problems, interval over sampling only."""
+def _cell(measure: str, value: Estimate | None, sampling: Estimate | None, problems: int) -> dict[str, Any]:
+    """As it is shown, with the number of problems where a measure at k is not over all of them. And for files
+    ``problems``, and ``exact``: mean, interval over problems, interval over sampling only."""
     digits = 2 if measure.startswith("distinct") else 3
     exact: list[float | None] = [value.mean, value.low, value.high] if value else [None, None, None]
     exact += [sampling.low, sampling.high] if sampling else [None, None]
+    fewer = value is not None and "@" in measure and (value.problems or 0) < problems
     return {
         "measure": measure,
         "mean": f"{value.mean:.{digits}f}" if value else "–",
         "interval": f"{value.low:.{digits}f}–{value.high:.{digits}f}" if value else "",
         "sampling": f"{max(sampling.low, 0.0):.{digits}f}–{sampling.high:.{digits}f}" if sampling else "",
+        "over": f"{value.problems} of {problems} problems" if value and fewer else "",
         "exact": exact,
+        "problems": value.problems if value else None,
     }
 
 
@@ -328,6 +339,7 @@ def per_run(methods: Sequence[MethodRuns], measures: Sequence[str]) -> list[dict
         for run in method.finished:
             assert run.final is not None
             final = [run.final]
-            estimates = [_cell(m, estimate(final, m), sampling_estimate(final, m)) for m in measures]
+            problems = len(common_problems(final))
+            estimates = [_cell(m, estimate(final, m), sampling_estimate(final, m), problems) for m in measures]
             rows.append({"title": run.label, "name": method.name, "folder": run.folder.path.name, "cells": estimates})
     return rows

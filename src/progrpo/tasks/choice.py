@@ -25,7 +25,8 @@ def _options(row: Row) -> list[str]:
 
 
 def _mmlu_pro(row: Row) -> Item:
-    """MMLU-Pro: up to ten options, in the dataset's own order."""
+    """MMLU-Pro: up to ten options, in the dataset's own order. It asks some questions twice; its score counts both."""
+    text_column(row, "question_id")  # which only MMLU-Pro's rows have
     letter, index = text_column(row, "answer"), row.get("answer_index")
     if isinstance(index, int) and ascii_uppercase[index : index + 1] != letter:
         raise BadRowError(f"column 'answer' is {letter!r}, but 'answer_index' is {index}")
@@ -43,8 +44,8 @@ def _gpqa(row: Row) -> Item:
 
 
 PRESETS: dict[str, Preset] = {
-    "gpqa_diamond": Preset(_gpqa, "Idavidrein/gpqa", subset="gpqa_diamond"),
-    "mmlu_pro": Preset(_mmlu_pro, "TIGER-Lab/MMLU-Pro", "test"),
+    "gpqa_diamond": Preset(_gpqa, "Idavidrein/gpqa", subset="gpqa_diamond", id="Record ID"),
+    "mmlu_pro": Preset(_mmlu_pro, "TIGER-Lab/MMLU-Pro", "test", id="question_id"),
 }
 """``Data.preset`` of a choice task; each also reads a local copy of its dataset, given by ``Data.path``."""
 

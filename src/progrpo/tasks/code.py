@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
-from progrpo.tasks.evalplus import input_tests, script_tests
+from progrpo.tasks.evalplus import has_evalplus_tests, input_tests, script_tests
 from progrpo.tasks.programs import gold_of
-from progrpo.tasks.rows import BadRowError, Row, column, first_column, text_column
+from progrpo.tasks.rows import BadRowError, ForeignRowError, Row, column, first_column, text_column
 from progrpo.tasks.small_functions import small_functions
 from progrpo.verify import AssertTests, CallTests, StdinTests
 
@@ -112,6 +112,8 @@ def _deepcoder(row: Row) -> Item:
 
 def _codeforces(row: Row) -> Item:
     """DeepCoder's Codeforces problems; where a row has an ``id``, e.g. ``1971A``, its rating is looked up by that."""
+    if not isinstance(_json(row, "tests"), list):
+        raise ForeignRowError("has no list of inputs and outputs in column 'tests', as Codeforces' rows have")
     return replace(_deepcoder(row), source_id=text_column(row, "id").replace("/", "") if "id" in row else None)
 
 
@@ -195,6 +197,8 @@ def _code_contests(row: Row) -> Item:
 
 def _humaneval(row: Row) -> Item:
     """HumanEval: a function's head to be completed. Its helpers are run from the prompt, not from the response."""
+    if has_evalplus_tests(row):
+        raise ForeignRowError("has the tests of HumanEval+, which are more than HumanEval's")
     prompt, entry_point = text_column(row, "prompt"), text_column(row, "entry_point")
     script = f"{text_column(row, 'test')}\n\ncheck({entry_point})\n"
     tests = AssertTests(script, setup=prompt, entry_point=entry_point)
@@ -203,6 +207,8 @@ def _humaneval(row: Row) -> Item:
 
 def _mbpp(row: Row) -> Item:
     """MBPP, full or sanitized; its tests are part of the prompt, as in its paper."""
+    if "test" in row or has_evalplus_tests(row):
+        raise ForeignRowError("has the tests of MBPP+, which are more than MBPP's")
     asserts = column(row, "test_list")
     if not isinstance(asserts, list) or not asserts or not all(isinstance(test, str) for test in asserts):
         raise BadRowError(f"column 'test_list' is {asserts!r}, where a list of assert statements is needed")
@@ -213,13 +219,21 @@ def _mbpp(row: Row) -> Item:
     solution = _fenced(code) if isinstance(code, str) else None
     script = "\n".join(asserts)
     return Item(
-        problem, gold_of(AssertTests(script, setup=setup, entry_point=_tested(code, script))), solution=solution
+        problem,
+        gold_of(AssertTests(script, setup=setup, entry_point=function_under_test(code, script))),
+        solution=solution,
     )
 
 
 def _humaneval_plus(row: Row) -> Item:
     """HumanEval+, from the hub or as EvalPlus' own JSONL: HumanEval's prompts, many more tests."""
     prompt, entry_point = text_column(row, "prompt"), text_column(row, "entry_point")
+    if not has_evalplus_tests(row):
+        raise ForeignRowError("has HumanEval's own tests, which are fewer than HumanEval+'s")
+    if f"def {entry_point}(" not in prompt:
+        raise ForeignRowError(
+            f"has no head of {entry_point!r} to be completed in column 'prompt', as HumanEval+'s have"
+        )
     if "test" in row:
         tests = script_tests(row, entry_point, setup=prompt, call=f"check({entry_point})\n")
     else:
@@ -230,12 +244,18 @@ def _humaneval_plus(row: Row) -> Item:
 
 def _mbpp_plus(row: Row) -> Item:
     """MBPP+, from the hub or as EvalPlus' own JSONL; the prompt is EvalPlus': a docstring with one assert."""
+    if "test" not in row and "plus_input" not in row and "test_list" in row:
+        raise ForeignRowError("has MBPP's own tests, which are fewer than MBPP+'s")
+    if f"def {row.get('entry_point')}(" in text_column(row, "prompt"):
+        raise ForeignRowError(
+            "has the head of a function to be completed in column 'prompt', as HumanEval+'s rows have"
+        )
     if "test" not in row:
         solution = _fenced(text_column(row, "canonical_solution"))
         return Item(text_column(row, "prompt").strip(), gold_of(input_tests(row)), solution=solution)
     code, shown = text_column(row, "code"), text_column(row, "test_list.0")
     setup = "\n".join(row.get("test_imports") or [])
-    tests = script_tests(row, _tested(code, shown), setup=setup)
+    tests = script_tests(row, function_under_test(code, shown), setup=setup)
     return Item(f'"""\n{text_column(row, "prompt")}\n{shown}\n"""', gold_of(tests), solution=_fenced(code))
 
 
@@ -243,7 +263,7 @@ def _fenced(code: str) -> str:
     return f"```python\n{code.strip()}\n```"
 
 
-def _tested(code: Any, script: str) -> str | None:
+def function_under_test(code: Any, script: str) -> str | None:
     """The function that the tests call, by the row's own solution: one is named like a built-in."""
     defined = re.findall(r"^def\s+(\w+)", code, re.MULTILINE) if isinstance(code, str) else []
     return next((name for name in defined if re.search(rf"\b{name}\b", script)), None)
@@ -259,12 +279,15 @@ PRESETS: dict[str, Preset] = {
         _deepcoder, "agentica-org/DeepCoder-Preview-Dataset", subset=("primeintellect", "taco", "lcbv5")
     ),
     "codeforces": Preset(_codeforces, "agentica-org/DeepCoder-Preview-Dataset", "test", subset="codeforces"),
-    "livecodebench": Preset(_livecodebench, "livecodebench/code_generation_lite", files=LIVECODEBENCH_FILES),
+    "livecodebench": Preset(
+        _livecodebench, "livecodebench/code_generation_lite", files=LIVECODEBENCH_FILES, id="question_id"
+    ),
     "livecodebench_v5_window": Preset(
         _livecodebench,
         "livecodebench/code_generation_lite",
         files=LIVECODEBENCH_FILES[:5],
         keep=_in_livecodebench_window,
+        id="question_id",
     ),
     "code_contests": Preset(_code_contests, "deepmind/code_contests"),
     "humaneval": Preset(_humaneval, "openai/openai_humaneval", "test"),

@@ -25,6 +25,7 @@ from functools import lru_cache
 from itertools import combinations, product
 from typing import ClassVar, NamedTuple
 
+from progrpo.errors import ConfigError
 from progrpo.tasks.base import Problem
 from progrpo.verify import Verdict
 from progrpo.verify.thinking import after_thinking
@@ -32,7 +33,9 @@ from progrpo.verify.thinking import after_thinking
 OPERATORS = ("+", "-", "*")
 MAX_NUMBER = 12
 MAX_VALUE = 119
-SIZES = (3, 4, 5, 6)
+PROBLEMS = {3: (3_919, 434), 4: (56_021, 6_411), 5: (374_213, 42_562), 6: (1_257_069, 142_359)}
+"""How many problems with a solution there are, by how many numbers they have: to train on, and held out."""
+SIZES = tuple(PROBLEMS)
 
 # ASCII digits only: \d also matches other scripts' digits. Three digits hold every number up to MAX_VALUE.
 _STEP = re.compile(r"\s*([0-9]{1,3})\s*([+*-])\s*([0-9]{1,3})\s*=\s*([0-9]{1,3})\s*")
@@ -208,7 +211,8 @@ class Countdown:
         seed: of the training problems. The held-out problems are the same for every seed, so that runs compare.
 
     Raises:
-        ValueError: a size outside 3..6, or a set of no problem.
+        ConfigError: a size outside 3..6, or a set of no problem; and when problems are asked for, a set of more than
+            there are (:data:`PROBLEMS`).
 
     >>> task = Countdown(numbers=4, train_size=3, heldout_size=2)
     >>> problem = task.heldout_problems()[0]
@@ -227,10 +231,10 @@ class Countdown:
 
     def __post_init__(self) -> None:
         if self.numbers not in SIZES:
-            raise ValueError(f"numbers must be one of {', '.join(map(str, SIZES))}, got {self.numbers!r}.")
+            raise ConfigError(f"numbers must be one of {', '.join(map(str, SIZES))}, got {self.numbers!r}.")
         for name in ("train_size", "heldout_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}.")
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)!r}.")
 
     @property
     def max_response_tokens(self) -> int:
@@ -258,7 +262,21 @@ class Countdown:
     def count_solutions(self, problem: Problem) -> int:
         return len(solutions(problem["numbers"], problem["target"]))
 
+    def check_size(self, *, heldout: bool) -> None:
+        """See that there are as many problems as are asked for.
+
+        Raises:
+            ConfigError: there are fewer.
+        """
+        name, most = ("train_size", "heldout_size")[heldout], PROBLEMS[self.numbers][heldout]
+        if getattr(self, name) > most:
+            raise ConfigError(
+                f"task.{name} is {getattr(self, name)}, and there are only {most} such problems with {self.numbers} "
+                "numbers; ask for fewer, or for more numbers."
+            )
+
     def _problems(self, rng: random.Random, size: int, *, heldout: bool) -> list[Problem]:
+        self.check_size(heldout=heldout)
         found: dict[str, Problem] = {}
         misses = 0
         while len(found) < size:
@@ -267,7 +285,7 @@ class Countdown:
             if is_heldout(numbers, target) != heldout or problem_id in found:
                 misses += 1
                 if misses > 100 * size + 10_000:
-                    raise ValueError(
+                    raise ConfigError(
                         f"{'heldout' if heldout else 'train'}_size is {size}, but countdown with {self.numbers} "
                         f"numbers has only about {len(found)} such problems; ask for fewer, or for more numbers."
                     )

@@ -2,14 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
 from typing import ClassVar
 
 from progrpo.errors import ConfigError
 from progrpo.tasks.base import Problem
-from progrpo.tasks.rows import BadRow, BadRowError, Data, Row, digest, read_rows, refuse_bad_rows, text_column
+from progrpo.tasks.rows import (
+    BadRow,
+    BadRowError,
+    Data,
+    ForeignRowError,
+    NotOnHubError,
+    Row,
+    digest,
+    read_rows,
+    refuse_bad_rows,
+    text_column,
+)
 from progrpo.tasks.templates import BASE_STOP, Prompt, check_template, render
 from progrpo.tasks.verifiers import count_votes, verify, wrong_golds
 from progrpo.verify import Verdict
@@ -28,6 +39,13 @@ class Item:
     """How it is solved, for worked examples."""
     source_id: str | None = None
     """What others call the problem, where something is to be looked up by it: ``problem["source_id"]``."""
+    problem_id: str | None = None
+    """What tells the row from others with the same words; by default the words alone do."""
+
+    @property
+    def key(self) -> str:
+        """``problem["problem_id"]``"""
+        return self.problem_id or digest(self.problem)
 
 
 @dataclass(frozen=True)
@@ -45,10 +63,16 @@ class Preset:
     """Whether a row belongs to it, where the dataset holds more."""
     make: Callable[[int], Iterator[Row]] | None = None
     """Makes rows from a seed, where there is nothing to read."""
+    id: str | None = None
+    """The column with the dataset's own id of a row, where its official score counts every row, repeated questions
+    too. Without it, or in rows without that column, a problem that is repeated counts once."""
 
     def read_if_kept(self, row: Row) -> Item | None:
         """What a row says; None if it is not one of this preset's."""
-        return self.read(row) if self.keep is None or self.keep(row) else None
+        if self.keep is not None and not self.keep(row):
+            return None
+        item = self.read(row)
+        return replace(item, problem_id=text_column(row, self.id)) if self.id in row else item
 
 
 @dataclass(frozen=True)
@@ -140,11 +164,11 @@ class DatasetTask(ABC):
     def repeated_rows(self) -> int:
         """How many rows repeat a problem, within a source or in both."""
         train, heldout = self._rows
-        return train.repeated + heldout.repeated + len(train.items.keys() & heldout.items.keys())
+        return train.repeated + heldout.repeated + len(train.items) - len(_without(train.items, heldout.items))
 
     @cached_property
     def _rows(self) -> tuple["_Rows", "_Rows"]:
-        train, heldout = (_Rows() if data is None else self._read(data) for data in (self.train, self.heldout))
+        train, heldout = self._read("train", self.train), self._read("heldout", self.heldout)
         refuse_bad_rows([*train.bad, *heldout.bad], skip=self.skip_bad_rows)
         return train, heldout
 
@@ -153,12 +177,23 @@ class DatasetTask(ABC):
         if self.examples:
             self._require_train("worked examples")
         train, heldout = (rows.items for rows in self._rows)
-        train = {key: item for key, item in train.items() if key not in heldout}
-        shown = list(islice(train, self.examples))
-        examples = [self._example(train.pop(key)) for key in shown]
         for name, data, items in (("train", self.train, train), ("heldout", self.heldout, heldout)):
             if data is not None and not items:
                 raise ConfigError(f"task.{name} has no usable problem; give it other rows, or a higher limit.")
+        different = _without(train, heldout)
+        if train and not different:
+            raise ConfigError(
+                f"all {len(train)} problems of task.train are in task.heldout too, and what is held out is not trained "
+                "on; give one of the two other rows, or task.heldout a lower limit."
+            )
+        shown = list(islice(different, self.examples))
+        examples = [self._example(different.pop(key)) for key in shown]
+        if train and not different:
+            raise ConfigError(
+                f"task.examples is {self.examples}, and task.train has no more problems than that ({len(shown)}): none "
+                "is left to train on; lower it, or give more rows."
+            )
+        train = different
         return (
             [self._problem(key, item, examples) for key, item in train.items()],
             [self._problem(key, item, examples) for key, item in heldout.items()],
@@ -185,9 +220,22 @@ class DatasetTask(ABC):
             )
         return item.problem, self.write_response(item)
 
-    def _read(self, data: Data) -> "_Rows":
-        rows, read = self._source(data)
-        return _collect(rows, read, self.verifier, data.limit)
+    def _read(self, name: str, data: Data | None) -> "_Rows":
+        if data is None:
+            return _Rows()
+        try:
+            rows, read = self._source(data)
+            return _collect(rows, read, self.verifier, data.limit)
+        except ForeignRowError as error:
+            wanted = self.PRESETS[data.preset or ""].hub
+            raise ConfigError(
+                f"preset {data.preset!r} was given rows of another dataset: {error}; give it the rows of {wanted}, or "
+                "choose the preset that these rows are of."
+            ) from None
+        except NotOnHubError as error:
+            if self.train is None:  # a benchmark, which no recipe has a path for
+                raise
+            raise ConfigError(f"{str(error).rstrip('.')}: task.{name}.path=FILE.") from None
 
     def _source(self, data: Data) -> tuple[Iterable[tuple[str, Row | BadRow]], Callable[[Row], Item | None]]:
         """The rows, and how to read one."""
@@ -250,16 +298,24 @@ def _collect(
                 continue
             if item is None:
                 continue
-            key, reason = digest(item.problem), next(reasons)
+            key, reason = item.key, next(reasons)
             if reason:
                 bad.append(BadRow(place, reason))
             elif key not in items:
                 items[key], places[key] = item, place
-            elif items[key].gold == item.gold:
+            elif (items[key].problem, items[key].gold) == (item.problem, item.gold):
                 repeated += 1
+            elif items[key].problem != item.problem:
+                bad.append(BadRow(place, f"has the id {key!r} of {places[key]}, which is another problem"))
             else:
                 bad.append(BadRow(place, f"is the problem of {places[key]} with another answer"))
     return _Rows(items, bad, repeated)
+
+
+def _without(items: Mapping[str, Item], others: Mapping[str, Item]) -> dict[str, Item]:
+    """The items whose problem is none of the others', whatever their ids are."""
+    problems = {item.problem for item in others.values()}
+    return {key: item for key, item in items.items() if item.problem not in problems}
 
 
 def _read_row(place: str, row: Row | BadRow, read: Callable[[Row], Item | None]) -> Item | BadRow | None:
@@ -267,6 +323,8 @@ def _read_row(place: str, row: Row | BadRow, read: Callable[[Row], Item | None])
         return row
     try:
         return read(row)
+    except ForeignRowError as error:
+        raise ForeignRowError(f"{place} {error}") from None
     except BadRowError as error:
         return BadRow(place, str(error))
 

@@ -7,6 +7,7 @@ of each input: the program under test sees neither the reference nor an output o
 
 import ast
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -73,6 +74,15 @@ AS_SETS = ("similar_elements", "find_char_long", "common_in_nested_lists", "extr
 """Of MBPP+, functions whose results have no order: EvalPlus compares them as sets."""
 AS_TRUTH = ("check_str", "text_match_three", "text_starta_endb")
 """Of MBPP+, functions that may return a match or None for True and False."""
+
+
+_SCRIPT = re.compile(r"^\s*inputs\s*=", re.MULTILINE)
+"""EvalPlus' scripts go through lists of inputs and results; HumanEval's own assert one call after the other."""
+
+
+def has_evalplus_tests(row: Row) -> bool:
+    """Whether a row has EvalPlus' tests, in either format; HumanEval has the same columns, and fewer tests."""
+    return "plus_input" in row or _SCRIPT.search(str(row.get("test", ""))) is not None
 
 
 def script_tests(row: Row, entry_point: str | None, setup: str = "", call: str = "") -> AssertTests:

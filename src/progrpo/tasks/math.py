@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
-from progrpo.tasks.rows import BadRowError, Row, first_column, text_column
+from progrpo.tasks.rows import BadRowError, ForeignRowError, Row, first_column, text_column
 from progrpo.tasks.word_problems import word_problems
 from progrpo.verify import AnswerStyle, extract_answer
 
@@ -77,6 +77,21 @@ def _dapo(row: Row) -> Item:
     return Item(text.strip(), text_column(row, gold))
 
 
+def _aime_answer(row: Row) -> str:
+    """The American Invitational Mathematics Examination asks for nothing else than an integer from 0 to 999."""
+    answer = _answer(row)
+    if not re.fullmatch(r"[0-9]{1,3}", answer):
+        raise ForeignRowError(f"has the answer {answer!r:.80}, where AIME's are integers from 0 to 999")
+    return answer
+
+
+def _amc_answer(row: Row) -> str:
+    answer = _answer(row)
+    if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", answer):
+        raise ForeignRowError(f"has the answer {answer!r:.80}, where AMC's are numbers")
+    return answer
+
+
 _PROBLEM = ("problem", "question")
 
 PRESETS: dict[str, Preset] = {
@@ -84,9 +99,9 @@ PRESETS: dict[str, Preset] = {
     "math": Preset(_read(_PROBLEM, _answer_or_boxed_solution), "DigitalLearningGmbH/MATH-lighteval"),
     "math500": Preset(_read(_PROBLEM, _answer), "HuggingFaceH4/MATH-500", "test"),
     "gsm8k": Preset(_gsm8k, "openai/gsm8k", subset="main"),
-    "aime24": Preset(_read(_PROBLEM, _answer), "HuggingFaceH4/aime_2024"),
-    "aime25": Preset(_read(_PROBLEM, _answer), "math-ai/aime25", "test"),
-    "amc23": Preset(_read(_PROBLEM, _answer), "math-ai/amc23", "test"),
+    "aime24": Preset(_read(_PROBLEM, _aime_answer), "HuggingFaceH4/aime_2024"),
+    "aime25": Preset(_read(_PROBLEM, _aime_answer), "math-ai/aime25", "test"),
+    "amc23": Preset(_read(_PROBLEM, _amc_answer), "math-ai/amc23", "test"),
     "minerva": Preset(_read(_PROBLEM, _answer_or_boxed_solution), "math-ai/minervamath", "test"),
     "olympiadbench": Preset(_read(_PROBLEM, _final_answers), "math-ai/olympiadbench", "test"),
     "word_problems": Preset(_gsm8k, make=word_problems),

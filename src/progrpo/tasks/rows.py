@@ -41,6 +41,10 @@ class BadRowError(ValueError):
     """A row that can't be used; its text is the reason."""
 
 
+class ForeignRowError(BadRowError):
+    """A row of another dataset than the preset's, although it has the columns; its text says what gives it away."""
+
+
 @dataclass(frozen=True)
 class BadRow:
     """A row that was left out: where it stands, and why."""
@@ -50,6 +54,10 @@ class BadRow:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}"
+
+
+class NotOnHubError(ConfigError):
+    """A dataset of the hub that can't be loaded here; the text ends with the advice to give a file instead."""
 
 
 def read_rows(
@@ -93,7 +101,7 @@ def _parse_object(line: bytes, place: str) -> Row | BadRow:
 def _read_json(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
     try:
         rows = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"data file {str(file)!r} is not valid JSON: {error}.") from None
     if not isinstance(rows, list):
         raise ConfigError(f"data file {str(file)!r} must hold a list of objects, not a {type(rows).__name__}.")
@@ -111,7 +119,7 @@ def _read_parquet(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
         rows = (row for batch in batches for row in batch.to_pylist())
         yield from ((f"{file.name} row {number}", row) for number, row in enumerate(rows, start=1))
     except ArrowInvalid as error:
-        raise ConfigError(f"data file {str(file)!r} is not a parquet file: {error}.") from None
+        raise ConfigError(f"data file {str(file)!r} is not a parquet file: {str(error).rstrip('.')}.") from None
 
 
 def _read_hub(path: str, subset: str | None, split: str | None) -> Iterator[tuple[str, Row | BadRow]]:
@@ -137,10 +145,10 @@ def _read_hub_files(path: str, files: Sequence[str]) -> Iterator[tuple[str, Row 
         yield from _read_jsonl(file)
 
 
-def _not_loaded(path: str, error: Exception) -> ConfigError:
+def _not_loaded(path: str, error: Exception) -> NotOnHubError:
     """The hub's client raises errors of many kinds: no network, no such dataset, no such split, no permission."""
     cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return ConfigError(
+    return NotOnHubError(
         f"dataset {path!r} is neither a {', '.join(FILE_TYPES)} file nor a Hugging Face dataset that can be loaded "
         f"here ({cause}); give a local file with its rows instead."
     )

@@ -163,6 +163,19 @@ def changed(change: Callable[[list[dict[str, Any]]], object]) -> Misbehaviour:
     return answer
 
 
+def ignore_sampling(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
+    """A server that heeds neither temperature nor seed, and gives no log-probs: the same answer to every request for a
+    prompt, and the number of tokens of all choices together."""
+    asked = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
+    text = f"Seven steps to {sum(map(ord, asked)) % 97}"
+    for one in right["choices"]:
+        one |= {"message": {"role": "assistant", "content": text}, "text": text, "logprobs": None}
+        one.pop("token_ids", None)
+        one.pop("text" if "messages" in body else "message")
+    usage = {"prompt_tokens": 9, "completion_tokens": 5 * body["n"], "total_tokens": 9 + 5 * body["n"]}
+    handler.send_json(200, right | {"usage": usage})
+
+
 def refuse_extras(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
     """As OpenAI's own server does."""
     if "return_token_ids" in body:

@@ -153,6 +153,45 @@ def test_no_log_probs_are_none(server: Server) -> None:
     assert sample.text == str(sample_seed(3, "p", 0))
 
 
+@pytest.mark.parametrize("path", ["p", CHAT], ids=["text", "chat"])
+def test_usage_gives_the_tokens_where_they_are_not_listed(server: Server, path: Any) -> None:
+    server.always = server_side.ignore_sampling
+    (samples,) = collect(backend(server), [Request(path, 0, 20)])
+    assert [(sample.tokens, sample.logps, sample.token_ids) for sample in samples] == [(5, [], [])] * 20
+
+
+@pytest.mark.parametrize(
+    ("texts", "usage", "tokens"),
+    [
+        (["a" * 9, "b" * 29, ""], {"completion_tokens": 41}, [10, 30, 1]),  # shared by length, the end token included
+        (["a", "b", "c"], {"completion_tokens": 10}, [3, 3, 4]),  # and none is lost
+        (["a", "b"], None, [0, 0]),
+        (["a", "b"], {}, [0, 0]),
+        (["a", "b"], {"completion_tokens": "many"}, [0, 0]),
+        (["a", "b"], ["strange"], [0, 0]),
+    ],
+)
+def test_choices_share_the_tokens_that_usage_counts(
+    server: Server, texts: list[str], usage: Any, tokens: list[int]
+) -> None:
+    def answer(handler: Any, body: dict[str, Any], right: dict[str, Any]) -> None:
+        choices = [{"index": i, "finish_reason": "stop", "text": text} for i, text in enumerate(texts)]
+        handler.send_json(200, right | {"choices": choices, "usage": usage})
+
+    server.script.append(answer)
+    (samples,) = collect(backend(server), [Request("p", 0, len(texts))])
+    assert [sample.tokens for sample in samples] == tokens
+    assert len(server.requests) == 1
+
+
+def test_tokens_that_are_listed_are_counted_and_usage_is_left(server: Server) -> None:
+    def answer(handler: Any, body: dict[str, Any], right: dict[str, Any]) -> None:
+        handler.send_json(200, right | {"usage": {"completion_tokens": 1000}})
+
+    server.script.append(answer)
+    assert collect(backend(server), [Request("p", 0, 2)]) == [expected("p", 0, 2)]
+
+
 def test_an_answer_that_ended_in_its_reasoning_has_no_text(server: Server) -> None:
     thought = {"message": {"content": None, "reasoning": "hm"}, "finish_reason": "length"}
     server.script.append(server_side.changed(lambda choices: choices[0].update(thought)))
@@ -428,3 +467,9 @@ def test_arguments_out_of_range_are_named(arguments: dict[str, Any], named: str)
     with pytest.raises(ConfigError, match=named) as raised:
         HttpBackend(**{"base_url": "http://host/v1", "model": "m"} | arguments)
     assert "secret" not in str(raised.value)
+
+
+def test_greedy_decoding_is_asked_for(server: Server) -> None:
+    list(backend(server).sample([Request("p", 0, 1)], Sampling(8, 0.0)))
+    [(_, body)] = server.requests
+    assert (body["temperature"], body["top_p"], body["n"]) == (0.0, 1.0, 1)

@@ -209,3 +209,19 @@ def test_each_sample_has_a_stream_of_its_own() -> None:
     correlation = np.corrcoef(np.stack(streams)) - np.eye(50)
     assert np.abs(correlation).max() < 0.5
     assert np.mean(streams) == pytest.approx(0.5, abs=0.02)
+
+
+def test_greedy_samples_are_those_of_generate_and_their_numbers_of_the_models_own_distribution(loaded: Any) -> None:
+    model, tokenizer = loaded
+    prompts = [*PROMPTS[:3], NUMBERS]
+    requests = [Request(prompt, 0, 2) for prompt in prompts]
+    found = draw_all(TransformersBackend(model, tokenizer), requests, Sampling(18, 0.0, seed=5))
+    for prompt, (first, second) in zip(prompts, found, strict=True):
+        ids = tokenizer(prompt, return_tensors="pt")
+        whole = model.generate(**ids, do_sample=False, max_new_tokens=18, pad_token_id=tokenizer.pad_token_id)[0]
+        length = ids["input_ids"].shape[1]
+        assert first.token_ids == second.token_ids == whole[length:].tolist()
+        with torch.no_grad():
+            logps = model(whole[None]).logits[0, length - 1 : -1].log_softmax(-1)
+        np.testing.assert_allclose(first.logps, logps.max(-1).values, atol=1e-5)
+        np.testing.assert_allclose(first.entropies, -(logps.exp() * logps).sum(-1), atol=1e-5)

@@ -131,6 +131,8 @@ def test_options_come_from_verl_s_configuration() -> None:
     several = ["actor_rollout_ref.rollout.n=8"]
     assert read_options(composed(*several, *given)) == ArmOptions(0, 0.5, "any_correct", "correct")
     assert read_options(composed(*several)) == ArmOptions()
+    right = [f"+algorithm.progrpo.{option}" for option in ("correct_above=-5", "correct_reward=acc")]
+    assert read_options(composed(*several, *right)) == ArmOptions(correct_above=-5, correct_reward="acc")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_it_trains_and_validates(run: Path) -> None:
 def test_the_metrics_are_those_of_the_trl_adapter(run: Path) -> None:
     statistics = ("mean", "min", "max")
     named = [f"{name}/{s}" for name in ("confidence/prompt", "confidence/answer", "correction") for s in statistics]
-    named += [f"groups/{kind}" for kind in ("activated", "all_right", "all_wrong", "mixed")]
+    named += [f"groups/{kind}" for kind in ("activated", "all_right", "all_wrong", "mixed", "zero_variance")]
     for step in read_metrics(run):
         assert {name for name in step if OURS.match(name)} == {*named, "distinct_solutions", "verifier/errors"}
 
@@ -158,6 +158,43 @@ def test_the_metrics_are_of_the_step_s_responses(run: Path) -> None:
     assert seen_errors > 0, "no response has shown that the verifier's failures are left out"
 
 
+def test_right_is_what_the_named_reward_says(tmp_path: Path, data: Path, validation: Path) -> None:
+    """All scores are above 0, as with a bonus for the format; ``is_right`` says which responses are right."""
+    settings = [
+        "+algorithm.progrpo.correct_reward=is_right",
+        "+algorithm.progrpo.center=correct",
+        "+reward.custom_reward_function.reward_kwargs.bonus=0.25",
+        "trainer.total_training_steps=1",
+        "trainer.test_freq=-1",
+    ]
+    run_verl(tmp_path, *PROGRPO, *settings, train_files=data, val_files=validation)
+    [metrics], rows = read_metrics(tmp_path), real_rows(tmp_path, 1)
+    broken = [bool(row["reward_extra_info"]["verifier_error"]) for row in rows]
+    right, rewards = (
+        [math.nan if failed else value for failed, value in zip(broken, values, strict=True)]
+        for values in ([r["reward_extra_info"]["is_right"] for r in rows], [sum(r["rm_scores"]) for r in rows])
+    )
+    groups = [row["uid"] for row in rows]
+    kinds = [
+        {r for r, g in zip(right, groups, strict=True) if g == group and not math.isnan(r)} for group in set(groups)
+    ]
+    assert metrics["groups/all_right"] == pytest.approx(kinds.count({1.0}) / 4)
+    assert metrics["groups/mixed"] == pytest.approx(kinds.count({0.0, 1.0}) / 4)
+    assert metrics["groups/all_right"] < 1.0
+    expected = method.arm_advantages(
+        method.group_relative_advantages(rewards, groups, "group", 1e-6),
+        right,
+        *([row["confidences"][i] for row in rows] for i in range(2)),
+        groups,
+        alpha=ALPHA,
+        activation="any_correct",
+        center="correct",
+    )
+    for row, advantage in zip(rows, expected, strict=True):
+        counted = [bool(counts) for counts in row["response_mask"]]
+        assert row["advantages"] == pytest.approx([advantage * counts for counts in counted], rel=1e-4, abs=1e-5)
+
+
 def test_a_resumed_run_goes_on_as_the_undisturbed_one_did(
     run: Path, tmp_path: Path, data: Path, validation: Path
 ) -> None:
@@ -224,7 +261,7 @@ def test_an_unknown_option_ends_the_run_before_it_begins(tmp_path: Path) -> None
     )
     assert ended.returncode != 0
     assert (
-        "ConfigError: algorithm.progrpo has no option 'alhpa'; it takes alpha, low_prob_fraction, activation, center."
-        in ended.stdout
+        "ConfigError: algorithm.progrpo has no option 'alhpa'; it takes alpha, low_prob_fraction, activation, center, "
+        "correct_above, correct_reward." in ended.stdout
     )
     assert not (tmp_path / "metrics.jsonl").exists()

@@ -31,9 +31,10 @@ class Sample:
     """Empty where a server gives no ids."""
     logps: list[float]
     """Log-prob of each token in nats under the distribution that it was drawn from: at the sampling temperature, and
-    with top_p below 1 renormalised over what top_p leaves. Empty where a server gives none."""
+    with top_p below 1 renormalised over what top_p leaves. At temperature 0, where nothing is drawn, it is the model's
+    own distribution, of temperature 1. Empty where a server gives none."""
     entropies: list[float] | None = None
-    """Entropy of the distribution that each token was drawn from, in nats; None where a backend can't tell."""
+    """Entropy of the same distribution at each token, in nats; None where a backend can't tell."""
     truncated: bool = False
     """Cut off by ``max_new_tokens``."""
     counted_tokens: int | None = None
@@ -51,8 +52,10 @@ class Sampling:
 
     Args:
         max_new_tokens: where a response is cut off, its end token included.
-        temperature: above 0.
-        top_p: sample from the likeliest tokens whose probabilities add up to it; 1 samples from all.
+        temperature: of the sampling; 0 takes the likeliest token each time (greedy decoding), so that all samples of
+            a prompt are the same.
+        top_p: sample from the likeliest tokens whose probabilities add up to it; 1 samples from all, and goes with
+            temperature 0 alone.
         seed: of the whole evaluation.
 
     Raises:
@@ -67,10 +70,17 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}.")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature must be a number above 0, got {self.temperature}.")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be a finite number from 0, got {self.temperature}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}.")
+        if self.is_greedy and self.top_p < 1:
+            raise ValueError(f"top_p must be 1 at temperature 0, which takes the likeliest token, got {self.top_p}.")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken each time."""
+        return self.temperature == 0
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
 
-from progrpo.errors import ConfigError
+from progrpo.errors import ConfigError, ServerAwayError
 from progrpo.evaluation.backends import Request, Sample, Sampling, in_thinking, sample_seed
 from progrpo.evaluation.backends.pieces import InOrder, split
 from progrpo.verify.thinking import closes_unopened
@@ -42,8 +42,8 @@ EXTRAS: dict[str, Any] = {
     "frequency_penalty": 0.0,
 }
 ADVICE = {
-    401: "give the right key as api_key",
-    403: "give a key that may do this as api_key",
+    401: "set OPENAI_API_KEY (in Python, api_key) to the right key",
+    403: "set OPENAI_API_KEY (in Python, api_key) to a key that may do this",
     404: "check model, and base_url, which for most servers ends in /v1",
 }
 OTHER_ADVICE = "look at the prompts' length, max_new_tokens, temperature and top_p"
@@ -337,15 +337,15 @@ class HttpBackend:
             return self._no_answer(f"nothing whole within timeout, {self.timeout:g} s")
         return self._no_answer(f"no connection ({_said(str(error.__cause__ or error))})")
 
-    def _no_answer(self, last: str) -> ConfigError:
+    def _no_answer(self, last: str) -> ServerAwayError:
         if self._gone_since is not None:
-            return ConfigError(
+            return ServerAwayError(
                 f"the server {self.base_url} went away and was not back within {self.patience:g} s; the last time: "
                 f"{last}; start it, and give the same command again, which goes on with the samples that were kept; or "
                 "raise patience."
             )
         times = "once" if self.retries == 0 else f"up to {self.retries + 1} times"
-        return ConfigError(
+        return ServerAwayError(
             f"the server {self.base_url} gave no whole answer, asked {times}; the last time: {last}; see that it runs, "
             "or raise retries or timeout."
         )
@@ -354,7 +354,7 @@ class HttpBackend:
 def _checked_url(url: str) -> str:
     parts = urlsplit(url)
     if "@" in parts.netloc:
-        raise ConfigError("base_url must hold no user name and no password; give the server's key as api_key.")
+        raise ConfigError("base_url must hold no user name and no password; the server's key goes into OPENAI_API_KEY.")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"base_url must start with http:// or https:// and name a host, got {url!r}.")
     return url.rstrip("/") if parts.path.strip("/") else url.rstrip("/") + "/v1"
@@ -363,7 +363,9 @@ def _checked_url(url: str) -> str:
 def _checked_key(key: str | None) -> str:
     checked = (os.environ.get("OPENAI_API_KEY") if key is None else key) or "none"
     if not (checked.isascii() and checked.isprintable()):
-        raise ConfigError("api_key must be printable ASCII, for it goes into a header; this one is not.")
+        raise ConfigError(
+            "OPENAI_API_KEY, or api_key, must be printable ASCII, for it goes into a header; this one is not."
+        )
     return checked
 
 

@@ -154,7 +154,8 @@ class _Forward:
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor, Tensor]:
-    """One token a row, by inversion of the distribution's cumulative sum at a uniform random number.
+    """One token a row, by inversion of the distribution's cumulative sum at a uniform random number; at temperature 0
+    the likeliest.
 
     Args:
         logits_BV: of the next token.
@@ -162,7 +163,8 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
         temperature, top_p: as in :class:`progrpo.evaluation.backends.Sampling`.
 
     Returns:
-        Token ids, their log-probs, and the entropy of the distribution that they were drawn from (nats), each (B,).
+        Token ids, their log-probs, and the entropy of the distribution that they were drawn from (nats), each (B,); at
+        temperature 0 of the model's own.
 
     Raises:
         FloatingPointError: a token has no distribution, as its logits are NaN.
@@ -172,7 +174,7 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
     >>> ids.tolist(), round(float(logps[0].exp()), 6), round(float(entropies[0].exp()), 6)
     ([0, 2], 0.25, 4.0)
     """
-    logps_BV = torch.log_softmax(logits_BV.float() / temperature, dim=-1)
+    logps_BV = torch.log_softmax(logits_BV.float() / (temperature or 1.0), dim=-1)
     if top_p < 1:
         sorted_BV, order_BV = logps_BV.sort(dim=-1, descending=True)
         before_BV = sorted_BV.exp().cumsum(dim=-1) - sorted_BV.exp()
@@ -183,7 +185,8 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
     wide = torch.float32 if probs_BV.device.type == "mps" else torch.float64
     cumulative_BV = probs_BV.cumsum(dim=-1, dtype=wide)
     threshold_B = uniform_B.to(cumulative_BV) * cumulative_BV[:, -1]
-    ids_B = torch.searchsorted(cumulative_BV, threshold_B[:, None], right=True)[:, 0].clamp(max=probs_BV.shape[1] - 1)
+    drawn_B = torch.searchsorted(cumulative_BV, threshold_B[:, None], right=True)[:, 0].clamp(max=probs_BV.shape[1] - 1)
+    ids_B = drawn_B if temperature else logits_BV.argmax(dim=-1)
     entropy_B = -(probs_BV * logps_BV.clamp(min=torch.finfo(torch.float32).min)).sum(dim=-1)
     logps_B = logps_BV.gather(1, ids_B[:, None])[:, 0]
     if not logps_B.isfinite().all():

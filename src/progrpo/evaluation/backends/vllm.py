@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vllm import CompletionOutput
 
 LOWEST_TEMPERATURE = 0.01
-"""vLLM takes a lower one for this, with no more than a warning."""
+"""vLLM takes a lower one for this, with no more than a warning; 0 alone is greedy."""
 
 
 class VllmBackend:
@@ -83,9 +83,9 @@ class VllmBackend:
 
         from progrpo.evaluation.backends.transformers import token_ids
 
-        if sampling.temperature < LOWEST_TEMPERATURE:
+        if 0 < sampling.temperature < LOWEST_TEMPERATURE:
             raise ConfigError(
-                f"temperature must be at least {LOWEST_TEMPERATURE} with vLLM, got {sampling.temperature}."
+                f"temperature must be 0 or at least {LOWEST_TEMPERATURE} with vLLM, got {sampling.temperature}."
             )
         prompt_ids = token_ids(self.tokenizer, [request.prompt for request in requests])
         self._check_lengths(prompt_ids)
@@ -123,7 +123,7 @@ class VllmBackend:
             if not 0 < len(ids) < window:
                 raise ConfigError(
                     f"a prompt has {len(ids)} tokens, where the model reads 1 to {window - 1}; leave it out, raise "
-                    "max_model_len, or take a model with a longer window."
+                    "max_model_len (--engine max_model_len=N), or take a model with a longer window."
                 )
 
     def _sample(self, completion: "CompletionOutput") -> Sample:

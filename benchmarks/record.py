@@ -1,0 +1,46 @@
+"""Where the figures of docs/benchmarks.md are kept: ``benchmarks/results/NAME.json``, one file a table."""
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).with_name("results")
+
+
+def record(name: str, figures: Any) -> None:
+    """Print the figures of a benchmark, and write them to its file with the machine and the command that gave them.
+
+    Args:
+        name: of the file, without its ending. A run with options of its own has a name of its own.
+        figures: whatever JSON can hold.
+    """
+    kept = {"command": " ".join(["python", *command()]), "machine": machine(), "figures": figures}
+    text = json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
+    print(text, end="")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def command() -> list[str]:
+    """The script, as it is called from the project's folder, and its options."""
+    script = Path(sys.argv[0]).resolve()
+    folder = RESULTS.parent.parent
+    return [str(script.relative_to(folder)) if script.is_relative_to(folder) else script.name, *sys.argv[1:]]
+
+
+def machine() -> str:
+    """``AMD EPYC 7B13, 2 cores, Python 3.11.7, torch 2.13.0``"""
+    return f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {version('torch')}"
+
+
+def processor() -> str:
+    """The processor's name where Linux tells it, and else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n")
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,118 @@
+"""Which rollout files a path stands for: the folders that TRL, verl, prime-rl, verifiers and progrpo leave behind."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from progrpo.errors import ConfigError
+
+PACKED = (".gz", ".zst")
+PATTERNS = ("*.parquet", "*.jsonl", "*.csv", "*.tsv")
+INSIDE = ("rollouts", "completions", "monitors/file/traces/stream", "traces/stream", ".")
+"""Where a run keeps its rollouts: progrpo and older prime-rl, TRL, newer prime-rl; else the folder itself."""
+OF_A_STEP = ("train_rollouts.jsonl", "train/all/traces.jsonl", "train/effective/traces.jsonl")
+"""Of prime-rl, in a folder step_N. ``effective`` lacks the groups that teach nothing, which are to be seen here."""
+RESULTS = ("results.jsonl", "traces.jsonl")
+"""Of an evaluation by verifiers."""
+NO_ROLLOUTS = ("metrics.jsonl", "eval_rollouts.jsonl", "train_group_stats.jsonl")
+"""They lie beside rollouts, or where rollouts are to come."""
+_STEP = re.compile(r"(?:^|[_-])(?:step|iteration)[_-]?(\d+)")
+_PARENTS = 3
+
+
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """The rollout files that the paths stand for, files of a folder in the order of the numbers in their names.
+
+    A folder is a run folder of progrpo or prime-rl, TRL's output folder, an evaluation's folder of verifiers, or holds
+    parquet, JSON-lines or CSV files itself. Of prime-rl's folders the evaluations are left out.
+
+    Raises:
+        ConfigError: nothing is there, nothing that can be read, or several runs.
+    """
+    return [file for path in paths for file in _files_of(path)]
+
+
+def step_in_name(path: Path) -> int | None:
+    """The step in the name of a file, or of one of the folders that it lies in.
+
+    >>> step_in_name(Path("outputs/rollouts/step_12/train_rollouts.jsonl")), step_in_name(Path("rollouts.jsonl"))
+    (12, None)
+    """
+    parents = [parent.name for parent in list(path.absolute().parents)[:_PARENTS]]
+    for name in (path.name, *parents):
+        if step := _STEP.search(name):
+            return int(step[1])
+    return None
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ConfigError(
+            f"{str(path)!r} does not exist; give a parquet, JSON-lines or CSV file of rollouts, or a folder."
+        )
+    if found := _in_folder(path):
+        return found
+    # `outputs` of prime-rl holds a folder a run, `outputs/evals` of verifiers one a model and in it one a run.
+    runs = [run for depth in ("*", "*/*") for run in sorted(path.glob(depth)) if run.is_dir() and _is_run(run)]
+    if len(runs) > 1:
+        shown = ", ".join(repr(str(run)) for run in runs[:5])
+        more = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
+        raise ConfigError(f"folder {str(path)!r} holds {len(runs)} runs ({shown}{more}); give one of them.")
+    if runs:
+        return _in_folder(runs[0])
+    raise ConfigError(
+        f"folder {str(path)!r} holds no rollouts: no .parquet, .jsonl or .csv file in it, nor in rollouts/ (a run of "
+        "progrpo or prime-rl), completions/ (TRL with log_completions=True) or monitors/file/traces/stream/ "
+        "(prime-rl)."
+    )
+
+
+def _in_folder(path: Path) -> list[Path]:
+    for inside in INSIDE:
+        folder = path / inside
+        steps = [found for found in folder.glob("step_*") if found.is_dir() and _STEP.fullmatch(found.name)]
+        if files := [file for step in sorted(steps, key=_natural) for file in _of_step(step)]:
+            return files
+        if files := _matching(folder):
+            return files
+    return _of_step(path) if _STEP.fullmatch(path.name) else []
+
+
+def _of_step(folder: Path) -> list[Path]:
+    for name in OF_A_STEP:
+        if found := _unpacked_first(folder / f"{name}{suffix}" for suffix in ("", *PACKED)):
+            return found
+    return _matching(folder)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder within the one that was given is a run or an evaluation."""
+    if any((folder / f"{name}{suffix}").is_file() for name in RESULTS for suffix in ("", *PACKED)):
+        return True
+    return any(_in_folder(folder / inside) for inside in INSIDE[:-1])
+
+
+def _matching(folder: Path) -> list[Path]:
+    """The files of the first pattern that any match, packed ones included."""
+    for pattern in PATTERNS:
+        found = _unpacked_first(file for suffix in ("", *PACKED) for file in folder.glob(pattern + suffix))
+        found = [file for file in found if not file.name.startswith((".", *NO_ROLLOUTS))]
+        if found:
+            return sorted(found, key=_natural)
+    return []
+
+
+def _unpacked_first(files: Iterable[Path]) -> list[Path]:
+    """Each file once, also where it lies there packed as well: it is being packed."""
+    by_name: dict[str, Path] = {}
+    for file in files:
+        if file.is_file():
+            by_name.setdefault(file.name.removesuffix(".gz").removesuffix(".zst"), file)
+    return list(by_name.values())
+
+
+def _natural(file: Path) -> list[tuple[int, str]]:
+    """``9.jsonl`` before ``10.jsonl``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]

@@ -1,0 +1,89 @@
+"""What verifiers records of an episode, and prime-rl with it: message graphs, as one row a response.
+
+A line holds an episode with the traces of its agents, or one trace. A trace is a graph of messages: those that the
+model sampled carry the tokens that they added, with the log-prob of each. The names are those of verifiers 0.4
+(``verifiers.v1.episode.Episode``, ``verifiers.v1.trace.Trace``).
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import dropwhile, takewhile
+from typing import Any
+
+from progrpo.inspection.values import as_key
+
+Record = dict[str, Any]
+
+
+def is_record(row: Record) -> bool:
+    """Whether a line is an episode or a trace."""
+    return isinstance(row.get("task"), dict) and isinstance(row.get("traces", row.get("nodes")), list)
+
+
+def responses(record: Record, note: Callable[[str], None]) -> Iterator[Record]:
+    """A row for each trace that the policy sampled: prompt, response, reward, and what is known of step and tokens.
+
+    A trace whose scoring did not run has no reward. What belongs to an evaluation during training, and what another
+    model than the policy sampled, is left out.
+
+    Args:
+        record: a line.
+        note: takes a sentence that says what was left out.
+    """
+    run = record.get("run") or {}
+    work = run.get("work") or run  # a trace has type and step in its run, an episode in the run's work
+    if run.get("type") == "train" and work.get("type") == "eval":
+        note("Evaluations during the training are left out.")
+        return
+    if "traces" in record and not record["traces"]:
+        note("Episodes that failed before a response was sampled are left out.")
+    for trace in record.get("traces", [record]):
+        agent = trace.get("agent") or {}
+        if agent.get("trainable", True) is False:
+            note("Responses of agents that are not trained are left out.")
+            continue
+        yield _row(trace, record, agent.get("name"), work.get("step"))
+
+
+def _row(trace: Record, record: Record, agent: str | None, step: int | None) -> Record:
+    nodes = _last_branch(trace.get("nodes") or [])
+    sampled = [node for node in nodes if node.get("sampled")]
+    task = trace.get("task") or record["task"]
+    rewards = {name: reward for name, reward in (trace.get("rewards") or {}).items() if reward is not None}
+    scores = [reward["score"] * reward.get("weight", 1.0) for reward in rewards.values()]
+    row = {
+        "trace": trace.get("id"),
+        "group": as_key([agent, _group(trace, record, task)]),
+        "prompt": [node["message"] for node in takewhile(lambda node: not node.get("sampled"), nodes)],
+        "response": [node["message"] for node in dropwhile(lambda node: not node.get("sampled"), nodes)],
+        "reward": sum(scores) if scores else None,
+        "rewards": {name: reward["score"] for name, reward in rewards.items()},
+        "metrics": trace.get("metrics"),
+        "step": step,
+        "token_ids": [token for node in sampled for token in _sampled_tokens(node)],
+        "logps": [logp for node in sampled for logp in node.get("logprobs") or []],
+        "entropies": [entropy for node in sampled for entropy in node.get("entropies") or []],
+    }
+    # Servers that are asked for chat messages give no tokens.
+    return {name: value for name, value in row.items() if value not in (None, []) or name in ("prompt", "response")}
+
+
+def _last_branch(nodes: list[Record]) -> list[Record]:
+    """The messages from the first one to the last: history that was rewritten on the way makes other branches."""
+    branch: list[Record] = []
+    index = len(nodes) - 1 if nodes else None
+    while index is not None:
+        branch.append(nodes[index])
+        parent = nodes[index].get("parent")
+        index = parent if parent is not None and 0 <= parent < index else None
+    return branch[::-1]
+
+
+def _group(trace: Record, record: Record, task: Record) -> Any:
+    """What the responses to one task have in common: the group, else the task's key, its hash, or its data."""
+    group = (record.get("group") or {}).get("id") or (trace.get("info") or {}).get("group_id")
+    return group or task.get("key") or task.get("hash") or task.get("data")
+
+
+def _sampled_tokens(node: Record) -> list[int]:
+    ids = node.get("token_ids") or []
+    return [token for token, is_sampled in zip(ids, node.get("mask") or [], strict=False) if is_sampled]

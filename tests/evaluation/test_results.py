@@ -1,0 +1,129 @@
+"""What an evaluation adds up to where problems have different numbers of judged samples."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from progrpo.evaluation.evaluate import Evaluation, ProblemResult
+from progrpo.evaluation.intervals import paired_difference
+from progrpo.evaluation.pass_at_k import pass_at_k
+from progrpo.report.collect import estimate
+from progrpo.report.summary import compare
+
+
+def result(name: str, correct: int, errors: int = 0, n: int = 64) -> ProblemResult:
+    judged = n - errors
+    wrong = [judged - correct] if judged > correct else []
+    counts = [correct] if correct else []
+    return ProblemResult(name, judged, correct, errors, len(counts), None, 0.5, 10 * n, 0, counts, wrong)
+
+
+WHOLE = [result(f"p{i}", i % 60) for i in range(200)]
+"""200 problems of 64 samples: 12,800."""
+
+
+def evaluation(*changed: ProblemResult, settings: dict[str, object] | None = None) -> Evaluation:
+    by_name = {p.problem_id: p for p in WHOLE} | {p.problem_id: p for p in changed}
+    return Evaluation(settings or {"samples": 64}, list(by_name.values()))
+
+
+def test_one_verifier_error_takes_no_pass_at_k_from_the_other_problems() -> None:
+    before, after = evaluation().summary(), evaluation(result("p7", 7, errors=1)).summary()
+    assert [k for k in after if k.startswith("pass@")] == [f"pass@{1 << i}" for i in range(7)]
+    others = [float(pass_at_k(64, p.correct, 64)) for p in WHOLE if p.problem_id != "p7"]
+    assert after["pass@64"] == pytest.approx(np.mean(others))
+    assert after["maj@64"] == pytest.approx(sum(p.correct > 32 for p in WHOLE) / 199, abs=0.02)
+    assert after["pass@32"] == pytest.approx(before["pass@32"], abs=1e-3)
+    assert after["problems with 64 samples"] == 199
+    assert "problems with 32 samples" not in after
+    assert not any(name.startswith("problems with") for name in before)
+
+
+def test_many_errors_in_one_problem_are_that_problems_alone() -> None:
+    found = evaluation(result("p7", 2, errors=61))
+    summary = found.summary()
+    assert {k: n for k, n in summary.items() if k.startswith("problems with")} == {
+        f"problems with {k} samples": 199 for k in (4, 8, 16, 32, 64)
+    }
+    assert np.isnan(found.values("pass@4")[7])
+    assert found.values("pass@3")[7] == pass_at_k(3, 2, 3) == 1
+    assert np.isnan(found.values("pass@4")).sum() == np.isnan(found.values("maj@4")).sum() == 1
+    assert np.isnan(found.values("distinct@4")).sum() == 1
+    assert found.estimate("pass@4").problems == 199
+    assert found.estimate("pass@3").problems == 200
+
+
+def test_the_values_are_those_of_each_problem_alone() -> None:
+    changed = [replace(p, samples=p.samples - i % 5, correct=min(p.correct, 60), errors=i % 5, wrong_votes=None)
+               for i, p in enumerate(WHOLE)]  # fmt: skip
+    found = Evaluation({}, changed)
+    for k in (1, 59, 60, 61, 64):
+        wanted = [float(pass_at_k(p.samples, p.correct, k)) if p.samples >= k else np.nan for p in changed]
+        assert found.values(f"pass@{k}") == pytest.approx(wanted, nan_ok=True)
+        assert found.problems_at(k) == np.isfinite(wanted).sum()
+
+
+def test_a_k_that_no_problem_has_is_refused_and_its_count_is_zero() -> None:
+    found = Evaluation({"samples": 4}, [result("a", 1, errors=1, n=4), result("b", 2, errors=2, n=4)])
+    assert found.samples == 3
+    assert found.summary()["problems with 4 samples"] == 0
+    assert "pass@4" not in found.summary()
+    assert found.summary()["avg@3"] == pytest.approx((1 / 3 + 1) / 2)
+    with pytest.raises(ValueError, match="k is 4 but a problem has only"):
+        found.values("pass@4")
+
+
+def test_the_json_says_over_how_many_problems_each_k_is() -> None:
+    lost = replace(result("p9", 0, errors=64), wrong_votes=[])
+    found = evaluation(result("p7", 2, errors=61), lost)
+    record = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert [name for name in record["intervals"] if name.startswith("pass@")] == [f"pass@{k}" for k in range(1, 65)]
+    counts = {k: record["intervals"][f"pass@{k}"]["problems"] for k in (1, 3, 4, 64)}
+    assert counts == {1: 199, 3: 199, 4: 198, 64: 198}
+    assert record["summary"]["unjudged problems"] == 1
+    assert Evaluation.from_json(record) == found
+
+
+def test_the_interval_over_sampling_is_over_the_same_problems() -> None:
+    found = evaluation(result("p7", 2, errors=61))
+    alone = Evaluation({}, [p for p in found.problems if p.problem_id != "p7"])
+    for measure in ("pass@32", "maj@32", "distinct@32"):
+        assert found.sampling_estimate(measure) == alone.sampling_estimate(measure)
+        assert found.sampling_estimate(measure).problems == 199
+    assert found.sampling_estimate("pass@2").problems == 200
+    assert np.isfinite(found.sampling_estimate("pass@2").low)
+    assert np.isnan(found.sampling_estimate("pass@3").low)  # of three samples there is no spread of pass@3
+
+
+def test_truncated_samples_are_counted_of_all_that_were_drawn() -> None:
+    """What the verifier failed on was drawn, and may have been cut off."""
+    one = replace(result("a", 1, errors=3, n=4), truncated=4)
+    assert Evaluation({}, [one]).values("truncated").tolist() == [1.0]
+    assert Evaluation({}, [one]).summary()["truncated"] == 1.0
+
+
+class One:
+    """A group of one evaluation, as on a page."""
+
+    samples: list[object] = []  # noqa: RUF012
+
+    def __init__(self, name: str, evaluation: Evaluation) -> None:
+        self.name = self.title = name
+        self.finals, self.finals_by_seed = [evaluation], {0: evaluation}
+
+
+def test_methods_are_compared_on_the_problems_that_both_have_at_that_k() -> None:
+    a = evaluation(result("p7", 2, errors=61))
+    better = [replace(p, correct=p.correct + 4, wrong_votes=None) for p in WHOLE]
+    b = evaluation(*better, result("p8", 0, errors=1))
+    at_4, at_64 = (compare(One("b", b), One("a", a), f"pass@{k}") for k in (4, 64))
+    assert at_4 is not None
+    assert at_64 is not None
+    assert (at_4.difference.problems, at_64.difference.problems) == (199, 198)
+    left = [i for i in range(200) if i not in (7, 8)]
+    wanted = paired_difference(b.values("pass@64")[left], a.values("pass@64")[left])
+    assert at_64.difference == wanted
+    assert estimate([a, b], "pass@64").problems == 198
+    assert estimate([a, b], "pass@1").problems == 200

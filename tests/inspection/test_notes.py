@@ -1,0 +1,180 @@
+"""What was assumed is said, and nothing is claimed that can't be known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from inspection.rollouts import write_jsonl
+from progrpo.core import arm_advantages, group_relative_advantages
+from progrpo.errors import ConfigError
+from progrpo.inspection import Options, inspect, print_summary, write_page
+from progrpo.inspection.page import assemble
+from progrpo.inspection.summary import NO_WARNING, rows
+from progrpo.run_folder import RunFolder
+from report.runs import make_recipe, rollout
+
+COLUMNS = {"prompt": "q", "response": "o"}
+
+
+def looked(tmp_path, rewards, *, steps=None, options=None, **given):
+    """An inspection of groups of four with these rewards, over and over."""
+    rows = [
+        {
+            "q": f"problem {i // 4}",
+            "o": f"answer {i % 4}",
+            "r": reward,
+            "logps": [-0.1 * (i % 4 + 1)],
+            "exact": i % 4 == 3,
+        }
+        | ({} if steps is None else {"step": i * steps // 160})
+        for i, reward in enumerate((rewards * 160)[:160])
+    ]
+    columns = COLUMNS | {"logps": "logps"} | ({} if steps is None else {"step": "step"})
+    return inspect([write_jsonl(tmp_path / "a.jsonl", rows)], options or Options(columns=columns, rewards="r", **given))
+
+
+def shown(found, capsys):
+    print_summary(found)
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("steps", "why"),
+    [
+        (None, "nothing tells the training steps of the responses apart; --step COL names the column that does."),
+        (1, "all responses are of one step."),
+        (8, "the first or the last tenth of the steps has fewer than 10 groups with a reward."),
+    ],
+)
+def test_without_steps_nothing_is_said_of_collapse(steps, why, tmp_path, capsys):
+    found = looked(tmp_path, [0.0, 1.0, 0.0, 1.0], steps=steps)
+    assert found.warnings == []
+    for text in (shown(found, capsys), write_page(found, tmp_path / "page.html").read_text(encoding="utf-8")):
+        assert NO_WARNING not in text
+        assert f"Whether the policy collapses over training can't be said: {why}" in text.replace("&#39;", "'")
+
+
+@pytest.mark.parametrize(
+    ("steps", "why"),
+    [
+        (None, "Nothing tells the training steps of the responses apart: there are no curves to draw."),
+        (1, "All responses are of one step: there are no curves to draw."),
+    ],
+)
+def test_why_there_are_no_curves(steps, why, tmp_path):
+    found = looked(tmp_path, [0.0, 1.0, 0.0, 1.0], steps=steps)
+    assert why in write_page(found, tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_with_enough_steps_it_is_said(tmp_path, capsys):
+    assert NO_WARNING in shown(looked(tmp_path, [0.0, 1.0, 0.0, 1.0], steps=4), capsys)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "said"),
+    [
+        ([0.0, 1.0, 0.0, 1.0], None),
+        ([-1.0, 1.0, -1.0, 1.0], None),
+        (
+            [0.1, 1.0, 0.4, 0.5],
+            "Every response counts as right. A response is right if its reward is above 0, and the lowest is 0.1",
+        ),
+        (
+            [0.0, 1.0, 0.4, 0.5],
+            "Rewards are graded: 4 values from 0 to 1. A response is right if its reward is above 0",
+        ),
+        (
+            [-3.0, -1.0, -0.5, -2.0],
+            "No response counts as right. A response is right if its reward is above 0, and the highest is -0.5",
+        ),
+        ([1.0, 1.0, 1.0, 1.0], None),
+    ],
+)
+def test_what_counts_as_right_is_said_where_it_is_not_plain(rewards, said, tmp_path):
+    notes = [note for note in looked(tmp_path, rewards).notes if "right" in note]
+    assert len(notes) == (said is not None)
+    if said is not None:
+        assert notes[0].startswith(said)
+        assert "--correct-above FLOAT sets another threshold, --correct-reward COL names the reward" in notes[0]
+
+
+def test_graded_rewards_teach_and_a_threshold_tells_right_from_wrong(tmp_path, capsys):
+    """By default all four are right; above 0.45 two of them."""
+    found = looked(tmp_path, [0.1, 1.0, 0.4, 0.5])
+    assert "teach GRPO nothing" not in shown(found, capsys)
+    assert found.collapse.overall["groups/same_reward"] == 0
+    found = looked(tmp_path, [0.1, 1.0, 0.4, 0.5], correct_above=0.45)
+    assert found.collapse.overall["pass@1"] == 0.5
+    assert "A response is right if its reward is above 0.45" in shown(found, capsys)
+    assert "A response is right if its reward is above 0.45." in write_page(found, tmp_path / "a.html").read_text()
+
+
+def test_arm_acts_on_right_responses_of_the_same_rule(tmp_path):
+    """Its groups and its centre are those of the core, by the threshold and by the reward that means right."""
+    for given, right in (
+        ({"correct_above": 0.45}, [False, True, False, True]),
+        ({"correct_reward": "exact"}, [False, False, False, True]),
+        ({"correct_above": 1.0}, [False] * 4),
+    ):
+        found = looked(tmp_path, [0.1, 1.0, 0.4, 0.5], center="correct", **given)
+        assert found.table.right_B.tolist() == right * 40
+        rewards, c_o = (np.array(found.table.rewards_B), np.array(found.table.c_o_B(0.2)))
+        groups = torch.from_numpy(found.table.groups_B)
+        grpo = group_relative_advantages(torch.from_numpy(rewards), groups)
+        verdicts = torch.tensor(right * 40, dtype=torch.float64)
+        known = torch.from_numpy(c_o)
+        expected = arm_advantages(grpo, verdicts, known, known, groups, alpha=1.0, center="correct")
+        np.testing.assert_array_equal(found.what_if.progrpo_B, expected.numpy())
+        assert found.what_if.effect.activated == float(any(right))
+
+
+def test_a_response_that_the_reward_which_means_right_does_not_judge_takes_no_part(tmp_path):
+    rows = [
+        {"q": "1 + 1?", "o": "2", "r": 0.5, "exact": 1.0},
+        {"q": "1 + 1?", "o": "3", "r": 0.2, "exact": 0.0},
+        {"q": "1 + 1?", "o": "4", "r": 0.9, "exact": None},
+    ]
+    options = Options(columns=COLUMNS, rewards="r", correct_reward="exact")
+    found = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], options)
+    assert found.collapse.overall["reward"] == pytest.approx(0.35)
+    assert found.collapse.overall["pass@1"] == 0.5
+    assert "1 responses have no reward: they take no part in their groups." in found.notes
+
+
+def test_the_threshold_of_a_run_of_ours(tmp_path):
+    """Also of a run of GRPO, whose other settings are not ProGRPO's."""
+    recipe = make_recipe("grpo", 0)
+    recipe.methods["grpo"] = {"correct_above": 0.5}
+    folder = RunFolder(tmp_path / "run")
+    folder.start(recipe, {})
+    folder.rollouts.mkdir()
+    rollout(1).to_parquet(folder.rollouts / "step-000001-rank0.parquet")
+    assert inspect([folder.path], Options()).settings.correct_above == 0.5
+    assert inspect([folder.path], Options(correct_above=0.2)).table.correct_above == 0.2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_threshold_is_a_finite_number(value):
+    with pytest.raises(ConfigError, match="--correct-above must be a finite number"):
+        Options(correct_above=value)
+
+
+def test_pass_at_k_is_shown_with_the_groups_that_it_is_over(tmp_path, capsys):
+    rows_ = [{"q": f"p{g}", "o": f"{i}", "r": float(i == 0)} for g in range(10) for i in range(8 if g < 3 else 2)]
+    found = inspect([write_jsonl(tmp_path / "a.jsonl", rows_)], Options(columns=COLUMNS, rewards="r"))
+    table = dict(rows(found))
+    assert table["pass@1"] == ["38.8 %"]  # 3 groups of 1/8, 7 of 1/2
+    assert table["pass@8, 3 of 10 groups"] == ["100.0 %"]
+    text = shown(found, capsys)
+    assert "pass@4, 3 of 10 groups" in text
+    page = write_page(found, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "pass@8, 3 of 10 groups" in page
+
+
+def test_pass_at_k_over_training_is_on_the_page(tmp_path):
+    found = looked(tmp_path, [0.0, 1.0, 0.0, 0.0], steps=4)
+    figure = assemble(found)["figures"]["pass-at-k"]
+    assert [line["name"] for line in figure["data"]] == ["pass@1", "pass@4"]
+    assert [line["y"] for line in figure["data"]] == [[0.25] * 4, [1.0] * 4]
