@@ -1,26 +1,31 @@
 """The recipes at the paper's scale: planned for both engines, and run two steps by TRL on a tiny model.
 
-What runs is the shipped recipe with the overrides of ``ON_A_CPU`` and the paths of a tiny Qwen2 and of a few rows in
-the schemas of its datasets; all else is as shipped. tests/integrations/verl/ runs the same in verl.
+What runs is the shipped recipe with the overrides of ``ON_A_CPU`` and the paths of a tiny Qwen2, with the chat template
+of the recipe's model as TRL ships it, and of a few rows in the schemas of its datasets; all else is as shipped.
+tests/integrations/verl/ runs the same in verl.
 """
 
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from progrpo.config import Recipe, builtin_recipes, load_recipe
 from progrpo.errors import ConfigError
+from progrpo.evaluation.backends.transformers import token_ids
 from progrpo.evaluation.benchmarks import BENCHMARKS
 from progrpo.integrations.trl import ProGRPOConfig
+from progrpo.models import load_tokenizer
 from progrpo.planning.plan import make_plan
 from progrpo.recipe_task import make_task, training_problems
 from progrpo.run_folder import RunFolder
+from progrpo.tasks.templates import template_opens_thinking
 from progrpo.training import train
 from progrpo.trl_settings import batch_settings, trl_config
-from tiny import aime_rows, dapo_rows, deepcoder_rows, livecodebench_rows, tiny_qwen2, write_rows
+from tiny import aime_rows, dapo_rows, deepcoder_rows, livecodebench_rows, tiny_qwen2, trl_template, write_rows
 
 PAPER = [name for name in builtin_recipes() if load_recipe(name).launch.gpus_per_node]
 
@@ -42,6 +47,15 @@ ON_A_CPU = [
 """What a CPU forces on a recipe, and what makes it small."""
 
 
+def is_r1(recipe: Recipe) -> bool:
+    return "R1-Distill" in recipe.model.path
+
+
+def chat_template(recipe: Recipe) -> str:
+    """Of the recipe's model."""
+    return trl_template("deepseek_r1_distill" if is_r1(recipe) else "qwen2_5")
+
+
 def tiny_overrides(recipe: Recipe, folder: Path) -> list[str]:
     """``ON_A_CPU``, and a model and data made in a folder."""
     rows = {
@@ -53,7 +67,7 @@ def tiny_overrides(recipe: Recipe, folder: Path) -> list[str]:
     train_rows, heldout_rows = rows[recipe.task.train.preset], rows[recipe.task.heldout.preset]
     return [
         *ON_A_CPU,
-        f"model.path={tiny_qwen2(folder / 'model')}",
+        f"model.path={tiny_qwen2(folder / 'model', template=chat_template(recipe))}",
         f"task.train.path={write_rows(folder / 'train.parquet', train_rows)}",
         f"task.heldout.path={write_rows(folder / 'heldout.jsonl', heldout_rows)}",
     ]
@@ -141,6 +155,12 @@ def test_two_steps_on_a_tiny_model_of_the_same_architecture(name: str, tmp_path:
     assert rollouts["answer_confidence"].between(0, 1).all()
     assert rollouts["prompt_confidence"].between(0, 1).all()
     assert rollouts["prompt"].str.contains("boxed" if recipe.task.name == "math" else "```python").all()
+    # The verifier is told of the thinking part that R1's template opens, in training and in every evaluation.
+    samples = [pd.read_parquet(folder) for folder in run.evaluations.glob("*-samples")]
+    assert samples
+    for texts in (rollouts["text"], *(one["text"] for one in samples)):
+        assert texts.str.startswith("<think>\n").all() == is_r1(shipped)
+        assert texts.str.startswith("<think>\n").any() == is_r1(shipped)
     final = run.evaluation("final")
     assert final is not None
     assert [(problem["samples"], problem["errors"]) for problem in final["problems"]] == [(2, 0)] * 2
@@ -153,8 +173,6 @@ def test_two_steps_on_a_tiny_model_of_the_same_architecture(name: str, tmp_path:
 
 
 def test_problems_with_long_prompts_are_not_trained_on(tmp_path: Path) -> None:
-    from progrpo.models import load_tokenizer
-
     [name] = [name for name in PAPER if "deepcoder" in name]
     shipped = load_recipe(name)
     overrides = tiny_overrides(shipped, tmp_path)
@@ -166,9 +184,8 @@ def test_problems_with_long_prompts_are_not_trained_on(tmp_path: Path) -> None:
         texts = [
             tokenizer.apply_chat_template(p["prompt"], tokenize=False, add_generation_prompt=True) for p in problems
         ]
-        lengths[most] = [
-            len(text.encode()) - 11 * text.count("<|im_start|>") - 9 * text.count("<|im_end|>") for text in texts
-        ]
+        # A special token is one, all else is bytes.
+        lengths[most] = [len(_with_short_specials(text, tokenizer).encode()) for text in texts]
     assert len(lengths[10_000]) == 8
     assert lengths[150] == [length for length in lengths[10_000] if length <= 150]
     assert 0 < len(lengths[150]) < 8
@@ -177,6 +194,39 @@ def test_problems_with_long_prompts_are_not_trained_on(tmp_path: Path) -> None:
         ConfigError, match="max_prompt_tokens is 5, and the prompts of all 8 training problems are longer"
     ):
         training_problems(recipe, make_task(recipe), tokenizer)
+
+
+def _with_short_specials(text: str, tokenizer: Any) -> str:
+    for token in tokenizer.all_special_tokens:
+        text = text.replace(token, "x")
+    return text
+
+
+INSTRUCTIONS = {
+    "math": r"Please reason step by step, and put your final answer within \boxed{}.",
+    "code": "Write the program in Python, in one ```python code block.",
+}
+QWEN_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_model_sees_what_its_authors_show_it(name: str, tmp_path: Path) -> None:
+    """Qwen2.5's and DeepSeek-R1-Distill's model cards have the same instruction for mathematics: Qwen's in ChatML below
+    its system message, R1's without any and with an opened thinking part."""
+    shipped = load_recipe(name)
+    recipe = load_recipe(name, tiny_overrides(shipped, tmp_path))
+    tokenizer = load_tokenizer(recipe.model.path)
+    problem = training_problems(recipe, make_task(recipe), tokenizer)[0]
+    rendered = tokenizer.decode(token_ids(tokenizer, [problem["prompt"]])[0])
+    asked = problem["prompt"][0]["content"]
+    assert len(problem["prompt"]) == 1
+    assert asked.endswith("\n\n" + INSTRUCTIONS[recipe.task.name])
+    if is_r1(shipped):
+        assert rendered == f"<｜begin▁of▁sentence｜><｜User｜>{asked}<｜Assistant｜><think>\n"
+    else:
+        user = f"<|im_start|>user\n{asked}<|im_end|>\n"
+        assert rendered == f"<|im_start|>system\n{QWEN_SYSTEM}<|im_end|>\n{user}<|im_start|>assistant\n"
+    assert template_opens_thinking(tokenizer) == is_r1(shipped)
 
 
 def test_one_process_is_not_what_it_was_written_for(tmp_path: Path) -> None:

@@ -316,3 +316,47 @@ def test_a_row_for_verl_of_a_task_over_a_dataset() -> None:
     assert row["reward_model"] == {"style": "rule", "ground_truth": problem["gold"]}
     assert row["prompt"] == problem["prompt"]
     assert compute_score(row["data_source"], f"So \\boxed{{{problem['gold']}}}.", problem["gold"])["score"] == 1.0
+
+
+CUT_OFF = r"Maybe \boxed{5}? Wait, that can't be right"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template_opens", "score"),
+    [
+        ([{"role": "user", "content": "2 + 3?"}], True, 0.0),
+        ([{"role": "user", "content": "2 + 3?"}], False, 1.0),
+        ("2 + 3? <think>", False, 0.0),
+        ("2 + 3?", False, 1.0),
+    ],
+)
+def test_a_row_for_verl_says_whether_its_prompt_opens_a_thinking_part(
+    prompt: Any, template_opens: bool, score: float
+) -> None:
+    data = Data(preset="word_problems", limit=2)
+    task = MathTask(data, data.model_copy(update={"seed": 1}))
+    problem = task.train_problems()[0] | {"prompt": prompt, "gold": "5"}
+    row = verl_row(task, problem, template_opens_thinking=template_opens)
+
+    def scored(response: str, **settings: Any) -> float:
+        return compute_score(
+            row["data_source"], response, row["reward_model"]["ground_truth"], row["extra_info"], **settings
+        )["score"]
+
+    assert scored(CUT_OFF) == score
+    assert scored(CUT_OFF + r"</think> It is \boxed{5}.") == 1.0
+    assert scored(CUT_OFF, opens_thinking=True) == 0.0, "reward_kwargs, for data of others, comes first"
+    assert scored(CUT_OFF, opens_thinking=False) == 1.0
+
+
+def test_a_recorded_verdict_is_known_by_the_response_as_it_was_judged() -> None:
+    """A run folder keeps the response with its ``<think>``, and a run that goes on looks it up by that."""
+    task = SpyTask()
+    reward = task_reward(task, opens_thinking=True)
+    prompt, row = [{"role": "user", "content": "2 + 2"}], {"problem_id": "a", "answer": "4"}
+    text = reward.response_text(prompt, "hm</think>4")
+    assert text == "<think>\nhm</think>4"
+    reward.recall("a", "user: 2 + 2", text, Verdict("correct", canonical="recorded"))
+    assert reward([prompt], ["hm</think>4"], problem_id=["a"], answer=["4"]) == [1.0]
+    assert reward.verdict(row | {"prompt": prompt}, "hm</think>4").canonical == "recorded"
+    assert task.asked == []

@@ -4,10 +4,12 @@ No file is downloaded: the tokenizer is byte-level (256 bytes and Qwen's special
 """
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+R1_SPECIAL = ("<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -19,7 +21,23 @@ CONTENT_WITH_IMAGES = (
 )
 
 
-def tiny_qwen2(folder: Path, *, hidden: int = 32, layers: int = 2, seed: int = 0, tied: bool = False) -> Path:
+def trl_template(name: str) -> str:
+    """A chat template of a model as TRL ships it, such as ``qwen2_5`` or ``deepseek_r1_distill``."""
+    trl = find_spec("trl")
+    assert trl is not None, "TRL is installed where its templates are asked for"
+    assert trl.origin is not None, "it is a package"
+    return (Path(trl.origin).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def tiny_qwen2(
+    folder: Path,
+    *,
+    hidden: int = 32,
+    layers: int = 2,
+    seed: int = 0,
+    tied: bool = False,
+    template: str = CHAT_TEMPLATE,
+) -> Path:
     """A Qwen2ForCausalLM (Qwen2.5's and DeepSeek-R1-Distill-Qwen's class) with a chat template, saved in float32.
 
     Untied as the 7B and 32B models are, grouped-query attention with two key-value heads, biases on q, k and v.
@@ -28,16 +46,18 @@ def tiny_qwen2(folder: Path, *, hidden: int = 32, layers: int = 2, seed: int = 0
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    vocabulary = {token: i for i, token in enumerate((*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())))}
+    special = R1_SPECIAL if R1_SPECIAL[1] in template else SPECIAL
+    vocabulary = {token: i for i, token in enumerate((*special, *sorted(pre_tokenizers.ByteLevel.alphabet())))}
     bytes_alone = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     bytes_alone.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytes_alone.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bytes_alone,
-        pad_token=SPECIAL[0],
-        eos_token=SPECIAL[2],
-        additional_special_tokens=list(SPECIAL),
-        chat_template=CHAT_TEMPLATE,
+        bos_token=special[0],
+        pad_token=special[0],
+        eos_token=special[-1],
+        additional_special_tokens=list(special),
+        chat_template=template,
         model_max_length=4096,
     )
     config = Qwen2Config(
@@ -49,9 +69,9 @@ def tiny_qwen2(folder: Path, *, hidden: int = 32, layers: int = 2, seed: int = 0
         num_key_value_heads=2,
         max_position_embeddings=4096,
         tie_word_embeddings=tied,
-        pad_token_id=vocabulary[SPECIAL[0]],
-        bos_token_id=vocabulary[SPECIAL[0]],
-        eos_token_id=vocabulary[SPECIAL[2]],
+        pad_token_id=vocabulary[special[0]],
+        bos_token_id=vocabulary[special[0]],
+        eos_token_id=vocabulary[special[-1]],
     )
     torch.manual_seed(seed)
     Qwen2ForCausalLM(config).save_pretrained(folder)

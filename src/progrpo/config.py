@@ -86,7 +86,7 @@ class MathSection(DatasetSection):
     """Mathematics with a known answer."""
 
     name: Literal["math"]
-    answer_style: Literal["boxed", "answer", "last_number"] = "boxed"
+    answer_style: Literal["boxed", "answer", "last_number", "any"] = "boxed"
 
 
 class CodeSection(DatasetSection):

@@ -22,7 +22,7 @@ from progrpo.rewards import Reward
 from progrpo.run_evaluation import discard_samples_of_others
 from progrpo.run_folder import RunFolder
 from progrpo.tasks import Task
-from progrpo.tasks.templates import prompt_text, response_text
+from progrpo.tasks.templates import prompt_text
 
 if TYPE_CHECKING:
     from progrpo.integrations.trl import Rollout
@@ -160,7 +160,10 @@ def rollout_frame(rollout: "Rollout", step: int, reward: Reward) -> pd.DataFrame
             "group": rollout.groups_B.tolist(),
             "problem_id": [row.get("problem_id") for row in rollout.rows],
             "prompt": [prompt_text(row["prompt"]) for row in rollout.rows],
-            "text": [response_text(completion) for completion in rollout.completions],
+            "text": [
+                reward.response_text(row["prompt"], completion)
+                for row, completion in zip(rollout.rows, rollout.completions, strict=True)
+            ],
             "status": [verdict.status for verdict in verdicts],
             "reason": [verdict.reason for verdict in verdicts],
             "canonical": rollout.canonical,

@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from progrpo.tasks.base import Problem, Task
-from progrpo.tasks.templates import prompt_text, response_text
+from progrpo.tasks.templates import Prompt, opens_thinking, prompt_text, response_text
 from progrpo.tasks.verifiers import VERIFIERS, verify
 from progrpo.verify import Verdict, VerifierFailedError
+from progrpo.verify.thinking import begin_thinking, closes_unopened
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,11 @@ class Reward:
         verify_batch: of dataset rows and response texts; :meth:`progrpo.tasks.Task.verify_batch` is one.
         name: what the trainer's logs call it.
         max_error_share: how many of the newest responses, as a share, the verifier may fail on.
+        opens_thinking: whether the chat template ends a prompt of messages inside of a thinking part, as DeepSeek-R1's
+            does: a response that was cut off in it has no answer yet. TRL hands over messages, which don't show it.
+            None, the default, lets ProGRPOTrainer say so; with another trainer, pass
+            :func:`progrpo.tasks.templates.template_opens_thinking` of the tokenizer. A prompt that is text tells by
+            itself.
 
     Each response to a problem is verified once, whoever asks and however often: the reward, :meth:`canonical_form`,
     which tells solutions apart, or :meth:`verdict`, which has the reasons. Of a response that was judged, its digest
@@ -92,8 +98,10 @@ class Reward:
         verify_batch: Callable[[Sequence[Problem], Sequence[str]], list[Verdict]],
         name: str = "verified_reward",
         max_error_share: float = MAX_ERROR_SHARE,
+        opens_thinking: bool | None = None,
     ) -> None:
         self.verify_batch = verify_batch
+        self.opens_thinking = opens_thinking
         self.__name__ = name
         self._watch = ErrorWatch(max_error_share)
         self._verdicts: dict[bytes, Verdict] = {}
@@ -118,7 +126,9 @@ class Reward:
         n = len(completions)
         per_row = {name: values for name, values in columns.items() if isinstance(values, list) and len(values) == n}
         rows = [{name: values[i] for name, values in per_row.items()} for i in range(n)]
-        verdicts = self._judge(rows, prompts, completions)
+        texts = [self.response_text(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+        self._warn_of_unopened_thinking(prompts, texts)
+        verdicts = self._judge(rows, prompts, texts)
         if log_metric is not None and n:
             log_metric("verifier/errors", sum(verdict.status == "error" for verdict in verdicts) / n)
         self._watch.see(verdicts)
@@ -129,16 +139,18 @@ class Reward:
         return self.verdict(row, completion).canonical
 
     def verdict(self, row: dict[str, Any], completion: Any) -> Verdict:
-        """The verdict on a completion (text, or messages) to the problem of a dataset row."""
-        key = self._key(_problem(row), response_text(completion))
-        return self._verdicts.get(key) or self._judge([row], [row.get("prompt", "")], [completion])[0]
+        """The verdict on a completion (text, or messages) to the problem of a dataset row, with its prompt."""
+        prompt = row.get("prompt", [])
+        text = self.response_text(prompt, completion)
+        return self._verdicts.get(self._key(_problem(row), text)) or self._judge([row], [prompt], [text])[0]
 
     def _key(self, problem: Problem, text: str) -> bytes:
         return _digest(self._problem_digest(problem), _as_bytes(text))
 
-    def _judge(self, rows: list[dict[str, Any]], prompts: list[Any], completions: list[Any]) -> list[Verdict]:
-        """The verdicts on a batch. What is known is not verified again, but for what the verifier failed at."""
-        problems, texts = [_problem(row) for row in rows], [response_text(completion) for completion in completions]
+    def _judge(self, rows: list[dict[str, Any]], prompts: list[Any], texts: list[str]) -> list[Verdict]:
+        """The verdicts on responses as the verifier reads them. What is known is not verified again, but for what the
+        verifier failed at."""
+        problems = [_problem(row) for row in rows]
         keys = [self._key(problem, text) for problem, text in zip(problems, texts, strict=True)]
         # A collapsed policy says the same thing many times: each is verified once.
         different = {key: i for i, key in enumerate(keys)}
@@ -161,6 +173,23 @@ class Reward:
         if verdict is None and self._recorded:
             verdict = self._recorded.get(_recorded_key(row.get("problem_id"), prompt_text(prompt), text))
         return verdict
+
+    def response_text(self, prompt: Prompt, completion: Any) -> str:
+        """A completion as the verifier reads it: with the ``<think>`` that its prompt ended in."""
+        return response_text(completion, in_thinking=opens_thinking(prompt, bool(self.opens_thinking)))
+
+    def _warn_of_unopened_thinking(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> None:
+        """Where nobody said whether the template opens a thinking part, and responses show that it did."""
+        if self.opens_thinking is None and any(
+            not isinstance(prompt, str) and closes_unopened(text) for prompt, text in zip(prompts, texts, strict=True)
+        ):
+            self.opens_thinking = False
+            logger.warning(
+                "%s: a response ends a thinking part that it did not begin, so the chat template seems to open it. "
+                "Responses that are cut off while thinking are graded as if they had answered; give the reward "
+                "opens_thinking=True.",
+                self.__name__,
+            )
 
 
 def _problem(row: dict[str, Any]) -> Problem:
@@ -213,24 +242,30 @@ def _as_bytes(value: Any) -> bytes:
         return repr(value).encode(errors="surrogatepass")
 
 
-def task_reward(task: Task, max_error_share: float = MAX_ERROR_SHARE) -> Reward:
-    """The reward function of a task, for the datasets made from its problems.
+def task_reward(task: Task, max_error_share: float = MAX_ERROR_SHARE, *, opens_thinking: bool | None = None) -> Reward:
+    """The reward function of a task, for the datasets made from its problems; arguments as in :class:`Reward`.
 
     >>> from progrpo.tasks import Countdown
     >>> reward = task_reward(Countdown(numbers=3))
     >>> reward(["2 3 5 : 16 ;"], ["3 + 5 = 8 , 8 * 2 = 16"], problem_id=["a"], numbers=[[2, 3, 5]], target=[16])
     [1.0]
     """
-    return Reward(task.verify_batch, f"{task.name}_reward", max_error_share)
+    return Reward(task.verify_batch, f"{task.name}_reward", max_error_share, opens_thinking)
 
 
-def verified_reward(verifier: str, *, gold: str = "gold", max_error_share: float = MAX_ERROR_SHARE) -> Reward:
+def verified_reward(
+    verifier: str,
+    *,
+    gold: str = "gold",
+    max_error_share: float = MAX_ERROR_SHARE,
+    opens_thinking: bool | None = None,
+) -> Reward:
     """A reward function for your own dataset, in TRL's form.
 
     Args:
         verifier: a name of :data:`progrpo.tasks.verifiers.VERIFIERS`, such as ``"math"`` or ``"code"``.
         gold: the dataset's column that the verifier compares with.
-        max_error_share: see :class:`Reward`.
+        max_error_share, opens_thinking: see :class:`Reward`.
 
     Raises:
         ValueError: an unknown verifier.
@@ -247,7 +282,7 @@ def verified_reward(verifier: str, *, gold: str = "gold", max_error_share: float
             raise KeyError(f"the dataset has no column {gold!r} (gold=...); it has {', '.join(missing) or 'none'}.")
         return verify([verifier] * len(rows), [str(row[gold]) for row in rows], responses)
 
-    return Reward(verify_rows, f"{verifier}_reward", max_error_share)
+    return Reward(verify_rows, f"{verifier}_reward", max_error_share, opens_thinking)
 
 
 def _check_verifier(verifier: str) -> None:
@@ -266,6 +301,7 @@ def compute_score(
     *,
     verifier: str | None = None,
     max_error_share: float = MAX_ERROR_SHARE,
+    opens_thinking: bool | None = None,
     **unused: Any,
 ) -> dict[str, Any]:
     """A response's reward in verl's form.
@@ -277,6 +313,8 @@ def compute_score(
         extra_info: of the row; its ``"verifier"`` counts where ``data_source`` names none.
         verifier: for data of others, set by ``custom_reward_function.reward_kwargs.verifier``; it comes first.
         max_error_share: as in :class:`Reward`, of each reward worker; ``reward_kwargs.max_error_share``.
+        opens_thinking: whether the prompt ended inside of a thinking part, as DeepSeek-R1's chat template has it;
+            ``reward_kwargs.opens_thinking``. By default the row's ``extra_info["opens_thinking"]`` says it.
         unused: what verl hands over beside these.
 
     Returns:
@@ -299,7 +337,10 @@ def compute_score(
         )
     _check_verifier(name)
     stop = (extra_info or {}).get("stop")
-    verdict = verify([name], [ground_truth], [solution_str.split(stop, maxsplit=1)[0] if stop else solution_str])[0]
+    response = solution_str.split(stop, maxsplit=1)[0] if stop else solution_str
+    if (extra_info or {}).get("opens_thinking", False) if opens_thinking is None else opens_thinking:
+        response = begin_thinking(response)
+    verdict = verify([name], [ground_truth], [response])[0]
     _verl_watch.max_share = max_error_share
     _verl_watch.see([verdict])
     return {
@@ -311,8 +352,17 @@ def compute_score(
     }
 
 
-def verl_row(task: Task, problem: Problem, *, split: str = "train") -> dict[str, Any]:
+def verl_row(
+    task: Task, problem: Problem, *, split: str = "train", template_opens_thinking: bool = False
+) -> dict[str, Any]:
     """A problem as a row of verl's datasets; :func:`compute_score` verifies its responses.
+
+    Args:
+        task: of the problem.
+        problem: as the task has it.
+        split: noted in the row.
+        template_opens_thinking: whether the chat template that verl applies ends a prompt inside of a thinking part,
+            see :func:`progrpo.tasks.templates.template_opens_thinking`.
 
     >>> from progrpo.tasks import Countdown
     >>> task = Countdown(numbers=3, train_size=1)
@@ -333,5 +383,7 @@ def verl_row(task: Task, problem: Problem, *, split: str = "train") -> dict[str,
             "index": problem["problem_id"],
             "verifier": verifier,
             "stop": getattr(task, "stop", None),
+            # A text is a message to verl: where the template adds nothing to it, its own end counts.
+            "opens_thinking": template_opens_thinking or opens_thinking(prompt),
         },
     }

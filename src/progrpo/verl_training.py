@@ -46,8 +46,10 @@ from progrpo.run_evaluation import finish
 from progrpo.run_folder import RunFolder
 from progrpo.signals import stopping
 from progrpo.tasks import Problem, Task
+from progrpo.tasks.templates import template_opens_thinking
 from progrpo.training import open_folder
 from progrpo.verify import Verdict
+from progrpo.verify.thinking import begin_thinking, ends_in_thinking
 from progrpo.verl_settings import (
     CHAT_TEMPLATE,
     PROMPT_ITSELF,
@@ -206,9 +208,17 @@ def write_data(recipe: Recipe, task: Task, own: VerlFolder, settings: dict[str, 
             f"no held-out problem has a prompt of at most {max_prompt_tokens(recipe)} tokens, which verl's validation "
             "needs; raise training.max_prompt_tokens."
         )
+    opens = template_opens_thinking(tokenizer, settings.get(CHAT_TEMPLATE), **_template_arguments(settings))
     for path, problems, split in ((own.train_data, train, "train"), (own.validation_data, heldout, "heldout")):
+        rows = [verl_row(task, problem, split=split, template_opens_thinking=opens) for problem in problems]
         with write_file(path) as beside:
-            pq.write_table(pa.Table.from_pylist([verl_row(task, problem, split=split) for problem in problems]), beside)
+            pq.write_table(pa.Table.from_pylist(rows), beside)
+
+
+def _template_arguments(settings: dict[str, Any]) -> dict[str, Any]:
+    """What verl gives the chat template: ``data.apply_chat_template_kwargs.enable_thinking`` is one of them."""
+    name = "data.apply_chat_template_kwargs."
+    return {key.lstrip("+").removeprefix(name): value for key, value in settings.items() if name in key}
 
 
 def _validation_problems(recipe: Recipe, task: Task) -> list[Problem]:
@@ -375,9 +385,10 @@ def _evaluation(
     how = sampling(recipe, task)
     judged: dict[str, list[Judged]] = {problem["problem_id"]: [] for problem in problems}
     for sample in samples:
+        text = begin_thinking(sample["output"]) if ends_in_thinking(sample.get("input", "")) else sample["output"]
         tokens = len(tokenizer(sample["output"], add_special_tokens=False)["input_ids"])
         truncated = tokens >= how.max_new_tokens
-        one = Judged(sample["output"], _verdict(sample), min(tokens, how.max_new_tokens), None, None, None, truncated)
+        one = Judged(text, _verdict(sample), min(tokens, how.max_new_tokens), None, None, None, truncated)
         judged[sample["problem_id"]].append(one)
     settings = {"task": task.name, "samples": recipe.evaluation.samples_in_training, "backend": "verl"}
     results = [count(task, problem, judged[problem["problem_id"]]) for problem in problems]

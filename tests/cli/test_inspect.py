@@ -218,3 +218,21 @@ def test_many_rows_in_bounded_memory(cli: Any, kind: str) -> None:
     assert "100,000 responses in 6,250 groups, 63 steps" in " ".join(" ".join(shown).split())
     assert int(peak) * (1 if sys.platform == "darwin" else 1024) < PEAK_BYTES
     assert (cli.folder / "page.html").stat().st_size < 8e6
+
+
+def test_responses_of_others_are_judged_anew(cli: Any) -> None:
+    """verl's dump of a run whose chat template ended in ``<think>``, and which rewarded what it had not finished."""
+    responses = [r"Maybe \boxed{5}? Wait, that can't be right", "2 and 3.</think> The answer is 5."]
+    rows = [
+        {"input": "user\n2 + 3?\nassistant\n<think>\n", "output": text, "gts": "5", "score": score, "step": 1}
+        for text, score in zip(responses, (1.0, 0.0), strict=True)
+    ]
+    (cli.folder / "1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for options, rewards in (
+        ((), [1.0, 0.0]),
+        (("--verify", "math", "--gold", "gts"), [0.0, 0.0]),
+        (("--verify", "math_any", "--gold", "gts"), [0.0, 1.0]),
+    ):
+        cli("inspect", "1.jsonl", *options, "--corrections", "out.parquet")
+        assert pd.read_parquet(cli.folder / "out.parquet")["reward"].tolist() == rewards
+    assert "--verify NAME and --gold COL go together" in cli("inspect", "1.jsonl", "--verify", "math", code=2).err

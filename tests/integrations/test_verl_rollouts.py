@@ -90,3 +90,10 @@ def test_only_the_steps_that_are_asked_for(setting: dict[str, Any] | None, steps
     for step in range(1, 5):
         write_rollouts(setting, step, Characters(), RESPONSES, RESPONSES.advantages_S, INFOS, TOKENS)
     assert sorted(int(path.name[5:11]) for path in tmp_path.iterdir()) == steps
+
+
+def test_a_response_shows_the_thinking_part_that_its_prompt_opened(tmp_path: Path) -> None:
+    opened = TOKENS | {"prompts": [ids("2 + 2? <think>\n"), ids("3 + 3?")] * 2}
+    write_rollouts({"folder": str(tmp_path)}, 1, Characters(), RESPONSES, RESPONSES.advantages_S, INFOS, opened)
+    frame = pd.read_parquet(tmp_path / "step-000001-rank0.parquet")
+    assert frame["text"].tolist() == ["<think>\n4", "<think>\nfour", "5!", ""]

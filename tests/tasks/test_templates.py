@@ -1,6 +1,12 @@
-import pytest
+from typing import Any
 
-from progrpo.tasks.templates import check_template, prompt_text, render, response_text
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from progrpo.tasks.templates import check_template, prompt_text, render, response_text, template_opens_thinking
+from tiny import trl_template
 
 PROBLEM, INSTRUCTION = r"What is \frac{1}{2} of {x}?", r"Use \boxed{}."
 EXAMPLES = [("1 + 1?", r"It is \boxed{2}.")]
@@ -42,3 +48,52 @@ def test_prompts_and_completions_as_text() -> None:
     assert prompt_text(messages) == "user: a\n\nassistant: b"
     assert response_text("a") == "a"
     assert response_text(messages) == "b"
+
+
+R1 = "deepseek_r1_distill"
+OLDER_R1 = "deepseek_r1_distill before its template opened the thinking part"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "opens"),
+    [
+        (R1, {}, True),
+        (OLDER_R1, {}, False),
+        ("deepseekv3", {}, True),
+        ("qwen2_5", {}, False),
+        ("qwen3", {}, False),
+        ("qwen3", {"enable_thinking": False}, False),
+        ("qwen3_5_think", {}, True),
+        ("qwen3_5_think", {"enable_thinking": False}, False),
+        ("qwen3_5_nothink", {}, False),
+        ("qwen3_5_nothink", {"enable_thinking": True}, True),
+    ],
+)
+def test_which_chat_templates_open_a_thinking_part(name: str, arguments: dict[str, Any], opens: bool) -> None:
+    template = trl_template(R1 if name == OLDER_R1 else name)
+    if name == OLDER_R1:
+        assert template.count("<think>\\n") == 1
+        template = template.replace("<think>\\n", "")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"?": 0}, "?")), chat_template=template)
+    assert template_opens_thinking(tokenizer, **arguments) == opens
+    tokenizer.chat_template = trl_template("qwen2_5" if opens else R1)
+    assert template_opens_thinking(tokenizer, template, **arguments) == opens, "a template in place of its own"
+
+
+def test_a_tokenizer_without_a_chat_template_opens_nothing() -> None:
+    assert not template_opens_thinking(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"?": 0}, "?"))))
+    assert not template_opens_thinking(None)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": "5"}, "<think>\n5"),
+        ({"content": "5", "reasoning_content": "hm"}, "5"),  # TRL has taken the thinking part out
+        ({"content": "5", "thinking": "hm"}, "5"),
+        ({"content": None, "reasoning_content": "hm"}, ""),
+    ],
+)
+def test_the_text_of_a_message_begins_where_its_thinking_part_does(message: dict[str, Any], text: str) -> None:
+    assert response_text([{"role": "assistant", **message}], in_thinking=True) == text
+    assert response_text([{"role": "assistant", **message}]) == (message["content"] or "")

@@ -4,7 +4,8 @@ import unicodedata
 
 import pytest
 
-from progrpo.verify.math_text import extract_answer, inequality_variable, intervals, normalise, unify, unstyled, words
+from progrpo.verify.extract import extract_answer
+from progrpo.verify.math_text import inequality_variable, intervals, normalise, unify, unstyled, words
 
 SAME_SPELLING = [
     *((sign, "-") for sign in "−–—"),

@@ -2,11 +2,11 @@
 
 import sys
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -16,7 +16,7 @@ from progrpo.config import load_recipe
 from progrpo.errors import ConfigError, RunError, ServerAwayError
 from progrpo.files import check_writable, storage_fault
 from progrpo.run_folder import RunFolder
-from progrpo.verify import VerifierFailedError
+from progrpo.verify import AnswerStyle, VerifierFailedError
 
 if TYPE_CHECKING:
     from progrpo.evaluation.backends import Backend, Sampling
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from progrpo.evaluation.evaluate import Evaluation
     from progrpo.tasks import Task
 
+_TaskT = TypeVar("_TaskT", bound="Task")
 BASE_URL = "http://127.0.0.1:8000/v1"
 BackendName = Literal["transformers", "vllm", "http"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -57,6 +58,13 @@ def evaluate(
     template: Annotated[
         str | None, typer.Option(help="Of a benchmark's prompts: chat, base, plain, or a text with {problem} in it.")
     ] = None,
+    answer_style: Annotated[
+        AnswerStyle | None,
+        typer.Option(
+            help="Where a mathematical answer stands: boxed is the benchmarks'; any reads responses without a box too, "
+            "as base models' graders do."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems of each benchmark.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="n: responses a problem.")] = None,
     temperature: Annotated[
@@ -86,6 +94,14 @@ def evaluate(
         float | None,
         typer.Option(min=0, help="Seconds to wait for a server that has answered and went away; by default 300."),
     ] = None,
+    opens_thinking: Annotated[
+        bool,
+        typer.Option(
+            "--opens-thinking",
+            help="The server's chat template ends prompts in <think>, as DeepSeek-R1's does: what is cut off in that "
+            "part is no answer. The other backends read the template.",
+        ),
+    ] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples generated at a time by transformers.")] = None,
     dtype: Annotated[
         Dtype | None, typer.Option(help="Of the weights; auto is what they are kept in, and the default of benchmarks.")
@@ -158,6 +174,7 @@ def evaluate(
             "timeout": timeout,
             "retries": retries,
             "patience": patience,
+            "opens_thinking": opens_thinking or None,
         },
     )
     if temperature == 0 and (samples or 1) > 1:
@@ -180,14 +197,19 @@ def evaluate(
     if benchmarks is None:
         from progrpo.recipe_task import make_task, response_budget
 
-        task, section = make_task(loaded), loaded.evaluation
+        task, section = _with_style(make_task(loaded), answer_style), loaded.evaluation
         sampling = how(response_budget(loaded, task), section.temperature)
         targets = [_Target(task.name, task, n(section.samples), sampling)]
     else:
         targets = [
             _Target(name, task, n(one.samples), how(one.max_new_tokens))
             for name, one, task in _benchmark_tasks(
-                benchmarks, data or [], limit=limit, template=template, skip_bad_rows=skip_bad_rows or None
+                benchmarks,
+                data or [],
+                answer_style,
+                limit=limit,
+                template=template,
+                skip_bad_rows=skip_bad_rows or None,
             )
         ]
     path = _model_path(model, folder) if backend != "http" else model
@@ -323,7 +345,20 @@ def _print_results(name: str, evaluation: "Evaluation") -> None:
         console.print(f"pass@k above k = {n // 2} rests on fewer than 2 k samples: take more for a smaller error.")
 
 
-def _benchmark_tasks(names: str, data: list[str], **options: Any) -> list[tuple[str, "Benchmark", "Task"]]:
+def _with_style(task: "_TaskT", style: AnswerStyle | None) -> "_TaskT":
+    """The task with answers read as ``--answer-style`` says."""
+    from progrpo.tasks import MathTask
+
+    if style is None:
+        return task
+    if not isinstance(task, MathTask):
+        raise ConfigError(f"--answer-style {style} is for mathematics, and the task is {task.name}: leave it away.")
+    return replace(task, answer_style=style)
+
+
+def _benchmark_tasks(
+    names: str, data: list[str], style: AnswerStyle | None, **options: Any
+) -> list[tuple[str, "Benchmark", "Task"]]:
     """The benchmarks and their problems, all read before anything is sampled."""
     from progrpo.evaluation.benchmarks import benchmark
     from progrpo.tasks.rows import NotOnHubError
@@ -335,7 +370,7 @@ def _benchmark_tasks(names: str, data: list[str], **options: Any) -> list[tuple[
         raise ConfigError(f"--data names {unknown[0]!r}, which is not one of --benchmarks {names}.")
     found: list[tuple[str, Benchmark, Task]] = []
     for name, one in chosen.items():
-        task = one.task(files.get(name), **options)
+        task = _with_style(one.task(files.get(name), **options), style)
         try:
             note = one.count_note(len(task.heldout_problems()))
         except NotOnHubError as error:
@@ -392,9 +427,9 @@ def _settings_of(backend: BackendName, **by_backend: dict[str, Any]) -> dict[str
     for option, value in given.items():
         if option not in by_backend[backend]:
             owners = " or ".join(name for name, options in by_backend.items() if option in options)
-            text = value[0] if isinstance(value, list) else value
+            text = "" if value is True else f" {value[0] if isinstance(value, list) else value}"
             raise ConfigError(
-                f"--{option.replace('_', '-')} {text} is for --backend {owners}, and the backend is {backend}: add "
+                f"--{option.replace('_', '-')}{text} is for --backend {owners}, and the backend is {backend}: add "
                 "that, or leave it away."
             )
     return given
@@ -404,7 +439,7 @@ def _open_backend(name: BackendName, path: str, settings: dict[str, Any]) -> "Ba
     if name == "http":
         from progrpo.evaluation.backends.http import HttpBackend
 
-        options = ("concurrency", "timeout", "retries", "patience")
+        options = ("concurrency", "timeout", "retries", "patience", "opens_thinking")
         chosen = {option: settings[option] for option in options if option in settings}
         return HttpBackend(settings.get("base_url", BASE_URL), path, **chosen)
     if name == "vllm":

@@ -10,6 +10,7 @@ from progrpo.files import check_writable, not_writable
 from progrpo.run_folder import RunFolder
 
 COLUMNS = "Columns, for files of another format"
+VERIFY = "Verdicts of progrpo's verifiers, in place of rewards"
 RIGHT = "What counts as right"
 PROGRPO = "What ProGRPO would have done"
 
@@ -62,6 +63,20 @@ def inspect(
             rich_help_panel=RIGHT,
         ),
     ] = None,
+    verify: Annotated[
+        str | None,
+        typer.Option(help="A verifier, such as math_any, math, code or choice.", rich_help_panel=VERIFY),
+    ] = None,
+    gold: Annotated[str | None, typer.Option(help="Column that it compares with.", rich_help_panel=VERIFY)] = None,
+    opens_thinking: Annotated[
+        bool,
+        typer.Option(
+            "--opens-thinking",
+            help="The chat template ended prompts in <think>: what was cut off in that part is no answer. Prompts that "
+            "are texts, and --model, tell by themselves.",
+            rich_help_panel=VERIFY,
+        ),
+    ] = False,
     alpha: Annotated[
         float | None,
         typer.Option(help="Strength of the correction; by default the run's, or 1.", rich_help_panel=PROGRPO),
@@ -110,6 +125,8 @@ def inspect(
 
     `progrpo inspect runs/countdown_cpu-grpo-seed0 --alpha 3 --center correct`
 
+    `progrpo inspect rollouts/ --verify math_any --gold gts`
+
     `progrpo inspect mine.jsonl --prompt question --response text --reward score --logps logprobs`
     """
     from progrpo.cli.progress import Bars
@@ -126,6 +143,7 @@ def inspect(
         "logps": logps,
         "prompt_logps": prompt_logps,
         "entropy": entropy,
+        "gold": gold,
     }
     options = Options(
         columns={field: name for field, name in named.items() if name is not None},
@@ -139,6 +157,8 @@ def inspect(
         model=model,
         groups=groups,
         temperature=temperature,
+        verify=verify,
+        opens_thinking=opens_thinking,
     )
     # Before the files are read, which may take minutes.
     run = RunFolder(paths[0])

@@ -35,6 +35,8 @@ class Columns:
     """In nats: a mean over the response's tokens, or a list with one a token."""
     prompt_confidence: str | None = None
     """c(q), as a run of progrpo records it."""
+    gold: str | None = None
+    """What a verifier compares with: its verdicts are then the rewards, and none are read."""
 
     correct_reward: str | None = None
     """The reward that means right; the weighted sum of ``rewards`` where there is none."""
@@ -58,8 +60,8 @@ class Format:
     columns: Columns
 
 
-COMPARED = ("answer", "group")
-"""Columns whose values are only compared with each other: they may hold anything."""
+COMPARED = ("answer", "group", "gold")
+"""Columns that may hold anything: their values are compared with each other, or are for a verifier."""
 
 # Of two formats whose marks are all there, the first. "rewards" of TRL are the reward functions' names: see below.
 FORMATS = (
@@ -155,12 +157,14 @@ def choose_columns(
     """
     for field, name in given.items():
         _check_present(f"--{field.replace('_', '-')}", name, present)
-    weighted = _parse_rewards(rewards, present) if rewards is not None else None
+    weighted = _parse_rewards(rewards, present) if rewards is not None else () if "gold" in given else None
     known = next((format for format in FORMATS if format.marks <= present.keys()), None)
     if known is not None:
         title, columns = known.title, _columns_of(known.columns, present, given, weighted)
     else:
-        lacking = [name for name in ("prompt", "response") if name not in given] + (["reward"] if not weighted else [])
+        lacking = [name for name in ("prompt", "response") if name not in given] + (
+            ["reward"] if weighted is None else []
+        )
         if lacking:
             raise ConfigError(
                 "the file's columns are not those of a known format (TRL, verl, prime-rl, verifiers, progrpo); "

@@ -21,8 +21,10 @@ from progrpo.inspection.notes import how_read, how_scored, what_lacks
 from progrpo.inspection.score import Scored, choose_responses, pairs_of, score, with_scores
 from progrpo.inspection.table import Source, Table, fractions_with, read_rows, read_table
 from progrpo.inspection.values import SEVERAL
+from progrpo.inspection.verdicts import Judge
 from progrpo.inspection.what_if import Settings, WhatIf, what_if
 from progrpo.run_folder import RunFolder
+from progrpo.tasks.templates import template_opens_thinking
 
 LONG_BYTES = 20_000_000
 """Files that are read in a second have no progress bar."""
@@ -53,6 +55,9 @@ class Options:
         model: computes log-probs that are missing, as :func:`progrpo.models.load_model` takes it.
         groups: of how many groups it computes them.
         temperature: of those log-probs.
+        verify: a verifier by name, whose verdicts by the column of golds take the place of rewards.
+        opens_thinking: the chat template of prompts that are messages ends inside of a thinking part; with ``model``,
+            its template says so.
 
     Raises:
         ConfigError: an option out of its range.
@@ -69,6 +74,8 @@ class Options:
     model: str | None = None
     groups: int = 256
     temperature: float = 1.0
+    verify: str | None = None
+    opens_thinking: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -86,6 +93,14 @@ class Options:
                 check_choice("--center", self.center, CENTERS)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        if (self.verify is None) != ("gold" not in self.columns):
+            raise ConfigError(
+                "--verify NAME and --gold COL go together: a verifier compares with the golds of a column."
+            )
+        if self.verify is not None and self.rewards is not None:
+            raise ConfigError("--verify takes the place of --reward: give one of them.")
+        if self.opens_thinking and self.verify is None:
+            raise ConfigError("--opens-thinking says how --verify reads responses: add that, or leave it away.")
 
 
 @dataclass(frozen=True)
@@ -133,17 +148,20 @@ def inspect(paths: Sequence[Path], options: Options, watch: Watch | None = None)
     True
     """
     files = [RolloutFile(path) for path in find_files(paths)]
-    # Before the files are read: a wrong path is then told at once.
+    # Before the files are read: a wrong name or path is then told at once.
+    judge = Judge(options.verify, options.opens_thinking) if options.verify is not None else None
     loaded = _load_model(options.model) if options.model is not None else None
     settings, correct_reward, unknown = _settings(paths[0], options, files[0])
-    named = dict(options.columns) | ({"correct_reward": correct_reward} if correct_reward is not None else {})
+    named = dict(options.columns) | ({"correct_reward": correct_reward} if correct_reward and not judge else {})
     title, columns = choose_columns(files[0].columns, named, options.rewards)
     for file in files:
         file.split = splitter(columns) if files[0].columns[columns.response] in SEVERAL else None
-    source = Source(_name(paths), files, title, columns, fractions_with(settings.low_prob_fraction))
+    source = Source(_name(paths), files, title, columns, fractions_with(settings.low_prob_fraction), judge)
+    if judge is not None and loaded is not None:
+        judge.template_opens |= template_opens_thinking(loaded[1])
     progress = _by_megabytes(watch, source.bytes) if watch and source.bytes > LONG_BYTES else None
     table = read_table(source, progress, correct_above=settings.correct_above)
-    notes = [*unknown, *how_read(source, table), *source.notes]
+    notes = [*unknown, *how_read(source, table), *source.notes, *(judge.notes() if judge else [])]
     decode = None
     scored: dict[int, Scored] = {}
     if loaded is not None:

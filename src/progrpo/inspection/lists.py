@@ -12,7 +12,7 @@ PER_TOKEN = ("logps", "prompt_logps", "token_ids")
 """Columns that hold a list for each response, so a list of lists."""
 KINDS_PER_TOKEN: tuple[Kind, ...] = ("lists", "none")
 KINDS: tuple[Kind, ...] = ("texts", "numbers", "conversations", "lists", "none")
-OF_THE_ROW = ("prompt", "step", "group", "prompt_logps", "prompt_confidence")
+OF_THE_ROW = ("prompt", "step", "group", "gold", "prompt_logps", "prompt_confidence")
 """What all responses of a row may have in common: it then stands there once."""
 
 

@@ -21,6 +21,7 @@ from progrpo.inspection.batches import Batch, Ragged
 from progrpo.inspection.columns import Columns
 from progrpo.inspection.files import Progress, RolloutFile, Row
 from progrpo.inspection.values import LARGEST, as_key, as_number, as_text, described, response_of
+from progrpo.inspection.verdicts import Judge, rewards_of
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """The values of low_prob_fraction that its curve is drawn through."""
@@ -87,6 +88,8 @@ class Source:
     title: str
     columns: Columns
     fractions: tuple[float, ...] = FRACTIONS
+    judge: Judge | None = None
+    """Gives the rewards, in the place of columns."""
     starts: list[int] = field(default_factory=list)
     """The number of the first response of each file, once :func:`read_table` has read them."""
 
@@ -135,7 +138,7 @@ def read_table(source: Source, on_progress: Progress | None = None, *, correct_a
         source.starts.append(total)
         step = file.step if source.has_named_steps and file.step is not None else 0
         for batch in file.batches(source.columns.names(), on_progress):
-            parts.append(_numbers(batch, source.columns, source.fractions, step))
+            parts.append(_numbers(batch, source.columns, source.fractions, step, source.judge))
             total += batch.size
     if not parts:
         raise ConfigError(f"{str(source.files[0].path)!r} holds no responses: it has columns, but no row.")
@@ -143,6 +146,8 @@ def read_table(source: Source, on_progress: Progress | None = None, *, correct_a
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
     joined.setdefault("correct_rewards_B", joined["rewards_B"])
     if np.isnan(joined["rewards_B"]).all():
+        if source.judge is not None:
+            raise ConfigError(f"no response could be judged. {source.judge.notes()[0]}")
         named = ", ".join(repr(name) for name, _ in source.columns.rewards)
         raise ConfigError(
             f"no response has a reward: all of column {named} is null or NaN; name another with --reward."
@@ -161,11 +166,21 @@ def read_rows(source: Source, wanted: Sequence[int]) -> dict[int, Row]:
     return found
 
 
-def _numbers(batch: Batch, columns: Columns, fractions: tuple[float, ...], step: int) -> dict[str, NDArray[Any]]:
+def _numbers(
+    batch: Batch, columns: Columns, fractions: tuple[float, ...], step: int, judge: Judge | None
+) -> dict[str, NDArray[Any]]:
     texts = _texts(batch, columns.response, response_of, "response")
     _texts(batch, columns.prompt, as_text, "prompt")
     steps = _steps(batch, columns.step, step)
     answers = batch[columns.answer] if columns.answer else [None] * batch.size
+    if judge is not None:
+        assert columns.gold is not None, "a judge compares with a column"
+        verdicts = judge(batch[columns.prompt], texts, batch[columns.gold])
+        rewards = {"rewards_B": np.array(rewards_of(verdicts))}
+        # Solutions are told apart by the verifier, unless a column does.
+        answers = answers if columns.answer else [verdict.canonical for verdict in verdicts]
+    else:
+        rewards = _rewards(batch, columns)
     c_o_FB = np.full((len(fractions), batch.size), np.nan, dtype=np.float32)
     surprisal = np.full(batch.size, np.nan)
     if columns.logps:
@@ -173,7 +188,7 @@ def _numbers(batch: Batch, columns: Columns, fractions: tuple[float, ...], step:
     return {
         "steps_B": steps,
         "groups_B": _group_hashes(batch, columns, steps),
-        **_rewards(batch, columns),
+        **rewards,
         "texts_B": _hashes(texts),
         "answers_B": _hashes(
             text.strip() if _is_null(answer) else as_key(answer) for answer, text in zip(answers, texts, strict=True)

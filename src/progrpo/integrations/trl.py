@@ -31,6 +31,8 @@ from progrpo.errors import ConfigError
 from progrpo.integrations.exploration import ActivationWatch, exploration_metrics, solution_digest
 from progrpo.integrations.generation import record_logps
 from progrpo.integrations.options import ArmOptions
+from progrpo.rewards import Reward
+from progrpo.tasks.templates import template_opens_thinking
 
 CanonicalForm = Callable[[dict[str, Any], Any], str | None]
 """``(dataset row, completion) -> text``: the same text for two completions exactly if they are the same solution."""
@@ -175,6 +177,7 @@ class ProGRPOTrainer(GRPOTrainer):
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> Tensor:
+        self._tell_rewards_of_the_template()
         rewards_per_func_BF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         weights_F = self.reward_weights.to(rewards_per_func_BF.device)
         rewards_B = (rewards_per_func_BF * weights_F).nansum(dim=1)
@@ -183,6 +186,14 @@ class ProGRPOTrainer(GRPOTrainer):
         correct_rewards_B = rewards_B if name is None else rewards_per_func_BF[:, self.reward_func_names.index(name)]
         self._scored = _Scored(inputs, completions, completion_ids_list, rewards_B, correct_rewards_B)
         return rewards_per_func_BF
+
+    def _tell_rewards_of_the_template(self) -> None:
+        """TRL hands messages to reward functions: only the trainer knows whether the template opens a thinking part."""
+        for function in self.reward_funcs:
+            if isinstance(function, Reward) and function.opens_thinking is None:
+                function.opens_thinking = template_opens_thinking(
+                    self.processing_class, self.chat_template, **self.chat_template_kwargs
+                )
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._recorded = False

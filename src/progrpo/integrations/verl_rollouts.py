@@ -15,6 +15,7 @@ from torch import Tensor
 from progrpo.core.advantages import is_correct
 from progrpo.files import write_file
 from progrpo.integrations.verl_batch import Responses
+from progrpo.verify.thinking import begin_thinking, ends_in_thinking
 
 SETTING = "trainer.progrpo_rollouts"
 
@@ -67,6 +68,8 @@ def rollout_frame(
     failed_S = responses.failed_S.tolist()
     rewards_S = responses.rewards_S.masked_fill(responses.failed_S, torch.nan)
     ids = [row.tolist() for row in tokens["responses"]]
+    prompts = [tokenizer.decode(row, skip_special_tokens=True) for row in tokens["prompts"]]
+    texts = [tokenizer.decode(row, skip_special_tokens=True) for row in ids]
     status = [
         "error" if failed else "correct" if right else "incorrect"
         for failed, right in zip(failed_S, is_correct(responses.correct_rewards_S, correct_above).tolist(), strict=True)
@@ -76,8 +79,11 @@ def rollout_frame(
             "step": step,
             "group": responses.groups_S.tolist(),
             "problem_id": [info.get("problem_id") for info in infos],
-            "prompt": [tokenizer.decode(row, skip_special_tokens=True) for row in tokens["prompts"]],
-            "text": [tokenizer.decode(row, skip_special_tokens=True) for row in ids],
+            "prompt": prompts,
+            "text": [
+                begin_thinking(text) if ends_in_thinking(prompt) else text
+                for prompt, text in zip(prompts, texts, strict=True)
+            ],
             "status": status,
             "reason": [info.get("reason", "") for info in infos],
             "canonical": responses.solutions,

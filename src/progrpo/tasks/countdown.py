@@ -28,6 +28,7 @@ from typing import ClassVar, NamedTuple
 from progrpo.errors import ConfigError
 from progrpo.tasks.base import Problem
 from progrpo.verify import Verdict
+from progrpo.verify.thinking import after_thinking
 
 OPERATORS = ("+", "-", "*")
 MAX_NUMBER = 12
@@ -80,6 +81,10 @@ def check_steps(numbers: Sequence[int], target: int, response: str) -> Verdict:
     'step 2 uses 8 + 8, which are not both left'
     """
     wanted = len(numbers) - 1
+    answer = after_thinking(response)
+    if answer is None:
+        return Verdict("incorrect", "the response was still thinking when it ended")
+    response = answer
     # A full response has under 24 characters a step; a longer text is not worth reading.
     if len(response) > 64 * wanted:
         return Verdict("incorrect", f"the response has {len(response)} characters, more than {64 * wanted}")

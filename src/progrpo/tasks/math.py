@@ -15,12 +15,14 @@ INSTRUCTIONS: dict[AnswerStyle, str] = {
     "answer": 'Please reason step by step, and end with a line of the form "Answer: ...".',
     "last_number": "Please reason step by step, and end with the number.",
 }
+INSTRUCTIONS["any"] = INSTRUCTIONS["boxed"]
 
 ENDINGS: dict[AnswerStyle, str] = {
     "boxed": r"The answer is \boxed{GOLD}.",
     "answer": "Answer: GOLD",
     "last_number": "The answer is GOLD.",
 }
+ENDINGS["any"] = ENDINGS["boxed"]
 
 
 def _read(problem: Sequence[str], gold: Callable[[Row], str]) -> Callable[[Row], Item]:
@@ -113,7 +115,9 @@ class MathTask(DatasetTask):
 
     Args:
         answer_style: where the answer stands in a response: in its last ``\\boxed{}``, after ``Answer:``, or as its
-            last number.
+            last number; or in any of these places, in this order (``"any"``). The last is for judging models as their
+            own graders do: the prompt asks for a box, and a response without one is read all the same. Train with a
+            strict one: a policy finds out what a lenient reader takes for an answer.
 
     >>> from progrpo.tasks.rows import Data
     >>> task = MathTask(Data(preset="word_problems", limit=8), Data(preset="word_problems", seed=1, limit=4))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from io import StringIO
 
 from progrpo.verify import AssertTests, CallTests, Limits, StdinTests, Verdict, run_code_tests_batch
+from progrpo.verify.thinking import after_thinking
 
 CodeTests = StdinTests | CallTests | AssertTests
 
@@ -62,10 +63,7 @@ def extract_program(response: str) -> str | None:
     >>> extract_program("Here:\\n```python\\nprint(1)\\n```\\nDone.")
     'print(1)\\n'
     """
-    answer = response.rpartition("</think>")[2]
-    if "<think>" in answer:  # still thinking when it was cut off
-        return None
-    blocks = [code for language, code in _FENCE.findall(answer) if language.lower() in _PYTHON]
+    blocks = [code for language, code in _FENCE.findall(after_thinking(response) or "") if language.lower() in _PYTHON]
     return blocks[-1] if blocks else None
 
 
@@ -79,9 +77,9 @@ def verify_programs(golds: Sequence[str], responses: Sequence[str], *, limits: L
         except ValueError as error:
             verdicts[i] = Verdict("error", str(error))
             continue
-        program = extract_program(response)
-        if program is None and completes:
-            to_run[i] = (prefix + _first_function(response), tests)
+        answer, program = after_thinking(response), extract_program(response)
+        if program is None and completes and answer is not None:
+            to_run[i] = (prefix + _first_function(answer), tests)
         elif program is None:
             verdicts[i] = Verdict("incorrect", "the response has no Python code block")
         else:

@@ -23,6 +23,7 @@ from progrpo.verify.sandbox import (
     Sandbox,
     SandboxError,
 )
+from progrpo.verify.thinking import after_thinking
 
 _MODULE = "progrpo.verify.reasoning_gym_scorer"
 _TO_SCORE = Limits(seconds=5.0, memory_mb=4096)
@@ -93,8 +94,7 @@ def extract_tagged_answer(response: str) -> str | None:
     >>> extract_tagged_answer("<think>...</think> It is <answer> 7 </answer>.")
     '7'
     """
-    answer = response.rpartition("</think>")[2]
-    found = [] if "<think>" in answer else _ANSWER.findall(answer)
+    found = _ANSWER.findall(after_thinking(response) or "")
     return found[-1].strip() if found else None
 
 

@@ -11,6 +11,9 @@ With worked examples (few-shot), ``base`` writes them above the problem, ``chat`
 """
 
 from collections.abc import Sequence
+from typing import Any
+
+from progrpo.verify.thinking import begin_thinking, ends_in_thinking
 
 Message = dict[str, str]
 Prompt = str | list[Message]
@@ -82,6 +85,51 @@ def prompt_text(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else "\n\n".join(f"{m['role']}: {m['content']}" for m in prompt)
 
 
-def response_text(completion: str | list[Message]) -> str:
-    """The text of a completion that TRL hands over: itself, or the last message's content."""
-    return completion if isinstance(completion, str) else completion[-1]["content"]
+def response_text(completion: str | list[Message], *, in_thinking: bool = False) -> str:
+    r"""The text of a completion that TRL hands over, for verifiers: itself, or the last message's content.
+
+    Args:
+        completion: text, or messages. Of a message whose thinking part TRL has taken out, the content is what follows.
+        in_thinking: the prompt opened the thinking part that the completion begins in, see :func:`opens_thinking`.
+
+    >>> response_text([{"role": "assistant", "content": "7?</think> 8"}], in_thinking=True)
+    '<think>\n7?</think> 8'
+    """
+    message = {"content": completion} if isinstance(completion, str) else completion[-1]
+    text = message.get("content") or ""
+    is_split = message.get("reasoning_content") is not None or message.get("thinking") is not None
+    return begin_thinking(text) if in_thinking and not is_split else text
+
+
+def opens_thinking(prompt: Prompt, template_opens: bool = False) -> bool:
+    """Whether a response to a prompt begins inside of a thinking part.
+
+    Args:
+        prompt: a text tells by itself.
+        template_opens: of messages the chat template tells, see :func:`template_opens_thinking`.
+
+    >>> opens_thinking("1 + 1? <think>"), opens_thinking([{"role": "user", "content": "1 + 1?"}], True)
+    (True, True)
+    """
+    return ends_in_thinking(prompt) if isinstance(prompt, str) else template_opens
+
+
+def template_opens_thinking(tokenizer: Any, chat_template: str | None = None, **kwargs: Any) -> bool:
+    """Whether a tokenizer's chat template ends a prompt inside of a thinking part, as DeepSeek-R1's does.
+
+    Args:
+        tokenizer: one without a chat template opens nothing.
+        chat_template: instead of the tokenizer's own.
+        kwargs: what else the template gets, such as ``enable_thinking=False`` (TRL's ``chat_template_kwargs``).
+    """
+    if not (chat_template or getattr(tokenizer, "chat_template", None)):
+        return False
+    # A message of our own: what a problem says of thinking does not count.
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "1 + 1?"}],
+        chat_template=chat_template,
+        tokenize=False,
+        add_generation_prompt=True,
+        **kwargs,
+    )
+    return ends_in_thinking(rendered)

@@ -22,6 +22,7 @@ from progrpo.verify import wrong_golds as wrong_math_golds
 from progrpo.verify.choice import answered_letter, verify_choice
 from progrpo.verify.math_answer import LONGEST_ANSWER
 from progrpo.verify.math_text import normalise
+from progrpo.verify.thinking import after_thinking
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,10 @@ def _same_math(a: Sequence[str], b: Sequence[str]) -> list[bool]:
 
 
 def verify_exact(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
-    """A response is right if it is the gold, up to the white space around and within it."""
+    """A response is right if it is the gold after its thinking part, up to the white space around and within it."""
     verdicts = []
     for gold, response in zip(golds, responses, strict=True):
-        text = " ".join(response.split())
+        text = _text(response)
         right = text == " ".join(gold.split())
         verdicts.append(Verdict("correct", canonical=text) if right else Verdict("incorrect", "is not the gold"))
     return verdicts
@@ -224,7 +225,12 @@ def _chosen(golds: Sequence[str], responses: Sequence[str]) -> list[str | None]:
 
 
 def _texts(golds: Sequence[str], responses: Sequence[str]) -> list[str | None]:
-    return [" ".join(response.split()) or None for response in responses]
+    return [_text(response) or None for response in responses]
+
+
+def _text(response: str) -> str | None:
+    answer = after_thinking(response)
+    return None if answer is None else " ".join(answer.split())
 
 
 def _math(style: AnswerStyle) -> Verifier:
@@ -241,6 +247,7 @@ VERIFIERS: Mapping[str, Verifier] = {
     "math": _math("boxed"),
     "math_answer": _math("answer"),
     "math_last_number": _math("last_number"),
+    "math_any": _math("any"),
     "code": Verifier(verify_programs, wrong_tests),
     "choice": Verifier(verify_choices, _wrong_choices, _chosen),
     "exact": Verifier(verify_exact, _all_usable, _texts),

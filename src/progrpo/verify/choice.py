@@ -9,7 +9,9 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from progrpo.verify.math_text import STYLED, after_thinking, last_box
+from progrpo.verify.extract import last_box
+from progrpo.verify.math_text import STYLED
+from progrpo.verify.thinking import after_thinking
 from progrpo.verify.verdict import Verdict
 
 LONGEST_ANSWER = 1000

@@ -24,11 +24,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from progrpo.errors import ConfigError
+from progrpo.verify.extract import AnswerStyle, extract_answer, last_box
 from progrpo.verify.math_guards import conflict, explosion, unfinished
 from progrpo.verify.math_numbers import number, same_numbers
 from progrpo.verify.math_parts import members, sides, values
 from progrpo.verify.math_reading import Reading, are_equations, as_list, equation, like, read
-from progrpo.verify.math_text import AnswerStyle, extract_answer, intervals, last_box, normalise, unstyled, words
+from progrpo.verify.math_text import intervals, normalise, unstyled, words
 from progrpo.verify.pool import Outcome, WorkerPool, WorkerStartError
 from progrpo.verify.verdict import Verdict
 
@@ -139,6 +140,7 @@ _MISSING: dict[AnswerStyle, str] = {
     "boxed": r"the response has no balanced \boxed{} after its thinking part",
     "answer": 'the response has no "Answer:" after its thinking part',
     "last_number": "the response has no number after its thinking part",
+    "any": r'the response has no \boxed{}, no "Answer:" and no number after its thinking part',
 }
 
 

@@ -1,4 +1,4 @@
-r"""Reading an answer as text: where it stands in a response, and its spelling brought to one form.
+r"""Reading an answer as text: its spelling brought to one form.
 
 Nothing here evaluates anything, and the time taken grows with the length of the text only.
 """
@@ -6,98 +6,8 @@ Nothing here evaluates anything, and the time taken grows with the length of the
 import itertools
 import re
 import unicodedata
-from typing import Literal
 
-AnswerStyle = Literal["boxed", "answer", "last_number"]
-
-# -- Where it stands ---------------------------------------------------------------------------------------------------
-
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
-_UNBRACED_BOX = re.compile(r"-?\w[\w.,/]*")
-_ANSWER_LINE = re.compile(r"(?:\banswer\s*(?:is\s*:?|:)|^####)[ \t*]*(?P<answer>[^\n]*)", re.IGNORECASE | re.MULTILINE)
-_LAST_NUMBER = re.compile(r"(?<![\w.])[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?", re.ASCII)
-
-
-def after_thinking(text: str) -> str | None:
-    """What follows ``</think>``; None for a response that was still thinking when it ended."""
-    answer = text.rpartition("</think>")[2]
-    return None if "<think>" in answer else answer
-
-
-def extract_answer(text: str, style: AnswerStyle = "boxed") -> str | None:
-    r"""The answer as it stands in a response, after its thinking part; None if there is none.
-
-    Args:
-        text: the whole response.
-        style: ``"boxed"``: the content of the last balanced ``\boxed{}`` or ``\fbox{}``; ``"answer"``: what follows the
-            last ``Answer:``, ``the answer is`` or ``####``, up to the end of its line; ``"last_number"``: the last
-            number.
-
-    Raises:
-        ValueError: an unknown style.
-
-    >>> extract_answer(r"First \boxed{1}, but then \boxed{\frac{1}{2}}.")
-    '\\frac{1}{2}'
-    >>> extract_answer("The answer is 5.", "answer"), extract_answer("3 pens and 4 cups: 7.", "last_number")
-    ('5', '7')
-    """
-    if style not in ("boxed", "answer", "last_number"):
-        raise ValueError(f"style must be boxed, answer or last_number, got {style!r}.")
-    answer = after_thinking(text)
-    if answer is None:
-        return None
-    if style == "boxed":
-        return last_box(answer)
-    if style == "answer":
-        found = [match["answer"] for match in _ANSWER_LINE.finditer(answer)]
-        return _bare(found[-1]) if found else None
-    numbers = _LAST_NUMBER.findall(answer)
-    return numbers[-1] if numbers else None
-
-
-def _bare(line: str) -> str | None:
-    r"""The answer on a line, without the box or the marks around it."""
-    boxed = last_box(line)
-    if boxed is not None:
-        return boxed
-    line = line.strip().strip("*").strip().removesuffix(".").strip()
-    return line or None
-
-
-def last_box(text: str) -> str | None:
-    r"""The content of the last box whose braces balance; ``\boxed 5`` without braces is one as well.
-
-    >>> last_box(r"\boxed{\{1, 2\}}"), last_box(r"\boxed{1} \boxed{2")
-    ('\\{1, 2\\}', '1')
-    """
-    end = len(text)
-    for match in reversed(list(_BOX.finditer(text))):
-        start = match.end()
-        if text[start : start + 1] == "{":
-            close = _closing_brace(text, start, end)
-            if close is not None:
-                return text[start + 1 : close].strip()
-        elif bare := _UNBRACED_BOX.match(text, start, end):
-            return bare[0].rstrip(".,")
-        end = start  # a box ends before the next one begins: without this, many open boxes would take forever
-    return None
-
-
-def _closing_brace(text: str, start: int, end: int) -> int | None:
-    depth, i = 0, start
-    while i < end:
-        character = text[i]
-        if character == "\\":
-            i += 1  # an escaped brace is not one
-        elif character == "{":
-            depth += 1
-        elif character == "}":
-            depth -= 1
-            if depth == 0:
-                return i
-        i += 1
-    return None
-
+from progrpo.verify.extract import closing_brace
 
 # -- One spelling ------------------------------------------------------------------------------------------------------
 
@@ -255,7 +165,7 @@ def _unstyle_groups(text: str) -> str:
     r"""Without the styles of what has braces in it, such as ``\boldsymbol{\frac{1}{2}}``: that is mathematics."""
     for match in reversed(list(_STYLE.finditer(text))):
         start = match.end()
-        close = _closing_brace(text, start - 1, len(text))
+        close = closing_brace(text, start - 1, len(text))
         if close is not None and "{" in text[start:close]:
             text = f"{text[: match.start()]} {text[start:close]} {text[close + 1 :]}"
     return text

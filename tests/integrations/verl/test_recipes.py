@@ -28,6 +28,7 @@ import tiny
 from progrpo.config import builtin_recipes, load_recipe
 from progrpo.errors import ConfigError
 from progrpo.recipe_task import make_task
+from progrpo.rewards import compute_score
 from progrpo.run_folder import RunFolder
 from progrpo.verl_settings import CHAT_TEMPLATE, VerlFolder, verl_command, verl_settings
 from progrpo.verl_training import check_settings, is_complete, write_data
@@ -374,3 +375,36 @@ def test_prompts_that_verl_would_cut_are_refused(tmp_path: Path, models: dict[st
     recipe.verl |= {"data.max_prompt_length": 20}
     with pytest.raises(ConfigError, match="8 of 8 prompts have more than 20 tokens"):
         write_data(recipe, make_task(recipe), VerlFolder(folder), verl_settings(recipe, folder))
+
+
+GENERATION = "<|im_start|>assistant\n"
+THINKING = tiny.CHAT_TEMPLATE.replace(
+    GENERATION, GENERATION + "{% if enable_thinking is not defined or enable_thinking %}<think>\n{% endif %}"
+)
+"""Opens a thinking part as DeepSeek-R1's template does, unless it is told otherwise as Qwen3.5's is."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "opens"),
+    [
+        ({}, False),
+        ({CHAT_TEMPLATE: THINKING}, True),
+        ({CHAT_TEMPLATE: THINKING, "+data.apply_chat_template_kwargs.enable_thinking": False}, False),
+    ],
+)
+def test_verl_s_rows_say_whether_the_template_opens_a_thinking_part(
+    settings: dict[str, Any], opens: bool, tmp_path: Path, models: dict[str, Path]
+) -> None:
+    name, *given = arguments(PAPER[0], tmp_path, models)
+    recipe, folder = load_recipe(name, given), RunFolder(tmp_path / "run")
+    recipe.verl |= settings
+    own = VerlFolder(folder)
+    write_data(recipe, make_task(recipe), own, verl_settings(recipe, folder))
+    for file in (own.train_data, own.validation_data):
+        rows = pd.read_parquet(file)
+        assert len(rows)
+        for row in rows.itertuples():
+            assert row.extra_info["opens_thinking"] == opens
+            gold = row.reward_model["ground_truth"]
+            cut_off = compute_score(row.data_source, rf"Maybe \boxed{{{gold}}}? Wait", gold, row.extra_info)
+            assert cut_off["score"] == float(not opens)

@@ -14,10 +14,11 @@ evaluation that was interrupted, or is given more samples later, so goes on with
 import hashlib
 import json
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from progrpo.tasks.templates import Prompt
+from progrpo.tasks.templates import Prompt, opens_thinking
+from progrpo.verify.thinking import begin_thinking
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Sample:
     """One response, with what was recorded for each of its tokens. The end-of-sequence token counts as a token."""
 
     text: str
+    """Where the prompt ends inside of a thinking part, it begins with the ``<think>`` that opened it."""
     token_ids: list[int]
     """Empty where a server gives no ids."""
     logps: list[float]
@@ -89,6 +91,14 @@ class Request:
     """Plain text, which is continued; or messages, which the model's chat template wraps."""
     first: int
     count: int
+
+
+def in_thinking(samples: Sequence[Sample], prompt: Prompt, template_opens: bool) -> list[Sample]:
+    """The samples of a prompt, with the ``<think>`` that it ends in; see
+    :func:`progrpo.tasks.templates.opens_thinking`."""
+    if not opens_thinking(prompt, template_opens):
+        return list(samples)
+    return [replace(sample, text=begin_thinking(sample.text)) for sample in samples]
 
 
 class Backend(Protocol):

@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
 
 from progrpo.errors import ConfigError, ServerAwayError
-from progrpo.evaluation.backends import Request, Sample, Sampling, sample_seed
+from progrpo.evaluation.backends import Request, Sample, Sampling, in_thinking, sample_seed
 from progrpo.evaluation.backends.pieces import InOrder, split
+from progrpo.verify.thinking import closes_unopened
 
 if TYPE_CHECKING:
     import openai
@@ -65,6 +66,8 @@ class HttpBackend:
     temperature and top_p. vLLM does so when started with ``--logprobs-mode processed_logprobs``; by default it reports
     them at temperature 1. Whether the end token is among the tokens is the server's way; with vLLM it is.
     Behind a server's reasoning parser, text is what follows the reasoning: empty where the response was cut off in it.
+    Without one, the server's chat template may end prompts inside of a thinking part, as DeepSeek-R1's does. The
+    protocol does not show that, so ``opens_thinking`` has to say it. It changes nothing behind a parser.
 
     Args:
         base_url: ``http://host:port/v1``; the ``/v1`` may be left out where there is no other path.
@@ -75,6 +78,7 @@ class HttpBackend:
         retries: how often a lost, broken or refused (408, 409, 429, 5xx) answer is asked for again.
         patience: how many seconds more, after the retries, to wait for a server that has answered before and now can't
             be reached, or answers 502, 503 or 504.
+        opens_thinking: the server's chat template ends prompts inside of a thinking part (``<think>``).
 
     Raises:
         ConfigError: an argument that can't be used; for ``model=None`` also a server that can't be reached, or has
@@ -93,6 +97,7 @@ class HttpBackend:
         timeout: float = 600.0,
         retries: int = 5,
         patience: float = 300.0,
+        opens_thinking: bool = False,
     ) -> None:
         try:
             import openai  # noqa: F401
@@ -109,6 +114,7 @@ class HttpBackend:
         self.base_url = _checked_url(base_url)
         self.concurrency, self.timeout, self.retries = concurrency, timeout, retries
         self.patience, self._has_answered = patience, False
+        self.opens_thinking, self._has_warned = opens_thinking, False
         self._gone_since: float | None = None
         self._api_key = _checked_key(api_key)
         self._extras, self._extras_taken = EXTRAS, False
@@ -116,8 +122,10 @@ class HttpBackend:
 
     @property
     def model_digest(self) -> str:
-        """Of the server's address and the model's name: a server doesn't show its weights."""
-        return hashlib.blake2b(json.dumps([self.base_url, self.model]).encode(), digest_size=16).hexdigest()
+        """Of the server's address and the model's name, as a server doesn't show its weights; and of how its responses
+        begin."""
+        known = [self.base_url, self.model, *(["opens thinking"] if self.opens_thinking else [])]
+        return hashlib.blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
 
     def sample(
         self, requests: Sequence[Request], sampling: Sampling
@@ -198,10 +206,27 @@ class HttpBackend:
             if attempt:
                 await anyio.sleep(min(shortest * 2 ** (attempt - 1), longest))
             try:
-                return _Answer.model_validate_json(await self._post(client, path, body)).samples(piece.count)
+                answer = _Answer.model_validate_json(await self._post(client, path, body))
+                return self._in_thinking(answer, piece)
             except ValidationError as error:
                 fault = _fault(error)
         raise self._no_answer(f"half an answer ({fault})")
+
+    def _in_thinking(self, answer: "_Answer", piece: Request) -> list[Sample]:
+        """The samples of an answer, with the ``<think>`` that the prompt ends in; a parser has taken its part out."""
+        samples = answer.samples(piece.count)
+        if any(choice.is_parsed for choice in answer.choices):
+            return samples
+        is_chat = not isinstance(piece.prompt, str)
+        if is_chat and not (self.opens_thinking or self._has_warned) and any(closes_unopened(s.text) for s in samples):
+            self._has_warned = True
+            logger.warning(
+                "A response of the server %s ends a thinking part that it did not begin, so the server's chat template "
+                "seems to open it. Responses that are cut off while thinking are graded as if they had answered; give "
+                "--opens-thinking (opens_thinking=True).",
+                self.base_url,
+            )
+        return in_thinking(samples, piece.prompt, self.opens_thinking)
 
     async def _post(self, client: "openai.AsyncOpenAI", path: str, body: dict[str, Any]) -> str:
         """The answer's body. A refused request goes out once more without EXTRAS, unless they were taken before."""
@@ -387,8 +412,14 @@ class _Choice(BaseModel):
     def response(self) -> str | None:
         if self.message is None:
             return self.text
-        reasoned = self.message.reasoning is not None or self.message.reasoning_content is not None
-        return "" if self.message.content is None and reasoned else self.message.content
+        return "" if self.message.content is None and self.is_parsed else self.message.content
+
+    @property
+    def is_parsed(self) -> bool:
+        """Whether the server's reasoning parser has taken the thinking part out."""
+        return self.message is not None and (
+            self.message.reasoning is not None or self.message.reasoning_content is not None
+        )
 
     @property
     def logps(self) -> list[float] | None:

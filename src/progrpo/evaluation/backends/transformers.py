@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from progrpo.errors import ConfigError
-from progrpo.evaluation.backends import Request, Sample, Sampling, sample_seed
-from progrpo.tasks.templates import Prompt
+from progrpo.evaluation.backends import Request, Sample, Sampling, in_thinking, sample_seed
+from progrpo.tasks.templates import Prompt, template_opens_thinking
 
 
 class TransformersBackend:
@@ -44,14 +44,15 @@ class TransformersBackend:
         """
         prompt_ids = token_ids(self.tokenizer, [request.prompt for request in requests])
         longest_first = sorted(range(len(requests)), key=lambda i: -len(prompt_ids[i]))
+        template_opens = template_opens_thinking(self.tokenizer)
         training = self.model.training
         self.model.eval()
         try:
             for pieces in _batches([(i, requests[i]) for i in longest_first], self.batch):
                 streams = [_streams(request, sampling.seed) for _, request in pieces]
                 ids_NP = [prompt_ids[i] for i, _ in pieces]
-                for (i, _), samples in zip(pieces, self._sample_batch(ids_NP, streams, sampling), strict=True):
-                    yield i, samples
+                for (i, piece), samples in zip(pieces, self._sample_batch(ids_NP, streams, sampling), strict=True):
+                    yield i, in_thinking(samples, piece.prompt, template_opens)
         finally:
             self.model.train(training)
 

@@ -6,8 +6,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from progrpo.errors import ConfigError
-from progrpo.evaluation.backends import Request, Sample, Sampling, sample_seed
+from progrpo.evaluation.backends import Request, Sample, Sampling, in_thinking, sample_seed
 from progrpo.evaluation.backends.pieces import InOrder, split
+from progrpo.tasks.templates import template_opens_thinking
 
 if TYPE_CHECKING:
     from vllm import CompletionOutput
@@ -89,6 +90,7 @@ class VllmBackend:
         prompt_ids = token_ids(self.tokenizer, [request.prompt for request in requests])
         self._check_lengths(prompt_ids)
         pieces = {f"{place} {piece.first}": (place, piece) for place, piece in split(requests)}
+        template_opens = template_opens_thinking(self.tokenizer)
         engine, in_order = self.llm.llm_engine, InOrder(requests)
         end_id = self.tokenizer.eos_token_id
         try:
@@ -108,7 +110,8 @@ class VllmBackend:
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     place, piece = pieces.pop(output.request_id)
-                    samples = [self._sample(completion) for completion in output.outputs]
+                    drawn = [self._sample(completion) for completion in output.outputs]
+                    samples = in_thinking(drawn, piece.prompt, template_opens)
                     if ready := in_order.add(place, piece.first, samples):
                         yield place, ready
         finally:

@@ -1,0 +1,69 @@
+"""The verdicts of progrpo's own verifiers on the responses of a file, in the place of the file's rewards."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from progrpo.errors import ConfigError
+from progrpo.tasks.templates import opens_thinking
+from progrpo.tasks.verifiers import VERIFIERS, verify
+from progrpo.verify import Verdict
+from progrpo.verify.thinking import begin_thinking
+
+
+@dataclass
+class Judge:
+    """Verifies the responses of a file by the golds in one of its columns.
+
+    Args:
+        verifier: a name of :data:`progrpo.tasks.verifiers.VERIFIERS`, such as ``"math_any"``.
+        template_opens: whether the chat template of prompts that are messages ends inside of a thinking part; a prompt
+            that is a text tells by itself.
+
+    Raises:
+        ConfigError: an unknown verifier.
+
+    >>> judge = Judge("math_any")
+    >>> verdicts = judge(["3 / 4?", "<think>"], ["The answer is 0.75.", "Maybe 3/4? Wait"], ["3/4", "3/4"])
+    >>> [verdict.status for verdict in verdicts]
+    ['correct', 'incorrect']
+    """
+
+    verifier: str
+    template_opens: bool = False
+    failures: list[str] = field(default_factory=list)
+    """Why the verifier failed, for each response that it failed on."""
+
+    def __post_init__(self) -> None:
+        if self.verifier not in VERIFIERS:
+            raise ConfigError(f"--verify must be one of {', '.join(VERIFIERS)}, got {self.verifier!r}.")
+
+    def __call__(self, prompts: Sequence[Any], texts: Sequence[str], golds: Sequence[Any]) -> list[Verdict]:
+        """The verdict on each response; of an error the reason is kept."""
+        responses = [
+            begin_thinking(text) if opens_thinking(prompt, self.template_opens) else text
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        verdicts = verify([self.verifier] * len(texts), [_as_gold(gold) for gold in golds], responses)
+        self.failures += [verdict.reason for verdict in verdicts if verdict.status == "error"]
+        return verdicts
+
+    def notes(self) -> list[str]:
+        """What to say of the failures."""
+        if not self.failures:
+            return []
+        return [f"The verifier {self.verifier!r} failed on {len(self.failures)} responses: {self.failures[0]}"]
+
+
+def rewards_of(verdicts: Sequence[Verdict]) -> list[float]:
+    """1 for a correct response, 0 for an incorrect one, NaN where the verifier failed."""
+    return [math.nan if verdict.reward is None else verdict.reward for verdict in verdicts]
+
+
+def _as_gold(value: Any) -> str:
+    """A gold as the verifiers take it: numbers as text, what is nested as JSON."""
+    if value is None:
+        return ""
+    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)

@@ -1,0 +1,152 @@
+r"""Where the answer stands in a response: after its thinking part, in the form that a style names.
+
+Nothing here evaluates anything, and the time taken grows with the length of the text only.
+"""
+
+import re
+from typing import Literal, get_args
+
+from progrpo.verify.thinking import after_thinking
+
+AnswerStyle = Literal["boxed", "answer", "last_number", "any"]
+ANSWER_STYLES: tuple[AnswerStyle, ...] = get_args(AnswerStyle)
+
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_UNBRACED_BOX = re.compile(r"-?\w[\w.,/]*")
+_ANSWER_LINE = re.compile(r"(?:\banswer\s*(?:is\s*:?|:)|^####)[ \t*]*(?P<answer>[^\n]*)", re.IGNORECASE | re.MULTILINE)
+_ANY_MARKER = re.compile(
+    r"(?:\banswer[ \t*_]*(?:is\b[ \t*_]*:?|:)"
+    r"|(?:^|(?<=[.!?]\s))[ \t*_]*(?-i:A)[*_]*:"
+    # Markdown has four signs for a heading as well: words, or a numbered step.
+    r"|^####(?=[ \t*]*(?:[-−+$£€\\(\[\d.]|[a-z]\b))(?![ \t*]*\d+[.)][ \t]+[a-z*]))"
+    r"[ \t*_}]*(?:(?:therefore|thus|then|simply|just|indeed|that|equal to|given by)\b[ \t,:]*)*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_LONGEST_STATEMENT = 1001
+"""Characters: more than an answer may have, so that a longer one stays too long."""
+_SENTENCE_END = re.compile(r"(?<!\.[A-Za-z])(?<!\b(?:Dr|Mr|Ms|St|Mt))(?<!\bMrs)[.?](?=[\s*_$]|\Z)")
+_REASON = re.compile(r",?\s+(?:because|since|as|so|which|where|when|therefore)\b", re.IGNORECASE)
+_PROSE = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z']{2,}[\s,;:]*){3}")
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(?=\S)(.+?)(?<=\S)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]")
+_LAST_NUMBER = re.compile(
+    r"(?<![\w.])[-−]?"
+    r"(?:(?:\d+\s*)?\\[dtc]?frac\s*\{\d+\}\s*\{\d+\}"
+    r"|(?:\d{1,3}(?:(?:,|\{,\}|,?\\[!,]|\\!,)\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:\s*/\s*\d+)?)",
+    re.ASCII,
+)
+
+
+def extract_answer(text: str, style: AnswerStyle = "boxed") -> str | None:
+    r"""The answer as it stands in a response, after its thinking part; None if there is none.
+
+    Args:
+        text: the whole response.
+        style: ``"boxed"``: the content of the last balanced ``\boxed{}`` or ``\fbox{}``; ``"answer"``: what follows the
+            last ``Answer:``, ``the answer is`` or ``####``, up to the end of its line; ``"last_number"``: the last
+            number; ``"any"``, for responses to prompts of others: the last box, or else what follows the last ``####``,
+            ``the answer is``, ``Final answer:``, ``Answer:`` or ``A:``, up to the end of its sentence or line, or else
+            the last number.
+
+    Raises:
+        ValueError: an unknown style.
+
+    >>> extract_answer(r"First \boxed{1}, but then \boxed{\frac{1}{2}}.")
+    '\\frac{1}{2}'
+    >>> extract_answer("The answer is 5.", "answer"), extract_answer("3 pens and 4 cups: 7.", "last_number")
+    ('5', '7')
+    >>> [extract_answer(text, "any") for text in (r"\boxed{5} is it.", "Q: 2 + 3?\nA: 5. Q: 6?", "I have 5 pens.")]
+    ['5', '5', '5']
+    """
+    if style not in ANSWER_STYLES:
+        raise ValueError(f"style must be one of {', '.join(ANSWER_STYLES)}, got {style!r}.")
+    answer = after_thinking(text)
+    if answer is None:
+        return None
+    if style == "any":
+        return _any_answer(answer)
+    if style == "boxed":
+        return last_box(answer)
+    if style == "answer":
+        found = [match["answer"] for match in _ANSWER_LINE.finditer(answer)]
+        return _bare(found[-1]) if found else None
+    return _last_number(answer)
+
+
+def _last_number(text: str) -> str | None:
+    numbers = _LAST_NUMBER.findall(text)
+    return numbers[-1] if numbers else None
+
+
+def _any_answer(text: str) -> str | None:
+    """The answer in the strictest form that the text has."""
+    if boxed := last_box(text):
+        return boxed
+    for marker in reversed(list(_ANY_MARKER.finditer(text))):
+        line = text[marker.end() : marker.end() + _LONGEST_STATEMENT].partition("\n")[0]
+        if answer := _stated(line):
+            return answer
+    return _last_number(text)
+
+
+def _stated(line: str) -> str | None:
+    """What a line says the answer is. In a whole sentence that is a formula or a number: the one that it begins with,
+    or else its last."""
+    end = _SENTENCE_END.search(line)
+    sentence = _bare(line[: end.start()] if end else line)
+    if sentence is None:
+        return None
+    sentence = _REASON.split(sentence, maxsplit=1)[0]
+    if not _PROSE.search(sentence):
+        return sentence
+    formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(sentence)]
+    if formulas:
+        return formulas[0] if sentence.startswith(("$", r"\(", r"\[")) else formulas[-1]
+    numbers = _LAST_NUMBER.findall(sentence)
+    if not numbers:
+        return sentence
+    return numbers[0] if _LAST_NUMBER.match(sentence.lstrip("$£€")) else numbers[-1]
+
+
+def _bare(line: str) -> str | None:
+    r"""The answer on a line, without the box or the marks around it."""
+    boxed = last_box(line)
+    if boxed is not None:
+        return boxed
+    line = line.strip().strip("*").strip().removesuffix(".").strip()
+    return line or None
+
+
+def last_box(text: str) -> str | None:
+    r"""The content of the last box whose braces balance; ``\boxed 5`` without braces is one as well.
+
+    >>> last_box(r"\boxed{\{1, 2\}}"), last_box(r"\boxed{1} \boxed{2")
+    ('\\{1, 2\\}', '1')
+    """
+    end = len(text)
+    for match in reversed(list(_BOX.finditer(text))):
+        start = match.end()
+        if text[start : start + 1] == "{":
+            close = closing_brace(text, start, end)
+            if close is not None:
+                return text[start + 1 : close].strip()
+        elif bare := _UNBRACED_BOX.match(text, start, end):
+            return bare[0].rstrip(".,")
+        end = start  # a box ends before the next one begins: without this, many open boxes would take forever
+    return None
+
+
+def closing_brace(text: str, start: int, end: int) -> int | None:
+    """The place of the brace that closes the one at ``start``; None if there is none before ``end``."""
+    depth, i = 0, start
+    while i < end:
+        character = text[i]
+        if character == "\\":
+            i += 1  # an escaped brace is not one
+        elif character == "{":
+            depth += 1
+        elif character == "}":
+            depth -= 1
+            if depth == 0:
+                return i
+        i += 1
+    return None

@@ -1,0 +1,90 @@
+"""Responses of others, judged by our verifiers in the place of their rewards."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from progrpo.errors import ConfigError
+from progrpo.inspection import Options, inspect
+from tiny import tiny_qwen2, trl_template
+
+CUT_OFF = r"Maybe \boxed{5}? Wait, that can't be right"
+RESPONSES = [CUT_OFF, "2 and 3.</think> The answer is 5.", "Hm.</think> So 6.", r"Hm.</think> It is \boxed{5.0}."]
+
+
+def verl_rows(prompt: Any, responses: list[str] = RESPONSES) -> list[dict[str, Any]]:
+    """As verl dumps them: rewards of a reward function of its own, and the golds."""
+    return [{"input": prompt, "output": text, "gts": "5", "score": 0.25, "step": 1} for text in responses]
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    file = folder / "1.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def rewards(file: Path, **options: Any) -> list[float]:
+    return inspect([file], Options(columns={"gold": "gts"}, **options)).table.rewards_B.tolist()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "expected"),
+    [
+        ("user\n2 + 3?\nassistant\n<think>\n", {"verify": "math"}, [0, 0, 0, 1]),
+        ("user\n2 + 3?\nassistant\n<think>\n", {"verify": "math_any"}, [0, 1, 0, 1]),
+        ("user\n2 + 3?\nassistant\n", {"verify": "math_any"}, [1, 1, 0, 1]),
+        ([{"role": "user", "content": "2 + 3?"}], {"verify": "math_any"}, [1, 1, 0, 1]),
+        ([{"role": "user", "content": "2 + 3?"}], {"verify": "math_any", "opens_thinking": True}, [0, 1, 0, 1]),
+    ],
+)
+def test_verdicts_are_the_rewards(prompt: Any, options: Any, expected: list[float], tmp_path: Path) -> None:
+    assert rewards(write(tmp_path, verl_rows(prompt)), **options) == expected
+
+
+def test_the_template_of_the_model_says_whether_messages_open_a_thinking_part(tmp_path: Path) -> None:
+    file = write(tmp_path, verl_rows([{"role": "user", "content": "2 + 3?"}]))
+    model = tiny_qwen2(tmp_path / "model", template=trl_template("deepseek_r1_distill"))
+    assert rewards(file, verify="math_any", model=str(model)) == [0, 1, 0, 1]
+
+
+def test_solutions_are_told_apart_by_the_verifier(tmp_path: Path) -> None:
+    found = inspect(
+        [write(tmp_path, verl_rows("2 + 3?", ["It is 5.", "So 5.0.", "6"]))],
+        Options(columns={"gold": "gts"}, verify="math_any"),
+    )
+    assert found.collapse.overall["distinct_solutions"] == 1
+
+
+def test_golds_of_any_type_and_what_the_verifier_fails_at(tmp_path: Path) -> None:
+    rows = [{"q": "2 + 3?", "o": "It is 5.", "g": gold} for gold in ("5", r"\frac{")]
+    file = tmp_path / "rows.parquet"
+    pd.DataFrame(rows).to_parquet(file)
+    columns = {"prompt": "q", "response": "o", "gold": "g"}
+    found = inspect([file], Options(columns=columns, verify="math_any"))
+    assert found.table.judged_B.tolist() == [True, False]
+    assert [note for note in found.notes if note.startswith("The verifier 'math_any' failed on 1 responses: the gold")]
+    pd.DataFrame([{"q": "2 + 3?", "o": "It is 5.", "g": 5}]).to_parquet(file)
+    assert inspect([file], Options(columns=columns, verify="math_any")).table.rewards_B.tolist() == [1]
+    pd.DataFrame(rows[1:]).to_parquet(file)
+    with pytest.raises(ConfigError, match=r"no response could be judged\. The verifier 'math_any' failed on 1"):
+        inspect([file], Options(columns=columns, verify="math_any"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"verify": "math"}, "--verify NAME and --gold COL go together"),
+        ({"columns": {"gold": "gts"}}, "--verify NAME and --gold COL go together"),
+        ({"columns": {"gold": "gts"}, "verify": "math", "rewards": "score"}, "--verify takes the place of --reward"),
+        ({"columns": {"gold": "gts"}, "verify": "maths"}, "--verify must be one of math, math_answer"),
+        ({"columns": {"gold": "answer"}, "verify": "math"}, "--gold 'answer' is not a column of the file"),
+        ({"opens_thinking": True}, "--opens-thinking says how --verify reads responses"),
+    ],
+)
+def test_bad_options_get_a_sentence(options: dict[str, Any], told: str, tmp_path: Path) -> None:
+    file = write(tmp_path, verl_rows("2 + 3?"))
+    with pytest.raises(ConfigError, match=told):
+        inspect([file], Options(**options))
