@@ -11,15 +11,11 @@ from progrpo.verify.math_guards import (
     MOST_MEMBERS,
     conflict,
     explosion,
-    like,
-    members,
-    number,
-    ordered_numbers,
-    read,
-    sides,
     unfinished,
-    values,
 )
+from progrpo.verify.math_numbers import number, ordered_numbers
+from progrpo.verify.math_parts import members, sides, values
+from progrpo.verify.math_reading import like, read
 
 
 @pytest.mark.parametrize(

@@ -285,6 +285,7 @@ class ProGRPOTrainer(GRPOTrainer):
         # A rollout_func may return none on one process alone, and a sharded model's passes run on all together.
         if self._any_process(logps_BT is None):
             logps_BT = self._forward_logps(output)
+        assert logps_BT is not None
         mask_BT = output["completion_mask"].bool()
         if "tool_mask" in output:
             mask_BT = mask_BT & output["tool_mask"].bool()
