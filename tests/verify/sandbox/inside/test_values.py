@@ -166,7 +166,7 @@ def test_integers_are_bounded() -> None:
         {"type": "object"},
         {"range": [1]},
         {"set": [[1]]},
-        object(),
+        pytest.param(object(), id="an object"),
     ],
     ids=repr,
 )
