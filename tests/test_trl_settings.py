@@ -29,6 +29,7 @@ from progrpo.trl_settings import batch_settings, trl_config
         ("trl.learning_rate=1.0", "use training.learning_rate instead."),
         ("trl.epsilon_high=0.3", "use training.clip_high instead."),
         ("trl.alpha=0.3", "trl.alpha is set by the run; use methods.progrpo.alpha instead."),
+        ("trl.correct_above=0.5", "use methods.progrpo.correct_above instead."),
         ("methods.progrpo.output_dir=x", "methods.progrpo.output_dir is set by the run; use --out instead."),
     ],
 )

@@ -1,5 +1,6 @@
 """A recipe in TRL's terms: ``engine = "trl"``. Its counterpart is :mod:`progrpo.verl_settings`."""
 
+from dataclasses import fields
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from accelerate import PartialState
 
 from progrpo.config import Recipe
 from progrpo.errors import ConfigError
+from progrpo.integrations.options import ArmOptions
 from progrpo.planning.launch import check_launch
 from progrpo.recipe_task import micro_batch, response_budget, update_size
 from progrpo.tasks import Task
@@ -58,10 +60,7 @@ _SET_BY_THE_RECIPE = {
     "max_completion_length": "training.max_response_tokens",
     "epsilon": "training.clip_low",
     "epsilon_high": "training.clip_high",
-    "alpha": "methods.NAME.alpha",
-    "low_prob_fraction": "methods.NAME.low_prob_fraction",
-    "activation": "methods.NAME.activation",
-    "center": "methods.NAME.center",
+    **{option.name: f"methods.NAME.{option.name}" for option in fields(ArmOptions)},
 }
 """Fields of GRPOConfig with a key of their own in a recipe, which says each thing once. A method may have others."""
 
