@@ -62,6 +62,8 @@ _SET_BY_THE_RECIPE = {
     "low_prob_fraction": "methods.NAME.low_prob_fraction",
     "activation": "methods.NAME.activation",
     "center": "methods.NAME.center",
+    "correct_above": "methods.NAME.correct_above",
+    "correct_reward": "methods.NAME.correct_reward",
 }
 """Fields of GRPOConfig with a key of their own in a recipe, which says each thing once. A method may have others."""
 
