@@ -145,8 +145,10 @@ class Recorder(TrainerCallback):
         """To wherever the recipe's ``trl.report_to`` sends training metrics: ``eval/pass@1`` and so on."""
         if self.trainer.accelerator.is_main_process:
             logs = {f"eval_{name}": value for name, value in evaluation.summary().items()}
-            handler, state = self.trainer.callback_handler, self.trainer.state
-            handler.on_log(self.trainer.args, state, self.trainer.control, logs)
+            handler, state, control = self.trainer.callback_handler, self.trainer.state, self.trainer.control
+            is_due = control.should_log  # the handler takes it back, and the step's own log is still to come
+            handler.on_log(self.trainer.args, state, control, logs)
+            control.should_log = is_due
 
 
 def rollout_frame(rollout: "Rollout", step: int, reward: Reward) -> pd.DataFrame:

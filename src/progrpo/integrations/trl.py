@@ -283,7 +283,7 @@ class ProGRPOTrainer(GRPOTrainer):
         if logps_BT is None:
             logps_BT = output.get("sampling_per_token_logps")
         # A rollout_func may return none on one process alone, and a sharded model's passes run on all together.
-        if self._any_process(logps_BT is None):
+        if self._any_process(logps_BT is None) or logps_BT is None:
             logps_BT = self._forward_logps(output)
         assert logps_BT is not None
         mask_BT = output["completion_mask"].bool()
