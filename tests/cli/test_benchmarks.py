@@ -37,7 +37,7 @@ def test_what_can_not_be_had_is_one_sentence(cli: Any) -> None:
     hub = cli("benchmarks", "aime24", "--data", "hub", code=2)
     assert hub.err.count("\n") == 1
     assert "dataset 'HuggingFaceH4/aime_2024' is neither" in hub.err
-    assert hub.err.endswith("; give a local file with its rows instead.\n")
+    assert hub.err.endswith("; give a local file with its rows instead: --data FILE.\n")
     assert "Traceback" not in unknown.err + missing.err + hub.err
 
 

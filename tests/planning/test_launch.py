@@ -128,7 +128,9 @@ def test_adapters_make_32b_fit_one_machine() -> None:
     assert found.memory.peak < 80e9
     assert not found.warnings
     whole = plan("launch.nodes=1", "training.micro_batch=8", source="qwen2.5_32b_dapo_math")
-    assert any("the update needs about" in w and "of 80 on each GPU" in w for w in whole.warnings)
+    [warning] = whole.warnings
+    assert warning.startswith("this run does not fit: the update needs about ")
+    assert " GB, and each GPU has 80" in warning
 
 
 def test_machines_are_told_their_rank() -> None:

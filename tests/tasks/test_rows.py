@@ -72,7 +72,7 @@ def test_files_of_a_hugging_face_dataset_are_joined(tmp_path: Path) -> None:
     assert json.loads(read("test.jsonl", "test2.jsonl").stdout) == ROWS
     assert json.loads(read("test2.jsonl").stdout) == ROWS[1:]
     missing = read("test.jsonl", "test3.jsonl").stderr.strip().split("\n")[-1]
-    assert "ConfigError: dataset 'somebody/set' is neither" in missing
+    assert "NotOnHubError: dataset 'somebody/set' is neither" in missing
     assert missing.endswith("; give a local file with its rows instead.")
 
 
