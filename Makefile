@@ -20,7 +20,7 @@ test-vllm: .venv-vllm/.installed
 	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/backends/test_vllm.py tests/integrations/test_trl_vllm.py
 
 test-verl: .venv-verl/.installed
-	OMP_NUM_THREADS=1 $(VERL) -m pytest -n 2 --dist loadgroup tests/integrations/verl
+	OMP_NUM_THREADS=1 $(VERL) -m pytest -n 2 --dist loadfile tests/integrations/verl  # a launch uses one core
 	OMP_NUM_THREADS=1 $(VERL) -m pytest --doctest-modules src/progrpo/integrations/verl.py
 
 check: format lint types doctest test

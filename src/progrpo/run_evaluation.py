@@ -22,6 +22,9 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
     digest = model_digest(str(folder.last_checkpoint()))
     backend = TransformersBackend(model, tokenizer, batch=recipe.evaluation.batch, model_digest=digest)
     section, share = recipe.evaluation, Share()
+    if share.process == 0:  # no step comes again
+        for path in folder.recorded_rollouts():
+            path.unlink()
     progress.stage("evaluate", len(share.own(task.heldout_problems())) * section.samples)
     discard_samples_of_others(folder.final_samples, backend, task, sampling(recipe, task))
     return evaluate_into(

@@ -190,9 +190,6 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
     else:
         model, _ = load_model(str(folder.last_checkpoint()), recipe.model.dtype, recipe.model.attention)
         whole_model = nullcontext(model.to(trainer.accelerator.device))
-    if is_first:
-        for path in folder.recorded_rollouts():
-            path.unlink()
     with whole_model as model:
         evaluation = finish(recipe, folder, task, model, tokenizer, progress)
     trainer.state.global_step = recipe.training.steps

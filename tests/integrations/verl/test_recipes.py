@@ -33,6 +33,8 @@ from progrpo.run_folder import RunFolder
 from progrpo.verl_settings import CHAT_TEMPLATE, VerlFolder, verl_command, verl_settings
 from progrpo.verl_training import check_settings, is_complete, write_data
 
+TWO_UPDATES = "r1_distill_qwen_1.5b_dapo_math"
+"""The recipe that is trained with two updates a rollout here."""
 PAPER = [name for name in builtin_recipes() if load_recipe(name).launch.gpus_per_node]
 
 CPU = {
@@ -212,14 +214,30 @@ def test_values_arrive_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", PAPER[1:])
 def test_it_trains_two_steps(name: str, tmp_path: Path, models: dict[str, Path]) -> None:
     gpus = 2 if "32b" in name else 1  # the largest is sharded over two processes here as well
-    progrpo(tmp_path, "train", *arguments(name, tmp_path, models, gpus), "--out", "run")
-    check_finished_run(tmp_path / "run", name, models, steps=2)
+    words = arguments(name, tmp_path, models, gpus)
+    if name != TWO_UPDATES:
+        progrpo(tmp_path, "train", *words, "--out", "run")
+        check_finished_run(tmp_path / "run", name, models, steps=2)
+        return
+    every = ("training.steps=4", "training.checkpoint_every=2", "evaluation.every=2", "training.learning_rate=1e-2")
+    progrpo(tmp_path, "train", *words, *every, "training.updates_per_rollout=2", "--out", "run")
+    check_finished_run(tmp_path / "run", name, models, steps=4, updates=2, learning_rate=1e-2)
+    # The first rollout's learning rate is that of the start of the warm-up, 0.
+    assert metrics(tmp_path / "run")[1]["approx_kl"] != 0, "the second update's ratios are not 1"
 
 
-def check_finished_run(run: Path, name: str, models: dict[str, Path], *, steps: int) -> None:
-    """What a run of a recipe leaves behind, after all its steps."""
+def check_finished_run(
+    run: Path,
+    name: str,
+    models: dict[str, Path],
+    *,
+    steps: int,
+    updates: int = 1,
+    learning_rate: float | None = None,
+) -> None:
+    """What a run of a recipe leaves behind, after all its optimiser steps, so many of them a rollout."""
     lines = metrics(run)
-    assert [line["step"] for line in lines] == list(range(1, steps + 1)), "each step once"
+    assert [line["step"] for line in lines] == list(range(updates, steps + 1, updates)), "each rollout once"
     for line in lines:
         assert {"reward", "entropy", "loss", "grad_norm", "completions/mean_length", "seconds"} <= line.keys()
         assert line["verifier/errors"] == 0
@@ -229,12 +247,12 @@ def check_finished_run(run: Path, name: str, models: dict[str, Path], *, steps: 
     assert any(line["correction/min"] != 0 for line in lines)
 
     rollouts = pd.concat(pd.read_parquet(path) for path in sorted((run / "rollouts").iterdir()))
-    assert len(rollouts) == steps * 4 * 8
+    assert len(rollouts) == steps // updates * 4 * 8
     assert set(rollouts["problem_id"]) <= set(
         pd.read_parquet(run / "verl" / "train.parquet")["extra_info"].str["index"]
     )
     for line in lines:
-        of_step = rollouts[rollouts["step"] == line["step"]]
+        of_step = rollouts[rollouts["step"] == line["step"] - updates + 1]
         assert of_step["reward"].mean() == pytest.approx(line["reward"])
         assert of_step["answer_confidence"].mean() == pytest.approx(line["confidence/answer/mean"], rel=1e-5)
         assert of_step["correction"].min() == pytest.approx(line["correction/min"], abs=1e-6)
@@ -244,11 +262,12 @@ def check_finished_run(run: Path, name: str, models: dict[str, Path], *, steps: 
 
     config = OmegaConf.load(run / "verl" / "hydra" / ".hydra" / "config.yaml")
     shipped = load_recipe(name)
-    assert config.actor_rollout_ref.actor.optim.lr == shipped.training.learning_rate
+    assert config.actor_rollout_ref.actor.optim.lr == (learning_rate or shipped.training.learning_rate)
+    assert config.actor_rollout_ref.actor.ppo_mini_batch_size == 4 // updates
     assert config.actor_rollout_ref.actor.clip_ratio_high == shipped.training.clip_high
     assert config.algorithm.progrpo.alpha == shipped.method_settings()["alpha"]
 
-    first, last = (run / "checkpoints" / f"checkpoint-{step}" for step in (steps - 1, steps))
+    first, last = (run / "checkpoints" / f"checkpoint-{step}" for step in (steps - updates, steps))
     assert {path.name for path in (run / "checkpoints").iterdir()} == {first.name, last.name}
     before, after = (load_file(folder / "model.safetensors") for folder in (first, last))
     assert any(not torch.equal(before[key], after[key]) for key in before), "the last step changed nothing"
@@ -259,13 +278,14 @@ def check_finished_run(run: Path, name: str, models: dict[str, Path], *, steps: 
     own, given = (AutoTokenizer.from_pretrained(folder) for folder in (last, models[shipped.task.name]))
     assert own.chat_template == given.chat_template
     assert own.get_vocab() == given.get_vocab()
-    assert is_complete(run / "verl" / "checkpoints" / f"global_step_{steps}")
+    assert is_complete(run / "verl" / "checkpoints" / f"global_step_{steps // updates}")
 
-    for evaluated in ("step-000000", "step-000001", "final"):
+    in_training = f"step-{updates:06d}"
+    for evaluated in ("step-000000", in_training, "final"):
         found = evaluation(run, evaluated)
         assert found["problems"]
         assert all(problem["errors"] == 0 and problem["samples"] > 0 for problem in found["problems"])
-    assert evaluation(run, "step-000001")["settings"]["backend"] == "verl"
+    assert evaluation(run, in_training)["settings"]["backend"] == "verl"
     assert evaluation(run, "final")["settings"]["samples"] == 4
     assert (run / "environment.json").exists()
 
@@ -303,6 +323,9 @@ def test_a_stopped_run_goes_on_from_its_newest_complete_checkpoint(tmp_path: Pat
     settings = json.loads((run / "recipe.json").read_text())
     settings["training"]["steps"] = newest + 1
     (run / "recipe.json").write_text(json.dumps(settings))
+    for path in (run / "rollouts").iterdir():  # of steps that do not come again, as the run is shorter now
+        if int(path.name.split("-")[1]) > newest + 1:
+            path.unlink()
     done = progrpo(tmp_path, "train", "--resume", "run")
     assert f"checkpoint of step {newest} is damaged or gone: going on from step {newest - 1}" in done.stdout
     assert f"Resuming from {checkpoints / f'global_step_{newest - 1}'}" in (run / "verl" / "verl.log").read_text()
