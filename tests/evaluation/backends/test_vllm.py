@@ -6,6 +6,7 @@ end tokens would change the distribution that samples are drawn from.
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -200,18 +201,23 @@ def test_a_sample_depends_on_its_index_alone(kind: str, request: pytest.FixtureR
     assert len(set(text for text, _ in eight)) > 4
 
 
-def test_sampling_that_is_nearly_greedy_gives_the_same_text_everywhere(
-    transformers: TransformersBackend, engine: VllmBackend, server: HttpBackend
+@pytest.mark.parametrize("temperature", [GREEDY.temperature, 0.0])
+def test_greedy_sampling_and_what_is_nearly_so_give_the_same_text_everywhere(
+    transformers: TransformersBackend, engine: VllmBackend, server: HttpBackend, temperature: float
 ) -> None:
     texts: list[Any] = [f"{i} + 2 =" for i in range(16)]
     chats: list[Any] = [[{"role": "user", "content": text}] for text in texts]
     # At temperature 0.01 a lead of 0.1 in the logits is a probability of 1 - 5e-5; where it is less, chance may decide.
     sure = [[prompt for prompt in of if smallest_lead(transformers, prompt) > 0.1] for of in (texts, chats)]
     assert min(map(len, sure)) > 0
-    requests = [Request(prompt, 0, 2) for of in sure for prompt in of]
-    ours, in_process, over_http = (collect(backend, requests, GREEDY) for backend in (transformers, engine, server))
+    requests = [Request(prompt, 0, 2 if temperature else 1) for of in sure for prompt in of]
+    sampling = replace(GREEDY, temperature=temperature)
+    ours, in_process, over_http = (collect(backend, requests, sampling) for backend in (transformers, engine, server))
     told = [[[(s.text, s.token_ids) for s in of_prompt] for of_prompt in b] for b in (ours, in_process, over_http)]
     assert told[0] == told[1] == told[2]
+    for of_ours, *of_vllm in zip(ours, in_process, over_http, strict=True):  # at temperature 0, those at temperature 1
+        for samples in of_vllm:
+            assert [s.logps for s in samples] == [pytest.approx(s.logps, abs=1e-3) for s in of_ours]
     print(f"{len(requests)} prompts, {len({text for of_prompt in told[0] for text, _ in of_prompt})} texts")
 
 
@@ -226,7 +232,7 @@ def test_what_vllm_would_change_or_refuse_is_said(engine: VllmBackend, server: H
         collect(engine, [Request("1 + 2 =", 0, 1), Request("1 + " * 40, 0, 1)], GREEDY)
     with pytest.raises(ConfigError, match=r"refuses with 400: .*context length.*max_new_tokens"):
         collect(server, [Request("1 + " * 40, 0, 1)], GREEDY)
-    with pytest.raises(ConfigError, match=r"temperature must be at least 0.01 with vLLM, got 0.001"):
+    with pytest.raises(ConfigError, match=r"temperature must be 0 or at least 0.01 with vLLM, got 0.001"):
         collect(engine, REQUESTS, Sampling(max_new_tokens=1, temperature=0.001))
     with pytest.raises(ConfigError, match="logprobs_mode can't be given"):
         VllmBackend(str(folder), logprobs_mode="raw_logprobs")
