@@ -86,7 +86,7 @@ def test_one_of_them_tells(tmp_path: Path) -> None:
     assert [is_first_to_tell(tmp_path) for _ in range(3)] == [True, False, False]
 
 
-@pytest.mark.parametrize("other", ["trl.top_k=5", "trl.min_p=0.1"])
+@pytest.mark.parametrize("other", ["trl.top_k=5", "trl.min_p=0.1", "trl.generation_kwargs={top_k=1}"])
 def test_seeded_responses_refuse_what_they_can_not_do(other: str, tmp_path: Path) -> None:
     recipe = load_recipe("countdown_cpu", ["training.seeded_responses=true", other])
     name: Any = other.partition("=")[0]

@@ -84,16 +84,19 @@ def damaged_file(path: Path, why: object, remedy: str = REMEDY) -> ConfigError:
     return ConfigError(f"{str(path)!r} is damaged ({first}); {remedy}.")
 
 
-def check_output_file(path: Path) -> None:
-    """See that a file can be written at ``path``, before the work whose result it will hold.
+def check_page(path: Path) -> None:
+    """See that a page can be written at ``path``, before the work whose result it will hold.
 
     Raises:
-        ConfigError: a folder has that name, or its own folder can't be written.
+        ConfigError: a folder has that name, its own folder can't be written, or the name is not a page's: it may be
+            that of a file which the page would replace.
     """
     if path.is_dir():
         raise ConfigError(
             f"--out {str(path)!r} is a folder; give the name of a file, such as {str(path / 'page.html')!r}."
         )
+    if path.suffix not in (".html", ".htm"):
+        raise ConfigError(f"--out {str(path)!r} is not the name of a page; let it end in .html.")
     check_writable(path.parent)
 
 

@@ -72,6 +72,17 @@ def micro_batch(recipe: Recipe, processes: int, called: str) -> int:
     return each
 
 
+def steps_per_rollout(recipe: Recipe) -> int:
+    """Optimiser steps from one rollout to the next: each update is made ``trl.num_iterations`` times.
+
+    >>> from progrpo.config import load_recipe
+    >>> steps_per_rollout(load_recipe("countdown_cpu", ["training.updates_per_rollout=4", "trl.num_iterations=2"]))
+    8
+    """
+    iterations = recipe.trl.get("num_iterations", 1) if recipe.engine == "trl" else 1
+    return recipe.training.updates_per_rollout * int(iterations)
+
+
 def update_size(recipe: Recipe) -> int:
     """How many responses one optimiser step takes: a rollout's, or its share of them.
 

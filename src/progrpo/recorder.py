@@ -36,6 +36,8 @@ class Recorder(TrainerCallback):
         self.recipe, self.folder, self.task, self.reward, self.progress = recipe, folder, task, reward, progress
         self.trainer: RecipeTrainer
         self.stopped_by = 0
+        """The signal that asked this process to stop; from the end of a step on, the one that any process got."""
+        self._stops = False
         self._rollout: Rollout | None = None
         self._started = time.monotonic()
 
@@ -48,10 +50,13 @@ class Recorder(TrainerCallback):
             self._evaluate(step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # A signal reaches the processes in the midst of different steps: they stop after the same one.
+        # A signal reaches the processes in the midst of different steps: they stop after the same one. It may also come
+        # while this runs; whether the step is the last is then decided by what all have gathered, here and below.
         accelerator = self.trainer.accelerator
-        self.stopped_by = int(accelerator.gather(torch.tensor([self.stopped_by], device=accelerator.device)).max())
-        if self.stopped_by:
+        gathered = int(accelerator.gather(torch.tensor([self.stopped_by], device=accelerator.device)).max())
+        self._stops = gathered > 0
+        if self._stops:
+            self.stopped_by = gathered
             control.should_save = control.should_training_stop = True
 
     def record_step(self, metrics: dict[str, float]) -> None:
@@ -63,7 +68,7 @@ class Recorder(TrainerCallback):
             self.folder.append_metrics({"step": state.global_step, "seconds": seconds} | finite)
         # A step on an earlier step's responses has no reward of its own, one that could not be scored has none at all.
         self.progress.advance(1, **{name: finite[name] for name in ("reward", "entropy") if name in finite})
-        if self._is_evaluated(state.global_step) and not self.stopped_by:  # the checkpoint comes after this
+        if self._is_evaluated(state.global_step) and not self._stops:  # the checkpoint comes after this
             self._evaluate(state.global_step)
 
     def _is_evaluated(self, step: int) -> bool:

@@ -147,7 +147,15 @@ def load_rollout(
         process, processes: this one, of how many there are now.
         updates: optimiser steps that the rollout serves.
         accumulation: micro-batches of an update, now.
+
+    Raises:
+        ConfigError: the checkpoint is of a version that kept no rollouts.
     """
+    if not (checkpoint / ROLLOUT.format(0)).exists():
+        raise ConfigError(
+            f"checkpoint {str(checkpoint)!r} was written in the middle of a rollout and does not hold it, so no run "
+            "can go on from it; remove it, and --resume goes on from the one before."
+        )
     written = [_unnamed(load_file(checkpoint / ROLLOUT.format(i))) for i in range(processes_of(checkpoint))]
     if len(written) == processes:
         return written[process]

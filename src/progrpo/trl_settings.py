@@ -110,7 +110,7 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
     processes = join_processes(recipe).num_processes
     check_launch(recipe, processes)
     settings |= batch_settings(recipe, processes)
-    _refuse_what_the_run_sets(recipe)
+    refuse_what_the_run_sets(recipe)
     for table in (recipe.method_settings(), recipe.trl):
         unknown = [name for name in table if name not in ProGRPOConfig.__dataclass_fields__]
         if unknown:
@@ -121,7 +121,7 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
     except (ImportError, OSError, TypeError, ValueError) as error:
         raise ConfigError(f"the settings of recipe {recipe.name!r} don't go together: {error}") from error
     check_reporting(config.report_to)
-    other_ways = ("use_vllm", "use_transformers_continuous_batching", "top_k", "min_p")
+    other_ways = ("use_vllm", "use_transformers_continuous_batching", "top_k", "min_p", "generation_kwargs")
     if recipe.training.seeded_responses and (in_use := [name for name in other_ways if getattr(config, name)]):
         raise ConfigError(
             f"training.seeded_responses is for sampling by transformers, with temperature and top_p alone; leave it "
@@ -130,8 +130,12 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
     return config
 
 
-def _refuse_what_the_run_sets(recipe: Recipe) -> None:
-    """Refuse the fields of GRPOConfig that the run folder rests on, or that a key of the recipe sets."""
+def refuse_what_the_run_sets(recipe: Recipe) -> None:
+    """Refuse the fields of GRPOConfig that the run folder rests on, or that a key of the recipe sets.
+
+    Raises:
+        ConfigError: ``[trl]`` or ``[methods.NAME]`` has one of them.
+    """
     method = recipe.methods.get(recipe.method, {})
     for where, table, refused in (
         (f"methods.{recipe.method}", method, _SET_BY_THE_RUN),

@@ -125,6 +125,7 @@ def test_a_file_cannot_be_written_where_a_folder_is(cli: Any, finished_run: Path
     for out, said in (
         (".", "progrpo: --out '.' is a folder; give the name of a file, such as 'page.html'."),
         (str(cli.folder), "is a folder; give the name of a file, such as"),
+        ("file", "progrpo: --out 'file' is not the name of a page; let it end in .html."),
         ("file/page.html", "progrpo: the folder 'file' can't be written (File exists); choose another with --out"),
     ):
         done = cli("report", str(finished_run), "--out", out, code=2)

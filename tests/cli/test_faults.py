@@ -339,7 +339,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_its_batch_is_kept(forked: Se
     assert told["non_finite_parameters"] == []
     assert not (run / "metrics.jsonl").exists()
     assert events(run) == ["started", "failed"]
-    page = forked("inspect", str(run / "failed-step-000001" / "rollout-rank0.parquet"), "--out", str(run / "look"))
+    page = forked("inspect", str(run / "failed-step-000001" / "rollout-rank0.parquet"), "--out", str(run / "look.html"))
     assert page.code == 0
     repeated = one_sentence(forked("train", "--resume", str(run), code=1))
     assert "step 1: the loss is " in repeated

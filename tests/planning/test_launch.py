@@ -209,3 +209,14 @@ def test_a_launch_of_another_size_is_refused() -> None:
     check_launch(recipe, 8)
     with pytest.raises(ConfigError, match="is for 8 processes and this is 1 of 4"):
         check_launch(recipe, 4)
+
+
+def test_a_rollout_serves_each_of_its_updates_as_often_as_trl_iterates() -> None:
+    several = ["training.updates_per_rollout=2", "trl.num_iterations=2", "training.steps=8"]
+    assert plan(*several, source="countdown_cpu").rollouts == 2
+
+
+def test_what_a_run_would_refuse_of_trl_s_table_is_refused() -> None:
+    pytest.importorskip("trl")
+    with pytest.raises(ConfigError, match=r"trl\.num_generations is set by the run; use training\.group_size"):
+        plan("trl.num_generations=3", source="countdown_cpu")

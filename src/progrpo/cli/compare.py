@@ -50,6 +50,8 @@ def compare(
         for seed in _split(seeds, "--seeds")
         for method in _split(methods, "--methods")
     ]
+    if len({one.run_name for one in recipes}) < len(recipes):
+        raise ConfigError(f"--seeds {seeds!r} names a seed twice; give each once.")
     root = out or Path("runs") / recipes[0].name
     runs = [_Run(one, RunFolder(root / one.run_name)) for one in recipes]
     for run in runs:
@@ -77,6 +79,10 @@ class _Run:
     process: subprocess.Popen[bytes] | None = None
     read_to: int = 0
     """Up to which byte metrics.jsonl was read."""
+    step: int = 0
+    """That the last record read is of."""
+    logged_before: int = 0
+    """Bytes of the log that are of earlier attempts."""
 
     @property
     def log(self) -> Path:
@@ -95,6 +101,7 @@ class _Run:
         command = [sys.executable, "-m", "progrpo", "train", "--resume", str(self.folder.path)]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         with self.log.open("ab") as log:
+            self.logged_before = log.tell()
             # A session of its own: Ctrl-C reaches this process alone, which then asks its runs to stop.
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
@@ -108,10 +115,13 @@ class _Run:
         self.read_to += sum(len(line) + 1 for line in lines)
         return [json.loads(line) for line in lines]
 
-    def why_it_failed(self) -> str:
-        """The last line that a failed run printed, and where all of it is."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().split("\n")
-        return f"{lines[-1]} (all of it is in {self.log})"
+    def why_it_failed(self, code: int) -> str:
+        """The signal that ended a run, or the last line that it printed, and where all of it is."""
+        if code < 0:
+            want = ", as the system does for want of memory" if -code == signal.SIGKILL else ""
+            return f"it was ended by {signal.Signals(-code).name}{want} (its log is {self.log})"
+        said = self.log.read_bytes()[self.logged_before :].decode(errors="replace").strip()
+        return f"{said.split(chr(10))[-1] or f'exit code {code}'} (all of it is in {self.log})"
 
 
 def _run_all(runs: list[_Run], jobs: int) -> dict[str, str]:
@@ -144,7 +154,7 @@ def _run_all(runs: list[_Run], jobs: int) -> dict[str, str]:
                     if code is not None:
                         del running[name]
                     if code:
-                        fails(run, run.why_it_failed())
+                        fails(run, run.why_it_failed(code))
         finally:
             _stop([run for run, _ in running.values()])
     return failures
@@ -153,7 +163,7 @@ def _run_all(runs: list[_Run], jobs: int) -> dict[str, str]:
 def _start(run: _Run, bars: Bars, threads: int) -> Bar:
     with run.folder.locked():
         done = run.folder.rewind()
-    run.read_to = run.folder.metrics_file.stat().st_size if done else 0
+    run.read_to, run.step = run.folder.metrics_file.stat().st_size if done else 0, done
     bar = bars.bar(f"{run.recipe.method} seed {run.recipe.seed} ")
     bar.stage("train", run.recipe.training.steps, done)
     run.start(threads)
@@ -166,7 +176,8 @@ def _watch(run: _Run, bar: Bar) -> int | None:
     code = run.process.poll()
     for record in run.new_records():
         # A step on an earlier step's responses has no reward of its own, one that could not be scored has none at all.
-        bar.advance(1, **{name: record[name] for name in ("reward", "entropy") if name in record})
+        new, run.step = record["step"] - run.step, record["step"]  # verl records a rollout, which may be several steps
+        bar.advance(new, **{name: record[name] for name in ("reward", "entropy") if name in record})
         if record["step"] == run.recipe.training.steps:
             bar.stage("evaluate", 1)
     if code == 0:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from progrpo.errors import ConfigError
-from progrpo.files import check_writable, not_writable
+from progrpo.files import check_page, check_writable, not_writable
 from progrpo.run_folder import RunFolder
 
 COLUMNS = "Columns, for files of another format"
@@ -164,7 +164,7 @@ def inspect(
     run = RunFolder(paths[0])
     page = out or (run.path if run.recipe_file.exists() else Path())
     page = page / "inspect.html" if page.is_dir() else page
-    check_writable(page.parent)
+    check_page(page)
     if corrections is not None:
         if corrections.is_dir():
             raise ConfigError(f"--corrections {str(corrections)!r} is a folder; give the name of a parquet file.")

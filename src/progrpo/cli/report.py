@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from progrpo.errors import ConfigError
-from progrpo.files import check_output_file
+from progrpo.files import check_page
 
 ONE, SEVERAL = "report.html", "comparison.html"
 
@@ -41,7 +41,7 @@ def report(
 
     folders = _folders(runs)
     page = out or _page_of(folders)
-    check_output_file(page)
+    check_page(page)
     print(summary_text(folders))
     print(write_page(folders, page))
 

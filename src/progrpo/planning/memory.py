@@ -70,7 +70,7 @@ class Memory:
     always: dict[str, float]
     """Throughout the run."""
     moments: dict[str, dict[str, float]] = field(default_factory=dict)
-    """On top of that, by moment: ``rollout``, ``update``, ``evaluation``."""
+    """On top of that, by moment: ``rollout``, ``update``, ``evaluation``, ``checkpoint``."""
 
     @property
     def peak(self) -> float:
@@ -121,7 +121,7 @@ def estimate(
         layout: where weights and states lie.
         lengths: of the longest prompt and response; shorter ones take less.
         micro_batch, accumulation: responses in a pass of a process, and passes for one update.
-        rollout: responses that a process generates for one step.
+        rollout: responses that a process generates for one rollout.
         process: bytes of the process before anything is loaded: the interpreter and its libraries. 0 on a GPU.
     """
     lora = recipe.model.lora
@@ -219,7 +219,8 @@ def engine_share(recipe: Recipe) -> float | None:
 def _evaluated_at_once(recipe: Recipe) -> int:
     section, task = recipe.evaluation, recipe.task
     held_out = task.heldout.limit if isinstance(task, DatasetSection) else task.heldout_size
-    in_training = section.samples_in_training * section.problems_in_training if section.every else 0
+    problems = min(section.problems_in_training, held_out or section.problems_in_training)
+    in_training = section.samples_in_training * problems if section.every else 0
     at_the_end = section.samples * held_out if held_out else section.batch
     return min(section.batch, max(in_training, at_the_end))
 

@@ -42,13 +42,15 @@ class Plan:
 
     @property
     def responses(self) -> int:
-        """Of one rollout, which serves ``training.updates_per_rollout`` steps."""
+        """Of one rollout, which may serve several steps."""
         return self.recipe.training.prompts_per_step * self.recipe.training.group_size
 
     @property
     def rollouts(self) -> int:
         """Of the whole run."""
-        return -(-self.recipe.training.steps // self.recipe.training.updates_per_rollout)
+        from progrpo.recipe_task import steps_per_rollout
+
+        return -(-self.recipe.training.steps // steps_per_rollout(self.recipe))
 
     @property
     def tokens_a_rollout(self) -> int:
@@ -66,7 +68,7 @@ def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFold
         folder: where the run would be.
 
     Raises:
-        ConfigError: the recipe can't be run as it is; what a run would refuse at its start is refused here.
+        ConfigError: the recipe can't be run as it is; what a run would refuse of the recipe alone is refused here.
 
     >>> from progrpo.config import load_recipe
     >>> plan = make_plan(load_recipe("countdown_cpu"), "countdown_cpu", [], RunFolder(Path("run")))
@@ -76,8 +78,10 @@ def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFold
     check_launch(recipe)
     if recipe.engine == "trl" and find_spec("trl"):
         from progrpo.trl_fields import check_fields
+        from progrpo.trl_settings import refuse_what_the_run_sets
 
         check_fields(recipe)
+        refuse_what_the_run_sets(recipe)
     architecture = architecture_of(recipe)
     processes = _processes(recipe)
     micro_batch, accumulation = _batch(recipe, processes)

@@ -7,6 +7,7 @@ from typing import Any
 
 from progrpo.errors import ConfigError
 from progrpo.files import write_text
+from progrpo.recipe_task import steps_per_rollout
 from progrpo.report import plots, responses, summary
 from progrpo.report.boards import board
 from progrpo.report.collect import (
@@ -240,8 +241,8 @@ def subtitle(methods: Sequence[MethodRuns]) -> str:
     training = recipe.training
     runs = ", ".join(f"{len(m.runs)} run{'s' if len(m.runs) > 1 else ''} of {m.title}" for m in methods)
     budget = f"{training.steps} steps of {training.prompts_per_step} prompts × {training.group_size} responses"
-    if training.updates_per_rollout > 1:
-        budget += f" a rollout, which serves {training.updates_per_rollout} steps"
+    if (served := steps_per_rollout(recipe)) > 1:
+        budget += f" a rollout, which serves {served} steps"
     return f"{budget}, starting from {recipe.model.path}; {runs}"
 
 
