@@ -84,6 +84,13 @@ def test_of_messages_the_last_one_is_verified(completion: list[dict[str, str]]) 
     assert reward.canonical_form({"problem_id": "1", "answer": "a"}, completion) == "the a"
 
 
+def test_a_message_in_parts_and_a_completion_without_messages_get_a_reward() -> None:
+    reward = verified_reward("math", gold="solution")
+    parts = [{"role": "assistant", "content": [{"type": "text", "text": r"It is \boxed{5}."}]}]
+    columns = {"solution": ["5"] * 2}
+    assert reward([[{"role": "user", "content": "2 + 3?"}]] * 2, [parts, []], **columns) == [1.0, 0.0]
+
+
 def test_telling_solutions_apart_verifies_nothing_twice() -> None:
     task = SpyTask()
     reward = task_reward(task)

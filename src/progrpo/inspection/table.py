@@ -175,7 +175,7 @@ def _numbers(
     answers = batch[columns.answer] if columns.answer else [None] * batch.size
     if judge is not None:
         assert columns.gold is not None, "a judge compares with a column"
-        verdicts = judge(batch[columns.prompt], texts, batch[columns.gold])
+        verdicts = judge(batch[columns.prompt], batch[columns.response], batch[columns.gold])
         rewards = {"rewards_B": np.array(rewards_of(verdicts))}
         # Solutions are told apart by the verifier, unless a column does.
         answers = answers if columns.answer else [verdict.canonical for verdict in verdicts]

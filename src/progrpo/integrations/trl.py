@@ -32,7 +32,7 @@ from progrpo.integrations.exploration import ActivationWatch, exploration_metric
 from progrpo.integrations.generation import record_logps
 from progrpo.integrations.options import ArmOptions
 from progrpo.rewards import Reward
-from progrpo.tasks.templates import template_opens_thinking
+from progrpo.tasks.templates import response_text, template_opens_thinking
 
 CanonicalForm = Callable[[dict[str, Any], Any], str | None]
 """``(dataset row, completion) -> text``: the same text for two completions exactly if they are the same solution."""
@@ -449,4 +449,4 @@ def _replace_last(log: Any, values: list[float]) -> None:
 
 
 def _stripped_text(row: dict[str, Any], completion: Any) -> str:
-    return (completion if isinstance(completion, str) else str(completion[-1].get("content"))).strip()
+    return response_text(completion).strip()
