@@ -102,6 +102,9 @@ class Reward:
     ) -> None:
         self.verify_batch = verify_batch
         self.opens_thinking = opens_thinking
+        self.template_opens_thinking: bool | None = None
+        """What the trainer that asks for rewards says of its template: it counts where ``opens_thinking`` is None."""
+        self._has_warned = False
         self.__name__ = name
         self._watch = ErrorWatch(max_error_share)
         self._verdicts: dict[bytes, Verdict] = {}
@@ -189,14 +192,16 @@ class Reward:
 
     def response_text(self, prompt: Prompt, completion: Any) -> str:
         """A completion as the verifier reads it: with the ``<think>`` that its prompt ended in."""
-        return response_text(completion, in_thinking=opens_thinking(prompt, bool(self.opens_thinking)))
+        template_opens = self.template_opens_thinking if self.opens_thinking is None else self.opens_thinking
+        return response_text(completion, in_thinking=opens_thinking(prompt, bool(template_opens)))
 
     def _warn_of_unopened_thinking(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> None:
         """Where nobody said whether the template opens a thinking part, and responses show that it did."""
-        if self.opens_thinking is None and any(
+        nobody_said = self.opens_thinking is None and self.template_opens_thinking is None
+        if nobody_said and not self._has_warned and any(
             not isinstance(prompt, str) and closes_unopened(text) for prompt, text in zip(prompts, texts, strict=True)
         ):
-            self.opens_thinking = False
+            self._has_warned = True
             logger.warning(
                 "%s: a response ends a thinking part that it did not begin, so the chat template seems to open it. "
                 "Responses that are cut off while thinking are graded as if they had answered; give the reward "

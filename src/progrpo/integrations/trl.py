@@ -188,10 +188,11 @@ class ProGRPOTrainer(GRPOTrainer):
         return rewards_per_func_BF
 
     def _tell_rewards_of_the_template(self) -> None:
-        """TRL hands messages to reward functions: only the trainer knows whether the template opens a thinking part."""
+        """TRL hands messages to reward functions: only the trainer knows whether the template opens a thinking part. A
+        reward may serve several trainers, so it is told each time."""
         for function in self.reward_funcs:
-            if isinstance(function, Reward) and function.opens_thinking is None:
-                function.opens_thinking = template_opens_thinking(
+            if isinstance(function, Reward):
+                function.template_opens_thinking = template_opens_thinking(
                     self.processing_class, self.chat_template, **self.chat_template_kwargs
                 )
 
