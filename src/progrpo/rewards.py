@@ -198,8 +198,13 @@ class Reward:
     def _warn_of_unopened_thinking(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> None:
         """Where nobody said whether the template opens a thinking part, and responses show that it did."""
         nobody_said = self.opens_thinking is None and self.template_opens_thinking is None
-        if nobody_said and not self._has_warned and any(
-            not isinstance(prompt, str) and closes_unopened(text) for prompt, text in zip(prompts, texts, strict=True)
+        if (
+            nobody_said
+            and not self._has_warned
+            and any(
+                not isinstance(prompt, str) and closes_unopened(text)
+                for prompt, text in zip(prompts, texts, strict=True)
+            )
         ):
             self._has_warned = True
             logger.warning(

@@ -70,7 +70,17 @@ class Table:
         return right_B
 
     @property
+    def wrong_B(self) -> NDArray[np.bool_]:
+        return self.known_B & ~self.right_B
+
+    @property
+    def known_B(self) -> NDArray[np.bool_]:
+        """Whether it is known if the response is right. With a reward of its own for that, not every judged one is."""
+        return ~np.isnan(self.correct_rewards_B)
+
+    @property
     def judged_B(self) -> NDArray[np.bool_]:
+        """Whether the response has a reward, so that A is made from it."""
         return ~np.isnan(self.rewards_B)
 
     def c_o_B(self, fraction: float) -> NDArray[np.float32]:
@@ -151,6 +161,11 @@ def read_table(source: Source, on_progress: Progress | None = None, *, correct_a
         named = ", ".join(repr(name) for name, _ in source.columns.rewards)
         raise ConfigError(
             f"no response has a reward: all of column {named} is null or NaN; name another with --reward."
+        )
+    if np.isnan(joined["correct_rewards_B"]).all():
+        raise ConfigError(
+            f"of no response is known whether it is right: all of column {source.columns.correct_reward!r} is null or "
+            "NaN where there is a reward; name another with --correct-reward."
         )
     joined["groups_B"] = _in_order(joined["groups_B"])
     return Table(**joined, fractions=source.fractions, correct_above=correct_above)
@@ -260,7 +275,7 @@ def _steps(batch: Batch, name: str | None, default: int) -> Ints:
 
 def _rewards(batch: Batch, columns: Columns) -> dict[str, Floats]:
     """The weighted sum, as TRL does: NaN takes no part in it, and all NaN is NaN. And the reward that means right, if
-    that is another; a response of which that is not known takes no part, as one without a reward."""
+    that is another; as in training, a response of which that is not known counts in A and is left out of ARM alone."""
     total, known = np.zeros(batch.size), np.zeros(batch.size, dtype=bool)
     for name, weight in columns.rewards:
         values = _reward(batch, name)
@@ -269,7 +284,6 @@ def _rewards(batch: Batch, columns: Columns) -> dict[str, Floats]:
     if columns.correct_reward is None:
         return {"rewards_B": np.where(known, total, np.nan)}
     correct = _reward(batch, columns.correct_reward)
-    known &= ~np.isnan(correct)
     return {"rewards_B": np.where(known, total, np.nan), "correct_rewards_B": np.where(known, correct, np.nan)}
 
 
