@@ -114,8 +114,8 @@ class Reward:
         self._problem_digests = _ProblemDigests()
 
     def problem_digest(self, row: dict[str, Any]) -> str:
-        """A digest of all that the verifier knows of the problem of a dataset row, the gold above all, in hex: a verdict
-        that was recorded holds for as long as this is the same."""
+        """A digest of all that the verifier knows of a dataset row's problem, the gold above all, in hex: a recorded
+        verdict holds for as long as this is the same."""
         return self._problem_digests(_problem(row)).hex()
 
     def recall(self, problem_digest: str, prompt: str, text: str, verdict: Verdict) -> None:

@@ -281,6 +281,12 @@ def _rewards(batch: Batch, columns: Columns) -> dict[str, Floats]:
         values = _reward(batch, name)
         total += np.where(np.isnan(values), 0.0, weight * values)
         known |= ~np.isnan(values)
+    for i in np.flatnonzero(np.abs(total) > LARGEST)[:1]:
+        summed = ", ".join(name for name, _ in columns.rewards)
+        raise ConfigError(
+            f"{batch.place(i)}: the reward, the weighted sum of {summed}, must be at most {LARGEST:g}, got "
+            f"{total[i]:g}; lower the weights of --reward."
+        )
     if columns.correct_reward is None:
         return {"rewards_B": np.where(known, total, np.nan)}
     correct = _reward(batch, columns.correct_reward)

@@ -99,6 +99,8 @@ def as_number(value: Any) -> float:
     """
     if value is None:
         return math.nan
+    if isinstance(value, int) and abs(value) > LARGEST:  # float() can't take every whole number
+        raise ValueError(described(value))
     if isinstance(value, str):
         text = value.strip()
         if text in VERDICTS:
