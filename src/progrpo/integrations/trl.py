@@ -123,7 +123,8 @@ class ProGRPOTrainer(GRPOTrainer):
     Metrics beside TRL's, under ``train/`` or ``eval_``: ``confidence/prompt/{mean,min,max}``,
     ``confidence/answer/{mean,min,max}``, ``correction/{mean,min,max}`` (A~ - A), ``groups/activated``,
     ``groups/all_right``, ``groups/all_wrong``, ``groups/mixed``, ``groups/zero_variance`` (shares of groups; the last
-    are those whose rewards are all equal), and ``distinct_solutions`` (different right solutions a group).
+    are those that have a reward and whose rewards are all equal), and ``distinct_solutions`` (different right solutions
+    a group).
 
     Raises:
         ConfigError: ``correct_reward`` is the name of no reward function, or of several.
