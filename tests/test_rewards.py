@@ -84,6 +84,13 @@ def test_of_messages_the_last_one_is_verified(completion: list[dict[str, str]]) 
     assert reward.canonical_form({"problem_id": "1", "answer": "a"}, completion) == "the a"
 
 
+def test_a_message_in_parts_and_a_completion_without_messages_get_a_reward() -> None:
+    reward = verified_reward("math", gold="solution")
+    parts = [{"role": "assistant", "content": [{"type": "text", "text": r"It is \boxed{5}."}]}]
+    columns = {"solution": ["5"] * 2}
+    assert reward([[{"role": "user", "content": "2 + 3?"}]] * 2, [parts, []], **columns) == [1.0, 0.0]
+
+
 def test_telling_solutions_apart_verifies_nothing_twice() -> None:
     task = SpyTask()
     reward = task_reward(task)
@@ -197,8 +204,9 @@ def test_an_error_is_what_the_recorder_sees_and_is_tried_again_in_the_next_batch
 def test_a_verdict_that_was_recorded_is_not_asked_for_again() -> None:
     task = SpyTask()
     reward = task_reward(task)
-    reward.recall("a", "2 + 2", "4", Verdict("correct", canonical="recorded"))
-    reward.recall("a", "2 + 2", "broken", Verdict("error", "the worker was lost"))
+    problem = reward.problem_digest({"prompt": "2 + 2", "problem_id": "a", "answer": "4"})
+    reward.recall(problem, "2 + 2", "4", Verdict("correct", canonical="recorded"))
+    reward.recall(problem, "2 + 2", "broken", Verdict("error", "the worker was lost"))
     asked = {"prompts": ["2 + 2"] * 4, "completions": ["4", "5", "broken", "4"], "problem_id": ["a"] * 4}
     assert reward(**asked, answer=["4"] * 4) == [1.0, 0.0, None, 1.0]
     assert [response for _, response in task.asked] == ["5", "broken"], "what the verifier failed at is tried again"
@@ -209,7 +217,8 @@ def test_a_verdict_that_was_recorded_is_not_asked_for_again() -> None:
 
 def test_a_verdict_that_was_recorded_of_another_prompt_is_not_taken() -> None:
     reward = task_reward(SpyTask())
-    reward.recall("a", "2 + 2", "4", Verdict("correct", canonical="recorded"))
+    problem = reward.problem_digest({"problem_id": "a", "answer": "4"})
+    reward.recall(problem, "2 + 2", "4", Verdict("correct", canonical="recorded"))
     assert reward(["3 + 1"], ["4"], problem_id=["a"], answer=["4"]) == [1.0]
     assert reward.canonical_form({"problem_id": "a", "answer": "4"}, "4") == "the 4"
 
@@ -217,10 +226,21 @@ def test_a_verdict_that_was_recorded_of_another_prompt_is_not_taken() -> None:
 def test_a_recorded_verdict_is_found_by_the_row_alone() -> None:
     task = SpyTask()
     reward = task_reward(task)
-    reward.recall(7, "user: 2 + 2", "4", Verdict("correct", canonical="recorded"))
     row = {"prompt": [{"role": "user", "content": "2 + 2"}], "problem_id": 7, "answer": "4"}
+    reward.recall(reward.problem_digest(row), "user: 2 + 2", "4", Verdict("correct", canonical="recorded"))
     assert reward.canonical_form(row, "4") == "recorded"
     assert task.asked == []
+
+
+@pytest.mark.parametrize("problem_id", [{"problem_id": "a"}, {}], ids=["id", "no id"])
+def test_a_recorded_verdict_holds_for_the_gold_that_it_was_judged_by(problem_id: dict[str, str]) -> None:
+    task = SpyTask()
+    reward = task_reward(task)
+    digest = reward.problem_digest({"prompt": "2 + 2", **problem_id, "answer": "4"})
+    reward.recall(digest, "2 + 2", "4", Verdict("correct", canonical="recorded"))
+    columns: dict[str, Any] = {name: [value] * 2 for name, value in problem_id.items()}
+    assert reward(["2 + 2"] * 2, ["4"] * 2, **columns, answer=["4", "5"]) == [1.0, 0.0]
+    assert [problem["answer"] for problem, _ in task.asked] == ["5"]
 
 
 def test_no_completion_has_no_reward() -> None:
@@ -356,7 +376,7 @@ def test_a_recorded_verdict_is_known_by_the_response_as_it_was_judged() -> None:
     prompt, row = [{"role": "user", "content": "2 + 2"}], {"problem_id": "a", "answer": "4"}
     text = reward.response_text(prompt, "hm</think>4")
     assert text == "<think>\nhm</think>4"
-    reward.recall("a", "user: 2 + 2", text, Verdict("correct", canonical="recorded"))
+    reward.recall(reward.problem_digest(row), "user: 2 + 2", text, Verdict("correct", canonical="recorded"))
     assert reward([prompt], ["hm</think>4"], problem_id=["a"], answer=["4"]) == [1.0]
     assert reward.verdict(row | {"prompt": prompt}, "hm</think>4").canonical == "recorded"
     assert task.asked == []

@@ -166,6 +166,7 @@ def rollout_frame(rollout: "Rollout", step: int, reward: Reward) -> pd.DataFrame
             "step": step,
             "group": rollout.groups_B.tolist(),
             "problem_id": [row.get("problem_id") for row in rollout.rows],
+            "problem_digest": [reward.problem_digest(row) for row in rollout.rows],
             "prompt": [prompt_text(row["prompt"]) for row in rollout.rows],
             "text": [
                 reward.response_text(row["prompt"], completion)

@@ -102,19 +102,35 @@ class Reward:
     ) -> None:
         self.verify_batch = verify_batch
         self.opens_thinking = opens_thinking
+        self.template_opens_thinking: bool | None = None
+        """What the trainer that asks for rewards says of its template: it counts where ``opens_thinking`` is None."""
+        self._has_warned = False
         self.__name__ = name
         self._watch = ErrorWatch(max_error_share)
         self._verdicts: dict[bytes, Verdict] = {}
         """By problem and text, the last used at the end."""
         self._recorded: dict[bytes, Verdict] = {}
         """By :func:`_recorded_key`, which needs no more than what is recorded."""
-        self._problem_digest = _ProblemDigests()
+        self._problem_digests = _ProblemDigests()
 
-    def recall(self, problem_id: Any, prompt: str, text: str, verdict: Verdict) -> None:
+    def problem_digest(self, row: dict[str, Any]) -> str:
+        """A digest of all that the verifier knows of a dataset row's problem, the gold above all, in hex: a recorded
+        verdict holds for as long as this is the same."""
+        return self._problem_digests(_problem(row)).hex()
+
+    def recall(self, problem_digest: str, prompt: str, text: str, verdict: Verdict) -> None:
         """Take a verdict that was recorded before: this response to this problem is not verified again. What the
-        verifier failed at is tried again."""
+        verifier failed at is tried again.
+
+        Args:
+            problem_digest: :meth:`problem_digest` of the row that was verified. Where the gold has changed since then,
+                it is another problem.
+            prompt: as text.
+            text: of the response, as :meth:`response_text` returned it.
+            verdict: on the response.
+        """
         if verdict.status != "error":
-            self._recorded[_recorded_key(problem_id, prompt, text)] = verdict
+            self._recorded[_recorded_key(problem_digest, prompt, text)] = verdict
 
     def __call__(
         self,
@@ -145,7 +161,7 @@ class Reward:
         return self._verdicts.get(self._key(_problem(row), text)) or self._judge([row], [prompt], [text])[0]
 
     def _key(self, problem: Problem, text: str) -> bytes:
-        return _digest(self._problem_digest(problem), _as_bytes(text))
+        return _digest(self._problem_digests(problem), _as_bytes(text))
 
     def _judge(self, rows: list[dict[str, Any]], prompts: list[Any], texts: list[str]) -> list[Verdict]:
         """The verdicts on responses as the verifier reads them. What is known is not verified again, but for what the
@@ -171,19 +187,26 @@ class Reward:
     def _known(self, key: bytes, row: dict[str, Any], prompt: Any, text: str) -> Verdict | None:
         verdict = self._verdicts.get(key)
         if verdict is None and self._recorded:
-            verdict = self._recorded.get(_recorded_key(row.get("problem_id"), prompt_text(prompt), text))
+            verdict = self._recorded.get(_recorded_key(self.problem_digest(row), prompt_text(prompt), text))
         return verdict
 
     def response_text(self, prompt: Prompt, completion: Any) -> str:
         """A completion as the verifier reads it: with the ``<think>`` that its prompt ended in."""
-        return response_text(completion, in_thinking=opens_thinking(prompt, bool(self.opens_thinking)))
+        template_opens = self.template_opens_thinking if self.opens_thinking is None else self.opens_thinking
+        return response_text(completion, in_thinking=opens_thinking(prompt, bool(template_opens)))
 
     def _warn_of_unopened_thinking(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> None:
         """Where nobody said whether the template opens a thinking part, and responses show that it did."""
-        if self.opens_thinking is None and any(
-            not isinstance(prompt, str) and closes_unopened(text) for prompt, text in zip(prompts, texts, strict=True)
+        nobody_said = self.opens_thinking is None and self.template_opens_thinking is None
+        if (
+            nobody_said
+            and not self._has_warned
+            and any(
+                not isinstance(prompt, str) and closes_unopened(text)
+                for prompt, text in zip(prompts, texts, strict=True)
+            )
         ):
-            self.opens_thinking = False
+            self._has_warned = True
             logger.warning(
                 "%s: a response ends a thinking part that it did not begin, so the chat template seems to open it. "
                 "Responses that are cut off while thinking are graded as if they had answered; give the reward "
@@ -197,8 +220,8 @@ def _problem(row: dict[str, Any]) -> Problem:
     return {name: value for name, value in row.items() if name not in OF_THE_RESPONSE}
 
 
-def _recorded_key(problem_id: Any, prompt: str, text: str) -> bytes:
-    return _digest(*(_as_bytes(part) for part in (str(problem_id), prompt, text)))
+def _recorded_key(problem_digest: str, prompt: str, text: str) -> bytes:
+    return _digest(*(_as_bytes(part) for part in (problem_digest, prompt, text)))
 
 
 class _ProblemDigests:

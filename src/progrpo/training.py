@@ -199,16 +199,17 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
 
 
 def _recall(folder: RunFolder, reward: Reward) -> None:
-    """Steps after the checkpoint come again with the same responses: their verdicts are on the disk already."""
-    columns = ["problem_id", "prompt", "text", "status", "reason", "canonical"]
+    """Steps after the checkpoint come again with the same responses: their verdicts are on the disk already. They hold
+    for the same golds alone, so rollouts of older versions, which have no digests of their problems, are left out."""
+    columns = ["problem_digest", "prompt", "text", "status", "reason", "canonical"]
     for path in folder.recorded_rollouts():
         rows: list[dict[Any, Any]] = []
-        with suppress(OSError, ValueError):  # a damaged file costs only its verdicts
+        with suppress(OSError, ValueError):  # a damaged file, or an older one, costs only its verdicts
             rows = pd.read_parquet(path, columns=columns).to_dict("records")
         for row in rows:
             canonical = row["canonical"] if isinstance(row["canonical"], str) else None  # null comes back as NaN
             verdict = Verdict(row["status"], row["reason"], canonical)
-            reward.recall(row["problem_id"], row["prompt"], row["text"], verdict)
+            reward.recall(row["problem_digest"], row["prompt"], row["text"], verdict)
 
 
 def open_folder(recipe: Recipe, folder: RunFolder, resume: bool, check: Callable[[Path], None]) -> int:

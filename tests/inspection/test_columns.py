@@ -46,7 +46,7 @@ def test_a_format_s_columns_that_are_not_there_are_left_away():
         ({"prompt": "q"}, "score", r"--prompt 'q' is not a column of the file; its columns are 'question', 'text'"),
         ({"prompt_logps": "q"}, "score", "--prompt-logps 'q' is not a column"),
         ({}, "point", "--reward 'point' is not a column"),
-        ({}, "score:much", "the weight after the colon must be a number"),
+        ({}, "score:much", "the weight after the colon must be a finite number"),
     ],
 )
 def test_what_is_missing_is_told(given, rewards, said):

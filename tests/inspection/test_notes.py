@@ -130,17 +130,38 @@ def test_arm_acts_on_right_responses_of_the_same_rule(tmp_path):
         assert found.what_if.effect.activated == float(any(right))
 
 
-def test_a_response_that_the_reward_which_means_right_does_not_judge_takes_no_part(tmp_path):
+def test_a_response_of_which_it_is_not_known_whether_it_is_right_takes_part_in_a_alone(tmp_path):
+    """As in training: A is made from its reward, and ARM leaves it out."""
     rows = [
         {"q": "1 + 1?", "o": "2", "r": 0.5, "exact": 1.0},
         {"q": "1 + 1?", "o": "3", "r": 0.2, "exact": 0.0},
         {"q": "1 + 1?", "o": "4", "r": 0.9, "exact": None},
     ]
-    options = Options(columns=COLUMNS, rewards="r", correct_reward="exact")
+    rows = [row | {"logps": [-0.5]} for row in rows]
+    options = Options(columns=COLUMNS | {"logps": "logps"}, rewards="r", correct_reward="exact", center="correct")
     found = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], options)
-    assert found.collapse.overall["reward"] == pytest.approx(0.35)
-    assert found.collapse.overall["pass@1"] == 0.5
-    assert "1 responses have no reward: they take no part in their groups." in found.notes
+    expected = group_relative_advantages(torch.tensor([0.5, 0.2, 0.9], dtype=torch.float64), torch.zeros(3).long())
+    np.testing.assert_allclose(found.what_if.grpo_B, expected)
+    assert found.what_if.progrpo_B[2] == found.what_if.grpo_B[2]
+    measured = found.collapse.overall
+    assert measured["reward"] == pytest.approx(1.6 / 3)
+    assert (measured["pass@1"], measured["groups/mixed"], measured["confidence/wrong"]) == (
+        *(0.5, 1.0),
+        pytest.approx(math.exp(-0.5)),
+    )
+    assert not any("no reward" in note for note in found.notes)
+    assert (
+        "Of 1 responses exact is not known: they count in the reward and in A, and are neither right nor wrong."
+        in found.notes
+    )
+    assert write_page(found, tmp_path / "a.html").exists()
+
+
+def test_the_reward_that_means_right_is_known_of_one_response_at_least(tmp_path):
+    rows = [{"q": "1 + 1?", "o": "2", "r": 0.5, "exact": None}, {"q": "1 + 1?", "o": "3", "r": 0.2, "exact": None}]
+    options = Options(columns=COLUMNS, rewards="r", correct_reward="exact")
+    with pytest.raises(ConfigError, match="of no response is known whether it is right: all of column 'exact' is null"):
+        inspect([write_jsonl(tmp_path / "a.jsonl", rows)], options)
 
 
 def test_the_threshold_of_a_run_of_ours(tmp_path):

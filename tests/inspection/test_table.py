@@ -3,6 +3,7 @@
 import math
 import random
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -82,6 +83,14 @@ def test_padded_pieces_hold_every_row_once_and_stay_small():
         ({"r": "good"}, "row 2: the reward, column 'r', must be a finite number of at most 1e\\+100, got 'good'"),
         ({"r": float("inf")}, "row 2: the reward, column 'r', must be a finite number of at most 1e\\+100, got inf"),
         ({"r": 1e200}, r"row 2: the reward, column 'r', must be a finite number of at most 1e\+100, got 1e\+200"),
+        ({"r": 10**400}, r"row 2: the reward, column 'r', must be a finite number of at most 1e\+100, got 1000"),
+        (
+            {"r": "1" + "0" * 400},
+            r"row 2: the reward, column 'r', must be a finite number of at most 1e\+100, got '1000",
+        ),
+        ({"q_c": 10**400}, r"row 2: c\(q\), column 'q_c', must be a finite number of at most 1e\+100, got 1000"),
+        ({"step": 10**400}, "must be a whole number, got 1000"),
+        ({"logps": [-(10**400)]}, "column 'logps' must hold a list of numbers for each response"),
         ({"step": "last"}, "row 2: the step, column 'step', must be a whole number, got 'last'"),
         ({"step": 1.5}, "must be a whole number, got 1.5"),
         ({"step": None}, "must be a whole number, got None"),
@@ -91,10 +100,33 @@ def test_padded_pieces_hold_every_row_once_and_stay_small():
     ],
 )
 def test_values_that_cannot_be(change, said, tmp_path):
-    rows = random_rows(3)
+    rows = [row | {"q_c": 0.5} for row in random_rows(3)]
     rows[1] |= change
+    options = replace(OPTIONS, columns=NAMED | ({"prompt_confidence": "q_c"} if "q_c" in change else {}))
     with pytest.raises(ConfigError, match=said):
-        inspect([write_jsonl(tmp_path / "a.jsonl", rows)], OPTIONS)
+        inspect([write_jsonl(tmp_path / "a.jsonl", rows)], options)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "said"),
+    [
+        ("r:1e300", r"--reward 'r:1e300': the weight after the colon must be a finite number of at most 1e\+100"),
+        ("r:inf", "--reward 'r:inf': the weight after the colon must be a finite number"),
+        ("r:-inf", "--reward 'r:-inf': the weight after the colon must be a finite number"),
+        ("r:nan", "--reward 'r:nan': the weight after the colon must be a finite number"),
+        ("r:x", "--reward 'r:x': the weight after the colon must be a finite number"),
+        (
+            "r:1e99",
+            r"row 2: the reward, the weighted sum of r, must be at most 1e\+100, got 1e\+101; lower the weights",
+        ),
+        ("r:1e99,s", r"the weighted sum of r, s, must be at most 1e\+100"),
+    ],
+)
+def test_weights_that_cannot_be(rewards, said, tmp_path):
+    rows = [row | {"r": 1.0, "s": 1.0} for row in random_rows(3)]
+    rows[1]["r"] = 100.0
+    with pytest.raises(ConfigError, match=said):
+        inspect([write_jsonl(tmp_path / "a.jsonl", rows)], Options(columns=NAMED, rewards=rewards))
 
 
 def test_no_reward_anywhere(tmp_path):

@@ -1,14 +1,17 @@
 """Responses of others, judged by our verifiers in the place of their rewards."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from progrpo.errors import ConfigError
 from progrpo.inspection import Options, inspect
+from progrpo.rewards import verified_reward
 from tiny import tiny_qwen2, trl_template
 
 CUT_OFF = r"Maybe \boxed{5}? Wait, that can't be right"
@@ -48,6 +51,57 @@ def test_the_template_of_the_model_says_whether_messages_open_a_thinking_part(tm
     file = write(tmp_path, verl_rows([{"role": "user", "content": "2 + 3?"}]))
     model = tiny_qwen2(tmp_path / "model", template=trl_template("deepseek_r1_distill"))
     assert rewards(file, verify="math_any", model=str(model)) == [0, 1, 0, 1]
+
+
+def assistant(content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": content, **more}
+
+
+@pytest.mark.parametrize("opens_thinking", [False, True])
+@pytest.mark.parametrize(
+    ("response", "with_thinking_open", "expected"),
+    [
+        ([assistant("", reasoning_content=r"is it \boxed{5}?")], 0, 0),
+        ([assistant(r"\boxed{5}", reasoning_content="is it 6?")], 1, 1),
+        ([assistant("hm"), {"role": "tool", "content": r"\boxed{5}"}, assistant("no idea")], 0, 0),
+        ([assistant(r"\boxed{6}"), {"role": "user", "content": "Sure?"}, assistant(r"No: \boxed{5}")], 0, 1),
+        ([assistant([{"type": "text", "text": r"Hm.</think> \boxed{5}"}])], 1, 1),
+        ([assistant(r"\boxed{5}")], 0, 1),
+        (r"\boxed{5}", 0, 1),
+    ],
+    ids=["cut off", "reasoning apart", "tool", "turns", "parts", "message", "text"],
+)
+def test_responses_are_graded_as_in_training(
+    response: Any, with_thinking_open: float, expected: float, opens_thinking: bool, tmp_path: Path
+) -> None:
+    prompt = [{"role": "user", "content": "2 + 3?"}]
+    expected = with_thinking_open if opens_thinking else expected
+    reward = verified_reward("math", gold="gts", opens_thinking=opens_thinking)
+    assert reward([prompt], [response], gts=["5"]) == [expected]
+    file = write(tmp_path, verl_rows(prompt, [response]))
+    assert rewards(file, verify="math", opens_thinking=opens_thinking) == [expected]
+
+
+def test_a_single_message_and_no_response_at_all(tmp_path: Path) -> None:
+    file = write(tmp_path, verl_rows("2 + 3?", [assistant(r"\boxed{5}"), None, []]))  # type: ignore[list-item]
+    assert rewards(file, verify="math") == [1, 0, 0]
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, " "])
+def test_a_response_without_a_gold_is_not_judged(missing: Any, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"q": "2 + 3?", "o": text, "g": gold} for text, gold in (("5", "5"), ("", missing), ("nan", missing))]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = inspect([file], Options(columns={"prompt": "q", "response": "o", "gold": "g"}, verify="exact"))
+    assert found.table.judged_B.tolist() == [True, False, False]
+    assert any("failed on 2 responses: the gold is null" in note for note in found.notes)
+
+
+def test_a_gold_that_is_a_whole_number_is_written_as_one(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    pd.DataFrame([{"q": "20 + 7?", "o": "27", "g": gold} for gold in (27, None)]).to_parquet(file)
+    options = Options(columns={"prompt": "q", "response": "o", "gold": "g"}, verify="exact")
+    np.testing.assert_array_equal(inspect([file], options).table.rewards_B, [1, math.nan])
 
 
 def test_solutions_are_told_apart_by_the_verifier(tmp_path: Path) -> None:

@@ -76,6 +76,17 @@ def test_where_nothing_is_known_the_metric_says_so() -> None:
     assert metrics["distinct_solutions"] == 0.0
 
 
+def test_a_group_without_a_scored_response_is_of_no_kind() -> None:
+    rewards, groups = torch.tensor([math.nan, math.nan, 0.5, math.nan]), torch.tensor([0, 0, 1, 1])
+    digests, c = torch.full((4,), NO_SOLUTION), torch.full((4,), 0.5)
+    metrics = exploration_metrics(rewards, groups, digests, c, c, c - c, activation="any_correct")
+    assert metrics["groups/zero_variance"] == metrics["groups/all_right"] == 0.5
+
+
+def test_a_solution_may_hold_half_a_surrogate_pair() -> None:
+    assert len({solution_digest(form) for form in ("\ud800", "\ud801", "?", None)}) == 4
+
+
 def test_graded_rewards_teach_though_all_are_right() -> None:
     rewards, groups = torch.tensor([0.1, 0.4, 1.0, 0.7, 0.7, 0.7]), torch.tensor([0, 0, 0, 1, 1, 1])
     digests, c = torch.full((6,), NO_SOLUTION), torch.full((6,), 0.5)

@@ -90,6 +90,27 @@ def test_our_trainer_tells_its_reward(
     assert trained(ProGRPOTrainer, trl_template(template), reward, MESSAGES, **settings) == rewards
 
 
+def test_each_trainer_tells_the_reward_that_they_share_anew(trained: Any) -> None:
+    reward = verified_reward("math", gold="solution")
+    thinking, plain = trl_template("deepseek_r1_distill"), trl_template("qwen2_5")
+    assert trained(ProGRPOTrainer, thinking, reward, MESSAGES) == [0.0, 1.0, 0.0, 0.0]
+    assert trained(ProGRPOTrainer, plain, reward, MESSAGES) == [1.0, 1.0, 0.0, 0.0]
+    assert trained(ProGRPOTrainer, thinking, reward, MESSAGES) == [0.0, 1.0, 0.0, 0.0]
+    assert reward.opens_thinking is None, "the user has said nothing"
+
+
+def test_a_reward_that_has_warned_is_told_by_the_next_trainer(trained: Any, caplog: Any) -> None:
+    template, reward = trl_template("deepseek_r1_distill"), verified_reward("math", gold="solution")
+    assert trained(GRPOTrainer, template, reward, MESSAGES) == [1.0, 1.0, 0.0, 0.0]
+    assert caplog.text.count("ends a thinking part that it did not begin") == 1
+    assert trained(ProGRPOTrainer, template, reward, MESSAGES) == [0.0, 1.0, 0.0, 0.0]
+
+
+def test_the_word_of_the_user_comes_before_the_trainer_s(trained: Any) -> None:
+    reward = verified_reward("math", gold="solution", opens_thinking=False)
+    assert trained(ProGRPOTrainer, trl_template("deepseek_r1_distill"), reward, MESSAGES) == [1.0, 1.0, 0.0, 0.0]
+
+
 def test_trl_s_own_trainer_needs_the_word_of_the_user(trained: Any, tmp_path: Path, caplog: Any) -> None:
     template = trl_template("deepseek_r1_distill")
     _, tokenizer = load_model(str(tiny_qwen2(tmp_path / "tokenizer", template=template)))

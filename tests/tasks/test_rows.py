@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from progrpo.errors import ConfigError
-from progrpo.tasks.rows import BadRow, BadRowError, column, read_rows, refuse_bad_rows, text_column
+from progrpo.tasks.rows import BadRow, BadRowError, column, digest, read_rows, refuse_bad_rows, text_column
 
 ROWS = [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?\u2028(a sum)", "answer": "4"}]
 
@@ -126,3 +126,7 @@ def test_bad_rows_are_listed_or_skipped() -> None:
     assert "--skip-bad-rows" in lines[0]
     assert lines[1] == "  rows.jsonl:1: no answer"
     assert lines[-1] == "  and 5 more"
+
+
+def test_a_text_with_half_a_surrogate_pair_has_an_id() -> None:
+    assert len({digest(text) for text in ("\ud800", "\ud801", "?")}) == 3

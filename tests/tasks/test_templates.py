@@ -50,6 +50,16 @@ def test_prompts_and_completions_as_text() -> None:
     assert response_text(messages) == "b"
 
 
+def test_the_text_of_a_message_in_parts_and_of_no_message() -> None:
+    image = {"type": "image", "image": b"..."}
+    parts = [{"type": "text", "text": "It is "}, image, {"type": "text", "text": None}, {"type": "text", "text": "5."}]
+    message = {"role": "assistant", "content": parts}
+    assert response_text([message]) == "It is 5."
+    assert response_text([message], in_thinking=True) == "<think>\nIt is 5."
+    assert prompt_text([message]) == "assistant: It is 5."
+    assert response_text([]) == ""
+
+
 R1 = "deepseek_r1_distill"
 OLDER_R1 = "deepseek_r1_distill before its template opened the thinking part"
 

@@ -195,9 +195,10 @@ def activated_groups(
 def zero_variance_groups(rewards_B: Tensor, groups_B: Tensor) -> Tensor:
     """Whether all scored responses of each response's group have the same reward: bool, shape (B,).
 
-    Such a group teaches nothing, for its group-relative advantages are all 0. NaN is not scored.
+    Such a group teaches nothing, for its group-relative advantages are all 0. NaN is not scored, and a group without a
+    scored response is no such group.
 
-    >>> zero_variance_groups(torch.tensor([0.5, 0.5, 0.1, 0.2, torch.nan]), torch.tensor([0, 0, 1, 1, 1]))
+    >>> zero_variance_groups(torch.tensor([0.5, 0.5, 0.1, 0.2, torch.nan]), torch.tensor([0, 0, 1, 1, 2]))
     tensor([ True,  True, False, False, False])
     """
     index_B, n_groups = _dense_index(groups_B)
@@ -207,7 +208,8 @@ def zero_variance_groups(rewards_B: Tensor, groups_B: Tensor) -> Tensor:
         values_B = torch.where(scored_B, rewards_B, fill)
         return values_B.new_full((n_groups,), fill).scatter_reduce(0, index_B, values_B, reduce)[index_B]
 
-    return extreme_B("amin", torch.inf) >= extreme_B("amax", -torch.inf)
+    # Without a scored response the two are infinite, and differ.
+    return extreme_B("amin", torch.inf) == extreme_B("amax", -torch.inf)
 
 
 def _check_confidence(name: str, confidence_B: Tensor, advantages_B: Tensor) -> None:

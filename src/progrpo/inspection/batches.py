@@ -75,7 +75,7 @@ class Batch:
             if values.shape != (int(lengths.sum()),):
                 raise ValueError("lists of lists")
             return Ragged(values, lengths)
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, OverflowError, AttributeError):
             raise ConfigError(
                 f"column {name!r} must hold a list of numbers for each response, one a token; it does not in "
                 f"{self.place(0)} or soon after."

@@ -8,25 +8,6 @@ from numpy.typing import NDArray
 from progrpo.evaluation import pass_at_k
 from progrpo.inspection.table import Floats, Ints, Table
 
-MEASURES = (
-    "reward",
-    "entropy",
-    "groups/all_right",
-    "groups/mixed",
-    "groups/all_wrong",
-    "groups/same_reward",
-    "distinct_answers",
-    "distinct_solutions",
-    "commonest_answer",
-    "duplicates",
-    "length",
-    "confidence/answer",
-    "confidence/right",
-    "confidence/wrong",
-    "confidence/prompt",
-)
-"""Names as in a run's metrics where those have the same. :func:`measure` says what each is; it adds pass@k."""
-
 LEAST_GROUPS = 10
 """A first and a last tenth of the steps with fewer groups each are not held against each other."""
 HALF = 0.5
@@ -83,10 +64,13 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
     ====================  ==========================================================================================
     reward                mean over judged responses
     entropy               mean over response tokens, nats; over responses where tokens are not counted
-    groups/all_right      share of groups (with a judged response) whose judged responses are all right
+    groups/all_right      share of groups, of those where it is known of a response whether it is right, that have no
+                          wrong response
     groups/mixed          ... that have both
-    groups/all_wrong      ... whose judged responses are all wrong
-    groups/same_reward    ... whose judged responses all have the same reward, so that every advantage of GRPO is 0
+    groups/all_wrong      ... that have no right response
+    groups/same_reward    share of groups (with a judged response) whose judged responses all have the same reward, to
+                          1e-8, so that every advantage of GRPO is 0; ``groups/zero_variance`` of a run's metrics is
+                          the share of all groups, and takes rewards for the same only if they are equal
     distinct_answers      different answers among the judged responses of a group, mean over groups
     distinct_solutions    different answers among its right responses (0 if none is), mean over groups
     commonest_answer      share of a group's judged responses that give its commonest answer, mean over groups of two
@@ -98,7 +82,8 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
     confidence/wrong      ... of wrong ones
     confidence/prompt     mean c(q)
     pass@k                the chance that one of k responses is right, unbiased, mean over groups with at least k judged
-                          responses; k = 1, 2, 4, ... up to the largest group
+                          responses; k = 1, 2, 4, ... up to the largest group; where another reward means right, a
+                          response counts in the kinds of groups, in solutions and here if that is known of it
     ====================  ==========================================================================================
 
     Args:
@@ -108,6 +93,7 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
         n_bins: how many bins there are.
     """
     groups_B, n_groups, judged_B, right_B = table.groups_B, table.n_groups, table.judged_B, table.right_B
+    known_B = table.known_B
     bin_N = np.zeros(n_groups, dtype=np.int64)
     bin_N[groups_B] = bins_B
 
@@ -120,8 +106,8 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
     def of_group(chosen_B: NDArray[np.bool_]) -> Ints:
         return np.bincount(groups_B[chosen_B], minlength=n_groups)
 
-    size_N, judged_N, right_N = of_group(np.ones_like(judged_B)), of_group(judged_B), of_group(right_B)
-    any_judged_N = judged_N > 0
+    size_N, judged_N, known_N, right_N = map(of_group, (np.ones_like(judged_B), judged_B, known_B, right_B))
+    any_judged_N, any_known_N = judged_N > 0, known_N > 0
     answers_N, commonest_N = _different(groups_B, table.answers_B, judged_B, n_groups)
     solutions_N, _ = _different(groups_B, table.answers_B, right_B, n_groups)
     texts_N, _ = _different(groups_B, table.texts_B, np.ones_like(judged_B), n_groups)
@@ -133,20 +119,20 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
     return {
         "reward": over_responses(table.rewards_B),
         "entropy": over_responses(table.entropy_B, table.lengths_B),
-        "groups/all_right": over_groups((right_N == judged_N).astype(float), any_judged_N),
-        "groups/mixed": over_groups(((right_N > 0) & (right_N < judged_N)).astype(float), any_judged_N),
-        "groups/all_wrong": over_groups((right_N == 0).astype(float), any_judged_N),
+        "groups/all_right": over_groups((right_N == known_N).astype(float), any_known_N),
+        "groups/mixed": over_groups(((right_N > 0) & (right_N < known_N)).astype(float), any_known_N),
+        "groups/all_wrong": over_groups((right_N == 0).astype(float), any_known_N),
         "groups/same_reward": over_groups((_spread(table) < SAME).astype(float), any_judged_N),
         "distinct_answers": over_groups(answers_N.astype(float), any_judged_N),
-        "distinct_solutions": over_groups(solutions_N.astype(float), any_judged_N),
+        "distinct_solutions": over_groups(solutions_N.astype(float), any_known_N),
         "commonest_answer": over_groups(commonest_share_N, judged_N > 1),
         "duplicates": np.divide(repeated, responses, out=np.full(n_bins, np.nan), where=responses > 0),
         "length": over_responses(table.lengths_B),
         "confidence/answer": over_responses(c_o_B),
         "confidence/right": over_responses(np.where(right_B, c_o_B, np.nan)),
-        "confidence/wrong": over_responses(np.where(judged_B & ~right_B, c_o_B, np.nan)),
+        "confidence/wrong": over_responses(np.where(table.wrong_B, c_o_B, np.nan)),
         "confidence/prompt": over_responses(table.c_q_B),
-        **{f"pass@{k}": over_groups(*_pass_at_k(judged_N, right_N, k)) for k in ks(judged_N)},
+        **{f"pass@{k}": over_groups(*_pass_at_k(known_N, right_N, k)) for k in ks(known_N)},
     }
 
 
@@ -159,12 +145,12 @@ def ks(sizes_N: Ints) -> list[int]:
     return [1 << power for power in range(int(sizes_N.max(initial=0)).bit_length())]
 
 
-def _pass_at_k(judged_N: Ints, right_N: Ints, k: int) -> tuple[Floats, NDArray[np.bool_]]:
+def _pass_at_k(known_N: Ints, right_N: Ints, k: int) -> tuple[Floats, NDArray[np.bool_]]:
     """pass@k of each group, and which groups have the k responses that it takes."""
-    enough_N = judged_N >= k
-    values_N = np.full(len(judged_N), np.nan)
+    enough_N = known_N >= k
+    values_N = np.full(len(known_N), np.nan)
     # Groups have few sizes: each kind of group once.
-    kinds, index = np.unique(np.stack([judged_N, right_N])[:, enough_N], axis=1, return_inverse=True)
+    kinds, index = np.unique(np.stack([known_N, right_N])[:, enough_N], axis=1, return_inverse=True)
     values_N[enough_N] = np.atleast_1d(pass_at_k(kinds[0], kinds[1], k))[index.ravel()]
     return values_N, enough_N
 

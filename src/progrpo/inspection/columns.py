@@ -1,12 +1,13 @@
 """Which column of a rollout file holds what: some formats are known, others are named by the user."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from progrpo.errors import ConfigError
 from progrpo.inspection.files import listed
-from progrpo.inspection.values import NESTED, Kind
+from progrpo.inspection.values import LARGEST, NESTED, Kind
 
 
 @dataclass(frozen=True)
@@ -230,10 +231,13 @@ def _parse_rewards(text: str, present: Mapping[str, Kind]) -> tuple[tuple[str, f
         name = name if colon else part.strip()
         _check_present("--reward", name, present)
         try:
-            weighted.append((name, float(weight) if colon else 1.0))
+            number = float(weight) if colon else 1.0
         except ValueError:
+            number = math.nan
+        if not abs(number) <= LARGEST:
             raise ConfigError(
-                f"--reward {part.strip()!r}: the weight after the colon must be a number; for example --reward "
-                "accuracy:1,format:0.2."
-            ) from None
+                f"--reward {part.strip()!r}: the weight after the colon must be a finite number of at most "
+                f"{LARGEST:g}; for example --reward accuracy:1,format:0.2."
+            )
+        weighted.append((name, number))
     return tuple(weighted)

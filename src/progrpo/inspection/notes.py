@@ -39,6 +39,12 @@ def how_read(source: Source, table: Table) -> list[str]:
     unjudged = int((~table.judged_B).sum())
     if unjudged:
         notes.append(f"{unjudged} responses have no reward: they take no part in their groups.")
+    unknown = int((table.judged_B & ~table.known_B).sum())
+    if unknown:
+        notes.append(
+            f"Of {unknown} responses {columns.correct_reward} is not known: they count in the reward and in A, and are "
+            "neither right nor wrong."
+        )
     return notes
 
 
@@ -49,13 +55,13 @@ def _rewards(source: Source, table: Table) -> list[str]:
     if len(columns.rewards) > 1:
         told = " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in columns.rewards)
         notes.append(f"The reward is {told}; --reward {columns.rewards[0][0]} looks at one alone.")
-    values = np.unique(table.correct_rewards_B[table.judged_B])
+    values = np.unique(table.correct_rewards_B[table.known_B])
     low, high = f"{values[0]:g}", f"{values[-1]:g}"
     ways_out = "--correct-above FLOAT sets another threshold, --correct-reward COL names the reward that means right"
     right = rule(source, table)
     if not table.right_B.any():
         notes.append(f"No response counts as right. {right}, and the highest is {high}; {ways_out}.")
-    elif len(values) > 1 and table.right_B[table.judged_B].all():
+    elif len(values) > 1 and table.right_B[table.known_B].all():
         notes.append(f"Every response counts as right. {right}, and the lowest is {low}; {ways_out}.")
     elif len(values) > 2:
         notes.append(f"Rewards are graded: {len(values)} values from {low} to {high}. {right}; {ways_out}.")

@@ -300,7 +300,7 @@ def confidence_histogram(inspection: Inspection) -> plots.Figure | None:
     data = []
     for name, colour, chosen_B in (
         ("right", RIGHT, table.right_B),
-        ("wrong", WRONG, table.judged_B & ~table.right_B),
+        ("wrong", WRONG, table.wrong_B),
     ):
         values = c_o_B[chosen_B & ~np.isnan(c_o_B)]
         if len(values):
@@ -329,7 +329,7 @@ def scatter(inspection: Inspection) -> plots.Figure | None:
     if found is None:
         return None
     c_o_B = table.c_o_B(inspection.settings.low_prob_fraction)[found.rows_B]
-    known = np.flatnonzero(~np.isnan(c_o_B) & table.judged_B[found.rows_B])
+    known = np.flatnonzero(~np.isnan(c_o_B) & table.known_B[found.rows_B])
     if len(known) > SCATTERED:
         known = np.sort(np.random.default_rng(0).choice(known, SCATTERED, replace=False))
     right = table.right_B[found.rows_B[known]]
@@ -382,7 +382,7 @@ def _choose_groups(inspection: Inspection, rows: Ints) -> list[list[int]]:
     table = inspection.table
     groups, index = np.unique(table.groups_B[rows], return_inverse=True)
     right = np.bincount(index, weights=table.right_B[rows])
-    wrong = np.bincount(index, weights=(table.judged_B & ~table.right_B)[rows])
+    wrong = np.bincount(index, weights=table.wrong_B[rows])
     mixed_first = np.argsort(~((right > 0) & (wrong > 0)), kind="stable")[:GROUPS]
     return [rows[table.groups_B[rows] == group][:SHOWN_RESPONSES].tolist() for group in groups[mixed_first]]
 

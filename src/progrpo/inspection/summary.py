@@ -59,8 +59,8 @@ def title_of(inspection: Inspection, name: str) -> str:
     if name == "length":
         return f"length, {length_unit(inspection)}"
     if name.startswith("pass@"):
-        judged_N = np.bincount(inspection.table.groups_B[inspection.table.judged_B])
-        n, enough = int((judged_N > 0).sum()), int((judged_N >= int(name.removeprefix("pass@"))).sum())
+        known_N = np.bincount(inspection.table.groups_B[inspection.table.known_B])
+        n, enough = int((known_N > 0).sum()), int((known_N >= int(name.removeprefix("pass@"))).sum())
         return name if enough == n else f"{name}, {enough:,} of {_count(n, 'group')}"
     return TITLES[name]
 

@@ -70,7 +70,17 @@ class Table:
         return right_B
 
     @property
+    def wrong_B(self) -> NDArray[np.bool_]:
+        return self.known_B & ~self.right_B
+
+    @property
+    def known_B(self) -> NDArray[np.bool_]:
+        """Whether it is known if the response is right. With a reward of its own for that, not every judged one is."""
+        return ~np.isnan(self.correct_rewards_B)
+
+    @property
     def judged_B(self) -> NDArray[np.bool_]:
+        """Whether the response has a reward, so that A is made from it."""
         return ~np.isnan(self.rewards_B)
 
     def c_o_B(self, fraction: float) -> NDArray[np.float32]:
@@ -152,6 +162,11 @@ def read_table(source: Source, on_progress: Progress | None = None, *, correct_a
         raise ConfigError(
             f"no response has a reward: all of column {named} is null or NaN; name another with --reward."
         )
+    if np.isnan(joined["correct_rewards_B"]).all():
+        raise ConfigError(
+            f"of no response is known whether it is right: all of column {source.columns.correct_reward!r} is null or "
+            "NaN where there is a reward; name another with --correct-reward."
+        )
     joined["groups_B"] = _in_order(joined["groups_B"])
     return Table(**joined, fractions=source.fractions, correct_above=correct_above)
 
@@ -175,7 +190,7 @@ def _numbers(
     answers = batch[columns.answer] if columns.answer else [None] * batch.size
     if judge is not None:
         assert columns.gold is not None, "a judge compares with a column"
-        verdicts = judge(batch[columns.prompt], texts, batch[columns.gold])
+        verdicts = judge(batch[columns.prompt], batch[columns.response], batch[columns.gold])
         rewards = {"rewards_B": np.array(rewards_of(verdicts))}
         # Solutions are told apart by the verifier, unless a column does.
         answers = answers if columns.answer else [verdict.canonical for verdict in verdicts]
@@ -260,16 +275,21 @@ def _steps(batch: Batch, name: str | None, default: int) -> Ints:
 
 def _rewards(batch: Batch, columns: Columns) -> dict[str, Floats]:
     """The weighted sum, as TRL does: NaN takes no part in it, and all NaN is NaN. And the reward that means right, if
-    that is another; a response of which that is not known takes no part, as one without a reward."""
+    that is another; as in training, a response of which that is not known counts in A and is left out of ARM alone."""
     total, known = np.zeros(batch.size), np.zeros(batch.size, dtype=bool)
     for name, weight in columns.rewards:
         values = _reward(batch, name)
         total += np.where(np.isnan(values), 0.0, weight * values)
         known |= ~np.isnan(values)
+    for i in np.flatnonzero(np.abs(total) > LARGEST)[:1]:
+        summed = ", ".join(name for name, _ in columns.rewards)
+        raise ConfigError(
+            f"{batch.place(i)}: the reward, the weighted sum of {summed}, must be at most {LARGEST:g}, got "
+            f"{total[i]:g}; lower the weights of --reward."
+        )
     if columns.correct_reward is None:
         return {"rewards_B": np.where(known, total, np.nan)}
     correct = _reward(batch, columns.correct_reward)
-    known &= ~np.isnan(correct)
     return {"rewards_B": np.where(known, total, np.nan), "correct_rewards_B": np.where(known, correct, np.nan)}
 
 

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from progrpo.tasks.templates import content_text
+
 Kind = Literal["number", "text", "messages", "object", "texts", "numbers", "objects", "conversations", "lists", "none"]
 """``messages`` are one conversation, ``conversations`` several; ``object`` is a dict, ``objects`` a list of them;
 ``lists`` is a list of lists, such as one list of log-probs a response; ``none`` is null or an empty list."""
@@ -97,6 +99,8 @@ def as_number(value: Any) -> float:
     """
     if value is None:
         return math.nan
+    if isinstance(value, int) and abs(value) > LARGEST:  # float() can't take every whole number
+        raise ValueError(described(value))
     if isinstance(value, str):
         text = value.strip()
         if text in VERDICTS:
@@ -145,7 +149,8 @@ def described(value: Any) -> str:
 
 
 def response_of(value: Any) -> str:
-    """A response's text: of a single message its content, of several (tools, turns) each with its role.
+    """All that a response says, which tells two responses apart: of a single message its content, of several (tools,
+    turns) each with its role. A verifier reads less: :func:`progrpo.tasks.templates.response_text`.
 
     >>> response_of([{"role": "assistant", "content": "2"}]), response_of("2")
     ('2', '2')
@@ -176,11 +181,8 @@ def as_key(value: Any) -> str:
 
 def _content(message: Mapping[str, Any]) -> str:
     """A message's reasoning, its text, and the tools that it calls, which tell two messages apart as well."""
-    content = message.get("content")
-    if isinstance(content, list):  # parts: text, and images without their data
-        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    elif isinstance(content, dict):
-        raise ValueError(f"a chat message whose content is {described(content)}")
+    if isinstance(message.get("content"), dict):
+        raise ValueError(f"a chat message whose content is {described(message['content'])}")
     calls = message.get("tool_calls")
-    parts = [message.get("reasoning_content"), content, as_key(calls) if calls else None]
+    parts = [message.get("reasoning_content"), content_text(message), as_key(calls) if calls else None]
     return "\n".join(str(part) for part in parts if part)

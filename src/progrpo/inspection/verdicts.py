@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from progrpo.errors import ConfigError
-from progrpo.tasks.templates import opens_thinking
+from progrpo.inspection.values import as_text, is_message
+from progrpo.tasks.templates import opens_thinking, response_text
 from progrpo.tasks.verifiers import VERIFIERS, verify
 from progrpo.verify import Verdict
-from progrpo.verify.thinking import begin_thinking
 
 
 @dataclass
@@ -40,13 +40,24 @@ class Judge:
         if self.verifier not in VERIFIERS:
             raise ConfigError(f"--verify must be one of {', '.join(VERIFIERS)}, got {self.verifier!r}.")
 
-    def __call__(self, prompts: Sequence[Any], texts: Sequence[str], golds: Sequence[Any]) -> list[Verdict]:
-        """The verdict on each response; of an error the reason is kept."""
-        responses = [
-            begin_thinking(text) if opens_thinking(prompt, self.template_opens) else text
-            for prompt, text in zip(prompts, texts, strict=True)
+    def __call__(self, prompts: Sequence[Any], responses: Sequence[Any], golds: Sequence[Any]) -> list[Verdict]:
+        """The verdict on each response; of an error the reason is kept.
+
+        Args:
+            prompts, responses: as the file has them, text or chat messages: of a response the verifier reads what it
+                reads in training, see :func:`progrpo.tasks.templates.response_text`.
+            golds: of any type; where one is null, NaN or blank, the verdict is an error.
+        """
+        texts = [
+            response_text(_as_completion(response), in_thinking=opens_thinking(prompt, self.template_opens))
+            for prompt, response in zip(prompts, responses, strict=True)
         ]
-        verdicts = verify([self.verifier] * len(texts), [_as_gold(gold) for gold in golds], responses)
+        golds_as_text = [_as_gold(gold) for gold in golds]
+        known = [i for i, gold in enumerate(golds_as_text) if gold.strip()]
+        verdicts = [Verdict("error", "the gold is null or blank")] * len(texts)
+        judged = verify([self.verifier] * len(known), [golds_as_text[i] for i in known], [texts[i] for i in known])
+        for i, verdict in zip(known, judged, strict=True):
+            verdicts[i] = verdict
         self.failures += [verdict.reason for verdict in verdicts if verdict.status == "error"]
         return verdicts
 
@@ -62,8 +73,17 @@ def rewards_of(verdicts: Sequence[Verdict]) -> list[float]:
     return [math.nan if verdict.reward is None else verdict.reward for verdict in verdicts]
 
 
+def _as_completion(response: Any) -> Any:
+    """A response as TRL hands one over: a text, or a list of messages."""
+    if is_message(response):
+        return [response]
+    return response if isinstance(response, list) else as_text(response)
+
+
 def _as_gold(value: Any) -> str:
-    """A gold as the verifiers take it: numbers as text, what is nested as JSON."""
+    """A gold as the verifiers take it: numbers as the shortest text, what is nested as JSON, empty if there is none."""
+    if isinstance(value, float):
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
     if value is None:
         return ""
     return json.dumps(value) if isinstance(value, (dict, list)) else str(value)

@@ -170,7 +170,7 @@ def effect(
 
 def _in_known_groups(table: Table, settings: Settings) -> NDArray[np.bool_]:
     """Responses of groups in which something could be corrected: a confidence is known, and what it is held against."""
-    known_B = table.judged_B & ~np.isnan(table.c_o_B(settings.low_prob_fraction))
+    known_B = table.known_B & ~np.isnan(table.c_o_B(settings.low_prob_fraction))
     if settings.center == "prompt":
         known_B &= ~np.isnan(table.c_q_B)
     return np.bincount(table.groups_B, weights=known_B, minlength=table.n_groups)[table.groups_B] > 0

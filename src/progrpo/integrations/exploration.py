@@ -42,9 +42,11 @@ def exploration_metrics(
 
     Returns:
         ``confidence/prompt/*``, ``confidence/answer/*`` and ``correction/*`` (mean, min and max over responses, NaN
-        where none is known); ``groups/activated``, ``groups/all_right``, ``groups/all_wrong``, ``groups/mixed``
-        (shares of groups; one without a scored response is none of the last three); ``groups/zero_variance`` (share of
-        groups whose scored responses all have the same reward: they teach nothing); ``distinct_solutions`` (different
+        where none is known); ``groups/activated``, ``groups/all_right``, ``groups/all_wrong``, ``groups/mixed``,
+        ``groups/zero_variance`` (shares of all groups; one without a scored response is none of the last four, and one
+        of the last is a group whose scored responses all have the same reward: it teaches nothing. The
+        ``groups/same_reward`` of ``progrpo inspect`` is a share of the groups with a scored response, and takes rewards
+        that differ by less than 1e-8 for the same); ``distinct_solutions`` (different
         solutions a group).
 
     >>> rewards, groups = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0]), torch.tensor([4, 4, 4, 9, 9])
@@ -168,4 +170,4 @@ def solution_digest(form: str | None) -> int:
     """
     if form is None:
         return NO_SOLUTION
-    return int.from_bytes(hashlib.blake2b(form.encode(), digest_size=8).digest()) >> 1
+    return int.from_bytes(hashlib.blake2b(form.encode(errors="surrogatepass"), digest_size=8).digest()) >> 1

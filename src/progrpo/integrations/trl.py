@@ -32,7 +32,7 @@ from progrpo.integrations.exploration import ActivationWatch, exploration_metric
 from progrpo.integrations.generation import record_logps
 from progrpo.integrations.options import ArmOptions
 from progrpo.rewards import Reward
-from progrpo.tasks.templates import template_opens_thinking
+from progrpo.tasks.templates import response_text, template_opens_thinking
 
 CanonicalForm = Callable[[dict[str, Any], Any], str | None]
 """``(dataset row, completion) -> text``: the same text for two completions exactly if they are the same solution."""
@@ -123,7 +123,8 @@ class ProGRPOTrainer(GRPOTrainer):
     Metrics beside TRL's, under ``train/`` or ``eval_``: ``confidence/prompt/{mean,min,max}``,
     ``confidence/answer/{mean,min,max}``, ``correction/{mean,min,max}`` (A~ - A), ``groups/activated``,
     ``groups/all_right``, ``groups/all_wrong``, ``groups/mixed``, ``groups/zero_variance`` (shares of groups; the last
-    are those whose rewards are all equal), and ``distinct_solutions`` (different right solutions a group).
+    are those that have a reward and whose rewards are all equal), and ``distinct_solutions`` (different right solutions
+    a group).
 
     Raises:
         ConfigError: ``correct_reward`` is the name of no reward function, or of several.
@@ -188,10 +189,11 @@ class ProGRPOTrainer(GRPOTrainer):
         return rewards_per_func_BF
 
     def _tell_rewards_of_the_template(self) -> None:
-        """TRL hands messages to reward functions: only the trainer knows whether the template opens a thinking part."""
+        """TRL hands messages to reward functions: only the trainer knows whether the template opens a thinking part. A
+        reward may serve several trainers, so it is told each time."""
         for function in self.reward_funcs:
-            if isinstance(function, Reward) and function.opens_thinking is None:
-                function.opens_thinking = template_opens_thinking(
+            if isinstance(function, Reward):
+                function.template_opens_thinking = template_opens_thinking(
                     self.processing_class, self.chat_template, **self.chat_template_kwargs
                 )
 
@@ -449,4 +451,4 @@ def _replace_last(log: Any, values: list[float]) -> None:
 
 
 def _stripped_text(row: dict[str, Any], completion: Any) -> str:
-    return (completion if isinstance(completion, str) else str(completion[-1].get("content"))).strip()
+    return response_text(completion).strip()

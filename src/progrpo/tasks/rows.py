@@ -213,4 +213,4 @@ def refuse_bad_rows(bad: list[BadRow], *, skip: bool) -> None:
 
 def digest(*parts: str) -> str:
     """A short id of some texts, the same everywhere."""
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b("\0".join(parts).encode(errors="surrogatepass"), digest_size=8).hexdigest()

@@ -10,12 +10,12 @@ own text  any text with ``{problem}`` in it, and ``{instruction}`` where that sh
 With worked examples (few-shot), ``base`` writes them above the problem, ``chat`` has them as earlier turns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from progrpo.verify.thinking import begin_thinking, ends_in_thinking
 
-Message = dict[str, str]
+Message = dict[str, Any]
 Prompt = str | list[Message]
 
 NAMES = ("plain", "base", "chat")
@@ -82,11 +82,24 @@ def prompt_text(prompt: Prompt) -> str:
     >>> prompt_text([{"role": "user", "content": "1 + 1?"}])
     'user: 1 + 1?'
     """
-    return prompt if isinstance(prompt, str) else "\n\n".join(f"{m['role']}: {m['content']}" for m in prompt)
+    return prompt if isinstance(prompt, str) else "\n\n".join(f"{m['role']}: {content_text(m)}" for m in prompt)
+
+
+def content_text(message: Mapping[str, Any]) -> str:
+    """The text of a message's content; of one in parts, the text parts together, without images.
+
+    >>> content_text({"role": "user", "content": [{"type": "text", "text": "1 + "}, {"type": "text", "text": "1?"}]})
+    '1 + 1?'
+    """
+    content = message.get("content")
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return "" if content is None else str(content)
 
 
 def response_text(completion: str | list[Message], *, in_thinking: bool = False) -> str:
-    r"""The text of a completion that TRL hands over, for verifiers: itself, or the last message's content.
+    r"""The text of a completion that TRL hands over, for verifiers: itself, or the last message's content; empty where
+    there is no message.
 
     Args:
         completion: text, or messages. Of a message whose thinking part TRL has taken out, the content is what follows.
@@ -95,8 +108,9 @@ def response_text(completion: str | list[Message], *, in_thinking: bool = False)
     >>> response_text([{"role": "assistant", "content": "7?</think> 8"}], in_thinking=True)
     '<think>\n7?</think> 8'
     """
-    message = {"content": completion} if isinstance(completion, str) else completion[-1]
-    text = message.get("content") or ""
+    messages = [{"content": completion}] if isinstance(completion, str) else completion
+    message = messages[-1] if messages else {}
+    text = content_text(message)
     is_split = message.get("reasoning_content") is not None or message.get("thinking") is not None
     return begin_thinking(text) if in_thinking and not is_split else text
 

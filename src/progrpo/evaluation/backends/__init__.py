@@ -137,4 +137,4 @@ def sample_seed(seed: int, prompt: Prompt, index: int) -> int:
     False
     """
     told = json.dumps([seed, prompt], sort_keys=True, ensure_ascii=False)
-    return int.from_bytes(hashlib.blake2b(told.encode(), digest_size=8).digest()) % 2**30 + index
+    return int.from_bytes(hashlib.blake2b(told.encode(errors="surrogatepass"), digest_size=8).digest()) % 2**30 + index
