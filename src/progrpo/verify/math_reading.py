@@ -11,9 +11,10 @@ _UNITS = (
     "m meter metre; cm centimeter centimetre; mm millimeter millimetre; km kilometer kilometre; nm nanometer; "
     "in inch inches; ft foot feet; yd yard; mi mile; s sec second; ms millisecond; min minute; h hr hour; day; week; "
     "month; year yr; g gram; kg kilogram; mg milligram; lb lbs pound; oz ounce; ton tonne; l liter litre; "
-    "ml milliliter millilitre; gallon gal; quart; pint; cup; acre; hectare; furlong; dollar; cent; euro; n newton; j joule; "
-    "kj kilojoule; w watt; kw kilowatt; v volt; k kelvin; hz hertz; khz; mhz; ghz; pa pascal; mol mole; ev; kev; mev; "
-    "gev; erg; degree deg; radian rad; am; pm; north; south; east; west; up; down; left; right; clockwise; counterclockwise"
+    "ml milliliter millilitre; gallon gal; quart; pint; cup; acre; hectare; furlong; dollar; cent; euro; n newton; "
+    "j joule; kj kilojoule; w watt; kw kilowatt; v volt; k kelvin; hz hertz; khz; mhz; ghz; pa pascal; mol mole; ev; "
+    "kev; mev; gev; erg; degree deg; radian rad; am; pm; north; south; east; west; up; down; left; right; clockwise; "
+    "counterclockwise"
 )
 _UNIT_NAMES = {name: names.split()[0] for names in _UNITS.split(";") for name in names.split()} | {"mph": "mi/h"}
 _POWERS = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3", "cu": "^3"}
