@@ -245,6 +245,9 @@ PARTS_AND_SCALES = [
     ("5", "5 cubic meters"),
     ("5", r"5\text{ points}"),
     ("5", r"5\text{ times}"),
+    ("45", r"45\text{ base units}"),
+    ("1", r"1\text{ over par}"),
+    ("12_7", r"12\text{ base seven}"),
     ("5", r"5\text{ seconds}"),
 ]
 CHANGED_BY_WORDS = [

@@ -26,7 +26,7 @@ _PARTS = {name: n for n, nth in enumerate(_NTHS, start=3) for name in (nth, f"{n
 _PARTS |= {"halves": 2, "hundredth": 100, "hundredths": 100, "thousandth": 1000, "thousandths": 1000}
 _NOT_A_UNIT = set(
     "or and not no if where with dozen half to is but for when than "
-    "factorial plus minus over divided multiplied sqrt root imaginary base mod modulo".split()
+    "factorial plus minus divided multiplied sqrt root imaginary mod modulo".split()
 )
 """Words that change what the number before them says."""
 _AFTER_NUMBER = r"(?<=[\d.)}\]!])"
@@ -128,8 +128,10 @@ def _without_words(body: str, match: re.Match[str], unit: str) -> tuple[str, str
     if found[0] in _PARTS and (len(found) == 1 or found[0].endswith("s") or found[1] == "of"):  # no fifth graders
         is_whole = re.fullmatch(r"-?\d+", start) is not None
         return rf"\frac{{{start}}}{{{_PARTS[found[0]]}}}" if is_whole else body, unit, False
-    is_multiplied = found[0] in ("times", "point") and normalise(" ".join(found[1:2])).isdigit()
-    if is_multiplied or found in (["squared"], ["cubed"]):
+    if found[0] == "base" and found[-1] in _BASE_WORDS:
+        return rf"{start}_{{{_BASE_WORDS[found[-1]]}}}", unit, False
+    goes_on = found[0] in ("times", "over", "point") and normalise(" ".join(found[1:2])).isdigit()
+    if goes_on or found in (["squared"], ["cubed"]):
         return body, unit, False
     if found in (["percent"], ["per", "cent"], ["pct"]):
         return start, unit, True
