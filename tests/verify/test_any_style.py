@@ -28,6 +28,27 @@ IN_ORDER = [
 ]
 """Each with what stands first in the order of the forms."""
 
+NO_ANSWER = [
+    ("The answer is certainly not equal to 5 at all.", "5"),
+    ("The answer is definitely not $5$ in any case", "5"),
+    ("The answer is definitely not the number $5$ in any case", "5"),
+    ("The answer is not 5.", "5"),
+    ("The answer is surely one that isn't 5 at all.", "5"),
+    ("The answer is never equal to 5 at all.", "5"),
+    ("The answer is more than 5 but I am not sure.", "5"),
+    ("The answer is probably somewhat less than $5$ for them.", "5"),
+    ("The answer is 5 or maybe it could also be 6.", "5"),
+    ("The answer is 5 apples or maybe it could also be 6.", "5"),
+    ("The answer is either 5 or 6 of the pens.", "6"),
+    ("The answer is $5$ or $6$ of the pens there.", "5"),
+    ("The answer is some number between 4 and 5 of them.", "5"),
+    (r"\boxed{} 3 4 5", "5"),
+    ("So it is 5e3 in all.", "3"),
+    ("So it is 5e3 in all.", "5"),
+    (r"So it is 5 \times 10^3 in all.", "3"),
+]
+"""Each with a number that it doesn't give as its answer."""
+
 NOT_THERE = [
     ("DNA: 7 bases, and 4 of them differ", "4"),
     ("Take option A: 7 dollars, so 4 are left", "4"),
@@ -47,6 +68,14 @@ SENTENCES = [
     ("The answer is Mr. Smith.", "Mr. Smith"),
     ("The final answer is therefore 8.", "8"),
     ("The answer is 3 p.m. on the day after.", "3"),
+    ("The answer is 5 and not 6 like in the book.", "5"),
+    ("The answer is that they need at least 5 pens.", "5"),
+    ("The answer is that Ann has 5 more than Bob has.", "5"),
+    ("The answer is 5 for one person or 10 for two.", "5"),
+    ("So it is 5e3 in all.", "5e3"),
+    ("So it is 5 eggs.", "5"),
+    (r"So it is 5 \times 10^3 in all.", r"5 \times 10^3"),
+    ("It is 2.5*10^{-3} m.", "2.5*10^{-3}"),
     ("The answer is $18 per day, or $126 per week in all.", "18"),
 ]
 
@@ -54,6 +83,11 @@ SENTENCES = [
 @pytest.mark.parametrize(("response", "answer"), IN_ORDER + NOT_THERE + SENTENCES)
 def test_the_answer_is_found_in_the_order_of_the_forms(response: str, answer: str) -> None:
     assert extract_answer(response, "any") == answer
+
+
+@pytest.mark.parametrize(("response", "gold"), NO_ANSWER)
+def test_what_is_denied_or_one_of_several_is_no_answer(response: str, gold: str) -> None:
+    assert verify_math(response, gold, style="any").status == "incorrect"
 
 
 @pytest.mark.parametrize("response", ["", "I can't say.", r"<think>Maybe \boxed{5}?", "<think>The answer is 5."])
@@ -82,6 +116,10 @@ def test_a_thought_is_not_an_answer() -> None:
         "\\frac{1}",
         "$",
         "word ",
+        "not ",
+        "5 or ",
+        "5 * ",
+        "the answer is not 5 of the pens or ",
         "\\boxed{",
     ],
 )

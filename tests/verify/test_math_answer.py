@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from progrpo.verify import GoldError, Verdict, check_gold, math_answer, verify_math, verify_math_batch, wrong_golds
+from progrpo.verify.pool import Outcome, WorkerPool
 from verify.shared_data import shared_rows
 
 pytest.importorskip("math_verify")
@@ -202,6 +203,96 @@ EQUATIONS = [
     ("x^2+y^2=13", r"y^2=13-x^2"),
     (r"T=\frac{t}{2}", r"T=0.5t"),
 ]
+SPACED = [
+    *(("1000", spelling) for spelling in (r"1 \, 000", r"1 \; 000", "1 ~ 000", r"1\ 000", r"1\,000", "1~000")),
+    (r"\frac52", r"2\ \ \frac12"),
+    (r"\frac52", "2 1/2"),
+    (r"(\frac52,3)", "(2 1/2, 3)"),
+    ("2,1", r"1{,}\, 2"),
+    (r"2^3\cdot 3^5", "2^3 3^5"),
+    ("40", "2^{3} 5"),
+    (r"\frac{\ln 3}{\ln 2}", r"\log_2 3"),
+    (".5", r"\displaystyle .5"),
+    ("0.5", r"\textstyle.5"),
+    ("5", r"\left.5\right."),
+]
+PRIMES = [
+    ("f'(x)", r"f^{\prime}(x)"),
+    ("1+f'(x)", r"f^\prime(x)+1"),
+    (r"2f^{\prime}(x)", "f'(x)+f'(x)"),
+    ("6", "f'(3)=2(3)=6"),
+    ("2x", "f'(x)=2x"),
+    (r"5\text{ feet}", "5'"),
+    ("5'", "5"),
+    (r"30\text{ minutes}", "30'"),
+]
+PAIRS_BY_NAME = [
+    ("(2,1)", "p=2,m=1"),
+    ("(2,1)", "b=1,a=2"),
+    ("(1,3)", "z=3,x=1"),
+    ("(4,5)", "x_2=5,x_1=4"),
+]
+PARTS_AND_SCALES = [
+    ("3/4", r"3\text{ fourths}"),
+    ("0.3", "3 tenths"),
+    ("3/5", r"3\text{ fifths of the cake}"),
+    ("12", r"12\text{ fifth graders}"),
+    ("5000000000", r"5\text{ thousand million}"),
+    ("5000000", r"5\text{ million dollars}"),
+    (r"5\text{ ft}^2", r"5\text{ feet squared}"),
+    (r"5\text{ ft}^2", r"5\text{ squared feet}"),
+    ("5", r"5\text{ squared units}"),
+    ("5", "5 cubic meters"),
+    ("5", r"5\text{ points}"),
+    ("5", r"5\text{ times}"),
+    ("45", r"45\text{ base units}"),
+    ("1", r"1\text{ over par}"),
+    ("12_7", r"12\text{ base seven}"),
+    ("5", r"5\text{ seconds}"),
+]
+CHANGED_BY_WORDS = [
+    *(("5", f"5 {words}") for words in ("squared", "sqrt two", "imaginary", "halves", "point two")),
+    *(("5", rf"5\text{{ {words}}}") for words in ("cubed", "factorial", "tenths", "minus three", "plus C")),
+    *(("5", rf"5\text{{ {words}}}") for words in ("times two", "divided by two")),
+    ("3", r"3\text{ fourths}"),
+    ("3", "3 tenths"),
+    ("10", "10 minus three"),
+    ("12", r"12\text{ base seven}"),
+    ("9", r"9\text{ modulo seven}"),
+    ("1", "1 over two"),
+    ("5000", r"5\text{ thousand million}"),
+    (r"5\text{ miles}", r"5\text{ furlongs}"),
+]
+BESIDE_EACH_OTHER = [
+    *(("12", spelling) for spelling in (r"1 \quad 2", r"1 \; 2", "1 ~ 2", r"x = 1 \quad 2", r"1\text{ }2")),
+    ("42", r"4\ \ 2"),
+    ("3100", r"3 \quad 100"),
+    ("3", "1 2"),
+    ("3", "x=1 2"),
+    ("30", "10 20"),
+    ("6", "1 2 3"),
+    ("7", "3 4"),
+    ("6x", "2x 3"),
+    ("3x", "x 3"),
+    ("2", "7 - 2 3"),
+    ("(3,3)", "(1 2, 3)"),
+]
+WITHOUT_A_SIGN = [
+    ("5", r"\displaystyle .5"),
+    ("f(x)", "f'(x)"),
+    ("f'(x)", "f(x)"),
+    ("f(x)", "f''(x)"),
+    ("f(x)", r"f^{\prime}(x)"),
+    ("f(x)+g'(x)", "f'(x)+g(x)"),
+    ("y", "y'"),
+    ("AB", "A'B'"),
+    ("5", "5'"),
+]
+NO_SUCH_PAIR = [
+    ("(2,1)", "p=1,m=2"),
+    ("(1,2)", "x=1,x=2"),
+]
+WORD_GOLDS = ["north", "true", "and", "or", "sin", "cos", "tan", "ln", "exp", r"\text{or}", r"0.\overline{3}"]
 DIFFERENT = [
     ("5", "1,2,3,4,5"),
     ("(1,2)", "(2,1)"),
@@ -366,12 +457,17 @@ BLOW_UPS = [
 ]
 
 
-@pytest.mark.parametrize(("gold", "answer"), [*EQUAL, *INFINITE, *STYLES, *LISTED, *PER_CENT, *EQUATIONS])
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [*EQUAL, *INFINITE, *STYLES, *LISTED, *PER_CENT, *EQUATIONS, *SPACED, *PRIMES, *PAIRS_BY_NAME, *PARTS_AND_SCALES],
+)
 def test_the_same_in_another_form(gold: str, answer: str) -> None:
     assert verify_math(rf"\boxed{{{answer}}}", gold).correct, verify_math(rf"\boxed{{{answer}}}", gold)
 
 
-@pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
+@pytest.mark.parametrize(
+    ("gold", "answer"), [*DIFFERENT, *BESIDE_EACH_OTHER, *WITHOUT_A_SIGN, *NO_SUCH_PAIR, *CHANGED_BY_WORDS]
+)
 def test_not_the_same(gold: str, answer: str) -> None:
     assert verify_math(rf"\boxed{{{answer}}}", gold).status == "incorrect"
 
@@ -420,6 +516,18 @@ def test_a_bad_gold_is_named_and_an_error_not_a_zero() -> None:
     with pytest.raises(GoldError, match="is empty"):
         check_gold(" ")
     assert verify_math(r"\boxed{7}", r"\frac{1}{").status == "error"
+
+
+@pytest.mark.parametrize("gold", WORD_GOLDS)
+def test_a_gold_that_passes_the_load_check_makes_no_answer_an_error(gold: str) -> None:
+    answers = ["7", r"\frac{x}{2}", "xyz", "(1,2)", "west"]
+    assert wrong_golds([gold]) == [""]
+    verdicts = verify_math_batch([rf"\boxed{{{answer}}}" for answer in [*answers, gold]], [gold] * 6)
+    assert [verdict.status for verdict in verdicts] == ["incorrect"] * 5 + ["correct"]
+
+
+def test_a_repeating_decimal_as_a_gold_is_met_by_algebra() -> None:
+    assert verify_math(r"\boxed{\sqrt{1/9}}", r"0.\overline{3}").correct
 
 
 def test_from_many_threads() -> None:
@@ -536,6 +644,15 @@ def test_the_cache_keeps_the_newest_verdicts_and_starts_empty_in_a_forked_child(
     assert cache._lock.acquire(timeout=1)
     cache._lock.release()
     assert cache.get(("c", "2")) is None
+
+
+@pytest.mark.parametrize("status", ["deadline", "lost"])
+def test_what_a_stall_left_open_is_compared_again(monkeypatch: pytest.MonkeyPatch, status: Any) -> None:
+    monkeypatch.setattr(math_answer, "_cache", math_answer._Cache(10))
+    with monkeypatch.context() as stalled:
+        stalled.setattr(WorkerPool, "run", lambda pool, tasks, seconds: [Outcome(status)] * len(tasks))
+        assert verify_math(r"\boxed{(x+11)^2}", "x^2+22x+121").status == "incorrect"
+    assert verify_math(r"\boxed{(x+11)^2}", "x^2+22x+121").correct
 
 
 def test_a_verdict_that_the_cache_lets_go_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

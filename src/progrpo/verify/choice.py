@@ -26,6 +26,14 @@ _LEAD = re.compile(r"(?:\b(?:the|correct|right|best|final|answer|option|choice|l
 _ARTICLE = r"[AI](?=\s+(?!(?:or|and|nor|but|is|as|not|because|since)\b)[a-z])"
 """An "A" or "I" with a word after it is no letter of an option: "A decrease in pressure"."""
 _LETTER = re.compile(rf"[({{\[]\s*([A-Za-z])\s*[)}}\]]|(?<![\w'’])(?!{_ARTICLE})([A-Z])(?![\w'’])")
+_MORE_LETTERS = re.compile(
+    r"[)}\]]*(?:[\s({\[]*(?:(?:[,;/|&]|\b(?:or|and|nor|possibly|maybe|perhaps)\b)[\s({\[]*)+[a-j]\b[)}\].!?]*)+\s*"
+)
+"""Small letters are further answers where there is nothing else: "B or c", but not "B, a vitamin"."""
+_DENIED = re.compile(
+    r"[\s)}\]]*(?:(?:is|was|would be|seems|looks)\s+(?:certainly\s+|definitely\s+|clearly\s+)?"
+    r"(?:not|never|wrong|incorrect|false|out|excluded)\b|(?:isn|wasn|can|couldn)['’]t\b|cannot\b)"
+)
 _ALONE = re.compile(r"[\s({\[]*([A-Za-z])[\s)}\].:]*")
 
 
@@ -91,7 +99,10 @@ def _named(response: str, options: Sequence[str]) -> list[str]:
     if place < len(options):
         # Twice, as an option with its letter quoted back has been seen; an empty text would take nothing away.
         rest = _squeezed(rest).replace(_squeezed(_plain(options[place])), " ")
-    return list(dict.fromkeys([letter, *map(_letter, _LETTER.finditer(rest))]))
+    if _DENIED.match(rest):
+        return []
+    others = re.findall(r"\b[a-j]\b", rest) if _MORE_LETTERS.fullmatch(rest) else map(_letter, _LETTER.finditer(rest))
+    return list(dict.fromkeys([letter, *(other.upper() for other in others)]))
 
 
 def _answer(response: str) -> str | None:

@@ -28,10 +28,18 @@ _SENTENCE_END = re.compile(r"(?<!\.[A-Za-z])(?<!\b(?:Dr|Mr|Ms|St|Mt))(?<!\bMrs)[
 _REASON = re.compile(r",?\s+(?:because|since|as|so|which|where|when|therefore)\b", re.IGNORECASE)
 _PROSE = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z']{2,}[\s,;:]*){3}")
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(?=\S)(.+?)(?<=\S)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]")
+_DENIED_BEFORE = re.compile(
+    r"(?:(?:\bnot|n['’]t|\bnever)(?:\s+[a-z]+){0,3}|\b(?:more|less|greater|larger|smaller|fewer|other) than|\bor"
+    r"|\bbetween(?:\s+\S+\s+and)?)\s+[$£€]*$",
+    re.IGNORECASE,
+)
+"""What stands before a number that a sentence doesn't give as its answer: "not equal to 5", "more than 5", "4 or 5"."""
+_OTHERS_AFTER = re.compile(r"[\s$)*,]*\bor\b|.{0,40}?\bor (?:maybe|perhaps|possibly)\b", re.IGNORECASE)
 _LAST_NUMBER = re.compile(
     r"(?<![\w.])[-−]?"
     r"(?:(?:\d+\s*)?\\[dtc]?frac\s*\{\d+\}\s*\{\d+\}"
-    r"|(?:\d{1,3}(?:(?:,|\{,\}|,?\\[!,]|\\!,)\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:\s*/\s*\d+)?)",
+    r"|(?:\d{1,3}(?:(?:,|\{,\}|,?\\[!,]|\\!,)\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?"
+    r"(?:[eE][-+]?\d+(?!\w)|\s*(?:\\times|\\cdot|[×·*])\s*10\s*\^\s*(?:\{[-−+]?\d+\}|[-−+]?\d+)|\s*/\s*\d+)?)",
     re.ASCII,
 )
 
@@ -79,13 +87,15 @@ def _last_number(text: str) -> str | None:
 
 def _any_answer(text: str) -> str | None:
     """The answer in the strictest form that the text has."""
-    if boxed := last_box(text):
+    boxed = last_box(text)
+    if boxed:
         return boxed
     for marker in reversed(list(_ANY_MARKER.finditer(text))):
         line = text[marker.end() : marker.end() + _LONGEST_STATEMENT].partition("\n")[0]
         if answer := _stated(line):
             return answer
-    return _last_number(text)
+    # Who leaves a box empty has not answered by a number somewhere.
+    return _last_number(text) if boxed is None else boxed
 
 
 def _stated(line: str) -> str | None:
@@ -98,13 +108,14 @@ def _stated(line: str) -> str | None:
     sentence = _REASON.split(sentence, maxsplit=1)[0]
     if not _PROSE.search(sentence):
         return sentence
-    formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(sentence)]
-    if formulas:
-        return formulas[0] if sentence.startswith(("$", r"\(", r"\[")) else formulas[-1]
-    numbers = _LAST_NUMBER.findall(sentence)
-    if not numbers:
+    found = list(_FORMULA.finditer(sentence)) or list(_LAST_NUMBER.finditer(sentence))
+    if not found:
         return sentence
-    return numbers[0] if _LAST_NUMBER.match(sentence.lstrip("$£€")) else numbers[-1]
+    chosen = found[-1] if sentence[: found[0].start()].strip("$£€") else found[0]
+    before, after = sentence[: chosen.start()], sentence[chosen.end() :]
+    if _DENIED_BEFORE.search(before) or _OTHERS_AFTER.match(after):
+        return sentence
+    return next(filter(None, chosen.groups()), chosen[0])
 
 
 def _bare(line: str) -> str | None:

@@ -258,8 +258,10 @@ def _compare(pairs: Sequence[tuple[str, str]], seconds: float) -> list[Verdict]:
             verdicts |= dict.fromkeys(missing, Verdict("error", str(error)))
         else:
             fresh = {pair: _verdict(*pair, outcome, seconds) for pair, outcome in zip(missing, outcomes, strict=True)}
-            _cache.put(fresh)
             verdicts |= fresh
+            # What a worker had no time for, or was lost at, may go well on a machine that is less busy.
+            done = {pair for pair, outcome in zip(missing, outcomes, strict=True) if outcome.status == "done"}
+            _cache.put({pair: verdict for pair, verdict in fresh.items() if pair in done})
     return [verdicts[pair] for pair in pairs]
 
 
@@ -268,7 +270,7 @@ def _verdict(gold: str, answer: str, outcome: Outcome, seconds: float) -> Verdic
         return Verdict("incorrect", f"comparing {answer!r} took more than {seconds:g} s")
     if outcome.status == "lost":
         return Verdict("incorrect", f"comparing {answer!r} ended its worker, twice")
-    if outcome.value == "bad gold":
+    if outcome.value == "bad gold" and not _needs_no_reading(gold):
         return Verdict("error", f"the gold {gold!r} can't be read as mathematics")
     if outcome.value == "equal":
         return Verdict("correct")
@@ -276,7 +278,7 @@ def _verdict(gold: str, answer: str, outcome: Outcome, seconds: float) -> Verdic
         return Verdict("incorrect", f"{answer!r} can't be read as mathematics")
     if outcome.value == "too large":
         return Verdict("incorrect", f"comparing {answer!r} took too much memory")
-    return _not_equal(answer, gold)
+    return _not_equal(answer, gold)  # also for a gold in words, which is no mathematics and has been compared as text
 
 
 class _Cache:
@@ -335,6 +337,8 @@ def _task(gold: str, answer: str) -> dict[str, object]:
 def _for_worker(reading: Reading) -> list[str]:
     """The values that an answer may stand for, in LaTeX: inequalities as intervals, per cent as a share first."""
     latex = intervals(reading.body) or reading.body
+    if r"\overline" in latex and (repeating := number(latex)) is not None:
+        latex = rf"\frac{{{repeating.numerator}}}{{{repeating.denominator}}}"
     if not reading.is_percent:
         return [latex]
     return [",".join(rf"\frac{{{member}}}{{100}}" for member in members(latex)), latex]

@@ -2,13 +2,19 @@ r"""What math-verify would overlook, and what it could not survive: two cheap lo
 
 import re
 
-from progrpo.verify.math_parts import brackets, members
+from progrpo.verify.math_parts import brackets, members, sides
 from progrpo.verify.math_reading import NO_SET, Reading, are_equations
 from progrpo.verify.math_size import TooLargeError, size
-from progrpo.verify.math_text import inequality_variable
+from progrpo.verify.math_text import STYLED, inequality_variable
 
 # -- What it would overlook --------------------------------------------------------------------------------------------
 
+_APART = re.compile(
+    r"(?:(?<![\d.^_])(?<!binom )(?:\d+(?:\.\d+)?|\.\d+)|(?<![A-Za-z\\^_])[A-Za-z]) \d+(?![\d/])", re.ASCII
+)
+"""A number after another, or after a letter, with only a blank between: a mixed number or a power is none."""
+_PRIMED = re.compile(r"(\w?)('+)")
+_FEET_OR_MINUTES = re.compile(r"(?<![\w.])[\d.]+'")
 _CLOSED_AT_INFINITY = re.compile(r"\\infty ?\]|\[[-+]?\\infty")
 
 
@@ -42,6 +48,10 @@ def conflict(answer: Reading, gold: Reading) -> str:
     variables = [inequality_variable(reading.body) for reading in (answer, gold)]
     if None not in variables and variables[0] != variables[1]:
         return f"the answer is about {variables[0]!r}, not {variables[1]!r}"
+    if _APART.search(answer.body) and not _APART.search(gold.body):
+        return "the answer has a number after another without a sign between them"
+    if _differ_in_primes(answer, gold):
+        return "the primes of the answer are not the gold's"
     if {brackets(answer.body), brackets(gold.body)} == {"set", "ordered"}:
         return "one is a set, the other an ordered pair or an interval"
     if _CLOSED_AT_INFINITY.search(answer.body) and not _CLOSED_AT_INFINITY.search(gold.body):
@@ -50,6 +60,16 @@ def conflict(answer: Reading, gold: Reading) -> str:
     if len(golds) > len(set(golds)) and len(answers) > 1 and len(answers) != len(golds):
         return f"the answer lists {len(answers)} things, not {len(golds)}"
     return ""
+
+
+def _differ_in_primes(answer: Reading, gold: Reading) -> bool:
+    """Whether f' is in one and not in the other. ``5'`` is 5 feet, or minutes, if the gold says so."""
+    if _FEET_OR_MINUTES.search(gold.body) or gold.unit in ("ft", "min"):
+        return False
+    if len(sides(answer.body)) != len(sides(gold.body)):  # f'(3) = 6, where the sides are compared later
+        return False
+    said, right = (set(_PRIMED.findall(STYLED.sub(" ", reading.body))) for reading in (answer, gold))
+    return said != right
 
 
 # -- What it could not survive -----------------------------------------------------------------------------------------

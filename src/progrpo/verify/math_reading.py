@@ -2,6 +2,7 @@ r"""An answer taken apart: its mathematics, its name, its unit, its base, and wh
 
 import re
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from progrpo.verify.math_parts import brackets, members, sides, values
 from progrpo.verify.math_text import STYLED, normalise, separate
@@ -9,33 +10,25 @@ from progrpo.verify.math_text import STYLED, normalise, separate
 _UNITS = (
     "m meter metre; cm centimeter centimetre; mm millimeter millimetre; km kilometer kilometre; nm nanometer; "
     "in inch inches; ft foot feet; yd yard; mi mile; s sec second; ms millisecond; min minute; h hr hour; day; week; "
-    "month; year yr; g gram; kg kilogram; mg milligram; lb lbs pound; oz ounce; l liter litre; ml milliliter "
-    "millilitre; gallon gal; quart; cup; acre; dollar; cent; euro; n newton; j joule; kj kilojoule; w watt; kw "
-    "kilowatt; v volt; k kelvin; hz hertz; khz; mhz; ghz; pa pascal; mol mole; ev; kev; mev; gev; erg; degree deg; "
-    "radian rad; am; pm; north; south; east; west; up; down; left; right; clockwise; counterclockwise"
+    "month; year yr; g gram; kg kilogram; mg milligram; lb lbs pound; oz ounce; ton tonne; l liter litre; "
+    "ml milliliter millilitre; gallon gal; quart; pint; cup; acre; hectare; furlong; dollar; cent; euro; n newton; "
+    "j joule; kj kilojoule; w watt; kw kilowatt; v volt; k kelvin; hz hertz; khz; mhz; ghz; pa pascal; mol mole; ev; "
+    "kev; mev; gev; erg; degree deg; radian rad; am; pm; north; south; east; west; up; down; left; right; clockwise; "
+    "counterclockwise"
 )
 _UNIT_NAMES = {name: names.split()[0] for names in _UNITS.split(";") for name in names.split()} | {"mph": "mi/h"}
 _POWERS = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3", "cu": "^3"}
 _BARE_UNITS = {"cm", "mm", "km", "kg", "ft", "lb", "lbs", "ml", "mph", "min", "sec", "inches", "mile", "miles", "yards"}
 """Known as units without ``\\text{}``: 5m may also be a product, 5cm hardly."""
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_NOT_A_UNIT = {
-    "or",
-    "and",
-    "not",
-    "no",
-    "if",
-    "where",
-    "with",
-    "dozen",
-    "half",
-    "to",
-    "is",
-    "but",
-    "for",
-    "when",
-    "than",
-}
+_NTHS = ["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+_PARTS = {name: n for n, nth in enumerate(_NTHS, start=3) for name in (nth, f"{nth}s")}
+_PARTS |= {"halves": 2, "hundredth": 100, "hundredths": 100, "thousandth": 1000, "thousandths": 1000}
+_NOT_A_UNIT = set(
+    "or and not no if where with dozen half to is but for when than "
+    "factorial plus minus divided multiplied sqrt root imaginary mod modulo".split()
+)
+"""Words that change what the number before them says."""
 _AFTER_NUMBER = r"(?<=[\d.)}\]!])"
 _STYLED_UNIT = re.compile(rf"(?:{STYLED.pattern.replace('([^{}]*)', '([A-Za-z ./-]+)')})(?:\^(\d))?$")
 _BARE_UNIT = re.compile(rf"{_AFTER_NUMBER}([A-Za-z]{{2,}}(?:[ /][A-Za-z]+)*)\.?(?:\^(\d))?$")
@@ -127,9 +120,19 @@ def _without_words(body: str, match: re.Match[str], unit: str) -> tuple[str, str
     start = body[: match.start()].rstrip()
     if not found or not start or _NOT_A_UNIT & set(found):
         return body, unit, False
-    if found[0] in _SCALES and re.search(r"\d$", start):
-        rest = " ".join(found[1:])
-        return rf"{start}\times 10^{_SCALES[found[0]]}", _unit(rest.split(), None) or unit, False
+    scales = list(takewhile(_SCALES.__contains__, found))
+    if scales and re.search(r"\d$", start):
+        power = sum(_SCALES[scale] for scale in scales)
+        exponent = f"{power}" if power < 10 else f"{{{power}}}"
+        return rf"{start}\times 10^{exponent}", _unit(found[len(scales) :], None) or unit, False
+    if found[0] in _PARTS and (len(found) == 1 or found[0].endswith("s") or found[1] == "of"):  # no fifth graders
+        is_whole = re.fullmatch(r"-?\d+", start) is not None
+        return rf"\frac{{{start}}}{{{_PARTS[found[0]]}}}" if is_whole else body, unit, False
+    if found[0] == "base" and found[-1] in _BASE_WORDS:
+        return rf"{start}_{{{_BASE_WORDS[found[-1]]}}}", unit, False
+    goes_on = found[0] in ("times", "over", "point") and normalise(" ".join(found[1:2])).isdigit()
+    if goes_on or found in (["squared"], ["cubed"]):
+        return body, unit, False
     if found in (["percent"], ["per", "cent"], ["pct"]):
         return start, unit, True
     if bare and found[0] not in _BARE_UNITS and len(found[0]) < 4:
@@ -198,6 +201,12 @@ def _count(text: str) -> int:
     return len(members(body[2:-2] if brackets(body) == "set" else body, _AND_OR))
 
 
+def _are_in_alphabet(names: list[str]) -> bool:
+    """Whether the alphabet tells which comes first: x, y, z, or a, b, or x_1, x_2, but not p, m."""
+    letters = sorted({name[0] for name in names})
+    return set(letters) <= set("xyz") or ord(letters[-1]) - ord(letters[0]) == len(letters) - 1
+
+
 def like(answer: Reading, gold: Reading) -> Reading:
     """The answer in the form of the gold, where one lists values by name, or leaves the brackets of a pair out.
 
@@ -208,7 +217,10 @@ def like(answer: Reading, gold: Reading) -> Reading:
     listed = _AND_OR.split(f"{answer.symbol}={answer.body}" if answer.symbol else answer.body)
     named = [match.groups() for item in listed if (match := _ASSIGNMENT.fullmatch(item))]
     if 1 < len(named) == len(listed) and "=" not in gold.body:
-        if is_ordered and len({name for name, _ in named}) == len(named):
+        names = [name for name, _ in named]
+        if is_ordered and len(set(names)) < len(names):
+            return answer  # two values of one name are no pair
+        if is_ordered and _are_in_alphabet(names):
             named.sort()
         listed = [value for _, value in named]
     else:

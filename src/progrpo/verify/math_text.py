@@ -37,17 +37,21 @@ _SHORT_UNITS = set("mshgLlNJWVK")
 _NUMBER_BEFORE = re.compile(r"[\d)}][\s~]*(?:\\[,;:! ]\s*)*$")
 _STYLED_MATHS = re.compile(r"[\d.,\s()+*/=-]*|[A-Za-z]|\d[\d.,]* [A-Za-z ]+")
 _CLOCK = re.compile(r"(?<=\d)\s*([AaPp])\.?\s?[Mm](?![A-Za-z])\.?")
-_SPACING = re.compile(r"(?<!\\)\\[,;:!> ]|\\(?:q?quad|[hv]?phantom\{[^{}]*\}|thinspace)(?![A-Za-z])|~|\s+")
+_SPACING = re.compile(r"(?:(?<!\\)\\[,;:!> ]|\\(?:q?quad|[hv]?phantom\{[^{}]*\}|thinspace)(?![A-Za-z])|~|\s)+")
+"""As a whole: several spacings beside each other part two numbers as one does."""
 _WRAPPERS = re.compile(
-    r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits|mathopen|mathclose)(?![A-Za-z])\s*\.?|"
+    r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s*\.?|"  # the full stop is a bracket that is not drawn
+    r"\\(?:displaystyle|textstyle|limits|nolimits|mathopen|mathclose)(?![A-Za-z])|"
     r"\\(?:text)?color\s*\{[^{}]*\}|(?<=\\\\)\s*\[[\d.]+\s*(?:pt|em|ex|mm|cm)\]"
 )
 _THOUSANDS_IN_LATEX = re.compile(r"(?<=\d)(?:,\s*\\!\s*|\\!,|\{,\})(?=\d{3}(?!\d))", re.ASCII)
+_NARROW_SPACES = re.compile(r"(?<=\d)\s*(?:\\[,;: ]|~)\s*(?=\d{3}(?!\d))", re.ASCII)
 _THOUSANDS = re.compile(r"(?<![\d.^_])(?<!sqrt)(?<!frac)[1-9]\d{0,2}(?:(,|\\,| )\d{3})(?:\1\d{3})*(?!\d)", re.ASCII)
 _IDLE_BLANKS = re.compile(
     r"(?<![A-Za-z0-9])(?!(?<=\d,) +\d{3}(?!\d)) +| +(?![A-Za-z0-9])|(?<=\d) +(?=[A-Za-z\\])|"
     r"(?<![\\A-Za-z])(?<=[A-Za-z]) +(?=\d)"
 )
+_PRIMES = re.compile(r"\^\s*(?:\{\s*(?:\\prime\s*)+\}|\\prime(?![A-Za-z])\s*)")
 _BLANK = r"(?=[\s~]|\\[ ,;:!>]|\\q?quad|$)"
 _SEPARATING_COMMA = re.compile(r"(?<=\d)(?<!\b0),(?=\d{3}(?!\d))", re.ASCII)
 _POSITIVE_INFINITY = re.compile(r"(?<![\w)}\]!])\+\s*(?=\\infty(?![A-Za-z]))")
@@ -122,10 +126,11 @@ def normalise(text: str) -> str:
     for synonym, latex in _LATEX_SYNONYMS:
         text = synonym.sub(latex, text)
     text = _THOUSANDS_IN_LATEX.sub("", text)
-    text = _THOUSANDS.sub(_ungroup, text)
+    text = _THOUSANDS.sub(_ungroup, _NARROW_SPACES.sub(r"\\,", text))
     text = _POSITIVE_INFINITY.sub("", _SPACING.sub(" ", text).strip())
     text = re.sub(r"(?<=\d)\.(?=\s*[-+*/)]|$)", "", text).removesuffix(".").rstrip()
     text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))", r"^{\\circ}", text)
+    text = _PRIMES.sub(lambda match: "'" * match[0].count(r"\prime"), text)
     text = _SHORT_ROOT.sub(r"\\sqrt\1{\2}", _SHORT_FRACTION.sub(_fraction, text))
     text = re.sub(r"([_^])\{([0-9A-Za-z])\}", r"\1\2", text)
     return separate(squeeze(text))
@@ -174,6 +179,8 @@ def _unstyle_groups(text: str) -> str:
 def _unstyle_maths(match: re.Match[str]) -> str:
     r"""Numbers and single letters in ``\text{}`` are mathematics; words stay apart, and units such as m and s."""
     content = match[1].strip()
+    if match[1] and not content:
+        return " "
     if content in _SHORT_UNITS and _NUMBER_BEFORE.search(match.string[: match.start()]):
         return match[0]
     if _STYLED_MATHS.fullmatch(content):
