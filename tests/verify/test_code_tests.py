@@ -365,11 +365,12 @@ def test_ordinary_functions_pass(program: str) -> None:
 
 
 def test_each_case_has_the_whole_time() -> None:
+    """The five together take longer than one may."""
     program = (
         "import time\ndef work(x):\n    end = time.process_time() + 0.7\n    while time.process_time() < end: pass"
     )
     tests = CallTests("work", (([1], None),) * 5)
-    assert run_code_tests(program, tests, Limits(seconds=1.5)).correct
+    assert run_code_tests(program, tests, Limits(seconds=3.0)).correct
 
 
 def test_with_a_thousand_open_files(tmp_path: Path) -> None:
