@@ -41,7 +41,7 @@ doctest: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/math_verification.py
-	$(BIN)/python benchmarks/code_verification.py --out benchmarks/results/code_verification.json
+	$(BIN)/python benchmarks/code_verification.py
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/inspect_rollouts.py
 	$(BIN)/python benchmarks/memory.py
@@ -53,7 +53,7 @@ DATA ?= ../shared/data
 bench-long: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/math_verification.py --unforeseen
 	$(BIN)/python benchmarks/math_verification.py --leak 1000000
-	$(BIN)/python benchmarks/code_verification.py --agreement $(DATA) --seconds 10 --out benchmarks/results/code_agreement.json
+	$(BIN)/python benchmarks/code_verification.py --agreement $(DATA) --seconds 10
 	$(BIN)/python benchmarks/math_guards.py $(DATA)
 	$(BIN)/python benchmarks/inspect_rollouts.py --rows 1000000 --kind parquet --logps
 	$(BIN)/python benchmarks/inspect_rollouts.py --rows 1000000 --kind jsonl

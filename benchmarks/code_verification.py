@@ -2,7 +2,7 @@
 
 Examples:
     python benchmarks/code_verification.py                          # throughput, both ways in turns
-    python benchmarks/code_verification.py --agreement ../data --seconds 10 --out benchmarks/results/code_agreement.json
+    python benchmarks/code_verification.py --agreement ../data --seconds 10
 
 The folder of --agreement holds humaneval.jsonl and mbpp.jsonl. A mutant has one constant, operator or comparison of a
 solution changed. What it is worth is found a second way: the same asserts, run with the program in one plain Python
@@ -226,20 +226,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agreement", type=Path, metavar="FOLDER", help="mutants of the solutions in this folder")
     parser.add_argument("--seconds", type=float, default=4.0, help="that a program may take, for --agreement")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result there too, as JSON")
     args = parser.parse_args()
+    from record import record  # beside this file; the tests import this module from elsewhere
+
     if args.agreement:
         solved = {"humaneval": humaneval, "mbpp": mbpp}
-        result: dict[str, object] = {"seconds": args.seconds}
-        for name, read_row in solved.items():
-            result[name] = agreement(read(args.agreement / f"{name}.jsonl", read_row), args.seconds)
+        rows = {name: read(args.agreement / f"{name}.jsonl", read_row) for name, read_row in solved.items()}
+        agreements = {name: agreement(some, args.seconds) for name, some in rows.items()}
+        record("code_agreement", {"seconds": args.seconds} | agreements)
     else:
-        result = throughput()
-    told = json.dumps(result, indent=2, ensure_ascii=False)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(told + "\n", encoding="utf-8")
-    print(told)
+        record("code_verification", throughput())
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from record import RESULTS, record
 from respellings import Case, make_cases
 
 BLOCK = 1000
-RESULTS = Path(__file__).parent / "results" / "math_guards.json"
 COLUMNS = {
     "math500": "answer",
     "math_test_5000": "solution",
@@ -123,7 +123,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the folder with the benchmark rows as .jsonl files")
     parser.add_argument("--only", nargs="+", default=[], choices=list(COLUMNS), help="some of the files")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the counts and exceptions are written")
     args = parser.parse_args()
     golds = read_golds(args.folder, args.only)
     if not golds:
@@ -132,10 +131,10 @@ def main() -> None:
     with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
         bar = progress.add_task("", total=len(cases))
         result = {"golds": len(golds), "cases": len(cases)} | sweep(cases, lambda n: progress.advance(bar, n))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    name = "-".join(["math_guards", *args.only])
+    record(name, result, shown=False)
     print(json.dumps({name: result[name] for name in ("golds", "cases", "respellings", "alterations")}, indent=1))
-    print(f"The exceptions are in {args.out}.")
+    print(f"The exceptions are in {RESULTS / name}.json.")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Examples:
     python benchmarks/mutants.py --seed 0 --count 300                       # Ctrl-C ends it, and nothing is lost
     python benchmarks/mutants.py --seed 0 --count 300 --resume              # goes on
     python benchmarks/mutants.py --seed 0 --count 300 --resume --survivors  # and tries the survivors again
-    python benchmarks/mutants.py --only core,verify --count 100 --workers 2 --out build/some.json
+    python benchmarks/mutants.py --only core,verify --count 100 --workers 2 --out build
 
 The nearest tests are those in the room's folder of tests that execute the mutant's line, those of the file that mirrors
 the module, and those that run it in another process (``RUN_BY``). The fastest run first, and the first failure ends the
@@ -22,7 +22,6 @@ import csv
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -31,6 +30,7 @@ from typing import Any
 
 from mutant_tests import Tests, copy_checkout, measure, preload, run_mutant, take_copy
 from mutations import KINDS, Mutant, draw, mutants_of
+from record import RESULTS, record
 
 ROOMS = {
     "core": ("src/progrpo/core", "tests/core"),
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="keep what earlier runs of this seed have found")
     parser.add_argument("--survivors", action="store_true", help="with --resume: run those that survived again")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1], help="the checkout")
-    parser.add_argument("--out", type=Path, help="the summary (default: benchmarks/results/mutants.json)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the summary, mutants.json")
     options = parser.parse_args()
     rooms = options.only.split(",")
     if unknown := sorted(set(rooms) - set(ROOMS)):
@@ -79,18 +79,11 @@ def main() -> None:
     results = read_journal(journal, again=options.survivors) if options.resume else {}
     study.run(mutants, tests, results, journal)
     explained = read_explained(root / "benchmarks" / "mutants_explained.tsv")
-    facts = {
-        "seed": options.seed,
-        "python": sys.version.split()[0],
-        "tests": len(tests),
-        "left_out": OTHER_ENVIRONMENTS,
-    }
+    facts = {"seed": options.seed, "tests": len(tests), "left_out": OTHER_ENVIRONMENTS}
     summary = facts | summarise(mutants, results, explained)
-    out = options.out or root / "benchmarks" / "results" / "mutants.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    record("mutants", summary, folder=options.out, shown=False)
     report(summary)
-    print(f"\nWritten to {out}")
+    print(f"\nWritten to {options.out / 'mutants.json'}")
 
 
 class Study:

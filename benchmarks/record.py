@@ -11,18 +11,21 @@ from typing import Any
 RESULTS = Path(__file__).with_name("results")
 
 
-def record(name: str, figures: Any) -> None:
-    """Print the figures of a benchmark, and write them to its file with the machine and the command that gave them.
+def record(name: str, figures: Any, *, folder: Path = RESULTS, shown: bool = True) -> None:
+    """Write the figures of a benchmark to ``NAME.json``, with the machine and the command that gave them.
 
     Args:
-        name: of the file, without its ending. A run with options of its own has a name of its own.
+        name: the file's name without its ending. A run with other options than the usual ones has another name.
         figures: whatever JSON can hold.
+        folder: where the file goes.
+        shown: also print what is written.
     """
     kept = {"command": " ".join(["python", *command()]), "machine": machine(), "figures": figures}
-    text = json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
-    print(text, end="")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+    text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
+    if shown:
+        print(text, end="")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 def command() -> list[str]:

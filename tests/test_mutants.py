@@ -146,9 +146,9 @@ def test_the_draw_depends_on_the_seed_and_not_on_other_lines(tmp_path: Path) -> 
 
 def run(folder: Path, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-c", RUN, str(ROOT / "benchmarks"), "--root", str(folder), "--only", "core", *arguments]
-    out = ["--count", "100", "--out", str(folder / "out.json")]
+    out = ["--count", "100", "--out", str(folder)]
     subprocess.run([*command, *out], check=True, capture_output=True, text=True, timeout=120)
-    summary: dict[str, Any] = json.loads((folder / "out.json").read_text(encoding="utf-8"))
+    summary: dict[str, Any] = json.loads((folder / "mutants.json").read_text(encoding="utf-8"))["figures"]
     return summary
 
 

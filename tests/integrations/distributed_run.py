@@ -1,4 +1,4 @@
-"""Run by test_trl_distributed.py, on one process or several: one generation whose groups straddle processes.
+"""Run by test_trl_distributed.py, on one process or several: in each case, groups that straddle processes.
 
 The completions are scripted by global row, so that every split of the rows sees the same rollout; all else is real.
 """
@@ -39,7 +39,7 @@ def reward(completion_ids: list[list[int]], **columns: Any) -> list[float | None
     return [None if ids[0] == 19 else float(ids[0] % 2) for ids in completion_ids]
 
 
-def main(out: str, center: str, case: str) -> None:
+def train(out: str, center: str, case: str) -> dict[str, Any]:
     model, tokenizer = load_model("countdown")
     problems = [{"prompt": f"{i + 1} 2 3 : {i + 6} ;"} for i in range(6)]
     seen: list[Rollout] = []
@@ -72,7 +72,7 @@ def main(out: str, center: str, case: str) -> None:
     )
     trainer.train()
     of_rank = seen[0]
-    record = {
+    return {
         "prompts": [row["prompt"] for row in of_rank.rows],
         "groups": of_rank.groups_B.tolist(),
         "c_q": of_rank.prompt_confidence_B.tolist(),
@@ -83,10 +83,11 @@ def main(out: str, center: str, case: str) -> None:
         },
         "weights": float(sum(p.double().abs().sum() for p in trainer.model.parameters())),
     }
-    with open(f"{out}-rank{STATE.process_index}.json", "w") as file:
-        json.dump(record, file)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    out, *cases = sys.argv[1:]
+    records = {case: train(out, *case.split("-")) for case in cases}
+    with open(f"{out}-rank{STATE.process_index}.json", "w") as file:
+        json.dump(records, file)

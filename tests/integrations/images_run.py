@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -16,8 +17,8 @@ from tiny import tiny_llava
 STATE = PartialState(cpu=True)
 
 
-def main(out: str, center: str) -> None:
-    model, processor = tiny_llava(Path(f"{out}-model{STATE.process_index}"))
+def train(out: str, center: str) -> dict[str, Any]:
+    model, processor = tiny_llava(Path(f"{out}-{center}-model{STATE.process_index}"))
     problems = [
         {
             "prompt": [{"role": "user", "content": f"What is {i}?"}],
@@ -53,10 +54,11 @@ def main(out: str, center: str) -> None:
         trainer.train()
     except ValueError as error:
         said = str(error)
-    record = {"steps": trainer.state.global_step, "said": said, "log": trainer.state.log_history[:1]}
-    Path(f"{out}-rank{STATE.process_index}.json").write_text(json.dumps(record))
+    return {"steps": trainer.state.global_step, "said": said, "log": trainer.state.log_history[:1]}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    out, *centers = sys.argv[1:]
+    records = {center: train(out, center) for center in centers}
+    Path(f"{out}-rank{STATE.process_index}.json").write_text(json.dumps(records))
