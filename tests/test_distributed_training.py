@@ -149,15 +149,17 @@ def assert_same_run(run: Path, other: Path, tolerance: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, str, str]]:
-    """``run_of("ddp")``: the folder of an undisturbed run of that kind, and what it printed; made once."""
-    made: dict[str, tuple[Path, str, str]] = {}
+def run_of(once: Any) -> Callable[[str], tuple[Path, str, str]]:
+    """``run_of("ddp")``: the folder of an undisturbed run of that kind, and what it printed."""
+
+    def make(kind: str, folder: Path) -> None:
+        out, err = train(kind, folder, "countdown_cpu", *RECIPE, "--out", "run")
+        (folder / "out").write_text(out)
+        (folder / "err").write_text(err)
 
     def run(kind: str) -> tuple[Path, str, str]:
-        if kind not in made:
-            folder = tmp_path_factory.mktemp(kind)
-            made[kind] = (folder / "run", *train(kind, folder, "countdown_cpu", *RECIPE, "--out", "run"))
-        return made[kind]
+        folder = once(kind, lambda folder: make(kind, folder))
+        return folder / "run", (folder / "out").read_text(), (folder / "err").read_text()
 
     return run
 

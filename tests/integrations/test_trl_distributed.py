@@ -5,6 +5,7 @@ A launch takes longer than a case, so that each launch trains all cases, one aft
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,22 @@ Ranks = list[dict[str, Any]]
 """What each process of a launch has recorded, by case."""
 
 
-def launched(script: Path, out: Path, cases: list[str], processes: int) -> Ranks:
-    launch(script, str(out), *cases, processes=processes)
-    return [json.loads(Path(f"{out}-rank{rank}.json").read_text()) for rank in range(processes)]
-
-
 @pytest.fixture(scope="module")
-def one_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranks, Ranks]:
-    folder = tmp_path_factory.mktemp("distributed")
-    return launched(SCRIPT, folder / "one", CASES, 1), launched(SCRIPT, folder / "two", CASES, 2)
+def ranks_of(once: Any) -> Callable[[Path, list[str], int], Ranks]:
+    """``ranks_of(script, cases, processes)``"""
 
+    def ranks(script: Path, cases: list[str], processes: int) -> Ranks:
+        name = f"{script.stem}-{processes}"
+        folder = once(name, lambda folder: launch(script, str(folder / "out"), *cases, processes=processes))
+        return [json.loads((folder / f"out-rank{rank}.json").read_text()) for rank in range(processes)]
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
-    return launched(IMAGES, tmp_path_factory.mktemp("images") / "out", CENTERS, 2)
+    return ranks
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_have_the_advantages_of_one(one_and_two: tuple[Ranks, Ranks], case: str) -> None:
+def test_two_processes_have_the_advantages_of_one(ranks_of: Any, case: str) -> None:
     """Also where the processes have different work: prompts of one token, or no log-probs, on one of them alone."""
-    [one], two = ([rank[case] for rank in ranks] for ranks in one_and_two)
+    [one], two = ([rank[case] for rank in ranks_of(SCRIPT, CASES, processes)] for processes in (1, 2))
     assert [len(rank["groups"]) for rank in two] == [12, 12]
     assert set(two[0]["groups"]) & set(two[1]["groups"]), "no group is split: the test shows nothing"
     for name in ("prompts", "groups"):
@@ -54,9 +51,9 @@ def test_two_processes_have_the_advantages_of_one(one_and_two: tuple[Ranks, Rank
 
 
 @pytest.mark.parametrize("center", CENTERS)
-def test_images_on_one_of_two_processes(images: Ranks, center: str) -> None:
+def test_images_on_one_of_two_processes(ranks_of: Any, center: str) -> None:
     """Both train where GRPOTrainer trains, and both refuse what is refused: no one waits for the other."""
-    ranks = [rank[center] for rank in images]
+    ranks = [rank[center] for rank in ranks_of(IMAGES, CENTERS, 2)]
     if center == "prompt":
         assert all("center='prompt' needs the likelihood of a prompt" in rank["said"] for rank in ranks)
         return
