@@ -255,6 +255,22 @@ def test_what_is_lost_or_half_is_asked_for_again(server: Server, misbehave: serv
     assert server.requests[0][1] == server.requests[1][1]
 
 
+@pytest.mark.parametrize(("code", "is_waited_for"), [(502, True), (503, True), (504, True), (500, False)])
+def test_a_server_that_is_gone_behind_a_proxy_is_waited_for(
+    server: Server, code: int, is_waited_for: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("progrpo.evaluation.backends.http.SECONDS_BETWEEN_CALLS", 0.01)
+    patient = backend(server, retries=0, patience=30.0)
+    assert collect(patient, [Request("p", 0, 1)]) == [expected("p", 0, 1)]  # it is known to work
+    server.script += [server_side.status(code, "away")] * 3
+    if is_waited_for:
+        assert collect(patient, [Request("p", 1, 1)]) == [expected("p", 1, 1)]
+        assert len(server.requests) == 1 + 3 + 1
+    else:
+        with pytest.raises(ConfigError, match=str(code)):
+            collect(patient, [Request("p", 1, 1)])
+
+
 @pytest.mark.parametrize("misbehave", [server_side.stall, server_side.trickle])
 def test_a_stalled_answer_is_asked_for_again(server: Server, misbehave: server_side.Misbehaviour) -> None:
     server.script.append(misbehave)

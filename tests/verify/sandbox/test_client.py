@@ -1,0 +1,31 @@
+"""The process that starts isolated programs, after a fork."""
+
+import subprocess
+import sys
+
+import pytest
+
+FORK = """
+import os
+from progrpo.verify.sandbox.client import Limits, Sandbox
+
+sandbox = Sandbox(["math"])
+if {started}:
+    sandbox.call("math:sqrt", 4.0, Limits())
+child = os.fork()
+if child:
+    _, status = os.waitpid(child, 0)
+    print("parent", sandbox.call("math:sqrt", 9.0, Limits()))
+    raise SystemExit(os.waitstatus_to_exitcode(status))
+print("child", sandbox.call("math:sqrt", 4.0, Limits()), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="programs are isolated on Linux alone")
+@pytest.mark.parametrize("started", [False, True])
+def test_parent_and_child_of_a_fork_have_a_helper_each(started: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORK.format(started=started)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n") == ["child 2.0", "parent 3.0", ""]
