@@ -315,8 +315,8 @@ def test_files_that_are_no_answer_are_named(folder: Path, kind: str, text: str) 
 
 def test_the_ratings_of_humans_are_read(tmp_path: Path) -> None:
     path = tmp_path / "ratings.json"
-    path.write_text('{"-3": 1, "1200": 5}')
-    assert read_human_ratings(path) == {-3: 1, 1200: 5}
+    path.write_text('{"-3": 1, "800": 0, "1200": 5}')
+    assert read_human_ratings(path) == {-3: 1, 800: 0, 1200: 5}
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "{}", '{"a": 1}', '{"1200": "many"}', '{"1200": 0}', '{"1200": -1}'])

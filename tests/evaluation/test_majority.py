@@ -68,6 +68,7 @@ def test_what_must_be() -> None:
     many = majority_at_k(160, [120, 100] + [1] * 20)
     assert np.isfinite(many).all()
     assert many.max() <= 1.0
+    assert majority_at_k(1000, []).tolist() == [1.0] * 1000  # as many as there may be
 
 
 @pytest.mark.parametrize(("correct", "wrong_votes"), [(-1, [2]), (1, [-1]), (0, []), (1, [1000])])

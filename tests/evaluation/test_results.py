@@ -9,6 +9,7 @@ import pytest
 from progrpo.evaluation.evaluate import Evaluation, ProblemResult
 from progrpo.evaluation.intervals import paired_difference
 from progrpo.evaluation.pass_at_k import pass_at_k
+from progrpo.evaluation.results import fewer_problems
 from progrpo.report.collect import estimate
 from progrpo.report.summary import compare
 
@@ -27,6 +28,15 @@ WHOLE = [result(f"p{i}", i % 60) for i in range(200)]
 def evaluation(*changed: ProblemResult, settings: dict[str, object] | None = None) -> Evaluation:
     by_name = {p.problem_id: p for p in WHOLE} | {p.problem_id: p for p in changed}
     return Evaluation(settings or {"samples": 64}, list(by_name.values()))
+
+
+def test_how_many_problems_each_k_has_is_cut_to_a_sentence() -> None:
+    assert fewer_problems(range(1, 8)) == (
+        "6 of 7 problems from k = 2, 5 from k = 3, 4 from k = 4, 3 from k = 5, 2 from k = 6, 1 from k = 7"
+    )
+    assert fewer_problems(range(1, 10)) == (
+        "8 of 9 problems from k = 2, 7 from k = 3, 6 from k = 4, 5 from k = 5, 4 from k = 6, 1 from k = 9"
+    )
 
 
 def test_one_verifier_error_takes_no_pass_at_k_from_the_other_problems() -> None:

@@ -17,6 +17,7 @@ def test_seeds_differ_by_prompt_and_evaluation_and_go_up_by_one():
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"max_new_tokens": 1, "temperature": -0.5}, "temperature must be .*, got -0.5"),
         ({"max_new_tokens": 1, "temperature": float("nan")}, "temperature"),
+        ({"max_new_tokens": 1, "temperature": float("inf")}, "temperature"),
         ({"max_new_tokens": 1, "top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
         ({"max_new_tokens": 1, "top_p": 1.5}, "top_p"),
     ],
