@@ -1,5 +1,8 @@
-"""Recipes on verl, for real: every recipe of the paper's scale trains a tiny model of its architecture on a few rows of
-its data sets' schemas for two steps, by ``progrpo train`` as users run it, on Ray."""
+"""Recipes on verl, for real.
+
+verl reads every recipe of the paper's scale as shipped. One of each kind trains a tiny model of its architecture on a
+few rows of its data sets' schemas, by ``progrpo train`` as users run it, on Ray.
+"""
 
 import json
 import os
@@ -19,13 +22,14 @@ pytest.importorskip("verl.trainer", reason="verl is not installed: make test-ver
 
 import pandas as pd
 import torch
+from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from verl_run import run_with_ray
 
 import tiny
-from progrpo.config import builtin_recipes, load_recipe
+from progrpo.config import Recipe, builtin_recipes, load_recipe
 from progrpo.errors import ConfigError
 from progrpo.recipe_task import make_task
 from progrpo.rewards import compute_score
@@ -33,9 +37,9 @@ from progrpo.run_folder import RunFolder
 from progrpo.verl_settings import CHAT_TEMPLATE, VerlFolder, verl_command, verl_settings
 from progrpo.verl_training import check_settings, is_complete, write_data
 
-TWO_UPDATES = "r1_distill_qwen_1.5b_dapo_math"
-"""The recipe that is trained with two updates a rollout here."""
 PAPER = [name for name in builtin_recipes() if load_recipe(name).launch.gpus_per_node]
+"""On verl the recipes of one task differ in nothing but their models and sizes, so that one of each is trained."""
+STOPPED, TWO_UPDATES, TWO_WORKERS = PAPER[0], "r1_distill_qwen_1.5b_dapo_math", "r1_distill_qwen_7b_deepcoder"
 
 CPU = {
     "trainer.device": "cpu",
@@ -166,7 +170,27 @@ def test_the_papers_recipes_are_there() -> None:
 
 @pytest.mark.parametrize("name", PAPER)
 def test_verl_takes_the_recipe_as_shipped(name: str, tmp_path: Path) -> None:
-    check_settings(verl_command(load_recipe(name, ["engine=verl"]), RunFolder(tmp_path)))
+    recipe = load_recipe(name, ["engine=verl"])
+    command = verl_command(recipe, RunFolder(tmp_path))
+    check_settings(command)
+    config = composed(command)
+    assert config.actor_rollout_ref.model.path == recipe.model.path
+    assert config.data.train_batch_size == recipe.training.prompts_per_step
+    assert config.actor_rollout_ref.actor.ppo_mini_batch_size == recipe.training.prompts_per_step
+    assert config.actor_rollout_ref.rollout.n == recipe.training.group_size
+    assert_training_settings(config, recipe, recipe.training.learning_rate)
+
+
+def composed(command: list[str]) -> Any:
+    """What verl makes of a command, as Hydra reads it."""
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("ppo_trainer", [part for part in command[3:] if not part.startswith("hydra.")])
+
+
+def assert_training_settings(config: Any, recipe: Recipe, learning_rate: float) -> None:
+    assert config.actor_rollout_ref.actor.optim.lr == learning_rate
+    assert config.actor_rollout_ref.actor.clip_ratio_high == recipe.training.clip_high
+    assert config.algorithm.progrpo.alpha == recipe.method_settings()["alpha"]
 
 
 def test_verl_takes_the_command_in_the_docs() -> None:
@@ -189,8 +213,6 @@ def test_what_verl_does_not_take_is_said_before_ray_is_started(tmp_path: Path) -
 
 
 def test_values_arrive_as_they_were(tmp_path: Path) -> None:
-    from hydra import compose, initialize_config_module
-
     odd = {
         "actor_rollout_ref.model.custom_chat_template": "{% for m in messages %}{{ m['content'] }}\n\"\\{% endfor %}",
         "trainer.experiment_name": "1e-3",
@@ -201,27 +223,24 @@ def test_values_arrive_as_they_were(tmp_path: Path) -> None:
     }
     recipe = load_recipe(PAPER[0], ["engine=verl"])
     recipe.verl |= odd
-    command = verl_command(recipe, RunFolder(tmp_path / "a folder, with 'quotes' = odd"))
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose("ppo_trainer", [part for part in command[3:] if not part.startswith("hydra.")])
+    config = composed(verl_command(recipe, RunFolder(tmp_path / "a folder, with 'quotes' = odd")))
     for key, value in odd.items():
         found = OmegaConf.select(config, key.lstrip("+"))
         assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == value, key
     assert config.trainer.default_local_dir.startswith(str(tmp_path / "a folder, with 'quotes' = odd"))
 
 
-# The first recipe's run is the one that is stopped, damaged and resumed.
-@pytest.mark.parametrize("name", PAPER[1:])
-def test_it_trains_two_steps(name: str, tmp_path: Path, models: dict[str, Path]) -> None:
-    gpus = 2 if "32b" in name else 1  # the largest is sharded over two processes here as well
-    words = arguments(name, tmp_path, models, gpus)
-    if name != TWO_UPDATES:
-        progrpo(tmp_path, "train", *words, "--out", "run")
-        check_finished_run(tmp_path / "run", name, models, steps=2)
-        return
+def test_programs_on_two_workers(tmp_path: Path, models: dict[str, Path]) -> None:
+    progrpo(tmp_path, "train", *arguments(TWO_WORKERS, tmp_path, models, gpus=2), "--out", "run")
+    check_finished_run(tmp_path / "run", TWO_WORKERS, models, steps=2)
+    assert "in the driver and in 3 workers" in (tmp_path / "run" / "verl" / "verl.log").read_text()
+
+
+def test_two_updates_of_each_rollout(tmp_path: Path, models: dict[str, Path]) -> None:
+    words = arguments(TWO_UPDATES, tmp_path, models)
     every = ("training.steps=4", "training.checkpoint_every=2", "evaluation.every=2", "training.learning_rate=1e-2")
     progrpo(tmp_path, "train", *words, *every, "training.updates_per_rollout=2", "--out", "run")
-    check_finished_run(tmp_path / "run", name, models, steps=4, updates=2, learning_rate=1e-2)
+    check_finished_run(tmp_path / "run", TWO_UPDATES, models, steps=4, updates=2, learning_rate=1e-2)
     # The first rollout's learning rate is that of the start of the warm-up, 0.
     assert metrics(tmp_path / "run")[1]["approx_kl"] != 0, "the second update's ratios are not 1"
 
@@ -262,10 +281,8 @@ def check_finished_run(
 
     config = OmegaConf.load(run / "verl" / "hydra" / ".hydra" / "config.yaml")
     shipped = load_recipe(name)
-    assert config.actor_rollout_ref.actor.optim.lr == (learning_rate or shipped.training.learning_rate)
     assert config.actor_rollout_ref.actor.ppo_mini_batch_size == 4 // updates
-    assert config.actor_rollout_ref.actor.clip_ratio_high == shipped.training.clip_high
-    assert config.algorithm.progrpo.alpha == shipped.method_settings()["alpha"]
+    assert_training_settings(config, shipped, learning_rate or shipped.training.learning_rate)
 
     first, last = (run / "checkpoints" / f"checkpoint-{step}" for step in (steps - updates, steps))
     assert {path.name for path in (run / "checkpoints").iterdir()} == {first.name, last.name}
@@ -291,7 +308,7 @@ def check_finished_run(
 
 
 def test_a_stopped_run_goes_on_from_its_newest_complete_checkpoint(tmp_path: Path, models: dict[str, Path]) -> None:
-    words = arguments(PAPER[0], tmp_path, models)
+    words = arguments(STOPPED, tmp_path, models)
     words = [word.replace("training.steps=2", "training.steps=500") for word in words]
     run, stopped = tmp_path / "run", []
 
@@ -329,7 +346,7 @@ def test_a_stopped_run_goes_on_from_its_newest_complete_checkpoint(tmp_path: Pat
     done = progrpo(tmp_path, "train", "--resume", "run")
     assert f"checkpoint of step {newest} is damaged or gone: going on from step {newest - 1}" in done.stdout
     assert f"Resuming from {checkpoints / f'global_step_{newest - 1}'}" in (run / "verl" / "verl.log").read_text()
-    check_finished_run(run, PAPER[0], models, steps=newest + 1)
+    check_finished_run(run, STOPPED, models, steps=newest + 1)
 
 
 def left_over(run: Path) -> list[str]:
