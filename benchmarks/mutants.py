@@ -45,6 +45,7 @@ RUN_BY = {
     "src/progrpo/verify/worker.py": "tests/verify/test_pool.py",
     "src/progrpo/verify/math_worker.py": "tests/verify/test_math_answer.py",
     "src/progrpo/verify/reasoning_gym_scorer.py": "tests/tasks/test_reasoning_gym.py",
+    "src/progrpo/integrations/trl.py": "tests/integrations/test_trl_distributed.py",
 }
 """Tests of code that runs in processes of its own, in which nobody sees what lines it executes."""
 

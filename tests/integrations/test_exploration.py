@@ -87,6 +87,10 @@ def test_a_solution_may_hold_half_a_surrogate_pair() -> None:
     assert len({solution_digest(form) for form in ("\ud800", "\ud801", "?", None)}) == 4
 
 
+def test_no_solution_has_the_number_of_none() -> None:
+    assert all(solution_digest(form) >= 0 > NO_SOLUTION for form in map(str, range(100)))
+
+
 def test_graded_rewards_teach_though_all_are_right() -> None:
     rewards, groups = torch.tensor([0.1, 0.4, 1.0, 0.7, 0.7, 0.7]), torch.tensor([0, 0, 0, 1, 1, 1])
     digests, c = torch.full((6,), NO_SOLUTION), torch.full((6,), 0.5)

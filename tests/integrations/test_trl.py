@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -75,10 +76,22 @@ def test_alpha_changes_the_weights(make_trainer: Any) -> None:
 @pytest.mark.parametrize("center", ["prompt", "group", "correct"])
 def test_advantages_are_the_core_s_on_recomputed_confidences(make_trainer: Any, center: str) -> None:
     keep = Batches()
-    trainer = make_trainer(alpha=0.7, center=center, temperature=0.8, on_rollout=keep, learning_rate=0.0, max_steps=2)
+    problems = [Countdown(numbers=numbers, train_size=16).train_problems() for numbers in (3, 4)]
+    trainer = make_trainer(
+        alpha=0.7,
+        center=center,
+        temperature=0.8,
+        on_rollout=keep,
+        learning_rate=0.0,
+        max_steps=2,
+        num_generations_eval=2,  # which is of evaluations alone
+        train_dataset=Dataset.from_list([problem for pair in zip(*problems, strict=True) for problem in pair]),
+    )
     trainer.train()
     assert len(keep.rollouts) == 2
     for rollout in keep.rollouts:
+        assert len({len(row["prompt"].split()) for row in rollout.rows}) == 2, "all prompts have the same length"
+        assert torch.equal(rollout.groups_B, torch.arange(16) // 4)
         both = [confidences(trainer, row, ids) for row, ids in zip(rollout.rows, rollout.token_ids, strict=True)]
         c_q, c_o = ([one[i] for one in both] for i in range(2))
         torch.testing.assert_close(rollout.prompt_confidence_B, torch.tensor(c_q), atol=1e-5, rtol=1e-4)
@@ -461,13 +474,20 @@ def test_options_are_checked(option: str, value: Any, message: str) -> None:
         ProGRPOConfig("out", bf16=False, use_cpu=True, **{option: value})
 
 
+def test_every_option_of_ours_has_its_help() -> None:
+    ours = [field for field in fields(ProGRPOConfig) if field.name in ProGRPOConfig.__annotations__]
+    assert {"alpha", "epsilon_high", "low_prob_fraction"} <= {field.name for field in ours}
+    assert [field.name for field in ours if not field.metadata.get("help")] == []
+
+
 def test_log_probs_of_another_distribution_than_c_q_s_are_warned_of(make_trainer: Any) -> None:
     engine = {"use_transformers_continuous_batching": True}
     with pytest.warns(UserWarning, match=r"which are after top_p=0.9, min_p=0.1, and c\(q\) is not") as warned:
         make_trainer(top_p=0.9, min_p=0.1, **engine)
     of_ours = [one for one in warned if "c(o|q)" in str(one.message)]
     assert [one.filename for one in of_ours] == [make_trainer.__code__.co_filename], "it points at the caller"
-    for settings in ({"top_p": 0.9}, {"top_p": 0.9, "center": "group"} | engine, engine):
+    neutral = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+    for settings in ({"top_p": 0.9}, {"top_p": 0.9, "center": "group"} | engine, engine, neutral | engine):
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             make_trainer(**settings)

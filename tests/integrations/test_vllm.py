@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from progrpo.errors import ConfigError
 from progrpo.integrations import vllm
@@ -124,3 +125,19 @@ def test_what_can_be_is_not(monkeypatch: pytest.MonkeyPatch, server: SimpleNames
     settings = {"vllm_mode": mode, "vllm_tensor_parallel_size": size, "vllm_server_base_url": server.url}
     check_vllm(SimpleNamespace(**CONFIG | settings), 2, Heard())  # type: ignore[arg-type]
     assert server.paths == (["/health"] if mode == "server" else [])
+
+
+@pytest.mark.usefixtures("_seeds_as_before")
+def test_processes_that_share_an_engine_draw_alike_and_others_do_not() -> None:
+    config: Any = SimpleNamespace(seed=5, vllm_tensor_parallel_size=2)
+    seeds = []
+    for process in range(6):
+        vllm.reseed(config, process)
+        seeds.append(torch.initial_seed())
+    assert seeds == [5, 5, 6, 6, 7, 7]
+
+
+@pytest.fixture
+def _seeds_as_before() -> Iterator[None]:
+    with torch.random.fork_rng():
+        yield
