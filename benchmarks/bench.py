@@ -26,7 +26,7 @@ RECIPE = "countdown_cpu"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=40, help="training steps of each of the two")
+    parser.add_argument("--steps", type=int, default=42, help="training steps of each of the two")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)
@@ -149,7 +149,7 @@ def make_trainer(trainer_class: Any, steps: int, changes: dict[str, Any], more: 
 
 
 def steps_against(one: Callable[[int], Any], other: Callable[[int], Any], steps: int) -> dict[str, float]:
-    """Seconds a step of two trainers that take turns."""
+    """Seconds a step of two trainers that take turns and draw the same responses."""
     turns = Turns()
     trainers = [one(steps), other(steps)]
     timings = [turns.timing(i) for i in range(2)]
@@ -196,9 +196,10 @@ class Turns:
             def __init__(self) -> None:
                 self.seconds = []
 
-            def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 with turns.condition:
                     turns.condition.wait_for(lambda: turns.turn == index or turns.left)
+                torch.manual_seed(state.global_step)  # the responses, and so their lengths, are the other's
                 self.start = time.perf_counter()
 
             def on_step_end(self, *args: Any, **kwargs: Any) -> None:

@@ -12,16 +12,15 @@ from numpy.random import Philox
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from progrpo.core import token_logps
+from progrpo.core.precision import at_least_float32
 from progrpo.evaluation.backends.transformers import draw
 
 
 class SampledLogps(StoppingCriteria):
-    """The log-prob and entropy of every token that ``model.generate`` chooses, one token a row and forward pass.
+    """The log-prob of every token that ``model.generate`` chooses, one token a row and forward pass.
 
-    A forward hook sees each step's logits and a stopping criterion sees the token that was then chosen, so one gather
-    a step is the whole cost. Both are at the sampling temperature over the full vocabulary, before top-k, top-p and
-    penalties: the convention of TRL's own log-probs.
+    A forward hook sees each step's logits, and a stopping criterion sees the token that was then chosen. The log-probs
+    are at the sampling temperature over the full vocabulary, before top-k, top-p and penalties, as TRL's own are.
 
     Beam search reorders its rows, assisted decoding accepts several tokens of a pass, and guidance makes a pass of its
     own: what was recorded is then not of the responses, and :meth:`take` returns None.
@@ -33,18 +32,13 @@ class SampledLogps(StoppingCriteria):
         """The tokens and log-probs of each response, from an engine that hands them over itself."""
         self.is_whole = True
         """Whether every pass so far chose one token for each of its rows."""
-        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._steps: list[tuple[Tensor, Tensor]] = []
         self._last_logits_BV: Tensor | None = None
 
     @property
     def logps_BT(self) -> Tensor:
         """Log-probs in nats, shape (B, T); what follows a response's end is meaningless."""
-        return torch.stack([logps_B for _, logps_B, _ in self._steps], dim=1)
-
-    @property
-    def entropy_BT(self) -> Tensor:
-        """Entropy of the distribution that each token was drawn from, in nats, shape (B, T)."""
-        return torch.stack([entropy_B for _, _, entropy_B in self._steps], dim=1)
+        return torch.stack([logps_B for _, logps_B in self._steps], dim=1)
 
     def take(self, responses: list[list[int]]) -> list[list[float]] | None:
         """The log-probs of these responses' tokens, a list each; None if they are not what was recorded."""
@@ -52,7 +46,7 @@ class SampledLogps(StoppingCriteria):
         if rows is None:
             if not (self.is_whole and self._steps):
                 return None
-            ids_BT = torch.stack([ids_B for ids_B, _, _ in self._steps], dim=1)
+            ids_BT = torch.stack([ids_B for ids_B, _ in self._steps], dim=1)
             rows = list(zip(ids_BT.tolist(), self.logps_BT.tolist(), strict=True))
         cut = [(ids[: len(own)], logps[: len(own)]) for (ids, logps), own in zip(rows, responses, strict=False)]
         is_of_these = [ids for ids, _ in cut] == responses and all(len(ids) == len(logps) for ids, logps in cut)
@@ -68,8 +62,8 @@ class SampledLogps(StoppingCriteria):
         self.is_whole = self.is_whole and logits_BV is not None and len(logits_BV) == len(input_ids)
         if self.is_whole and logits_BV is not None:
             ids_B = input_ids[:, -1]
-            logps_B1, entropy_B1 = token_logps(logits_BV[:, None], ids_B[:, None], temperature=self.temperature)
-            self._steps.append((ids_B, logps_B1[:, 0], entropy_B1[:, 0]))
+            logps_BV = (at_least_float32(logits_BV) / self.temperature).log_softmax(dim=-1)
+            self._steps.append((ids_B, logps_BV.gather(1, ids_B[:, None])[:, 0]))
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
