@@ -62,7 +62,7 @@ class SampledLogps(StoppingCriteria):
         self.is_whole = self.is_whole and logits_BV is not None and len(logits_BV) == len(input_ids)
         if self.is_whole and logits_BV is not None:
             ids_B = input_ids[:, -1]
-            logps_BV = (at_least_float32(logits_BV) / self.temperature).log_softmax(dim=-1)
+            logps_BV = (at_least_float32(logits_BV) / self.temperature).log_softmax(dim=1)
             self._steps.append((ids_B, logps_BV.gather(1, ids_B[:, None])[:, 0]))
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
