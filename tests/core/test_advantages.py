@@ -521,6 +521,14 @@ def test_vectors_of_arm_that_do_not_match_the_advantages_are_refused_by_name(nam
         call_arm(**{name: value.tolist()})
 
 
+def test_a_confidence_may_be_0_or_1() -> None:
+    advantages, groups = torch.tensor([1.0, -1.0]), torch.tensor([0, 0])
+    moved = arm_advantages(
+        advantages, torch.tensor([1.0, 0.0]), torch.ones(2), torch.tensor([0.0, 1.0]), groups, alpha=0.5
+    )
+    assert moved.tolist() == [1.5, -1.0]
+
+
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [

@@ -28,6 +28,7 @@ from progrpo.verify import (
 )
 from progrpo.verify.code_tests import compare_output, isolation_level, same_value
 from progrpo.verify.sandbox import Isolation, Sandbox
+from progrpo.verify.sandbox.inside.isolation import landlock_version
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are isolated on Linux only")
 
@@ -101,6 +102,17 @@ def test_asserts_that_a_program_keeps_from_being_reached_are_its_own_doing() -> 
     assert run("def doubles(x): return [2 * x]", script).correct
 
 
+def test_a_program_cannot_end_a_loop_of_the_script() -> None:
+    script = AssertTests("assert list(map(double, [4])) == []")
+    assert run("def double(x): raise StopIteration", script).status == "incorrect"
+
+
+def test_a_decimal_is_read_up_to_a_length() -> None:
+    longest = "1." + "0" * (code_tests._LONGEST_DECIMAL - 2)
+    assert compare_output(longest, "1.0") == ""
+    assert "not" in compare_output(longest + "0", "1.0")
+
+
 OUTPUTS = {
     "right first line": "print(7); print(8)",
     "flood": "while True: print('x' * 100000)",
@@ -122,6 +134,7 @@ ATTACKS = {
     "read any environment": "import glob; assert any(open(path).read() for path in glob.glob('/proc/*/environ'))",
     "list a home": "import os; assert os.listdir('/root')",
     "read the tests": "assert open('{secret}').read()",
+    "control a device": "import fcntl; fcntl.ioctl(open('/dev/urandom'), 0x80045200, bytes(4))",  # the entropy it has
     "write outside": "open('{folder}/touched', 'w').write('x')",
     "write to the libraries": "import os; open(os.path.dirname(os.__file__) + '/touched', 'w')",
     "TCP": "import socket; socket.create_connection(('127.0.0.1', {port}), 1)",
@@ -168,6 +181,8 @@ def aimed(attack: str, places: dict[str, object]) -> str:
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 def test_it_does_no_harm(attack: str, target: tuple[dict[str, object], socket.socket], tmp_path: Path) -> None:
+    if attack == ATTACKS["control a device"] and landlock_version() < 5:
+        pytest.skip("this kernel's Landlock does not know of devices")
     places, server = target
     verdict = run(aimed(attack, places))
     assert verdict.status == "incorrect", verdict

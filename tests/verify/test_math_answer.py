@@ -516,6 +516,8 @@ def test_a_bad_gold_is_named_and_an_error_not_a_zero() -> None:
     with pytest.raises(GoldError, match="is empty"):
         check_gold(" ")
     assert verify_math(r"\boxed{7}", r"\frac{1}{").status == "error"
+    with pytest.raises(GoldError, match=r"has 1001 characters, more than 1000"):
+        check_gold("1+" * 500 + "1")
 
 
 @pytest.mark.parametrize("gold", WORD_GOLDS)
@@ -633,6 +635,12 @@ def test_verifying_on_and_on_leaves_nothing_behind() -> None:
 )
 def test_a_gold_in_per_cent_may_be_met_as_a_share_and_without_the_sign(answer: str, right: bool) -> None:
     assert verify_math(rf"\boxed{{{answer}}}", r"50\%").correct == right
+
+
+@pytest.mark.parametrize(("gold", "right"), [("1", True), ("1, 25", True), (r"\sqrt{1}", True), ("0.5, 25", False)])
+def test_a_gold_of_one_or_more_may_be_met_with_the_sign_of_per_cent(gold: str, right: bool) -> None:
+    answer = ", ".join(rf"{member}\%" for member in gold.split(", "))
+    assert verify_math(rf"\boxed{{{answer}}}", gold).correct == right
 
 
 def test_the_cache_keeps_the_newest_verdicts_and_starts_empty_in_a_forked_child() -> None:

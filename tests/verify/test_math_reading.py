@@ -20,6 +20,13 @@ def test_a_scale_keeps_its_unit(text: str, body: str, unit: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "body"), [(r"5\text{ / }", "5/"), (r"\text{meters}", r"\text{meters}"), (r"5\text{ and }", r"5\text{and}")]
+)
+def test_words_that_are_no_unit_of_a_number(text: str, body: str) -> None:
+    assert (read(text).body, read(text).unit) == (body, "")
+
+
+@pytest.mark.parametrize(
     ("text", "body", "base"),
     [
         (r"12\text{ base nine}", "12", "9"),

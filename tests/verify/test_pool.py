@@ -42,7 +42,9 @@ def handle(task):
     if what == "print":
         print("[true]")
         sys.stdout.flush()
-    return os.getpid() if what == "pid" else value
+    if what == "pid after":
+        time.sleep(value)
+    return os.getpid() if what in ("pid", "pid after") else value
 """
 
 
@@ -127,6 +129,25 @@ def test_a_script_that_does_not_load(tmp_path: Path) -> None:
         WorkerPool(tmp_path / "broken.py", workers=1).run([1], 1)
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         WorkerPool(tmp_path / "broken.py", workers=0)
+
+
+def test_a_start_is_tried_again_twice_for_each_worker(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    (tmp_path / "late.py").write_text(
+        f"starts = open({str(starts)!r}, 'a+')\nstarts.write('x')\nstarts.seek(0)\n"
+        "if len(starts.read()) <= 3: raise SystemExit(1)\ndef handle(task): return task\n"
+    )
+    pool = WorkerPool(tmp_path / "late.py", workers=2)
+    assert pool.run([1, 2], 10) == done(1, 2)
+    pool.close()
+    assert len(starts.read_text()) >= 4
+
+
+def test_a_late_worker_s_successor_does_the_next_task(script: Path) -> None:
+    pool = WorkerPool(script, workers=1)
+    slow, next_one = (outcome.value for outcome in pool.run([["pid after", 1.5], ["pid", 0]], 2))
+    pool.close()
+    assert slow != next_one
 
 
 def test_more_threads_than_workers(pool: WorkerPool) -> None:

@@ -79,9 +79,9 @@ def _chunk_logps(
     hidden_CD: Tensor, head_VD: Tensor | None, bias_V: Tensor | None, tokens_C: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     logits_CV = hidden_CD if head_VD is None else torch.nn.functional.linear(hidden_CD, head_VD, bias_V)
-    logps_CV = (at_least_float32(logits_CV) / temperature).log_softmax(dim=-1)
+    logps_CV = (at_least_float32(logits_CV) / temperature).log_softmax(dim=1)
     # A forbidden token (logit -inf) has probability 0 and adds 0 to the entropy, not 0 * -inf = NaN.
-    entropy_C = -(logps_CV.exp() * logps_CV.masked_fill(logps_CV == -torch.inf, 0.0)).sum(dim=-1)
+    entropy_C = -(logps_CV.exp() * logps_CV.masked_fill(logps_CV == -torch.inf, 0.0)).sum(dim=1)
     return logps_CV.gather(1, tokens_C[:, None]).squeeze(1), entropy_C
 
 

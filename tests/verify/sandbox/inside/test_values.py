@@ -96,6 +96,20 @@ def nested(depth: int) -> Any:
     return value
 
 
+def test_a_finite_float_is_a_number_of_json_and_another_is_a_text() -> None:
+    numbers = [1.5, float("inf"), float("-inf")]
+    assert encode(numbers, keep_nothing) == [1.5, {"float": "inf"}, {"float": "-inf"}]
+
+
+@pytest.mark.parametrize("kind", [tuple, frozenset, list])
+def test_depth_is_counted_in_every_kind(kind: Callable[[Any], Any]) -> None:
+    value: Any = 0
+    for _ in range(values.DEEPEST + 1):
+        value = kind([value])
+    with pytest.raises(ValueTooLargeError, match="a value is deeper than 100"):
+        encode(value, keep_nothing)
+
+
 def test_depth_is_bounded_on_both_sides() -> None:
     deepest = nested(values.DEEPEST)
     assert decode(encode(deepest, keep_nothing)) == plain(encode(deepest, keep_nothing)) == deepest
