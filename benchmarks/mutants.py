@@ -40,13 +40,14 @@ ROOMS = {
 }
 """The source and the tests of each room."""
 
-RUN_BY = {
-    "src/progrpo/verify/sandbox/inside/": "tests/verify/test_code_tests.py",
-    "src/progrpo/verify/worker.py": "tests/verify/test_pool.py",
-    "src/progrpo/verify/math_worker.py": "tests/verify/test_math_answer.py",
-    "src/progrpo/verify/reasoning_gym_scorer.py": "tests/tasks/test_reasoning_gym.py",
-    "src/progrpo/integrations/trl.py": "tests/integrations/test_trl_distributed.py",
-}
+RUN_BY = (
+    ("src/progrpo/verify/sandbox/inside/", "tests/verify/test_code_tests.py"),
+    ("src/progrpo/verify/sandbox/inside/", "tests/verify/sandbox/test_client.py"),
+    ("src/progrpo/verify/worker.py", "tests/verify/test_pool.py"),
+    ("src/progrpo/verify/math_worker.py", "tests/verify/test_math_answer.py"),
+    ("src/progrpo/verify/reasoning_gym_scorer.py", "tests/tasks/test_reasoning_gym.py"),
+    ("src/progrpo/integrations/trl.py", "tests/integrations/test_trl_distributed.py"),
+)
 """Tests of code that runs in processes of its own, in which nobody sees what lines it executes."""
 
 OTHER_ENVIRONMENTS = {
@@ -119,7 +120,7 @@ class Study:
         files = [file for room in self.rooms for file in sorted((self.root / ROOMS[room][1]).rglob("test_*.py"))]
         names = [file.relative_to(self.root).as_posix() for file in filter(self._runs_here, files)]
         sources = tuple(f"{ROOMS[room][0]}/" for room in self.rooms)
-        names += sorted({file for source, file in RUN_BY.items() if source.startswith(sources)} - {*names})
+        names += sorted({file for source, file in RUN_BY if source.startswith(sources)} - {*names})
         names = [name for name in names if (self.root / name).exists()]
         kept = {name: self.folder / "tests" / f"{name.replace('/', '-')}.json" for name in names}
         (self.folder / "tests").mkdir(exist_ok=True)
@@ -194,7 +195,7 @@ def nearest(mutant: Mutant, tests: Tests) -> dict[str, float]:
     """
     path = Path(mutant.path.replace("src/progrpo/", "tests/", 1))
     files = [path.with_name(f"test_{path.stem}.py").as_posix()]
-    files += [file for source, file in RUN_BY.items() if mutant.path.startswith(source)]
+    files += [file for source, file in RUN_BY if mutant.path.startswith(source)]
     chosen = {}
     for test, measured in tests.items():
         lines = measured["lines"].get(mutant.path, [])

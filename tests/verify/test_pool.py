@@ -42,9 +42,7 @@ def handle(task):
     if what == "print":
         print("[true]")
         sys.stdout.flush()
-    if what == "pid after":
-        time.sleep(value)
-    return os.getpid() if what in ("pid", "pid after") else value
+    return os.getpid() if what == "pid" else value
 """
 
 
@@ -143,11 +141,11 @@ def test_a_start_is_tried_again_twice_for_each_worker(tmp_path: Path) -> None:
     assert len(starts.read_text()) >= 4
 
 
-def test_a_late_worker_s_successor_does_the_next_task(script: Path) -> None:
+def test_a_late_worker_s_successor_does_the_next_task_meanwhile(script: Path, tmp_path: Path) -> None:
+    file = str(tmp_path / "touched")
     pool = WorkerPool(script, workers=1)
-    slow, next_one = (outcome.value for outcome in pool.run([["pid after", 1.5], ["pid", 0]], 2))
+    assert pool.run([["wait for", file], ["touch", file]], 6) == done(file, file)
     pool.close()
-    assert slow != next_one
 
 
 def test_more_threads_than_workers(pool: WorkerPool) -> None:
