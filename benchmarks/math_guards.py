@@ -123,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the folder with the benchmark rows as .jsonl files")
     parser.add_argument("--only", nargs="+", default=[], choices=list(COLUMNS), help="some of the files")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the counts and exceptions")
     args = parser.parse_args()
     golds = read_golds(args.folder, args.only)
     if not golds:
@@ -132,9 +133,9 @@ def main() -> None:
         bar = progress.add_task("", total=len(cases))
         result = {"golds": len(golds), "cases": len(cases)} | sweep(cases, lambda n: progress.advance(bar, n))
     name = "-".join(["math_guards", *args.only])
-    record(name, result, shown=False)
+    record(name, result, folder=args.out, shown=False)
     print(json.dumps({name: result[name] for name in ("golds", "cases", "respellings", "alterations")}, indent=1))
-    print(f"The exceptions are in {RESULTS / name}.json.")
+    print(f"The exceptions are in {args.out / name}.json.")
 
 
 if __name__ == "__main__":

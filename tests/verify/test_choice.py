@@ -204,3 +204,9 @@ def test_long_responses_take_no_longer_than_their_length(response: str) -> None:
     started = time.perf_counter()
     assert answered_letter(response, OPTIONS) is None
     assert time.perf_counter() - started < 10
+
+
+def test_an_answer_is_read_up_to_1000_characters() -> None:
+    option = "x" * 997
+    assert answered_letter(rf"\boxed{{A. {option}}}", [option, "no"]) == "A"
+    assert answered_letter(rf"\boxed{{A. x{option}}}", [f"x{option}", "no"]) is None

@@ -107,6 +107,11 @@ def test_a_program_cannot_end_a_loop_of_the_script() -> None:
     assert run("def double(x): raise StopIteration", script).status == "incorrect"
 
 
+def test_a_program_of_the_greatest_length_is_run() -> None:
+    program = "print(input())  #"
+    assert run(program + "x" * (code_tests.LONGEST_PROGRAM - len(program))).correct
+
+
 def test_a_decimal_is_read_up_to_a_length() -> None:
     longest = "1." + "0" * 398
     assert compare_output(longest, "1.0") == ""

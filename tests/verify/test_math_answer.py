@@ -520,6 +520,23 @@ def test_a_bad_gold_is_named_and_an_error_not_a_zero() -> None:
         check_gold("1+" * 500 + "1")
 
 
+@pytest.mark.parametrize(
+    ("outcome", "status", "reason"),
+    [
+        (Outcome("deadline"), "incorrect", "comparing 'x+1' took more than 5 s"),
+        (Outcome("lost", 1), "incorrect", "comparing 'x+1' ended its worker, twice"),
+        (Outcome("done", "bad gold"), "error", "the gold 'x+2' can't be read as mathematics"),
+        (Outcome("done", "equal"), "correct", ""),
+        (Outcome("done", "unreadable"), "incorrect", "'x+1' can't be read as mathematics"),
+        (Outcome("done", "too large"), "incorrect", "comparing 'x+1' took too much memory"),
+        (Outcome("done", "different"), "incorrect", "'x+1' is not 'x+2'"),
+    ],
+)
+def test_the_verdict_of_each_outcome(outcome: Outcome, status: str, reason: str) -> None:
+    verdict = math_answer._verdict("x+2", "x+1", outcome, 5.0)
+    assert (verdict.status, verdict.reason) == (status, reason)
+
+
 @pytest.mark.parametrize("gold", WORD_GOLDS)
 def test_a_gold_that_passes_the_load_check_makes_no_answer_an_error(gold: str) -> None:
     answers = ["7", r"\frac{x}{2}", "xyz", "(1,2)", "west"]

@@ -57,10 +57,10 @@ def test_the_command_writes_counts_and_exceptions(
     guards: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.joinpath("aime24.jsonl").write_text('{"answer": "204"}\n{"answer": "33"}\n', encoding="utf-8")
-    out = tmp_path / "results" / "counts.json"
+    out = tmp_path / "results"
     monkeypatch.setattr("sys.argv", ["math_guards.py", str(tmp_path), "--out", str(out)])
     guards.main()
-    result = guards.json.loads(out.read_text(encoding="utf-8"))
+    result = guards.json.loads((out / "math_guards.json").read_text(encoding="utf-8"))["figures"]
     assert result["golds"] == 2
     assert result["respellings"]["with %"] == {"right": 2}
     assert result["alterations"]["sign"] == {"not equal": 2}

@@ -2,7 +2,7 @@ r"""Answers taken apart; tests/verify/test_math_answer.py has what the verdicts 
 
 import pytest
 
-from progrpo.verify.math_reading import as_list, like, read
+from progrpo.verify.math_reading import are_equations, as_list, like, read
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,16 @@ def test_a_list_is_one_beside_a_list_or_a_set_of_as_many(other: str, listed: str
 def test_named_values_are_a_pair_in_the_order_of_the_alphabet(answer: str, body: str) -> None:
     gold = read("(1,2,3)" if body.count(",") == 2 else "(1,3)")
     assert like(read(answer), gold).body == body
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "expected"),
+    [
+        ("x=1-y", "y=1-x", True),
+        ("x=5", "y=1-x", False),  # x is of the gold, and y is not of the answer
+        ("y=5", "x=1-y", False),
+        ("z=1-y", "y=1-x", False),
+    ],
+)
+def test_two_names_have_an_equation_if_each_side_has_both(answer: str, gold: str, expected: bool) -> None:
+    assert are_equations(read(answer), read(gold)) == expected

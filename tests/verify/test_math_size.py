@@ -110,3 +110,13 @@ def test_it_takes_little_time_whatever_the_text() -> None:
         start = time.perf_counter()
         explosion(text)
         assert time.perf_counter() - start < 0.2, text[:20]
+
+
+def test_a_root_is_no_larger_than_what_it_is_of() -> None:
+    for text in (r"\sqrt{10^{50}}", r"\sqrt[3]{10^{50}}"):
+        assert size(text).log10 == pytest.approx(50)
+
+
+def test_signs_are_no_letters() -> None:
+    assert not size(r"2\cdot 3\times 5").has_letters
+    assert size(r"2\cdot 3\theta").has_letters
