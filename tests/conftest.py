@@ -21,6 +21,17 @@ if find_spec("vllm") is not None:  # on a CPU, before TRL or anything else impor
     )
 
 
+TAKE_MINUTES = (
+    *("test_kill.py", "test_smollm2_recipes.py", "test_distributed_training.py", "test_runs.py"),
+    *("test_trl_distributed.py", "test_code_agreement.py", "test_memory.py", "test_models.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first: at the end nothing would run beside them."""
+    items.sort(key=lambda item: item.path.name not in TAKE_MINUTES)
+
+
 Once = Callable[[str, Callable[[Path], object]], Path]
 
 
