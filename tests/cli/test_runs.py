@@ -172,17 +172,16 @@ def test_a_run_that_fails_stops_no_other(cli: Any, cli_server: Any) -> None:
     assert "ProGRPO" in (cli.folder / "c" / "report.html").read_text()
     assert (cli.folder / "c" / "countdown_cpu-progrpo-seed0" / "evaluations" / "final.json").exists()
 
-    (cli.folder / "c" / "countdown_cpu-grpo-seed0").unlink()  # mended: the command goes on with what is missing
-    cli(*arguments, "--methods", "grpo,progrpo")
+    (cli.folder / "c" / "countdown_cpu-grpo-seed0").unlink()  # mended: the same command goes on with what is missing
+    again = cli(*arguments, code=1)
+    assert "1 of 3 runs failed" in again.err
     assert (cli.folder / "c" / "countdown_cpu-grpo-seed0" / "evaluations" / "final.json").exists()
 
 
 def test_a_comparison_of_runs_that_all_fail_has_no_page(cli: Any) -> None:
-    done = cli(
-        *("compare", "countdown_cpu", *cli.tiny, "model.path=/nowhere", "--methods", "grpo", "--out", "c"), code=1
-    )
+    done = cli("compare", "countdown_cpu", *cli.tiny, "model.path=/nowhere", "--out", "c", code=1)
     assert "failed: progrpo: model '/nowhere' can't be loaded" in done.err
-    assert "1 of 1 runs failed" in done.err
+    assert "2 of 2 runs failed" in done.err
     assert "there is nothing to show" in done.err
     assert not (cli.folder / "c" / "report.html").exists()
 
