@@ -16,9 +16,9 @@ from progrpo.evaluation.store import read_samples
 KILLS_A_PHASE = 4
 """Of six phases: 24 kills at least, one after the other."""
 RECIPE = [
-    *("training.steps=12", "training.prompts_per_step=4", "training.group_size=8", "training.checkpoint_every=3"),
-    *("task.numbers=3", "task.train_size=64", "task.heldout_size=16", "evaluation.samples=32", "evaluation.every=4"),
-    *("evaluation.samples_in_training=16", "evaluation.problems_in_training=8", "evaluation.batch=16"),
+    *("training.steps=8", "training.prompts_per_step=4", "training.group_size=8", "training.checkpoint_every=2"),
+    *("task.numbers=3", "task.train_size=64", "task.heldout_size=8", "evaluation.samples=16", "evaluation.every=3"),
+    *("evaluation.samples_in_training=16", "evaluation.problems_in_training=4", "evaluation.batch=16"),
 ]
 
 
@@ -81,7 +81,7 @@ def assert_same(run: Path, undisturbed: Path) -> None:
         pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(run / "rollouts" / path.name))
     for path in (undisturbed / "evaluations").glob("*.json"):
         assert (run / "evaluations" / path.name).read_text() == path.read_text()
-    weights = "checkpoints/checkpoint-12/model.safetensors"
+    weights = "checkpoints/checkpoint-8/model.safetensors"
     assert (run / weights).read_bytes() == (undisturbed / weights).read_bytes()
     assert not list(run.rglob(".*.tmp"))
     assert not list(run.rglob("*.recorded"))

@@ -149,10 +149,12 @@ def test_options_come_from_verl_s_configuration() -> None:
     ],
 )
 def test_what_leaves_no_progrpo_is_refused_in_one_sentence(override: str, sentence: str) -> None:
-    from progrpo.integrations.verl import read_options
+    """As verl's task runner makes its trainer, before it makes workers or reads data."""
+    from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
 
+    trainer = get_trainer_cls("progrpo")
     with pytest.raises(ConfigError, match=sentence):
-        read_options(composed("actor_rollout_ref.rollout.n=8", override))
+        trainer(composed("actor_rollout_ref.rollout.n=8", override))
 
 
 def test_prompts_with_images_have_no_likelihood() -> None:

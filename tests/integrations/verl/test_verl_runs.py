@@ -251,17 +251,3 @@ def _start(model: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     return load_file(model / "model.safetensors")
-
-
-def test_an_unknown_option_ends_the_run_before_it_begins(tmp_path: Path) -> None:
-    ended = run_verl(
-        tmp_path,
-        *("trainer.v1.trainer_mode=progrpo", "algorithm.adv_estimator=grpo", "+algorithm.progrpo.alhpa=1.0"),
-        check=False,
-    )
-    assert ended.returncode != 0
-    assert (
-        "ConfigError: algorithm.progrpo has no option 'alhpa'; it takes alpha, low_prob_fraction, activation, center, "
-        "correct_above, correct_reward." in ended.stdout
-    )
-    assert not (tmp_path / "metrics.jsonl").exists()
