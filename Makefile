@@ -17,11 +17,11 @@ test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-vllm: .venv-vllm/.installed
-	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/evaluation/backends/test_vllm.py tests/integrations/test_trl_vllm.py
+	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/sampling/test_vllm.py tests/trl/test_vllm_rollouts.py
 
 test-verl: .venv-verl/.installed
-	OMP_NUM_THREADS=1 $(VERL) -m pytest -n 2 --dist loadfile tests/integrations/verl  # a launch uses one core
-	OMP_NUM_THREADS=1 $(VERL) -m pytest --doctest-modules src/progrpo/integrations/verl.py
+	OMP_NUM_THREADS=1 $(VERL) -m pytest -n 2 --dist loadfile tests/verl/in_verl  # a launch uses one core
+	OMP_NUM_THREADS=1 $(VERL) -m pytest --doctest-modules src/progrpo/verl/trainer.py
 
 check: format lint types doctest test
 
@@ -35,7 +35,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 doctest: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --doctest-modules src --ignore src/progrpo/integrations/verl.py  # make test-verl's
+	$(BIN)/python -m pytest --doctest-modules src --ignore src/progrpo/verl/trainer.py  # make test-verl's
 
 # The tables of docs/benchmarks.md, each written to benchmarks/results; idle cores, please.
 bench: $(VENV)/.installed-dev
@@ -64,7 +64,7 @@ study: $(VENV)/.installed-dev
 
 # The shipped starting model again, some 10 minutes on two cores.
 model: $(VENV)/.installed-dev
-	$(BIN)/python -m progrpo.warm_start build/countdown
+	$(BIN)/python -m progrpo.models.warm_start build/countdown
 
 # How many of 300 small faults in the source the tests notice; an hour or two on two quiet cores. After Ctrl-C:
 # make mutants MUTANTS="--workers 2 --resume"

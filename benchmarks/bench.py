@@ -84,7 +84,7 @@ def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
 
 def our_trainer(steps: int, **settings: Any) -> Any:
     """ProGRPOTrainer with the recipe's settings; a learning rate of 0 keeps both policies, and their lengths, alike."""
-    from progrpo.integrations.trl import ProGRPOTrainer
+    from progrpo.trl import ProGRPOTrainer
 
     return make_trainer(ProGRPOTrainer, steps, {}, settings)
 
@@ -119,14 +119,14 @@ def make_trainer(trainer_class: Any, steps: int, changes: dict[str, Any], more: 
 
     from datasets import Dataset
     from transformers import PrinterCallback
-    from trl import GRPOConfig
 
-    from progrpo.config import load_recipe
-    from progrpo.integrations.trl import ProGRPOTrainer
-    from progrpo.models import load_model
-    from progrpo.recipe_task import make_task
-    from progrpo.rewards import task_reward
-    from progrpo.trl_settings import trl_config
+    from progrpo.recipes.build import make_task
+    from progrpo.recipes.schema import load_recipe
+    from progrpo.sampling.models import load_model
+    from progrpo.tasks.rewards import task_reward
+    from progrpo.trl import ProGRPOTrainer
+    from progrpo.trl.settings import trl_config
+    from trl import GRPOConfig
 
     recipe = load_recipe(RECIPE, [f"training.steps={steps}", "training.learning_rate=1e-12"])
     task = make_task(recipe)

@@ -142,7 +142,7 @@ def against_trl(number: int) -> dict[str, object]:
 
 
 def unforeseen(number: int = 5000, blown: int = 50) -> dict[str, object]:
-    from progrpo.verify import math_answer
+    from progrpo.verify.math import answer as math_answer
 
     items = make_items(number, seed=2, blow_ups=0)
     ours(items[:50])
@@ -153,7 +153,7 @@ def unforeseen(number: int = 5000, blown: int = 50) -> dict[str, object]:
     for k in range(blown):
         items[k * (number // blown)] = Item("blow-up", "x+1", f"9^{{9^{{9}}}}+{k}x", None)
     math_answer._cache.after_fork()
-    with mock.patch("progrpo.verify.math_answer.explosion", return_value=""):
+    with mock.patch("progrpo.verify.math.answer.explosion", return_value=""):
         began = time.perf_counter()
         after = ours(items)
         full = time.perf_counter() - began

@@ -79,10 +79,10 @@ def compare(name: str, recipe: str, overrides: list[str]) -> dict[str, Any]:
 
 def train(source: str, overrides: list[str]) -> dict[str, Any]:
     """Reckon, then train, in this process; the estimate and the peak of the memory that was resident."""
-    from progrpo.config import load_recipe
-    from progrpo.planning.plan import make_plan
-    from progrpo.run_folder import RunFolder
-    from progrpo.training import train as train_recipe
+    from progrpo.launch.plan import make_plan
+    from progrpo.recipes.schema import load_recipe
+    from progrpo.runs.folder import RunFolder
+    from progrpo.trl.run import train as train_recipe
 
     warnings.simplefilter("ignore", FutureWarning)
     recipe = load_recipe(source, overrides)
@@ -105,11 +105,11 @@ def longest(run: Any) -> int:
     """Tokens of the longest prompt with the longest response of any step."""
     import pandas as pd
 
-    from progrpo.models import load_tokenizer
-    from progrpo.recipe_task import prompt_length
+    from progrpo.recipes.build import prompt_length
+    from progrpo.sampling.models import load_tokenizer
 
     recipe, most = run.recipe(), 0
-    from progrpo.recipe_task import make_task
+    from progrpo.recipes.build import make_task
 
     tokenizer = load_tokenizer(recipe.model.path)
     lengths = {row["problem_id"]: prompt_length(row["prompt"], tokenizer) for row in make_task(recipe).train_problems()}

@@ -41,20 +41,20 @@ ROOMS = {
 """The source and the tests of each room."""
 
 RUN_BY = (
-    ("src/progrpo/verify/sandbox/inside/", "tests/verify/test_code_tests.py"),
-    ("src/progrpo/verify/sandbox/inside/", "tests/verify/sandbox/test_client.py"),
-    ("src/progrpo/verify/worker.py", "tests/verify/test_pool.py"),
-    ("src/progrpo/verify/math_worker.py", "tests/verify/test_math_answer.py"),
-    ("src/progrpo/verify/reasoning_gym_scorer.py", "tests/tasks/test_reasoning_gym.py"),
-    ("src/progrpo/integrations/trl.py", "tests/integrations/test_trl_distributed.py"),
+    ("src/progrpo/verify/code/sandbox/inside/", "tests/verify/code/test_tests.py"),
+    ("src/progrpo/verify/code/sandbox/inside/", "tests/verify/code/sandbox/test_client.py"),
+    ("src/progrpo/verify/workers/worker.py", "tests/verify/workers/test_pool.py"),
+    ("src/progrpo/verify/math/worker.py", "tests/verify/math/test_answer.py"),
+    ("src/progrpo/verify/reasoning_gym/scorer.py", "tests/tasks/test_reasoning_gym.py"),
+    ("src/progrpo/trl/trainer.py", "tests/trl/test_distributed.py"),
 )
 """Tests of code that runs in processes of its own, in which nobody sees what lines it executes."""
 
 OTHER_ENVIRONMENTS = {
-    "src/progrpo/integrations/verl.py": "make test-verl",
-    "src/progrpo/integrations/verl_check.py": "make test-verl",
-    "src/progrpo/integrations/verl_plugin.py": "make test-verl",
-    "src/progrpo/evaluation/backends/vllm.py": "make test-vllm",
+    "src/progrpo/verl/trainer.py": "make test-verl",
+    "src/progrpo/verl/check.py": "make test-verl",
+    "src/progrpo/verl/plugin.py": "make test-verl",
+    "src/progrpo/sampling/vllm.py": "make test-vllm",
 }
 """What is left out, because the tests of it run in an environment of their own."""
 
@@ -110,7 +110,7 @@ class Study:
 
     def _runs_here(self, file: Path) -> bool:
         name = file.relative_to(self.root).as_posix()
-        return name not in OTHER_ENVIRONMENTS and not name.startswith("tests/integrations/verl/")
+        return name not in OTHER_ENVIRONMENTS and not name.startswith("tests/verl/in_verl/")
 
     def measure_tests(self) -> Tests:
         """Every test of the rooms that passes: how long it takes, and which lines it executes.

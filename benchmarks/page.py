@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from record import record
 
-from progrpo.config import Recipe
-from progrpo.evaluation.backends import Sample
+from progrpo.common.files import write_json
 from progrpo.evaluation.evaluate import Evaluation, ProblemResult
 from progrpo.evaluation.store import SampleStore
-from progrpo.files import write_json
-from progrpo.report import write_page
-from progrpo.run_folder import RunFolder
+from progrpo.pages import write_page
+from progrpo.recipes.schema import Recipe
+from progrpo.runs.folder import RunFolder
+from progrpo.sampling import Sample
 from progrpo.verify import Verdict
 
 VOCABULARY = 20  # of the shipped tokenizer, so that tokens have texts

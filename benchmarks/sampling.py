@@ -37,9 +37,9 @@ def compare(count: int, max_new_tokens: int) -> dict[str, Any]:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    from progrpo.evaluation.backends import Request, Sampling
-    from progrpo.evaluation.backends.transformers import TransformersBackend, token_ids
-    from progrpo.models import load_model
+    from progrpo.sampling import Request, Sampling
+    from progrpo.sampling.models import load_model
+    from progrpo.sampling.transformers import TransformersBackend, token_ids
     from progrpo.tasks import MathTask
     from progrpo.tasks.rows import Data
 

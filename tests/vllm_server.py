@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from progrpo.integrations.vllm import wait_for_server
+from progrpo.trl.vllm import wait_for_server
 
 
 @contextmanager

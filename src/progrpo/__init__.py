@@ -1,6 +1,6 @@
 """progrpo: reinforcement learning with verifiable rewards that keeps exploring.
 
-``progrpo.core`` holds the method (torch only), ``progrpo.integrations.trl`` the drop-in trainer,
+``progrpo.core`` holds the method (torch only), ``progrpo.trl.trainer`` the drop-in trainer,
 ``progrpo.tasks`` and ``progrpo.verify`` prompts and verifiers, ``progrpo.evaluation`` pass@k and diversity.
 Importing ``progrpo`` loads torch and nothing heavier.
 """

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from cli.forked import Server
+from tests.cli.forked import Server
 
 HAS_PROC = Path("/proc/self").exists()
 """Where forking works too: macOS has neither."""

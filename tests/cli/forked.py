@@ -143,8 +143,8 @@ FILES = ("out", "err", "marks", "log")
 
 def serve() -> None:
     """The script."""
-    import progrpo.report
-    import progrpo.training  # noqa: F401 - what takes seconds
+    import progrpo.pages
+    import progrpo.trl.run  # noqa: F401 - what takes seconds
 
     print(threading.active_count(), flush=True)
     for line in sys.stdin:
@@ -189,13 +189,15 @@ def _run(files: list[str], arguments: list[str], patch: str, watched: bool) -> N
 def _tell(marks: Path, log: Path) -> None:  # noqa: PLR0915 - a list of what is watched
     """Write down where the run is, and every sample that is scored or generated."""
     import progrpo.evaluation.evaluate as evaluation
-    from progrpo import recorder, run_evaluation, training
     from progrpo.evaluation import store
-    from progrpo.evaluation.backends.transformers import TransformersBackend
-    from progrpo.recipe_trainer import RecipeTrainer
-    from progrpo.rewards import Reward
-    from progrpo.run_folder import RunFolder
+    from progrpo.runs import evaluation as run_evaluation
+    from progrpo.runs.folder import RunFolder
+    from progrpo.sampling.transformers import TransformersBackend
+    from progrpo.tasks.rewards import Reward
     from progrpo.tasks.templates import prompt_text
+    from progrpo.trl import recorder
+    from progrpo.trl import run as training
+    from progrpo.trl.recipe_trainer import RecipeTrainer
 
     store.FLUSH_SECONDS = 0.0  # every batch of an evaluation is stored at once: a kill then finds some stored
     lines = [os.open(path, os.O_WRONLY | os.O_APPEND) for path in (marks, log)]

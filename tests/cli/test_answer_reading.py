@@ -4,8 +4,7 @@ import json
 from typing import Any
 
 import pytest
-
-from evaluation.backends.http_server import Server
+from tests.sampling.http_server import Server
 
 
 @pytest.mark.parametrize(

@@ -134,10 +134,10 @@ def test_a_file_cannot_be_written_where_a_folder_is(cli: Any, finished_run: Path
 
 
 def test_the_systems_refusal_of_a_path_is_one_sentence_and_a_bug_is_a_traceback(forked: Any, tmp_path: Path) -> None:
-    raised = "import progrpo.report; progrpo.report.summary_text = lambda folders: open({!r}, 'w')"
+    raised = "import progrpo.pages; progrpo.pages.summary_text = lambda folders: open({!r}, 'w')"
     (tmp_path / "recipe.json").write_text('{"name": "x"}')
     done = forked("report", str(tmp_path), code=1, patch=raised.format(str(tmp_path)))
     assert done.err == f"progrpo: {str(tmp_path)!r} can't be read or written: Is a directory.\n"
     for bug in ("open('/nowhere/x')", "{}['reward']", "__import__('progrpo.no_such_module')"):
-        lines = f"import progrpo.report; progrpo.report.summary_text = lambda folders: {bug}"
+        lines = f"import progrpo.pages; progrpo.pages.summary_text = lambda folders: {bug}"
         assert "Traceback" in forked("report", str(tmp_path), code=1, patch=lines).err

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tiny import aime_rows, write_rows
+from tests.tiny import aime_rows, write_rows
 
 
 @pytest.mark.parametrize("engine", ["trl", "verl"])

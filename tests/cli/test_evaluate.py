@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet
 import pytest
+from tests.sampling import http_server as server_side
+from tests.sampling.http_server import Server
+from tests.tiny import aime_rows, deepcoder_rows, write_rows
+from tests.verify.shared_data import shared_file
 
-from evaluation.backends import http_server as server_side
-from evaluation.backends.http_server import Server
-from progrpo.evaluation.backends import http
-from progrpo.evaluation.backends.http import HttpBackend
-from tiny import aime_rows, deepcoder_rows, write_rows
-from verify.shared_data import shared_file
+from progrpo.sampling import http
+from progrpo.sampling.http import HttpBackend
 
 HELD_OUT = ("countdown", "task.heldout_size=40", "task.numbers=3", "--samples", "24")
 

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
+from tests.cli.conftest import TINY
+from tests.cli.forked import Run, Server
+from tests.cli.test_runs import assert_same_run, metrics
 
-from cli.conftest import TINY
-from cli.forked import Run, Server
-from cli.test_runs import assert_same_run, metrics
-from progrpo.checkpoints import fault
-from progrpo.run_folder import RunFolder
+from progrpo.runs.checkpoints import fault
+from progrpo.runs.folder import RunFolder
 from progrpo.tasks.programs import gold_of
 from progrpo.verify import StdinTests
 
@@ -368,7 +368,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_the_optimizer(forked:
     run = tmp_path / "run"
     patch = """
 import torch
-from progrpo.recipe_trainer import RecipeTrainer
+from progrpo.trl.recipe_trainer import RecipeTrainer
 compute_loss = RecipeTrainer.compute_loss
 def with_hook(self, model, inputs, *args, **kwargs):
     if self.state.global_step == 2 and self._step % 4 == 2:
@@ -404,7 +404,7 @@ def test_a_step_size_that_ruins_the_weights(forked: Server, tmp_path: Path) -> N
 def test_a_model_whose_weights_are_no_numbers(forked: Server, tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
-    from progrpo.models import SHIPPED
+    from progrpo.sampling.models import SHIPPED
 
     model = tmp_path / "model"
     shutil.copytree(SHIPPED["countdown"], model)
@@ -430,7 +430,7 @@ def test_a_server_that_trl_can_no_longer_reach(forked: Server, tmp_path: Path, u
     run = tmp_path / "run"
     patch = """
 import requests
-from progrpo.recipe_trainer import RecipeTrainer
+from progrpo.trl.recipe_trainer import RecipeTrainer
 generate = RecipeTrainer._generate_single_turn
 def ask(self, *args, **kwargs):
     if self.state.global_step == 3:

@@ -8,9 +8,9 @@ from statistics import median
 from typing import Any
 
 import pandas as pd
+from tests.cli.forked import PHASES, Run, Server
+from tests.cli.test_runs import metrics
 
-from cli.forked import PHASES, Run, Server
-from cli.test_runs import metrics
 from progrpo.evaluation.store import read_samples
 
 KILLS_A_PHASE = 4

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from cli.conftest import TINY
+from tests.cli.conftest import TINY
 
 ROOT = Path(__file__).parents[2]
 

@@ -235,8 +235,8 @@ def test_evaluations_go_where_the_training_metrics_go(cli: Any) -> None:
 
 def test_why_a_run_of_a_comparison_failed_is_of_its_last_attempt(tmp_path: Path) -> None:
     from progrpo.cli.compare import _Run
-    from progrpo.config import load_recipe
-    from progrpo.run_folder import RunFolder
+    from progrpo.recipes.schema import load_recipe
+    from progrpo.runs.folder import RunFolder
 
     run = _Run(load_recipe("countdown_cpu"), RunFolder(tmp_path))
     run.log.write_text("progrpo: the disk is full\n")

@@ -12,9 +12,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-
-from cli.forked import Server
-from evaluation.backends import http_server
+from tests.cli.forked import Server
+from tests.sampling import http_server
 
 pytest.importorskip("openai")
 
@@ -60,7 +59,7 @@ def arguments(server: Killable, out: Path, patience: float) -> list[str]:
 
 
 # OpenAI's own retries, which come before the patience, wait up to 8 s each.
-IMPATIENT = "import progrpo.evaluation.backends.http as http; http.HttpBackend.__init__.__kwdefaults__['retries'] = 0"
+IMPATIENT = "import progrpo.sampling.http as http; http.HttpBackend.__init__.__kwdefaults__['retries'] = 0"
 
 
 def test_a_server_that_comes_back_is_waited_for(forked: Server, server: Killable, tmp_path: Path) -> None:

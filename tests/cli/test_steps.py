@@ -8,10 +8,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-
-from cli.conftest import TINY
-from cli.forked import Server
-from cli.test_runs import assert_same_run, metrics
+from tests.cli.conftest import TINY
+from tests.cli.forked import Server
+from tests.cli.test_runs import assert_same_run, metrics
 
 
 def steps_of(folder: Path) -> list[int]:

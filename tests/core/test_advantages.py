@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.reference import cases, method
 from torch import Tensor
 
 from progrpo.core import arm_advantages, group_relative_advantages
 from progrpo.core.advantages import ACTIVATIONS, CENTERS, SCALES, activated_groups, is_correct, zero_variance_groups
-from reference import cases, method
 
 KINDS = ["binary", "graded", "missing"]
 SIZES = [1, 2, 9, 64]

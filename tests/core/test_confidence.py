@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.reference import cases, method
 from torch import Tensor
 
 from progrpo.core import answer_confidence, low_probability_mask, prompt_confidence
 from progrpo.core.confidence import _low_prob_counts
-from reference import cases, method
 
 SHAPES = [(1, 1), (1, 5), (4, 7), (6, 35), (3, 101)]
 FRACTIONS = [0.05, 0.2, 0.3, 1 / 3, 0.5, 0.999, 1]

@@ -3,10 +3,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.reference import method
 from torch import Tensor
 
 from progrpo.core import token_logps, token_logps_from_hidden
-from reference import method
 
 SHAPES = [(1, 1, 2), (2, 3, 5), (4, 33, 17)]
 

@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
+from tests.reference import cases, method
 from torch import Tensor
 
 from progrpo.core import clipped_surrogate, token_mean
-from reference import cases, method
 
 
 def test_loss_and_gradient_worked_by_hand() -> None:

@@ -3,10 +3,10 @@ from functools import partial
 
 import pytest
 import torch
+from tests.reference import cases, method
 from torch import Tensor
 
 from progrpo.core import constant_mean, sequence_mean, token_mean
-from reference import cases, method
 
 REDUCTIONS = {
     "token": (token_mean, method.token_mean),

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tasks.test_choice_task import GPQA
+from tests.tasks.test_code_task import ROWS
+from tests.verify.shared_data import shared_file
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.evaluation.benchmarks import BENCHMARKS, benchmark
 from progrpo.tasks import CodeTask, Problem
 from progrpo.tasks.code import PRESETS
-from progrpo.tasks.verifiers import VERIFIERS
-from tasks.test_choice_task import GPQA
-from tasks.test_code_task import ROWS
-from verify.shared_data import shared_file
+from progrpo.verify.registry import VERIFIERS
 
 FILES: Mapping[str, tuple[str, int]] = {
     "aime24": ("aime24.jsonl", 30),

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from tests.verify.shared_data import shared_file, shared_rows
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.evaluation.codeforces import (
     Standings,
     contest_of,
@@ -27,7 +28,6 @@ from progrpo.evaluation.codeforces import (
     rating_at_rank,
     read_human_ratings,
 )
-from verify.shared_data import shared_file, shared_rows
 
 Answer = dict[str, Any]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from tests.reference import statistics
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.evaluation.diversity import (
     answer_entropy,
     distinct_at_k,
@@ -18,7 +19,6 @@ from progrpo.evaluation.diversity import (
     embedding_distance,
     self_bleu,
 )
-from reference import statistics
 
 sacrebleu = pytest.importorskip("sacrebleu", reason="the measures of words need sacrebleu")
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.reference import statistics
 
-from progrpo.errors import ConfigError
-from progrpo.evaluation.backends import Request, Sample, Sampling
+from progrpo.common.errors import ConfigError
 from progrpo.evaluation.evaluate import Evaluation, ProblemResult, count, evaluate, open_store
 from progrpo.evaluation.intervals import mean_over_problems
 from progrpo.evaluation.store import Judged, read_samples
+from progrpo.sampling import Request, Sample, Sampling
 from progrpo.tasks import Countdown, Problem, Task
 from progrpo.verify import Verdict, VerifierFailedError
-from reference import statistics
 
 
 class FakeTask:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from tests.reference import statistics
 
 from progrpo.evaluation import pass_at_k
-from reference import statistics
 
 
 def test_pass_at_k_worked_by_hand() -> None:

@@ -10,8 +10,8 @@ from progrpo.evaluation.evaluate import Evaluation, ProblemResult
 from progrpo.evaluation.intervals import paired_difference
 from progrpo.evaluation.pass_at_k import pass_at_k
 from progrpo.evaluation.results import fewer_problems
-from progrpo.report.collect import estimate
-from progrpo.report.summary import compare
+from progrpo.pages.collect import estimate
+from progrpo.pages.summary import compare
 
 
 def result(name: str, correct: int, errors: int = 0, n: int = 64) -> ProblemResult:

@@ -3,9 +3,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from progrpo.errors import ConfigError
-from progrpo.evaluation.backends import Sample
+from progrpo.common.errors import ConfigError
 from progrpo.evaluation.store import TOKEN_COLUMNS, Judged, SampleStore, read_samples
+from progrpo.sampling import Sample
 from progrpo.verify import Verdict
 
 KEY = {"model": "m", "seed": 0}

@@ -7,8 +7,8 @@ from statistics import fmean
 
 import numpy as np
 import pytest
+from tests.inspection.rollouts import NAMED, random_rows, write_jsonl
 
-from inspection.rollouts import NAMED, random_rows, write_jsonl
 from progrpo.inspection import Options, inspect
 from progrpo.inspection.collapse import LEAST_GROUPS, Collapse, collapse, measure, warnings
 from progrpo.inspection.table import FRACTIONS, Table

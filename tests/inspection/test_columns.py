@@ -2,7 +2,7 @@
 
 import pytest
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.inspection.columns import choose_columns
 
 TRL = {"step": "number", "prompt": "text", "completion": "text", "accuracy": "number", "format": "number"}

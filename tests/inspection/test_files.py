@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow.parquet import write_table
+from tests.inspection.rollouts import NAMED, random_rows, write_jsonl, write_parquet
 
-from inspection.rollouts import NAMED, random_rows, write_jsonl, write_parquet
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.inspection import Options, inspect
 from progrpo.inspection.files import BATCH_ROWS, RolloutFile
 

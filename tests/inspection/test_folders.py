@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.inspection.folders import find_files, step_in_name
 
 

@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer
+from tests.inspection.rollouts import verl_rows, write_jsonl, write_verl
+from tests.pages.runs import make_recipe, rollout
 
-from inspection.rollouts import verl_rows, write_jsonl, write_verl
 from progrpo.inspection import Options, inspect, print_summary
 from progrpo.inspection.what_if import Settings
-from progrpo.models import load_model
-from progrpo.run_folder import RunFolder
+from progrpo.runs.folder import RunFolder
+from progrpo.sampling.models import load_model
 from progrpo.tasks import Countdown
-from report.runs import make_recipe, rollout
+from trl import GRPOConfig, GRPOTrainer
 
 GROUP = 4
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from tests.inspection.rollouts import NAMED, random_rows, write_jsonl, write_parquet
 
-from inspection.rollouts import NAMED, random_rows, write_jsonl, write_parquet
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.inspection import Options, inspect
-from progrpo.inspection.page import assemble
+from progrpo.pages.inspection import assemble
 
 GIVEN = Options(columns={"prompt": "q", "response": "texts"}, rewards="scores")
 LISTED = {"o": "texts", "r": "scores", "logps": "logps", "answer": "answers"}

@@ -5,15 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.inspection.rollouts import write_jsonl
+from tests.pages.runs import make_recipe, rollout
 
-from inspection.rollouts import write_jsonl
+from progrpo.common.errors import ConfigError
 from progrpo.core import arm_advantages, group_relative_advantages
-from progrpo.errors import ConfigError
 from progrpo.inspection import Options, inspect, print_summary, write_page
-from progrpo.inspection.page import assemble
 from progrpo.inspection.summary import NO_WARNING, rows
-from progrpo.run_folder import RunFolder
-from report.runs import make_recipe, rollout
+from progrpo.pages.inspection import assemble
+from progrpo.runs.folder import RunFolder
 
 COLUMNS = {"prompt": "q", "response": "o"}
 

@@ -5,13 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tests.inspection.test_collapse import make_table
 
-from inspection.test_collapse import make_table
-from progrpo.errors import ConfigError
-from progrpo.evaluation.backends import Request, Sampling
-from progrpo.evaluation.backends.transformers import TransformersBackend
+from progrpo.common.errors import ConfigError
 from progrpo.inspection.score import MOST_RESPONSES, choose_responses, score
-from progrpo.models import load_model
+from progrpo.sampling import Request, Sampling
+from progrpo.sampling.models import load_model
+from progrpo.sampling.transformers import TransformersBackend
 
 PROMPTS = ["4 2 3 : 12 ;", "11 7 2 5 : 90 ;"]
 

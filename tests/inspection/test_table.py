@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from tests.inspection.rollouts import NAMED, random_rows, write_jsonl, write_parquet
 
-from inspection.rollouts import NAMED, random_rows, write_jsonl, write_parquet
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.inspection import Options, inspect
 from progrpo.inspection.batches import Ragged
 from progrpo.inspection.table import PADDED_CELLS, padded

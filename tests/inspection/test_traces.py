@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.inspection.rollouts import verifiers_episode, verifiers_results, verifiers_trace, write_jsonl
 
-from inspection.rollouts import verifiers_episode, verifiers_results, verifiers_trace, write_jsonl
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.inspection import Options, inspect
-from progrpo.inspection.page import assemble
+from progrpo.pages.inspection import assemble
 
 
 def traces(step, problems=3, n=4, **more):

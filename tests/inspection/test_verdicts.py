@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tests.tiny import tiny_qwen2, trl_template
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.inspection import Options, inspect
-from progrpo.rewards import verified_reward
-from tiny import tiny_qwen2, trl_template
+from progrpo.tasks.rewards import verified_reward
 
 CUT_OFF = r"Maybe \boxed{5}? Wait, that can't be right"
 RESPONSES = [CUT_OFF, "2 and 3.</think> The answer is 5.", "Hm.</think> So 6.", r"Hm.</think> It is \boxed{5.0}."]

@@ -6,8 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 from scipy.stats import kendalltau
+from tests.inspection.rollouts import NAMED, random_rows, write_jsonl
 
-from inspection.rollouts import NAMED, random_rows, write_jsonl
 from progrpo.inspection import Options, inspect
 from progrpo.inspection.what_if import MOST_LAGS, Settings, _pairs, advantages, effect, what_if
 

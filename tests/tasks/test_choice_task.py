@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.verify.shared_data import shared_file
 
-from progrpo.config import load_recipe
-from progrpo.errors import ConfigError
-from progrpo.recipe_task import make_task
+from progrpo.common.errors import ConfigError
+from progrpo.recipes.build import make_task
+from progrpo.recipes.schema import load_recipe
 from progrpo.tasks import ChoiceTask, Data
 from progrpo.tasks.choice import PRESETS
-from progrpo.tasks.verifiers import verify, wrong_golds
-from verify.shared_data import shared_file
+from progrpo.verify.registry import verify, wrong_golds
 
 GPQA = {
     "Question": "Which one?\n",

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.verify.shared_data import shared_file
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.tasks import CodeTask, Data
 from progrpo.tasks.code import PRESETS
 from progrpo.tasks.small_functions import small_functions
-from verify.shared_data import shared_file
 
 ADD = "```python\na, b = map(int, input().split())\nprint(a + b)\n```"
 TWICE = "```python\ndef twice(x):\n    return x * 2\n```"

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.reference import countdown as reference
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.tasks import Countdown
 from progrpo.tasks.countdown import (
     MAX_NUMBER,
@@ -23,7 +24,6 @@ from progrpo.tasks.countdown import (
     solutions,
     steps_text,
 )
-from reference import countdown as reference
 
 fuzz = settings(derandomize=True, deadline=None, max_examples=300, database=None)
 

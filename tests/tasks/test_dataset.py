@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.tasks import CodeTask, Data, JsonlTask, MathTask
 
 HELDOUT = [{"problem": "h?", "answer": "9"}]

@@ -4,13 +4,13 @@ import time
 from typing import Any
 
 import pytest
+from tests.verify.shared_data import load_benchmark, shared_rows
 
 from progrpo.tasks.code import PRESETS
 from progrpo.tasks.evalplus import as_in
 from progrpo.tasks.programs import read_gold, verify_programs
 from progrpo.tasks.rows import BadRowError
 from progrpo.verify import Limits, Verdict
-from verify.shared_data import load_benchmark, shared_rows
 
 ROW = {
     "task_id": "Mbpp/0",

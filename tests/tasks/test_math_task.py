@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.verify.shared_data import shared_file
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.tasks import Data, MathTask
 from progrpo.tasks.math import PRESETS
-from verify.shared_data import shared_file
 
 SOLUTION = r"So $x = 3$, and $x^2 = 9$, hence $\boxed{\frac{9}{2}}$."
 DAPO = (

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from progrpo.errors import ConfigError
-from progrpo.tasks import ReasoningGymTask, reasoning_gym_answers
-from progrpo.tasks.reasoning_gym_answers import extract_tagged_answer, verify_reasoning_gym
-from progrpo.verify.reasoning_gym_scorer import CodeInAnswerError, refuse_programs
-from progrpo.verify.sandbox import Isolation
+from progrpo.common.errors import ConfigError
+from progrpo.tasks import ReasoningGymTask
+from progrpo.verify.code.sandbox import Isolation
+from progrpo.verify.reasoning_gym import answers as reasoning_gym_answers
+from progrpo.verify.reasoning_gym.answers import extract_tagged_answer, verify_reasoning_gym
+from progrpo.verify.reasoning_gym.scorer import CodeInAnswerError, refuse_programs
 
 reasoning_gym = pytest.importorskip("reasoning_gym")
 if Path(reasoning_gym.__file__).resolve().is_relative_to("/tmp"):

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.tasks.rows import BadRow, BadRowError, column, digest, read_rows, refuse_bad_rows, text_column
 
 ROWS = [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?\u2028(a sum)", "answer": "4"}]

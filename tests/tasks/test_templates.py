@@ -1,12 +1,12 @@
 from typing import Any
 
 import pytest
+from tests.tiny import trl_template
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from progrpo.tasks.templates import check_template, prompt_text, render, response_text, template_opens_thinking
-from tiny import trl_template
 
 PROBLEM, INSTRUCTION = r"What is \frac{1}{2} of {x}?", r"Use \boxed{}."
 EXAMPLES = [("1 + 1?", r"It is \boxed{2}.")]

@@ -3,9 +3,9 @@ from collections.abc import Sequence
 import pytest
 
 from progrpo.tasks.programs import gold_of
-from progrpo.tasks.verifiers import choice_gold, count_votes
 from progrpo.tasks.votes import count_classes
 from progrpo.verify import CallTests
+from progrpo.verify.registry import choice_gold, count_votes
 
 
 def test_classes_and_no_answers() -> None:

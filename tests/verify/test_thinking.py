@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from progrpo.tasks.programs import gold_of
-from progrpo.tasks.reasoning_gym_answers import extract_tagged_answer
-from progrpo.tasks.verifiers import choice_gold, count_votes, verify
 from progrpo.verify import AssertTests, CallTests
+from progrpo.verify.reasoning_gym.answers import extract_tagged_answer
+from progrpo.verify.registry import choice_gold, count_votes, verify
 from progrpo.verify.thinking import after_thinking, begin_thinking, ends_in_thinking
 
 HEAD = 'def f(x):\n    """Return x."""\n'

@@ -18,9 +18,9 @@ from progrpo.cli.problems import problems
 from progrpo.cli.processes import let_first_process_speak
 from progrpo.cli.report import report
 from progrpo.cli.train import train
-from progrpo.environment import process_index
-from progrpo.errors import ConfigError, RunError
-from progrpo.files import path_fault
+from progrpo.common.environment import process_index
+from progrpo.common.errors import ConfigError, RunError
+from progrpo.common.files import path_fault
 from progrpo.verify import VerifierFailedError
 
 FAILURE = 1

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 
 LONGEST_GOLD = 600
 """Characters: the tests of a program may be megabytes."""

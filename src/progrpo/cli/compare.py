@@ -16,10 +16,10 @@ import typer
 
 from progrpo.cli.progress import Bar, Bars
 from progrpo.cli.train import OverridesArgument, RecipeArgument
-from progrpo.config import Recipe, load_recipe
-from progrpo.errors import ConfigError, RunError
-from progrpo.files import write_json
-from progrpo.run_folder import RunFolder
+from progrpo.common.errors import ConfigError, RunError
+from progrpo.common.files import write_json
+from progrpo.recipes.schema import Recipe, load_recipe
+from progrpo.runs.folder import RunFolder
 
 POLL_SECONDS = 0.5
 
@@ -58,7 +58,7 @@ def compare(
         run.check()
     failures = _run_all(runs, jobs or _default_jobs(len(runs)))
     if finished := [run.folder for run in runs if str(run.folder.path) not in failures]:
-        from progrpo.report import summary_text, write_page
+        from progrpo.pages import summary_text, write_page
 
         print(summary_text(finished))
         print(write_page(finished, root / "report.html"))

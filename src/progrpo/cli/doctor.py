@@ -4,10 +4,10 @@ import os
 import platform
 import shutil
 
-from progrpo.environment import device_name, package_versions
-from progrpo.integrations.verl_check import TRAINER_MODE, check_plugin
+from progrpo.common.environment import device_name, package_versions
 from progrpo.verify import isolation_level
-from progrpo.verify.sandbox import MIN_ISOLATION, NotIsolatedError, SandboxError
+from progrpo.verify.code.sandbox import MIN_ISOLATION, NotIsolatedError, SandboxError
+from progrpo.verl.check import TRAINER_MODE, check_plugin
 
 # What each part of the package needs, and how to get it.
 PARTS = {

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from progrpo.config import Recipe
-from progrpo.planning.plan import Plan
-from progrpo.run_folder import RunFolder
+from progrpo.launch.plan import Plan
+from progrpo.recipes.schema import Recipe
+from progrpo.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +33,7 @@ WHAT = {
 
 def dry_run(recipe: Recipe, source: str, overrides: list[str], folder: RunFolder) -> None:
     """Print what a run would be; nothing is loaded, written or launched."""
-    from progrpo.planning.plan import make_plan
+    from progrpo.launch.plan import make_plan
 
     show(make_plan(recipe, source, overrides, folder))
 

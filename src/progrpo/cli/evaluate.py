@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from progrpo.checkpoints import MODEL_PARTS, check_model
 from progrpo.cli.train import OverridesArgument, SkipBadRowsOption, overrides_with
-from progrpo.config import load_recipe
-from progrpo.errors import ConfigError, RunError, ServerAwayError
-from progrpo.files import check_writable, storage_fault
-from progrpo.run_folder import RunFolder
+from progrpo.common.errors import ConfigError, RunError, ServerAwayError
+from progrpo.common.files import check_writable, storage_fault
+from progrpo.recipes.schema import load_recipe
+from progrpo.runs.checkpoints import MODEL_PARTS, check_model
+from progrpo.runs.folder import RunFolder
 from progrpo.verify import AnswerStyle, VerifierFailedError
 
 if TYPE_CHECKING:
-    from progrpo.evaluation.backends import Backend, Sampling
     from progrpo.evaluation.benchmarks import Benchmark
     from progrpo.evaluation.evaluate import Evaluation
+    from progrpo.sampling import Backend, Sampling
     from progrpo.tasks import Task
 
 _TaskT = TypeVar("_TaskT", bound="Task")
@@ -179,7 +179,7 @@ def evaluate(
     )
     if temperature == 0 and (samples or 1) > 1:
         raise ConfigError(f"--temperature 0 gives the same response each time: leave --samples {samples} away.")
-    from progrpo.evaluation.backends import Sampling
+    from progrpo.sampling import Sampling
 
     def how(default_budget: int, default_temperature: float = 1.0) -> Sampling:
         chosen = default_temperature if temperature is None else temperature
@@ -195,7 +195,7 @@ def evaluate(
     check_writable(into)
     how(1)  # refuses what is out of range, before anything is loaded
     if benchmarks is None:
-        from progrpo.recipe_task import make_task, response_budget
+        from progrpo.recipes.build import make_task, response_budget
 
         task, section = _with_style(make_task(loaded), answer_style), loaded.evaluation
         sampling = how(response_budget(loaded, task), section.temperature)
@@ -261,7 +261,7 @@ def _evaluate_all(
             print(f"progrpo: {target.name}: {error}", file=sys.stderr)
     print(f"{into}: results and samples")
     if find_spec("plotly") and find_spec("jinja2") and any(into.glob("*.json")):
-        from progrpo.report import write_page
+        from progrpo.pages import write_page
 
         print(write_page([into], into / "report.html"))
     if failed:
@@ -437,7 +437,7 @@ def _settings_of(backend: BackendName, **by_backend: dict[str, Any]) -> dict[str
 
 def _open_backend(name: BackendName, path: str, settings: dict[str, Any]) -> "Backend":
     if name == "http":
-        from progrpo.evaluation.backends.http import HttpBackend
+        from progrpo.sampling.http import HttpBackend
 
         options = ("concurrency", "timeout", "retries", "patience", "opens_thinking")
         chosen = {option: settings[option] for option in options if option in settings}
@@ -448,14 +448,14 @@ def _open_backend(name: BackendName, path: str, settings: dict[str, Any]) -> "Ba
                 f"{path!r} holds low-rank adapters and vLLM loads whole models: leave --backend vllm away, or merge it "
                 "(peft.AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER))."
             )
-        from progrpo.evaluation.backends.vllm import VllmBackend
+        from progrpo.sampling.vllm import VllmBackend
 
         arguments = dict(_key_and_value(text) for text in settings.get("engine", []))
         return VllmBackend(path, **({"dtype": settings["dtype"]} | arguments))
     from transformers.utils import logging
 
-    from progrpo.evaluation.backends.transformers import TransformersBackend
-    from progrpo.models import best_device, load_model, model_digest
+    from progrpo.sampling.models import best_device, load_model, model_digest
+    from progrpo.sampling.transformers import TransformersBackend
 
     logging.disable_progress_bar()
     model, tokenizer = load_model(path, settings["dtype"])

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from progrpo.errors import ConfigError
-from progrpo.files import check_page, check_writable, not_writable
-from progrpo.run_folder import RunFolder
+from progrpo.common.errors import ConfigError
+from progrpo.common.files import check_page, check_writable, not_writable
+from progrpo.runs.folder import RunFolder
 
 COLUMNS = "Columns, for files of another format"
 VERIFY = "Verdicts of progrpo's verifiers, in place of rewards"

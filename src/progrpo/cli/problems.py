@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from progrpo.cli.train import OverridesArgument, RecipeArgument, SkipBadRowsOption, overrides_with
-from progrpo.config import load_recipe
+from progrpo.recipes.schema import load_recipe
 
 
 def problems(
@@ -23,7 +23,7 @@ def problems(
     `progrpo problems my.toml task.template=base --skip-bad-rows`
     """
     loaded = load_recipe(recipe, overrides_with(overrides, skip_bad_rows))
-    from progrpo.recipe_task import make_task
+    from progrpo.recipes.build import make_task
     from progrpo.tasks.dataset import DatasetTask
     from progrpo.tasks.templates import prompt_text
 

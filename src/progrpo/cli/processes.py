@@ -2,7 +2,7 @@
 
 import time
 
-from progrpo.environment import process_index
+from progrpo.common.environment import process_index
 
 HEAD_START = 3.0
 """Seconds. The launcher ends the other processes as soon as one has ended."""

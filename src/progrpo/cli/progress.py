@@ -51,7 +51,7 @@ class Bars:
 
 
 class Bar:
-    """One bar; it is a :class:`progrpo.progress.Progress`."""
+    """One bar; it is a :class:`progrpo.common.progress.Progress`."""
 
     def __init__(self, bars: Bars, label: str) -> None:
         self._bars, self._label = bars, label

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from progrpo.errors import ConfigError
-from progrpo.files import check_page
+from progrpo.common.errors import ConfigError
+from progrpo.common.files import check_page
 
 ONE, SEVERAL = "report.html", "comparison.html"
 
@@ -37,7 +37,7 @@ def report(
 
     `progrpo report evaluations/*`
     """
-    from progrpo.report import summary_text, write_page
+    from progrpo.pages import summary_text, write_page
 
     folders = _folders(runs)
     page = out or _page_of(folders)
@@ -53,7 +53,7 @@ def _folders(paths: list[Path]) -> list[Path]:
     Raises:
         ConfigError: a path that is not there, or none that is a run or an evaluation.
     """
-    from progrpo.report.collect import is_evaluation_folder
+    from progrpo.pages.collect import is_evaluation_folder
 
     def is_shown(path: Path) -> bool:
         return (path / "recipe.json").exists() or is_evaluation_folder(path)

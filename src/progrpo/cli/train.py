@@ -7,10 +7,10 @@ import typer
 from rich.console import Console
 
 from progrpo.cli.processes import let_first_process_speak
-from progrpo.config import Recipe, builtin_recipes, load_recipe
-from progrpo.environment import process_index
-from progrpo.errors import ConfigError, Interrupted
-from progrpo.run_folder import RunFolder
+from progrpo.common.environment import process_index
+from progrpo.common.errors import ConfigError, Interrupted
+from progrpo.recipes.schema import Recipe, builtin_recipes, load_recipe
+from progrpo.runs.folder import RunFolder
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a built-in recipe such as countdown_cpu.")
@@ -91,12 +91,12 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
         return
     folder.check_writable()  # before the imports, which take seconds
     from progrpo.cli.progress import Bars
-    from progrpo.processes import LostProcessError, is_first_to_tell
+    from progrpo.common.processes import LostProcessError, is_first_to_tell
 
     if recipe.engine == "verl":
-        from progrpo.verl_training import train as train_recipe
+        from progrpo.verl.run import train as train_recipe
     else:
-        from progrpo.training import train as train_recipe
+        from progrpo.trl.run import train as train_recipe
 
     process = process_index()
     try:
@@ -119,7 +119,7 @@ def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
 
 
 def _report(folder: RunFolder) -> None:
-    from progrpo.report import write_page
+    from progrpo.pages import write_page
 
     try:
         write_page([folder], folder.report)

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.tasks import ChoiceTask, CodeTask, Data, MathTask
 from progrpo.tasks.dataset import DatasetTask, Preset
 from progrpo.tasks.templates import check_template
@@ -48,7 +48,7 @@ class Benchmark:
 
     @property
     def verifier(self) -> str:
-        """A name of :data:`progrpo.tasks.verifiers.VERIFIERS`."""
+        """A name of :data:`progrpo.verify.registry.VERIFIERS`."""
         return self.task().verifier
 
     def count_note(self, problems: int) -> str:

@@ -37,8 +37,8 @@ from urllib.request import urlopen
 import numpy as np
 from numpy.typing import NDArray
 
-from progrpo.errors import ConfigError
-from progrpo.files import write_text
+from progrpo.common.errors import ConfigError
+from progrpo.common.files import write_text
 
 API = "https://codeforces.com/api"
 _QUESTIONS = {

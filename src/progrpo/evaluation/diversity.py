@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.evaluation.pass_at_k import pass_at_k
 
 LONGEST_NGRAM = 4

@@ -12,15 +12,15 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 
 import progrpo
-from progrpo.errors import ConfigError
-from progrpo.evaluation.backends import Backend, Request, Sample, Sampling
+from progrpo.common.errors import ConfigError
+from progrpo.common.files import locked, write_json
 from progrpo.evaluation.diversity import diversity
-from progrpo.evaluation.equal_samples import equal_samples
 from progrpo.evaluation.results import Evaluation, ProblemResult
 from progrpo.evaluation.store import Judged, SampleStore
-from progrpo.files import locked, write_json
-from progrpo.rewards import MAX_ERROR_SHARE, ErrorWatch
+from progrpo.sampling import Backend, Request, Sample, Sampling
+from progrpo.sampling.equal_samples import equal_samples
 from progrpo.tasks import Problem, Task
+from progrpo.tasks.rewards import MAX_ERROR_SHARE, ErrorWatch
 from progrpo.verify import Verdict, VerifierFailedError
 
 __all__ = ["ENTROPY_KINDS", "Evaluation", "ProblemResult", "count", "evaluate", "evaluate_into", "open_store"]
@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 
 class Share(Protocol):
-    """A part of an evaluation, where several processes make one together; :class:`progrpo.processes.Share` is one.
+    """One process's part of an evaluation that several processes make; :class:`progrpo.common.processes.Share` is one.
 
     Sample i of a problem has a seed of its own, so what is found does not depend on who evaluates which problem.
     """
@@ -79,14 +79,14 @@ def evaluate(
         problems: the task's held-out ones by default.
         store: keeps the samples, and has those of an evaluation that was interrupted: they are not drawn again.
         share: this process's part, where several evaluate together; all of it by default. The result is of all parts.
-        max_error_share: as in :class:`progrpo.rewards.Reward`.
+        max_error_share: as in :class:`progrpo.tasks.rewards.Reward`.
         with_diversity: also measure :func:`progrpo.evaluation.diversity.diversity`, which takes a while.
         embedding_model: for it.
         on_progress: called with a number of responses that are judged.
 
     Raises:
         VerifierFailedError: the verifier failed on too large a share of the samples, or on all.
-        ConfigError: n above 1 at temperature 0; and see :class:`progrpo.evaluation.backends.Backend` and
+        ConfigError: n above 1 at temperature 0; and see :class:`progrpo.sampling.Backend` and
             :class:`SampleStore`.
     """
     if sampling.is_greedy and n > 1:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from progrpo.common.errors import ConfigError
+from progrpo.common.files import read_json, write_file, write_json
 from progrpo.core import answer_confidence
-from progrpo.errors import ConfigError
-from progrpo.evaluation.backends import Sample
-from progrpo.files import read_json, write_file, write_json
+from progrpo.sampling import Sample
 from progrpo.tasks import Problem
 from progrpo.tasks.templates import prompt_text
 from progrpo.verify import Verdict

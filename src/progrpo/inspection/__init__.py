@@ -7,7 +7,7 @@ responses into rows of numbers, ``score`` computes log-probs that are missing, `
 """
 
 from progrpo.inspection.inspect import Inspection, Options, inspect, write_corrections
-from progrpo.inspection.page import write_page
 from progrpo.inspection.summary import print_summary
+from progrpo.pages.inspection import write_page
 
 __all__ = ["Inspection", "Options", "inspect", "print_summary", "write_corrections", "write_page"]

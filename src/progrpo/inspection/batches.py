@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.inspection.values import as_list, value_at
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.inspection.files import listed
 from progrpo.inspection.values import LARGEST, NESTED, Kind
 

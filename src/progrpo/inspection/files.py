@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.inspection import traces
 from progrpo.inspection.batches import Batch
 from progrpo.inspection.folders import PACKED, step_in_name

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 
 PACKED = (".gz", ".zst")
 PATTERNS = ("*.parquet", "*.jsonl", "*.csv", "*.tsv")

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from progrpo.common.errors import ConfigError
+from progrpo.common.files import write_file
 from progrpo.core.advantages import ACTIVATIONS, CENTERS
 from progrpo.core.checks import check_choice, check_number
-from progrpo.errors import ConfigError
-from progrpo.files import write_file
 from progrpo.inspection.collapse import LEAST_GROUPS, Collapse, collapse, warnings
 from progrpo.inspection.columns import choose_columns
 from progrpo.inspection.files import RolloutFile
@@ -23,7 +23,7 @@ from progrpo.inspection.table import Source, Table, fractions_with, read_rows, r
 from progrpo.inspection.values import SEVERAL
 from progrpo.inspection.verdicts import Judge
 from progrpo.inspection.what_if import Settings, WhatIf, what_if
-from progrpo.run_folder import RunFolder
+from progrpo.runs.folder import RunFolder
 from progrpo.tasks.templates import template_opens_thinking
 
 LONG_BYTES = 20_000_000
@@ -52,7 +52,7 @@ class Options:
         alpha, low_prob_fraction, activation, center: ProGRPO's. None takes what a run folder's run was trained with,
             if its method corrects at all; else 1, 0.2, ``"any_correct"`` and ``"prompt"``, or ``"group"`` where c(q)
             is not known.
-        model: computes log-probs that are missing, as :func:`progrpo.models.load_model` takes it.
+        model: computes log-probs that are missing, as :func:`progrpo.sampling.models.load_model` takes it.
         groups: of how many groups it computes them.
         temperature: of those log-probs.
         verify: a verifier by name, whose verdicts by the column of golds take the place of rewards.
@@ -217,7 +217,7 @@ def _name(paths: Sequence[Path]) -> str:
 def _load_model(path: str) -> tuple[Any, Any]:
     import transformers
 
-    from progrpo.models import load_model
+    from progrpo.sampling.models import load_model
 
     transformers.utils.logging.disable_progress_bar()
     return load_model(path)

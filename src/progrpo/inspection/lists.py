@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.inspection.columns import Columns
 from progrpo.inspection.files import Row, Split
 from progrpo.inspection.values import SEVERAL, Kind, described, kind_of

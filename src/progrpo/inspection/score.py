@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from progrpo.common.errors import ConfigError
 from progrpo.core import token_logps
-from progrpo.errors import ConfigError
 from progrpo.inspection.batches import Ragged
 from progrpo.inspection.table import Ints, Source, Table, confidences, padded, prompt_confidences
 from progrpo.inspection.values import as_list, response_of
@@ -128,7 +128,7 @@ def _ragged(lists: Sequence[Sequence[float]]) -> Ragged:
 
 def _prompt_ids(tokenizer: Any, prompts: Sequence[Any]) -> list[list[int]]:
     # Where there is a tokenizer there is transformers, which files with log-probs don't need.
-    from progrpo.evaluation.backends.transformers import token_ids
+    from progrpo.sampling.transformers import token_ids
 
     if tokenizer.chat_template is None and any(isinstance(prompt, list) for prompt in prompts):
         raise ConfigError(

@@ -7,7 +7,7 @@ import numpy as np
 
 from progrpo.inspection.collapse import LEAST_GROUPS
 from progrpo.inspection.inspect import Inspection
-from progrpo.report.summary import signed
+from progrpo.pages.summary import signed
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from progrpo.common.errors import ConfigError
 from progrpo.core import answer_confidence, prompt_confidence
 from progrpo.core.advantages import is_correct
-from progrpo.errors import ConfigError
 from progrpo.inspection.batches import Batch, Ragged
 from progrpo.inspection.columns import Columns
 from progrpo.inspection.files import Progress, RolloutFile, Row

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.inspection.values import as_text, is_message
 from progrpo.tasks.templates import opens_thinking, response_text
-from progrpo.tasks.verifiers import VERIFIERS, verify
 from progrpo.verify import Verdict
+from progrpo.verify.registry import VERIFIERS, verify
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Judge:
     """Verifies the responses of a file by the golds in one of its columns.
 
     Args:
-        verifier: a name of :data:`progrpo.tasks.verifiers.VERIFIERS`, such as ``"math_any"``.
+        verifier: a name of :data:`progrpo.verify.registry.VERIFIERS`, such as ``"math_any"``.
         template_opens: whether the chat template of prompts that are messages ends inside of a thinking part; a prompt
             that is a text tells by itself.
 

@@ -26,7 +26,7 @@ MOST_PAIRED = 200_000
 
 @dataclass(frozen=True)
 class Settings:
-    """ProGRPO's options, as in :class:`progrpo.integrations.trl.ProGRPOConfig`."""
+    """ProGRPO's options, as in :class:`progrpo.trl.trainer.ProGRPOConfig`."""
 
     alpha: float = 1.0
     low_prob_fraction: float = 0.2

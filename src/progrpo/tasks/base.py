@@ -20,7 +20,7 @@ class Task(Protocol):
 
     @property
     def verifier(self) -> str:
-        """Its name in :data:`progrpo.tasks.verifiers.VERIFIERS`."""
+        """Its name in :data:`progrpo.verify.registry.VERIFIERS`."""
         ...
 
     @property

@@ -25,7 +25,7 @@ from functools import lru_cache
 from itertools import combinations, product
 from typing import ClassVar, NamedTuple
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.tasks.base import Problem
 from progrpo.verify import Verdict
 from progrpo.verify.thinking import after_thinking

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import ClassVar
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.tasks.base import Problem
 from progrpo.tasks.rows import (
     BadRow,
@@ -22,8 +22,8 @@ from progrpo.tasks.rows import (
     text_column,
 )
 from progrpo.tasks.templates import BASE_STOP, Prompt, check_template, render
-from progrpo.tasks.verifiers import count_votes, verify, wrong_golds
 from progrpo.verify import Verdict
+from progrpo.verify.registry import count_votes, verify, wrong_golds
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Item:
     gold: str
     """What the verifier compares with: an answer, or tests as JSON."""
     verifier: str = ""
-    """A name of :data:`progrpo.tasks.verifiers.VERIFIERS`; the task's where it is empty."""
+    """A name of :data:`progrpo.verify.registry.VERIFIERS`; the task's where it is empty."""
     solution: str | None = None
     """How it is solved, for worked examples."""
     source_id: str | None = None
@@ -106,7 +106,7 @@ class DatasetTask(ABC):
     @property
     @abstractmethod
     def verifier(self) -> str:
-        """Its name in :data:`progrpo.tasks.verifiers.VERIFIERS`."""
+        """Its name in :data:`progrpo.verify.registry.VERIFIERS`."""
 
     def read_columns(self, data: Data) -> Callable[[Row], Item]:
         """How to read the rows of data without a preset."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item
 from progrpo.tasks.rows import Data, Row, text_column
-from progrpo.tasks.verifiers import VERIFIERS
+from progrpo.verify.registry import VERIFIERS
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class JsonlTask(DatasetTask):
     """Rows of ``{"prompt": ..., "gold": ..., "verifier": ...}``: each is verified by the verifier that it names.
 
     Args:
-        default_verifier: of the rows that name none; a name of :data:`progrpo.tasks.verifiers.VERIFIERS`.
+        default_verifier: of the rows that name none; a name of :data:`progrpo.verify.registry.VERIFIERS`.
     """
 
     template: str = "plain"

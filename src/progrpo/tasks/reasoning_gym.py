@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 from progrpo.tasks.base import Problem
-from progrpo.tasks.reasoning_gym_answers import make_questions
 from progrpo.tasks.rows import digest
 from progrpo.tasks.templates import check_template, render
-from progrpo.tasks.verifiers import verify
 from progrpo.verify import Verdict
-from progrpo.verify.sandbox import NotIsolatedError, ProgramFailedError, SandboxError
+from progrpo.verify.code.sandbox import NotIsolatedError, ProgramFailedError, SandboxError
+from progrpo.verify.reasoning_gym.answers import make_questions
+from progrpo.verify.registry import verify
 
 INSTRUCTION = "Think step by step, and give your final answer between <answer> and </answer>."
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from progrpo.errors import ConfigError
+from progrpo.common.errors import ConfigError
 
 Row = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """Verifiers: they read what a model wrote and say whether it is right. They never evaluate it in this process."""
 
-from progrpo.verify.code_tests import (
+from progrpo.verify.code.tests import (
     AssertTests,
     CallTests,
     Isolation,
@@ -10,7 +10,7 @@ from progrpo.verify.code_tests import (
     run_code_tests,
     run_code_tests_batch,
 )
-from progrpo.verify.math_answer import (
+from progrpo.verify.math.answer import (
     AnswerStyle,
     GoldError,
     check_gold,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 
 from progrpo.verify.extract import last_box
-from progrpo.verify.math_text import STYLED
+from progrpo.verify.math.text import STYLED
 from progrpo.verify.thinking import after_thinking
 from progrpo.verify.verdict import Verdict
 

@@ -1,0 +1,234 @@
+"""Files and folders that are whole or not there: written beside, then renamed."""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from progrpo.common.environment import process_index
+from progrpo.common.errors import ConfigError
+
+_STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})
+_PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
+_TOLD_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
+LOCK = ".lock"
+
+
+def beside_of(path: Path) -> Path:
+    """Where a file or folder is written first. Processes on different machines can have the same process id."""
+    return path.with_name(f".{path.name}.{process_index()}-{os.getpid()}.tmp")
+
+
+@contextmanager
+def write_file(path: Path) -> Iterator[Path]:
+    """A path to write to; it takes the place of ``path`` when the block ends well, and vanishes when it does not.
+
+    It is on the disk, not in the system's memory, before it takes that place: a machine that loses power has the old
+    file or the new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = beside_of(path)
+    try:
+        yield beside
+        sync(beside)
+        os.replace(beside, path)
+        sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with write_file(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all; NaN is refused, for JSON has none."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+REMEDY = "put it back from a copy, or remove it"
+
+
+def read_json(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Args:
+        path: of a file that was written whole.
+        remedy: what to do about a damaged one.
+
+    Raises:
+        ConfigError: the file can't be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged_file(path, error, remedy) from None
+    if not isinstance(value, dict):
+        raise damaged_file(path, f"a JSON object is needed, not a {type(value).__name__}", remedy)
+    return value
+
+
+def damaged_file(path: Path, why: object, remedy: str = REMEDY) -> ConfigError:
+    """The sentence for a file that was written whole and can't be read as what it should be."""
+    reason = (why.strerror or why) if isinstance(why, OSError) else why
+    first = str(reason).partition("\n")[0].rstrip(".") or type(why).__name__
+    return ConfigError(f"{str(path)!r} is damaged ({first}); {remedy}.")
+
+
+def check_page(path: Path) -> None:
+    """See that a page can be written at ``path``, before the work whose result it will hold.
+
+    Raises:
+        ConfigError: a folder has that name, its own folder can't be written, or the name is not a page's: it may be
+            that of a file which the page would replace.
+    """
+    if path.is_dir():
+        raise ConfigError(
+            f"--out {str(path)!r} is a folder; give the name of a file, such as {str(path / 'page.html')!r}."
+        )
+    if path.suffix not in (".html", ".htm"):
+        raise ConfigError(f"--out {str(path)!r} is not the name of a page; let it end in .html.")
+    check_writable(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """One more line at the end of a text file. A line that does not fit on the disk is taken back."""
+    content = (line + "\n").encode()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        length = os.fstat(handle).st_size
+        try:
+            while content:
+                content = content[os.write(handle, content) :]
+            os.fsync(handle)
+        except OSError:
+            os.ftruncate(handle, length)
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def write_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill; it takes the place of ``path`` when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = beside_of(path)
+    beside.mkdir()
+    try:
+        yield beside
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if it is not there: no other process gets it in the meantime. The system lets go of it when
+    the process ends, in whatever way.
+
+    Raises:
+        ConfigError: another process holds the folder, or it can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise not_writable(folder, error) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 200).decode(errors="replace") or "another process"
+            raise ConfigError(
+                f"{str(folder)!r} is being written by {holder}; wait until that has ended, or choose another folder "
+                "with --out."
+            ) from None
+        except OSError as error:  # a network file system without locks: nothing to hold on to
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+        with suppress(OSError):  # only for the sentence above
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def check_writable(folder: Path) -> None:
+    """Write a file into a folder and remove it again; a folder that is not there is made, and removed as well.
+
+    Raises:
+        ConfigError: that does not work.
+    """
+    probe, is_new = beside_of(folder / "probe"), not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"?")
+        probe.unlink()
+        if is_new:
+            folder.rmdir()
+    except OSError as error:
+        with suppress(OSError):
+            probe.unlink()
+        raise not_writable(folder, error) from None
+
+
+def not_writable(folder: Path, error: OSError) -> ConfigError:
+    """The sentence for a folder that can't be written."""
+    why = error.strerror or str(error)
+    return ConfigError(
+        f"the folder {str(folder)!r} can't be written ({why}); choose another with --out, or see to its permissions "
+        "and to the space on its disk."
+    )
+
+
+def path_fault(error: OSError) -> str | None:
+    """The sentence for an error that is of a path that a user named, or of the disk, and of no bug; None for others.
+
+    >>> path_fault(PermissionError(13, "Permission denied", "run/report.html"))
+    "'run/report.html' can't be read or written: Permission denied."
+    >>> path_fault(FileNotFoundError(2, "No such file or directory", "run/report.html"))
+    """
+    reason = storage_fault(error) or (os.strerror(error.errno) if error.errno in _PATH_ERRORS else None)
+    return reason and f"{str(error.filename or 'a file')!r} can't be read or written: {reason}."
+
+
+def storage_fault(error: BaseException | None) -> str | None:
+    """Why something could not be stored, if that is what an error says, itself or through one that it came from.
+
+    safetensors, which is written in Rust, and torch.distributed tell the system's error in their text alone.
+
+    >>> storage_fault(OSError(28, "No space left on device"))
+    'No space left on device'
+    >>> storage_fault(RuntimeError("Error while serializing: I/O error: File too large (os error 27)"))
+    'File too large'
+    >>> storage_fault(FileNotFoundError(2, "No such file or directory"))
+    """
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (told := _TOLD_IN_TEXT.search(str(error))):
+            number = int(told[1] or told[2])
+        if number in _STORAGE_ERRORS:
+            return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None

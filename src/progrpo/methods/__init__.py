@@ -1,0 +1,41 @@
+"""One table: the methods that ``compare`` runs, each as settings of the same trainer.
+
+Every entry is :class:`progrpo.trl.trainer.ProGRPOTrainer` with these settings, so that methods differ in nothing
+else. ``alpha=0`` makes it TRL's GRPOTrainer, bit for bit. A recipe may override settings under ``[methods.NAME]``.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: its name in print, the paper, and its settings as fields of ProGRPOConfig."""
+
+    title: str
+    paper: str
+    settings: dict[str, Any]
+
+
+METHODS = {
+    "grpo": Method("GRPO", "2402.03300", {"alpha": 0.0}),
+    "dr_grpo": Method("Dr. GRPO", "2503.20783", {"alpha": 0.0, "loss_type": "dr_grpo", "scale_rewards": "none"}),
+    "gspo": Method(
+        "GSPO",
+        "2507.18071",
+        {
+            "alpha": 0.0,
+            "loss_type": "grpo",
+            "importance_sampling_level": "sequence",
+            "epsilon": 3e-4,
+            "epsilon_high": 4e-4,
+        },
+    ),
+    "entropy_bonus": Method("GRPO + entropy bonus", "1602.01783", {"alpha": 0.0, "entropy_coef": 0.01}),
+    "high_entropy_tokens": Method(
+        "GRPO on the 20 % most uncertain tokens", "2506.01939", {"alpha": 0.0, "top_entropy_quantile": 0.2}
+    ),
+    "progrpo": Method("ProGRPO", "2602.05281", {"alpha": 1.0, "center": "prompt"}),
+    "progrpo_group": Method("ProGRPO, centred on the group", "2602.05281", {"alpha": 1.0, "center": "group"}),
+    "progrpo_correct": Method("ProGRPO, centred on the correct", "2602.05281", {"alpha": 3.0, "center": "correct"}),
+}

@@ -1,0 +1,1 @@
+"""Recipes: one TOML file a run, its schema, and what it builds."""

@@ -1,0 +1,144 @@
+"""Checkpoints that are known to be whole: sealed with a digest of every file, and verified before they are used.
+
+A sealed checkpoint has a file ``digests.json``::
+
+    {"algorithm": "sha256", "files": {"model.safetensors": {"bytes": 3243688, "digest": "9f86d081884c7d65..."}, ...}}
+
+It finds what disks, copies and full file systems do to files. It is no signature: whoever can write the folder can
+seal it again.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from progrpo.common.errors import ConfigError
+from progrpo.common.files import beside_of, sync, write_json
+
+MANIFEST = "digests.json"
+ALGORITHM = "sha256"
+EVERYTHING = ("*",)
+MODEL_PARTS = ("*config.json", "tokenizer*", "chat_template*", "model*", "adapter*")
+"""What a model is loaded from; the rest of a checkpoint is for going on with the training."""
+DAMAGED = "damaged-"
+
+
+def publish(written: Path, folder: Path, keep: int) -> Path:
+    """Seal a checkpoint that was written beside, move it into ``folder``, and let the oldest go.
+
+    Args:
+        written: ``.../checkpoint-50``, on the same file system.
+        folder: of the checkpoints.
+        keep: how many stay; with 1 there is none to fall back to.
+
+    Returns:
+        Where it is now.
+    """
+    seal(written)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / written.name
+    _remove(target)  # of a step that is saved twice
+    written.rename(target)
+    sync(folder)
+    for old in in_folder(folder)[keep:]:
+        _remove(old)
+    return target
+
+
+def seal(checkpoint: Path) -> None:
+    """Write ``digests.json``; everything is on the disk then."""
+    paths = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST]
+    files = sorted(path.relative_to(checkpoint).as_posix() for path in paths)
+    digests = _digests(checkpoint, files)
+    for path in paths:
+        sync(path)
+    told = {name: {"bytes": (checkpoint / name).stat().st_size, "digest": digests[name]} for name in files}
+    write_json(checkpoint / MANIFEST, {"algorithm": ALGORITHM, "files": told})
+    for path in (*checkpoint.rglob("*"), checkpoint):
+        if path.is_dir():
+            sync(path)
+
+
+def fault(checkpoint: Path, parts: Sequence[str] = EVERYTHING) -> str | None:
+    """What is wrong with a checkpoint, None if it is what was sealed.
+
+    Args:
+        checkpoint: a folder.
+        parts: patterns of the files that matter; the others are not read.
+    """
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        known: dict[str, Any] = {name: (told["bytes"], told["digest"]) for name, told in manifest["files"].items()}
+        algorithm = manifest["algorithm"]
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}: it is of progrpo 0.1, or not whole"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"its {MANIFEST} is damaged"
+    if algorithm != ALGORITHM:
+        return f"its {MANIFEST} says {algorithm!r}, where only {ALGORITHM} is known"
+    chosen = [name for name in known if any(fnmatchcase(name, part) for part in parts)]
+    for name in chosen:
+        path, size = checkpoint / name, known[name][0]
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes, where {size:,} were written"
+    try:
+        found = _digests(checkpoint, chosen)
+    except OSError as error:
+        return f"{error.filename or 'a file'} can't be read ({error.strerror})"
+    changed = [name for name in chosen if found[name] != known[name][1]]
+    return f"{changed[0]} is not what was written, by its {ALGORITHM}" if changed else None
+
+
+def check_model(path: str) -> None:
+    """Refuse a model folder that is a sealed checkpoint and is damaged; all other models pass.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    if (Path(path) / MANIFEST).exists() and (reason := fault(Path(path), MODEL_PARTS)):
+        raise ConfigError(f"checkpoint {path!r} is damaged: {reason}; take another one, or a copy of it.")
+
+
+def in_folder(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the newest first; copies under other names are none."""
+    found = (path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name))
+    return sorted(filter(Path.is_dir, found), key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """50 of ``checkpoint-50``."""
+    return int(checkpoint.name.split("-")[-1])
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Rename a checkpoint that can't be used, so that it is taken for none and its place is free."""
+    aside = checkpoint.with_name(DAMAGED + checkpoint.name)
+    _remove(aside)
+    return checkpoint.rename(aside)
+
+
+def _digests(checkpoint: Path, names: Sequence[str]) -> dict[str, str]:
+    """By name; several files at a time, as hashing leaves the interpreter free."""
+
+    def digest(name: str) -> str:
+        with (checkpoint / name).open("rb") as content:
+            return hashlib.file_digest(content, ALGORITHM).hexdigest()
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        return dict(zip(names, threads.map(digest, names), strict=True))
+
+
+def _remove(folder: Path) -> None:
+    """Renamed first: a killed process leaves no half of a checkpoint under its name."""
+    if folder.exists():
+        leaving = folder.rename(beside_of(folder))
+        shutil.rmtree(leaving)

@@ -1,0 +1,54 @@
+"""The evaluation that ends a run, whichever engine trained it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from progrpo.recipes.schema import Recipe
+from progrpo.common.errors import ConfigError
+from progrpo.sampling import Backend, Sampling
+from progrpo.sampling.transformers import TransformersBackend
+from progrpo.evaluation.evaluate import Evaluation, evaluate_into, open_store
+from progrpo.sampling.models import model_digest
+from progrpo.common.processes import Share, first_decides
+from progrpo.common.progress import Progress
+from progrpo.recipes.build import sampling
+from progrpo.runs.folder import FINAL, RunFolder
+from progrpo.tasks import Task
+
+
+def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer: Any, progress: Progress) -> Evaluation:
+    """The final evaluation, written to the folder with its samples; one that was interrupted goes on."""
+    digest = model_digest(str(folder.last_checkpoint()))
+    backend = TransformersBackend(model, tokenizer, batch=recipe.evaluation.batch, model_digest=digest)
+    section, share = recipe.evaluation, Share()
+    if share.process == 0:  # no step comes again
+        for path in folder.recorded_rollouts():
+            path.unlink()
+    progress.stage("evaluate", len(share.own(task.heldout_problems())) * section.samples)
+    discard_samples_of_others(folder.final_samples, backend, task, sampling(recipe, task))
+    return evaluate_into(
+        folder.evaluations,
+        FINAL,
+        backend,
+        task,
+        sampling(recipe, task),
+        n=section.samples,
+        model=recipe.run_name,
+        share=share,
+        max_error_share=recipe.training.max_verifier_errors,
+        on_progress=progress.advance,
+    )
+
+
+def discard_samples_of_others(samples: Path, backend: Backend, task: Task, how: Sampling) -> None:
+    """Keep the samples of an evaluation that was interrupted only if they are of these weights. A step that comes again
+    after a fault has the same to the last bit, as a rule; on another machine it has not."""
+
+    def look() -> None:
+        try:
+            open_store(samples, backend, task, how)
+        except ConfigError:
+            shutil.rmtree(samples)
+
+    first_decides(look)

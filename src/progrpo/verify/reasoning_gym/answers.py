@@ -1,0 +1,106 @@
+"""Answers to reasoning-gym's problems, scored by its own scorers inside the sandbox.
+
+Ten of those scorers evaluate the answer's text (countdown's runs ``__import__('os').system(...)`` if that is what the
+answer says), so none of them ever runs in this process. :mod:`progrpo.verify.reasoning_gym.scorer` is what runs there.
+"""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from progrpo.verify import Verdict, isolation_level
+from progrpo.verify.code.sandbox import Isolation, Limits, NotIsolatedError, ProgramFailedError, Sandbox, SandboxError
+from progrpo.verify.thinking import after_thinking
+
+_MODULE = "progrpo.verify.reasoning_gym.scorer"
+_TO_SCORE = Limits(seconds=5.0, memory_mb=4096)
+_TO_MAKE = Limits(seconds=600.0, memory_mb=8192, output_mb=1024)
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_KEYS = {"dataset": str, "config": dict, "seed": int, "size": int, "index": int}
+
+
+def verify_reasoning_gym(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+    """A response is right if its ``<answer>`` gets the full score, 1, of its dataset's own scorer.
+
+    Gold: ``{"dataset": "countdown", "config": {}, "seed": 5, "size": 3, "index": 0}``.
+    """
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        return list(threads.map(_verify, golds, responses))
+
+
+def _verify(gold: str, response: str) -> Verdict:
+    wrong = _wrong(gold)
+    if wrong:
+        return Verdict("error", wrong)
+    answer = extract_tagged_answer(response)
+    if answer is None:
+        return Verdict("incorrect", "the response has no <answer>...</answer>")
+    try:
+        score = _sandbox().call(f"{_MODULE}:score", json.loads(gold) | {"answer": answer}, _TO_SCORE)
+    except ProgramFailedError as error:
+        return Verdict("incorrect", f"scoring the answer failed: {error}")
+    except (NotIsolatedError, SandboxError) as error:
+        return Verdict("error", str(error))
+    if isinstance(score, float) and score >= 1:
+        return Verdict("correct", canonical=answer)
+    return Verdict("incorrect", f"the score is {score}, not 1")
+
+
+@cache
+def _sandbox() -> Sandbox:
+    """One that has reasoning-gym loaded, which takes seconds: started when it is first needed.
+
+    Raises:
+        SandboxError: reasoning-gym lies where the sandbox has a folder of its own.
+    """
+    found = find_spec("reasoning_gym")
+    place = Path(found.origin).resolve().parent if found and found.origin else Path()
+    if place.is_relative_to("/tmp") and isolation_level()[0] is Isolation.FULL:
+        raise SandboxError(
+            f"reasoning-gym is installed in {place}, and the sandbox has a /tmp of its own, where most of it is "
+            "missing; make the environment elsewhere."
+        )
+    return Sandbox(preload=(_MODULE, "reasoning_gym"))
+
+
+def make_questions(dataset: str, config: dict[str, Any], seed: int, size: int) -> list[str]:
+    """The questions of a dataset, as the scorer will make them again.
+
+    Raises:
+        ProgramFailedError: reasoning-gym refuses the settings.
+        NotIsolatedError, SandboxError: the sandbox can't be had.
+    """
+    payload = {"dataset": dataset, "config": config, "seed": seed, "size": size}
+    made: list[str] = _sandbox().call(f"{_MODULE}:questions", payload, _TO_MAKE)
+    return made
+
+
+def extract_tagged_answer(response: str) -> str | None:
+    """What stands in the last ``<answer>...</answer>`` after the thinking part.
+
+    >>> extract_tagged_answer("<think>...</think> It is <answer> 7 </answer>.")
+    '7'
+    """
+    found = _ANSWER.findall(after_thinking(response) or "")
+    return found[-1].strip() if found else None
+
+
+def wrong_entries(golds: Sequence[str]) -> list[str]:
+    """Why each gold does not say where its problem comes from; empty where it does."""
+    return [_wrong(gold) for gold in golds]
+
+
+def _wrong(gold: str) -> str:
+    try:
+        value = json.loads(gold)
+        if all(isinstance(value[key], kind) for key, kind in _KEYS.items()):
+            return ""
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return f"the gold {gold[:80]!r} does not have {', '.join(_KEYS)}"

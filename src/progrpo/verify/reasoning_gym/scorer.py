@@ -1,0 +1,98 @@
+"""What makes reasoning-gym's problems and scores answers to them, inside the sandbox and nowhere else.
+
+Some of reasoning-gym's scorers evaluate the answer's text. The sandbox keeps that from doing harm; what is left to
+win there is the score itself (``setattr`` on the scorer, say). So while a scorer runs, an audit hook looks at all
+code made from text before it runs, and stops it unless it is arithmetic: plain names that are no built-in but the
+numeric ones, and nothing that starts with an underscore.
+"""
+
+import builtins
+import sys
+from collections.abc import Iterator
+from types import CodeType
+from typing import Any
+
+NUMERIC_BUILTINS = frozenset({"abs", "bool", "complex", "divmod", "float", "int", "max", "min", "pow", "round", "sum"})
+EVALUATING_NAMES = frozenset({"lambdify", "parse_expr", "preview", "sympify", "python", "S"})
+"""Of sympy, all of which parse_expr offers to the text it evaluates: these take text, or start programs."""
+
+_watching = False
+_is_installed = False
+
+
+class CodeInAnswerError(Exception):
+    """The answer's text is a program, not an answer."""
+
+
+def questions(payload: dict[str, Any]) -> list[str]:
+    """The questions of a dataset, in order.
+
+    Made here as well: some depend on the order of Python's sets, which is fixed in the sandbox and nowhere else.
+
+    Args:
+        payload: ``dataset`` (its name), ``config``, ``seed`` and ``size``.
+    """
+    entries = _dataset(payload)
+    return [entries[index]["question"] for index in range(payload["size"])]
+
+
+def _dataset(payload: dict[str, Any]) -> Any:
+    import reasoning_gym
+
+    return reasoning_gym.create_dataset(
+        payload["dataset"], seed=payload["seed"], size=payload["size"], **payload["config"]
+    )
+
+
+def score(payload: dict[str, Any]) -> float:
+    """The score, from 0 to 1, that a dataset's own scorer gives an answer.
+
+    Args:
+        payload: ``dataset`` (its name), ``config``, ``seed``, ``size`` and ``index`` of the problem, and ``answer``.
+
+    Raises:
+        CodeInAnswerError: the answer was about to be run as a program.
+    """
+    global _watching  # noqa: PLW0603 - an audit hook can be neither removed nor given arguments
+    dataset = _dataset(payload)
+    entry = dataset[payload["index"]]
+    _install_hook()
+    _watching = True
+    try:
+        return float(dataset.score_answer(payload["answer"], entry))
+    finally:
+        _watching = False
+
+
+def _install_hook() -> None:
+    global _is_installed  # noqa: PLW0603
+    if not _is_installed:
+        sys.addaudithook(_audit)
+        _is_installed = True
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watching and event == "exec" and arguments[0].co_filename.startswith("<"):
+        refuse_programs(arguments[0])
+
+
+def refuse_programs(code: CodeType) -> None:
+    """Raise unless code made from text is arithmetic.
+
+    >>> refuse_programs(compile("2 * (3 + x)", "<string>", "eval"))
+    >>> refuse_programs(compile("__import__('os').system('id')", "<string>", "eval"))
+    Traceback (most recent call last):
+    progrpo.verify.reasoning_gym.scorer.CodeInAnswerError: the answer uses '__import__'
+    """
+    for name in _names(code):
+        is_builtin = hasattr(builtins, name) and name not in NUMERIC_BUILTINS
+        if is_builtin or name.startswith("_") or name in EVALUATING_NAMES:
+            raise CodeInAnswerError(f"the answer uses {name!r}")
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    yield from code.co_varnames
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)

@@ -1,0 +1,237 @@
+"""A batch as verl keeps it, in nested tensors, and ProGRPO's advantages of it. Pure functions; verl is not imported.
+
+Axis suffixes: B rows of the batch, S responses (a multi-turn response may be several rows), P prompt tokens, T response
+tokens.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from progrpo.common.errors import ConfigError
+from progrpo.core import answer_confidence, arm_advantages, group_relative_advantages, prompt_confidence
+from progrpo.core.precision import at_least_float32
+from progrpo.methods.exploration import exploration_metrics, solution_digest
+from progrpo.methods.options import ArmOptions
+
+VERL_EPS = 1e-6
+"""Added to the standard deviation by verl's GRPO."""
+
+
+def split_logps(logps: Tensor, response_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The prompts' and the responses' log-probs out of those of whole sequences.
+
+    Args:
+        logps: nested, (B, P + T): at position j of a row the log-prob of its token j + 1; the last says nothing.
+        response_mask: nested, (B, T); 1 at the tokens that the policy sampled.
+
+    Returns:
+        ``logps_BP, mask_BP, logps_BT, mask_BT``, padded on the right; masks are bool, True counts. A prompt's first
+        token has no log-prob, so P is one less than the longest prompt.
+
+    >>> logps = torch.nested.nested_tensor([torch.tensor([-1.0, -2.0, -3.0, -4.0, 9.0])], layout=torch.jagged)
+    >>> mask = torch.nested.nested_tensor([torch.tensor([1, 0])], layout=torch.jagged)
+    >>> split_logps(logps, mask)
+    (tensor([[-1., -2.]]), tensor([[True, True]]), tensor([[-3., -4.]]), tensor([[ True, False]]))
+    """
+    starts_B, ends_B = row_offsets(logps)[:-1], row_offsets(logps)[1:]
+    response_lengths_B = row_offsets(response_mask).diff()
+    logps_BP, mask_BP = _windows(logps.values(), starts_B, ends_B - starts_B - response_lengths_B - 1)
+    logps_BT, mask_BT = _windows(logps.values(), ends_B - response_lengths_B - 1, response_lengths_B)
+    return logps_BP, mask_BP, logps_BT, mask_BT & (response_mask.to_padded_tensor(0) != 0)
+
+
+def row_offsets(nested: Tensor) -> Tensor:
+    """Where each row begins in ``nested.values()``, and at last where all end, shape (B + 1,)."""
+    offsets: Tensor = nested.offsets()  # type: ignore[attr-defined]
+    return offsets
+
+
+def _windows(values: Tensor, starts_B: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    """``values[start : start + length]`` of each row, padded with 0, and which places are no padding."""
+    lengths_B = lengths_B.clamp(min=0)
+    steps = torch.arange(int(lengths_B.max()), device=values.device)
+    mask = steps < lengths_B[:, None]
+    index = (starts_B[:, None] + steps).clamp(0, len(values) - 1)
+    return torch.where(mask, at_least_float32(values[index]), 0.0), mask
+
+
+def final_rows(keys: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """The rows that hold a response's last output, and for each row the place of its response among those.
+
+    A key is verl's ``{prompt}_{response}_{output}``: an agent may give several outputs to one response, and verl's GRPO
+    counts the last and hands its advantage to all.
+
+    >>> final_rows(["a_0_0", "a_1_0", "a_0_1"])
+    (tensor([1, 2]), tensor([1, 0, 1]))
+    """
+    parts = [key.rsplit("_", 1) for key in keys]
+    last: dict[str, tuple[int, int]] = {}
+    for row, (response, output) in enumerate(parts):
+        last[response] = max(last.get(response, (-1, -1)), (int(output), row))
+    rows = sorted(row for _, row in last.values())
+    place = {parts[row][0]: s for s, row in enumerate(rows)}
+    return torch.tensor(rows), torch.tensor([place[response] for response, _ in parts])
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What a step's advantages are computed from. S rows; padding rows that verl adds are left out."""
+
+    advantages_S: Tensor
+    """A, by verl's GRPO."""
+    rewards_S: Tensor
+    """The sum of a response's token-level scores."""
+    shaped_rewards_S: Tensor
+    """What verl's GRPO took for the reward: the same, or with the KL penalty in it."""
+    correct_rewards_S: Tensor
+    """The reward that says whether a response is right; see :func:`correct_rewards`."""
+    failed_S: Tensor
+    """bool: the verifier failed."""
+    groups_S: Tensor
+    prompt_confidence_S: Tensor
+    answer_confidence_S: Tensor
+    solutions: list[str | None]
+    """The canonical form of each right response."""
+
+
+def correct_rewards(infos: Sequence[Mapping[str, Any]], rewards_S: Tensor, name: str | None) -> Tensor:
+    """The reward that says whether a response is right, shape (S,).
+
+    Args:
+        infos: what the reward function returned of each response, beside its score.
+        rewards_S: the scores.
+        name: a key of ``infos``, whose None becomes NaN; or None, which takes the scores.
+
+    Raises:
+        ConfigError: an info has no such key, or no number there.
+
+    >>> correct_rewards([{"acc": True}, {"acc": None}], torch.tensor([0.9, 0.3]), "acc")
+    tensor([1., nan])
+    """
+    if name is None:
+        return rewards_S
+    values = []
+    for info in infos:
+        if name not in info:
+            raise ConfigError(
+                f"correct_reward must be a key of what the reward function returns beside the score "
+                f"({', '.join(info) or 'it returns nothing'}), got {name!r}."
+            )
+        try:
+            values.append(math.nan if info[name] is None else float(info[name]))
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"correct_reward must be the name of a number, but {name!r} of a response is {info[name]!r}."
+            ) from None
+    return torch.tensor(values, dtype=rewards_S.dtype, device=rewards_S.device)
+
+
+def without_failures(responses: Responses, *, scale: str = "group") -> Responses:
+    """The same, with A as it is where a response that the verifier failed on takes no part in its group.
+
+    Such a response has reward NaN and A = 0; verl took its score of 0 for a wrong answer. Groups without one keep
+    verl's A to the bit.
+
+    Args:
+        responses: of one step. A reward of NaN counts as a failure.
+        scale: ``"group"``, or ``"none"`` for Dr. GRPO (``algorithm.norm_adv_by_std_in_grpo=False``).
+    """
+    r = responses
+    failed_S = r.failed_S | r.rewards_S.isnan()
+    if not failed_S.any():
+        return r
+    affected_S = torch.isin(r.groups_S, r.groups_S[failed_S])
+    without_S = group_relative_advantages(
+        r.shaped_rewards_S.masked_fill(failed_S, torch.nan), r.groups_S, scale=scale, eps=VERL_EPS
+    )
+    return replace(
+        r,
+        advantages_S=torch.where(affected_S, without_S.to(r.advantages_S.dtype), r.advantages_S),
+        rewards_S=r.rewards_S.masked_fill(failed_S, torch.nan),
+        correct_rewards_S=r.correct_rewards_S.masked_fill(failed_S, torch.nan),
+        failed_S=failed_S,
+    )
+
+
+def progrpo_advantages(responses: Responses, options: ArmOptions) -> tuple[Tensor, dict[str, float]]:
+    """A~ of each response, shape (S,), and the step's metrics. With ``alpha=0`` A~ is A, every bit of it.
+
+    Args:
+        responses: of one step, :func:`without_failures`.
+        options: ARM's.
+    """
+    r = responses
+    advantages_S = arm_advantages(
+        r.advantages_S,
+        r.correct_rewards_S,
+        r.prompt_confidence_S,
+        r.answer_confidence_S,
+        r.groups_S,
+        alpha=options.alpha,
+        activation=options.activation,
+        center=options.center,
+        correct_above=options.correct_above,
+    )
+    metrics = exploration_metrics(
+        r.rewards_S,
+        r.groups_S,
+        torch.tensor([solution_digest(form) for form in r.solutions]),
+        r.prompt_confidence_S,
+        r.answer_confidence_S,
+        advantages_S - r.advantages_S,
+        activation=options.activation,
+        correct_above=options.correct_above,
+        correct_rewards_B=r.correct_rewards_S,
+    )
+    return advantages_S, metrics | {"verifier/errors": r.failed_S.float().mean().item()}
+
+
+def confidences(logps: Tensor, response_mask: Tensor, *, low_prob_fraction: float) -> tuple[Tensor, Tensor]:
+    """c(q) and c(o|q) of each row, shape (B,), from the log-probs of whole sequences; see :func:`split_logps`."""
+    logps_BP, mask_BP, logps_BT, mask_BT = split_logps(logps, response_mask)
+    return (
+        prompt_confidence(logps_BP, mask_BP),
+        answer_confidence(logps_BT, mask_BT, low_prob_fraction=low_prob_fraction),
+    )
+
+
+def per_response(values: Tensor, response_mask: Tensor) -> Tensor:
+    """The value of each row at its first counted token, shape (B,); 0 where no token counts.
+
+    >>> values = torch.nested.nested_tensor([torch.tensor([0.0, 0.5, 0.5])], layout=torch.jagged)
+    >>> mask = torch.nested.nested_tensor([torch.tensor([0, 1, 1])], layout=torch.jagged)
+    >>> per_response(values, mask)
+    tensor([0.5000])
+    """
+    mask_BT = response_mask.to_padded_tensor(0) != 0
+    first_B1 = mask_BT.byte().argmax(dim=1, keepdim=True)
+    values_B = values.to_padded_tensor(0.0).gather(1, first_B1)[:, 0]
+    return torch.where(mask_BT.any(dim=1), values_B, 0.0)
+
+
+def per_token(values_B: Tensor, response_mask: Tensor) -> Tensor:
+    """Each row's value at all its counted tokens, 0 at the others; nested as the mask is.
+
+    >>> mask = torch.nested.nested_tensor([torch.tensor([1, 0, 1]), torch.tensor([1])], layout=torch.jagged)
+    >>> per_token(torch.tensor([0.5, -1.0]), mask).values()
+    tensor([ 0.5000,  0.0000,  0.5000, -1.0000])
+    """
+    offsets = row_offsets(response_mask)
+    counted = response_mask.values() != 0
+    values = torch.where(counted, values_B.repeat_interleave(offsets.diff()), 0.0)
+    return torch.nested.nested_tensor_from_jagged(values, offsets)
+
+
+def group_ids(uids: Sequence[Any]) -> Tensor:
+    """Integer group ids, shape (B,), of prompts' ids.
+
+    >>> group_ids(["q7", "q2", "q7"])
+    tensor([0, 1, 0])
+    """
+    known: dict[Any, int] = {}
+    return torch.tensor([known.setdefault(uid, len(known)) for uid in uids])

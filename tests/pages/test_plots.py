@@ -1,0 +1,75 @@
+"""The figures show the right numbers, and Plotly takes them."""
+
+import plotly.graph_objects as go
+import pytest
+
+from progrpo.evaluation.intervals import mean_over_problems
+from progrpo.methods import METHODS
+from progrpo.pages import plots
+from progrpo.pages.collect import collect
+from progrpo.pages.page import assemble
+
+
+def test_every_figure_is_one_for_plotly(make_run):
+    figures = assemble(collect([make_run(m, s) for m in ("grpo", "progrpo") for s in (0, 1)]))["figures"]
+    assert len(figures) == 18
+    for figure in figures.values():
+        colourless = {**figure, "data": [_plain(trace) for trace in figure["data"]], "layout": _plain(figure["layout"])}
+        go.Figure(colourless)
+
+
+def _plain(value):
+    """CSS variables, which the page's script replaces, as a colour."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return "#000000" if isinstance(value, str) and value.startswith("var(") else value
+
+
+def test_a_curve_is_the_mean_over_seeds_with_each_seed_behind(make_run):
+    methods = collect([make_run("grpo", 0), make_run("grpo", 1, metrics=2)])
+    figure = plots.curve(methods, plots.metric_points("confidence/answer/mean"))
+    assert [len(trace["x"]) for trace in figure["data"]] == [4, 2, 2]
+    assert figure["data"][-1]["y"] == [0.305, 0.305]
+
+
+def test_no_data_is_no_figure(make_run):
+    methods = collect([make_run("grpo", final=False, metrics=0, evaluations=False)])
+    assert plots.curve(methods, plots.metric_points("reward")) is None
+    assert plots.pass_at_k_figure(methods) is None
+    assert plots.distinct_figure(methods) is None
+    assert plots.coverage_figure(methods) is None
+    assert plots.difference_figure([]) is None
+
+
+def test_the_last_point_of_pass_at_1_is_the_final_evaluation_on_the_same_problems(make_run):
+    run = collect([make_run("grpo", correct=[8, 8, 8, 0, 0, 0])])[0].runs[0]
+    assert plots.evaluation_points(1)(run) == [(0, pytest.approx(1 / 3)), (2, pytest.approx(1 / 3)), (4, 1.0)]
+
+
+def test_pass_at_k_has_every_k_and_a_band_of_bootstrap_intervals(make_run):
+    methods = collect([make_run("grpo", correct=[0, 2, 4, 6, 8, 3])])
+    fill, line, _ = plots.pass_at_k_figure(methods)["data"]
+    assert line["x"] == list(range(1, 9))
+    assert line["y"][0] == pytest.approx(23 / 48, abs=1e-5)
+    expected = mean_over_problems([0, 2 / 8, 4 / 8, 6 / 8, 1, 3 / 8])
+    assert [fill["y"][0], fill["y"][-1]] == pytest.approx([expected.low, expected.high])
+
+
+def test_the_share_of_problems_by_distinct_solutions_sums_to_one(make_run):
+    bars = plots.distinct_figure(collect([make_run("grpo", distinct=[0, 0, 1, 1, 1, 3])]))["data"][0]
+    assert (bars["x"], bars["y"]) == ([0, 1, 2, 3], [0.33333, 0.5, 0.0, 0.16667])
+
+
+def test_long_curves_are_smoothed_and_short_ones_are_not():
+    assert [plots.window_for(steps) for steps in (10, 59, 60, 200, 500)] == [1, 1, 3, 11, 25]
+    assert plots.smooth([1.0, 2.0, 6.0], 1) == [1.0, 2.0, 6.0]
+
+
+def test_methods_have_colours_and_marks_of_their_own():
+    known = [name for name in METHODS if name in plots.PALETTE]
+    for theme in (0, 1):
+        assert len({plots.PALETTE[name][theme] for name in known}) == len(known)
+    assert len({plots.symbol(name) for name in known}) == len(known)
+    assert plots.colour("a method without a colour") == "var(--m-base)"

@@ -1,0 +1,66 @@
+"""The reader: which groups it shows, and what it says of their responses."""
+
+import math
+
+import numpy as np
+import pytest
+from tests.pages.runs import rollout
+
+from progrpo.pages.collect import collect
+from progrpo.pages.responses import as_text, group_view, reader, response_view, t_low, token_decoder, verdict_of
+
+
+def test_first_and_last_step_of_each_method_with_the_same_prompts_mixed_first(make_run):
+    told = reader(collect([make_run("grpo"), make_run("progrpo")]))
+    assert [method["title"] for method in told] == ["GRPO", "ProGRPO"]
+    for method in told:
+        assert [step["step"] for step in method["steps"]] == [1, 4]
+        for step in method["steps"]:
+            assert [group["prompt"] for group in step["groups"]] == ["4 2 3 : 12 ;", "4 1 3 : 12 ;"]
+    group = told[1]["steps"][0]["groups"][0]
+    assert (group["right"], group["size"], group["distinct"]) == (2, 4, 1)
+    assert [response["verdict"] for response in group["responses"]] == ["right", "right", "wrong", "wrong"]
+    assert group["responses"][0]["numbers"]["correction"] == -0.1
+
+
+def test_tokens_carry_text_probability_and_membership_in_t_low(make_run):
+    told = reader(collect([make_run("grpo")]))
+    tokens = told[0]["steps"][0]["groups"][0]["responses"][1]["tokens"]
+    assert [p for _, p, _ in tokens] == [0.9, 0.05, 0.8, 0.7, 0.99]
+    assert [low for _, _, low in tokens] == [False, True, False, False, False]
+    assert all(isinstance(text, str) and text for text, _, _ in tokens)
+
+
+def test_the_shipped_tokenizer_is_found_without_a_checkpoint(make_run):
+    decode = token_decoder(collect([make_run("grpo")])[0].runs[0])
+    assert decode(1) == "<eos>"
+
+
+def test_t_low_leaves_out_tokens_without_a_log_prob():
+    assert t_low([None, -1.0, -3.0, -2.0], 0.5) == [False, False, True, True]
+    assert t_low([], 0.2) == []
+
+
+def test_the_same_tokens_again_are_counted():
+    rows = rollout(1, groups=1).to_dict("records")
+    for row in rows:
+        row["token_ids"] = [1, 2, 3, 4, 5]
+    view = group_view(rows, str, 0.2)
+    assert [response["times"] for response in view["responses"]] == [4]
+    assert (view["right"], view["size"]) == (4, 4)
+
+
+def test_not_a_number_is_none_and_long_responses_are_cut():
+    row = rollout(1).iloc[0].to_dict() | {"token_ids": [1] * 700, "logps": np.array([-0.5] * 699 + [math.nan])}
+    view = response_view(row | {"reward": math.nan, "answer_confidence": math.nan}, str, 0.2)
+    assert (len(view["tokens"]), view["hidden"]) == (600, 100)
+    assert (view["verdict"], view["numbers"]["answer_confidence"]) == ("not judged", None)
+
+
+@pytest.mark.parametrize(("reward", "verdict"), [(1.0, "right"), (0.0, "wrong"), (-1.0, "wrong"), (None, "not judged")])
+def test_verdicts(reward, verdict):
+    assert verdict_of(reward) == verdict
+
+
+def test_messages_are_text():
+    assert as_text([{"role": "user", "content": "2 + 2?"}]) == "user: 2 + 2?"

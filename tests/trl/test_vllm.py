@@ -1,0 +1,143 @@
+"""What is said of a vLLM that a run can't have, and waiting for its server. Training with one: test_trl_vllm.py."""
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from progrpo.common.errors import ConfigError
+from progrpo.trl import vllm
+from progrpo.trl.vllm import check_vllm, wait_for_server
+
+CONFIG = {
+    "vllm_mode": "colocate",
+    "vllm_tensor_parallel_size": 1,
+    "vllm_server_base_url": None,
+    "vllm_server_host": "127.0.0.1",
+    "vllm_server_port": 1,
+    "vllm_server_timeout": 0.0,
+}
+
+
+class Heard:
+    """A progress that remembers."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, int]] = []
+        self.seconds = 0
+
+    def stage(self, name: str, total: int, completed: int = 0) -> None:
+        self.stages.append((name, total))
+
+    def advance(self, amount: int = 1, **values: float) -> None:
+        self.seconds += amount
+
+
+@pytest.fixture
+def server() -> Iterator[SimpleNamespace]:
+    """A server that answers with ``codes`` in turn, and with the last of them from then on; 0 is no answer."""
+    state = SimpleNamespace(codes=[200], paths=[])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.paths.append(self.path)
+            code = state.codes.pop(0) if len(state.codes) > 1 else state.codes[0]
+            if code == 0:
+                time.sleep(0.5)
+                return
+            self.send_response(code)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None: ...
+
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{listening.server_port}"
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    yield state
+    listening.shutdown()
+    listening.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(vllm, "REQUEST_SECONDS", 0.2)
+
+
+def test_a_server_that_is_up_is_not_waited_for(server: SimpleNamespace) -> None:
+    heard = Heard()
+    wait_for_server(server.url + "/", 0.0, heard)
+    assert server.paths == ["/health"]
+    assert (heard.stages, heard.seconds) == ([], 0)
+
+
+def test_one_that_is_starting_is(server: SimpleNamespace) -> None:
+    server.codes = [503, 503, 0, 200]
+    heard = Heard()
+    wait_for_server(server.url, 30.0, heard)
+    assert heard.stages == [(f"wait for vLLM at {server.url}", 30)]
+    assert heard.seconds == 3
+
+
+@pytest.mark.parametrize(("code", "said"), [(404, "it answers 404 Not Found"), (0, "timed out")])
+def test_one_that_never_comes_up_is_waited_for_no_longer_than_said(
+    server: SimpleNamespace, code: int, said: str
+) -> None:
+    server.codes = [code]
+    with pytest.raises(
+        ConfigError, match=rf"no vLLM server at {server.url} within 0.3 seconds \({said}\); start it as"
+    ):
+        wait_for_server(server.url, 0.3, Heard())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"vllm_mode": "serve"}, "trl.vllm_mode must be one of colocate, server, got 'serve'."),
+        ({"vllm_tensor_parallel_size": 4}, "trl.vllm_tensor_parallel_size must divide the number of processes, 2, got"),
+        ({"vllm_mode": "server"}, "no vLLM server at http://127.0.0.1:1 within 0 seconds (["),
+        (
+            {"vllm_mode": "server", "vllm_server_base_url": "localhost:8000"},
+            "trl.vllm_server_base_url must be http://host:port or https://..., got 'localhost:8000'.",
+        ),
+    ],
+    ids=["mode", "tensor parallelism", "nothing listens", "url"],
+)
+def test_what_can_t_be_is_refused_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(vllm, "find_spec", lambda name: name)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    with pytest.raises(ConfigError) as refused:
+        check_vllm(SimpleNamespace(**CONFIG | settings), 2, Heard())  # type: ignore[arg-type]
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(("mode", "size"), [("colocate", 1), ("colocate", 2), ("server", 4)])
+def test_what_can_be_is_not(monkeypatch: pytest.MonkeyPatch, server: SimpleNamespace, mode: str, size: int) -> None:
+    monkeypatch.setattr(vllm, "find_spec", lambda name: name)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    settings = {"vllm_mode": mode, "vllm_tensor_parallel_size": size, "vllm_server_base_url": server.url}
+    check_vllm(SimpleNamespace(**CONFIG | settings), 2, Heard())  # type: ignore[arg-type]
+    assert server.paths == (["/health"] if mode == "server" else [])
+
+
+@pytest.mark.usefixtures("_seeds_as_before")
+def test_processes_that_share_an_engine_draw_alike_and_others_do_not() -> None:
+    config: Any = SimpleNamespace(seed=5, vllm_tensor_parallel_size=2)
+    seeds = []
+    for process in range(6):
+        vllm.reseed(config, process)
+        seeds.append(torch.initial_seed())
+    assert seeds == [5, 5, 6, 6, 7, 7]
+
+
+@pytest.fixture
+def _seeds_as_before() -> Iterator[None]:
+    with torch.random.fork_rng():
+        yield

@@ -1,0 +1,58 @@
+"""HumanEval's and MBPP's own solutions pass, and the sandbox says of each mutant what a plain process says of it.
+
+A mutant has one constant, operator or comparison of a solution changed: it looks right, and mostly is not. Some of
+MBPP's loop, so that here every twelfth is run. ``benchmarks/code_verification.py --agreement`` runs them all, and its
+result is kept.
+"""
+
+import json
+import random
+from types import ModuleType
+
+import pytest
+from tests.verify.shared_data import BENCHMARKS, load_benchmark, shared_file
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    """benchmarks/code_verification.py: the one maker of mutants, and the plain process."""
+    return load_benchmark("code_verification")
+
+
+@pytest.mark.parametrize(("name", "count", "every"), [("humaneval", 164, 1), ("mbpp", 974, 12)])
+def test_solutions_pass_and_mutants_get_the_verdict_of_a_plain_process(
+    benchmark: ModuleType, name: str, count: int, every: int
+) -> None:
+    solved = benchmark.read(shared_file(f"{name}.jsonl"), getattr(benchmark, name))
+    assert len(solved) == count
+    judged = zip(solved, benchmark.pass_isolated(solved, benchmark.SOLUTION_SECONDS), strict=True)
+    assert [(one.program, verdict) for one, verdict in judged if not verdict.correct] == []
+
+    changed = benchmark.mutants(solved[::every])
+    assert len(changed) > 0.8 * count / every
+    verdicts, plain = benchmark.pass_isolated(changed, 4), benchmark.pass_plainly(changed, 4)
+    pairs = list(zip(changed, verdicts, plain, strict=True))
+    assert [(one.program, verdict, passes) for one, verdict, passes in pairs if verdict.correct != passes] == []
+    assert {verdict.status for verdict in verdicts} == {"correct", "incorrect"}
+    # Few changes are to something that the tests don't see: were it many, the mutants would show little.
+    assert sum(plain) < len(plain) / 3
+
+
+def test_a_mutant_differs_in_one_place(benchmark: ModuleType) -> None:
+    program = "def twice(x):\n    '''Two times.'''\n    return x * 2 if x < 5 else x + x"
+    made = {benchmark.mutant(program, random.Random(seed)) for seed in range(40)}
+    lines = program.split("\n")[2]
+    changes = [("* 2", "+ 2"), ("* 2", "* 3"), ("< 5", "<= 5"), ("< 5", "< 6"), ("x + x", "x - x")]
+    assert {one.split("\n")[2] for one in made} == {lines.replace(old, new) for old, new in changes}
+    assert benchmark.mutant("def same(x):\n    return x", random.Random(0)) is None
+    assert benchmark.mutant(program, random.Random(0), after_line=3) is None
+
+
+def test_the_kept_result_is_of_whole_datasets() -> None:
+    kept = json.loads((BENCHMARKS / "results" / "code_agreement.json").read_text("utf-8"))["figures"]
+    for name, count, mutants in (("humaneval", 164, 150), ("mbpp", 974, 800)):
+        one = kept[name]
+        assert (one["solutions"], one["solutions that pass"]) == (count, count)
+        assert one["mutants"] >= mutants
+        assert one["mutants that the sandbox failed on"] == 0
+        assert one["differences"] == []

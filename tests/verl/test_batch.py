@@ -1,0 +1,263 @@
+"""verl's nested batches, and the advantages of them, against the formulas of ``reference``. Needs no verl."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tests.reference import cases, method
+from torch import Tensor
+
+from progrpo.common.errors import ConfigError
+from progrpo.core import group_relative_advantages
+from progrpo.methods.options import ArmOptions
+from progrpo.verl.batch import (
+    VERL_EPS,
+    Responses,
+    confidences,
+    correct_rewards,
+    final_rows,
+    per_response,
+    per_token,
+    progrpo_advantages,
+    split_logps,
+    without_failures,
+)
+
+PROMPTS, RESPONSES = [3, 1, 6, 2, 1], [4, 2, 1, 5, 3]
+
+
+def nested(rows: list[Tensor]) -> Tensor:
+    return torch.nested.nested_tensor(rows, layout=torch.jagged)
+
+
+def sequences(seed: int = 0) -> tuple[Tensor, Tensor, list[list[float]], list[list[float]], list[list[bool]]]:
+    """Whole sequences as verl keeps them, and the same as lists: prompts', responses' log-probs, responses' masks."""
+    width = max(PROMPTS) + max(RESPONSES)
+    logps = cases.random_logps(seed, len(PROMPTS), width)
+    masks = cases.random_mask(seed, len(PROMPTS), max(RESPONSES))
+    rows, mask_rows, of_prompts, of_responses, counted = [], [], [], [], []
+    for i, (p, t) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
+        row = torch.cat([logps[i, : p + t - 1], torch.tensor([math.nan])])  # the last place belongs to no token
+        rows.append(row)
+        mask_rows.append(masks[i, :t].long())
+        of_prompts.append(row[: p - 1].tolist())
+        of_responses.append(row[p - 1 : -1].tolist())
+        counted.append(masks[i, :t].tolist())
+    return nested(rows), nested(mask_rows), of_prompts, of_responses, counted
+
+
+def test_prompts_and_responses_are_cut_at_their_own_tokens() -> None:
+    logps, mask, of_prompts, of_responses, counted = sequences()
+    logps_BP, mask_BP, logps_BT, mask_BT = split_logps(logps, mask)
+    assert logps_BP.shape == (5, 5)
+    assert logps_BT.shape == (5, 5)
+    for i in range(5):
+        assert logps_BP[i][mask_BP[i]].tolist() == of_prompts[i]
+        assert logps_BT[i, : RESPONSES[i]].tolist() == of_responses[i]
+        assert mask_BT[i].tolist() == counted[i] + [False] * (5 - RESPONSES[i])
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 1.0])
+def test_confidences_are_those_of_the_reference(fraction: float) -> None:
+    logps, mask, of_prompts, of_responses, counted = sequences()
+    c_q_B, c_o_B = confidences(logps, mask, low_prob_fraction=fraction)
+    expected_q = [method.prompt_confidence(row, [True] * len(row)) for row in of_prompts]
+    expected_o = [method.answer_confidence(*pair, fraction) for pair in zip(of_responses, counted, strict=True)]
+    torch.testing.assert_close(c_q_B, torch.tensor(expected_q), equal_nan=True)
+    torch.testing.assert_close(c_o_B, torch.tensor(expected_o), equal_nan=True)
+    assert c_q_B.isnan().tolist() == [False, True, False, False, True]  # a prompt of one token has no likelihood
+
+
+def test_float64_log_probs_keep_their_digits() -> None:
+    logps, mask, of_prompts, of_responses, counted = sequences()
+    c_q_B, c_o_B = confidences(logps.double(), mask, low_prob_fraction=0.2)
+    expected_q = [method.prompt_confidence(row, [True] * len(row)) for row in of_prompts]
+    expected_o = [method.answer_confidence(*pair, 0.2) for pair in zip(of_responses, counted, strict=True)]
+    for actual, expected in ((c_q_B, expected_q), (c_o_B, expected_o)):
+        reference = torch.tensor(expected, dtype=torch.float64)
+        torch.testing.assert_close(actual, reference, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+def test_one_short_sequence() -> None:
+    c_q_B, c_o_B = confidences(
+        nested([torch.tensor([-0.5, math.nan])]), nested([torch.tensor([1])]), low_prob_fraction=0.2
+    )
+    assert c_q_B.isnan().all()
+    torch.testing.assert_close(c_o_B, torch.tensor([math.exp(-0.5)]))
+
+
+def test_a_row_s_advantage_is_read_at_its_first_counted_token_and_written_at_all_of_them() -> None:
+    mask = nested([torch.tensor([0, 1, 1]), torch.tensor([1, 0]), torch.tensor([0, 0, 0, 0])])
+    written = per_token(torch.tensor([0.5, -2.0, 7.0]), mask)
+    assert [row.tolist() for row in written.unbind()] == [[0.0, 0.5, 0.5], [-2.0, 0.0], [0.0] * 4]
+    assert per_response(written, mask).tolist() == [0.5, -2.0, 0.0]
+
+
+def test_of_several_outputs_the_last_stands_for_the_response() -> None:
+    keys = ["a_b_0_1", "c_0_0", "a_b_0_0", "a_b_1_0", "a_b_0_10", "a_b_0_9"]
+    rows, place = final_rows(keys)
+    assert rows.tolist() == [1, 3, 4]
+    assert place.tolist() == [2, 0, 2, 1, 2, 2]
+
+
+def responses(
+    seed: int, rows: int = 40, kind: str = "binary", failed: float = 0.0, correct_above: float = 0.0
+) -> Responses:
+    rewards = cases.random_rewards(seed, rows, kind).float()
+    groups = cases.random_groups(seed, rows)
+    generator = torch.Generator().manual_seed(seed)
+    failed_S = torch.rand(rows, generator=generator) < failed
+    rewards = rewards.masked_fill(failed_S, 0.0)  # what verl is told of them
+    return Responses(
+        advantages_S=group_relative_advantages(rewards, groups, eps=VERL_EPS),
+        rewards_S=rewards,
+        shaped_rewards_S=rewards,
+        correct_rewards_S=rewards,
+        failed_S=failed_S,
+        groups_S=groups,
+        prompt_confidence_S=cases.random_confidences(seed, rows).float(),
+        answer_confidence_S=cases.random_confidences(seed + 50, rows).float(),
+        solutions=[f"s{i % 3}" if reward > correct_above else None for i, reward in enumerate(rewards.tolist())],
+    )
+
+
+def reweighted(given: Responses, options: ArmOptions, scale: str = "group") -> tuple[Tensor, dict[str, float]]:
+    return progrpo_advantages(without_failures(given, scale=scale), options)
+
+
+def test_alpha_0_gives_verl_s_advantages_bit_for_bit() -> None:
+    given = responses(1)
+    odd = replace(given, advantages_S=given.advantages_S + 0.123)  # whatever they are: they are not computed again
+    advantages_S, metrics = reweighted(odd, ArmOptions(alpha=0.0))
+    assert torch.equal(advantages_S, odd.advantages_S)
+    assert metrics["correction/max"] == metrics["correction/min"] == 0.0
+
+
+@pytest.mark.parametrize("center", ["prompt", "group", "correct"])
+@pytest.mark.parametrize("activation", ["any_correct", "mixed"])
+@pytest.mark.parametrize("failed", [0.0, 0.3])
+@pytest.mark.parametrize(("kind", "correct_above"), [("binary", 0.0), ("graded", 0.0), ("graded", -0.5)])
+def test_advantages_are_those_of_the_reference(
+    center: str, activation: str, failed: float, kind: str, correct_above: float
+) -> None:
+    given = responses(2, kind=kind, failed=failed, correct_above=correct_above)
+    options = ArmOptions(alpha=0.7, activation=activation, center=center, correct_above=correct_above)
+    advantages_S, _ = reweighted(given, options)
+    rewards = given.rewards_S.double().masked_fill(given.failed_S, torch.nan).tolist()
+    groups = given.groups_S.tolist()
+    expected = method.arm_advantages(
+        method.group_relative_advantages(rewards, groups, "group", VERL_EPS),
+        rewards,
+        given.prompt_confidence_S.tolist(),
+        given.answer_confidence_S.tolist(),
+        groups,
+        alpha=0.7,
+        activation=activation,
+        center=center,
+        correct_above=correct_above,
+    )
+    torch.testing.assert_close(advantages_S, torch.tensor(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_a_response_that_the_verifier_failed_on_takes_no_part_in_its_group() -> None:
+    # Of the second group only one response is left: it says nothing of how good it is.
+    groups = torch.tensor([0, 0, 0, 1, 1])
+    given = Responses(
+        advantages_S=torch.tensor([1.1, -0.5, -0.5, 0.7, -0.7]),
+        rewards_S=torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0]),
+        shaped_rewards_S=torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0]),
+        correct_rewards_S=torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0]),
+        failed_S=torch.tensor([False, False, True, False, True]),
+        groups_S=groups,
+        prompt_confidence_S=torch.full((5,), 0.5),
+        answer_confidence_S=torch.full((5,), 0.5),
+        solutions=["a", None, None, "b", None],
+    )
+    advantages_S, metrics = reweighted(given, ArmOptions())
+    torch.testing.assert_close(advantages_S, torch.tensor([0.5**0.5, -(0.5**0.5), 0.0, 0.0, 0.0]), rtol=1e-5, atol=1e-6)
+    assert metrics["verifier/errors"] == pytest.approx(0.4)
+    assert (metrics["groups/mixed"], metrics["groups/all_right"]) == (0.5, 0.5)
+    assert metrics["distinct_solutions"] == 1.0
+
+
+def test_other_groups_keep_verl_s_advantages_to_the_bit() -> None:
+    given = responses(3, failed=0.05)
+    touched = torch.isin(given.groups_S, given.groups_S[given.failed_S])
+    assert 0 < touched.sum() < len(touched)
+    odd = replace(given, advantages_S=given.advantages_S + 0.123)
+    advantages_S, _ = reweighted(odd, ArmOptions(alpha=0.0))
+    assert torch.equal(advantages_S[~touched], odd.advantages_S[~touched])
+    assert not torch.isclose(advantages_S[touched], odd.advantages_S[touched]).any()
+
+
+def test_dr_grpo_without_the_failed() -> None:
+    given = responses(4, failed=0.3)
+    advantages_S, _ = reweighted(given, ArmOptions(alpha=0.0), scale="none")
+    rewards = given.rewards_S.double().masked_fill(given.failed_S, torch.nan).tolist()
+    expected = method.group_relative_advantages(rewards, given.groups_S.tolist(), "none", VERL_EPS)
+    torch.testing.assert_close(advantages_S, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_right_is_what_another_reward_says() -> None:
+    # A score with a bonus for the format: all above 0. Only those with acc 1 are right.
+    given = responses(7)
+    bonus = given.rewards_S + 0.25
+    graded = replace(given, rewards_S=bonus, shaped_rewards_S=bonus)
+    infos = [{"acc": bool(reward), "format": 0.25} for reward in given.rewards_S.tolist()]
+    options = ArmOptions(center="correct", correct_reward="acc")
+    by_acc = replace(graded, correct_rewards_S=correct_rewards(infos, bonus, options.correct_reward))
+    by_score = replace(graded, correct_rewards_S=correct_rewards(infos, bonus, None))
+    wrong_S = given.rewards_S == 0
+    advantages_S, metrics = reweighted(by_acc, options)
+    assert torch.equal(advantages_S[wrong_S], given.advantages_S[wrong_S])
+    assert not torch.equal(advantages_S[~wrong_S], given.advantages_S[~wrong_S])
+    assert metrics["groups/mixed"] == 1.0
+    pushed_S, as_if_right = reweighted(by_score, options)
+    assert not torch.equal(pushed_S[wrong_S], given.advantages_S[wrong_S])
+    assert as_if_right["groups/all_right"] == 1.0
+    assert metrics["groups/zero_variance"] == as_if_right["groups/zero_variance"] == 0.0
+
+
+def test_a_name_that_the_reward_does_not_return_is_refused_with_those_that_it_does() -> None:
+    infos: list[dict[str, Any]] = [{"acc": 1.0, "reason": ""}]
+    with pytest.raises(ConfigError, match=r"beside the score \(acc, reason\), got 'accuracy'"):
+        correct_rewards(infos, torch.ones(1), "accuracy")
+    with pytest.raises(ConfigError, match="'reason' of a response is ''"):
+        correct_rewards(infos, torch.ones(1), "reason")
+    with pytest.raises(ConfigError, match="it returns nothing"):
+        correct_rewards([{}], torch.ones(1), "acc")
+
+
+def test_a_failure_is_not_right_however_low_right_begins() -> None:
+    given = responses(8, failed=0.4)
+    options = ArmOptions(center="correct", correct_above=-5.0)
+    advantages_S, metrics = reweighted(given, options)
+    assert (advantages_S[given.failed_S] == 0).all()
+    assert metrics["groups/all_right"] == 1.0
+
+
+def test_a_reward_of_nan_counts_as_a_failure() -> None:
+    given = responses(5)
+    rewards = given.rewards_S.clone()
+    rewards[0] = torch.nan
+    broken = replace(given, rewards_S=rewards, advantages_S=torch.full_like(rewards, torch.nan))
+    alone = replace(broken, groups_S=torch.zeros_like(given.groups_S))
+    advantages_S, metrics = reweighted(alone, ArmOptions())
+    assert advantages_S.isfinite().all()
+    assert advantages_S[0] == 0
+    assert metrics["verifier/errors"] == pytest.approx(1 / 40)
+
+
+def test_the_order_of_rows_changes_nothing() -> None:
+    given = responses(6, failed=0.2)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    moved = Responses(
+        *(getattr(given, name)[order] for name in list(Responses.__dataclass_fields__)[:-1]),
+        solutions=[given.solutions[i] for i in order.tolist()],
+    )
+    advantages_S, metrics = reweighted(given, ArmOptions(center="group"))
+    moved_S, moved_metrics = reweighted(moved, ArmOptions(center="group"))
+    torch.testing.assert_close(moved_S, advantages_S[order])
+    assert moved_metrics == pytest.approx(metrics, abs=1e-7)
