@@ -3,8 +3,8 @@
 A worker is a script that is started as a program of its own: no fork of a process that may hold threads, CUDA or Ray,
 and no second import of the caller's main module. So a pool works from any thread, inside Ray and asyncio, in a REPL,
 and again after a fork. The script defines ``handle(task)``; :mod:`progrpo.verify.workers.worker` runs it, with one
-task in flight. Tasks and answers are JSON. What exceeds its deadline is killed with SIGKILL and another worker takes its place:
-there is no signal handler that a task could cancel, and no lock of the interpreter that it could hold.
+task in flight. Tasks and answers are JSON. What exceeds its deadline is killed with SIGKILL and another worker
+takes its place: there is no signal handler that a task could cancel, and no lock of the interpreter that it could hold.
 """
 
 import json
