@@ -26,8 +26,8 @@ class VllmBackend:
     model's arithmetic may depend on what else is in the batch, and now and then turns a near-tie the other way.
 
     The tokenizer, the chat template and the decoding are those that :mod:`progrpo.sampling.models` loads, as for
-    the other backends of this process. A model's generation_config.json gives the tokens that end a response, and nothing
-    else: there is no top_k that ``Sampling`` doesn't say. A response also ends where the model's window does.
+    the other backends of this process. A model's generation_config.json gives the tokens that end a response. It
+    adds no top_k that ``Sampling`` does not have. A response also ends where the model's window does.
 
     Args:
         model: as in :func:`progrpo.sampling.models.load_model`: a shipped name, a folder, or a Hugging Face id.
