@@ -21,8 +21,8 @@ from tests.cli.test_runs import assert_same_run, metrics
 
 from progrpo.runs.checkpoints import fault
 from progrpo.runs.folder import RunFolder
-from progrpo.tasks.programs import gold_of
 from progrpo.verify import StdinTests
+from progrpo.verify.code.programs import gold_of
 
 
 @pytest.fixture(scope="module")

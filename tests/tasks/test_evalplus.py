@@ -8,9 +8,9 @@ from tests.verify.shared_data import load_benchmark, shared_rows
 
 from progrpo.tasks.code import PRESETS
 from progrpo.tasks.evalplus import as_in
-from progrpo.tasks.programs import read_gold, verify_programs
 from progrpo.tasks.rows import BadRowError
 from progrpo.verify import Limits, Verdict
+from progrpo.verify.code.programs import read_gold, verify_programs
 
 ROW = {
     "task_id": "Mbpp/0",

@@ -2,9 +2,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from progrpo.tasks.programs import gold_of
 from progrpo.tasks.votes import count_classes
 from progrpo.verify import CallTests
+from progrpo.verify.code.programs import gold_of
 from progrpo.verify.registry import choice_gold, count_votes
 
 

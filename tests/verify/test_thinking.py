@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from progrpo.tasks.programs import gold_of
 from progrpo.verify import AssertTests, CallTests
+from progrpo.verify.code.programs import gold_of
 from progrpo.verify.reasoning_gym.answers import extract_tagged_answer
 from progrpo.verify.registry import choice_gold, count_votes, verify
 from progrpo.verify.thinking import after_thinking, begin_thinking, ends_in_thinking

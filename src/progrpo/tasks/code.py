@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
 from progrpo.tasks.evalplus import has_evalplus_tests, input_tests, script_tests
-from progrpo.tasks.programs import gold_of
 from progrpo.tasks.rows import BadRowError, ForeignRowError, Row, column, first_column, text_column
 from progrpo.tasks.small_functions import small_functions
 from progrpo.verify import AssertTests, CallTests, StdinTests
+from progrpo.verify.code.programs import gold_of
 
 INSTRUCTION = "Write the program in Python, in one ```python code block."
 STARTER = "\n\nStart from this code:\n```python\n{starter}\n```"
@@ -303,7 +303,7 @@ PRESETS: dict[str, Preset] = {
 @dataclass(frozen=True)
 class CodeTask(DatasetTask):
     """Programming problems, verified by :func:`progrpo.verify.run_code_tests`. Canonical form: see
-    :func:`progrpo.tasks.programs.canonical_program`.
+    :func:`progrpo.verify.code.programs.canonical_program`.
 
     >>> from progrpo.tasks.rows import Data
     >>> task = CodeTask(Data(preset="small_functions", limit=4), Data(preset="small_functions", seed=1, limit=2))

@@ -14,11 +14,11 @@ from functools import partial
 from string import ascii_uppercase
 
 from progrpo.tasks.countdown import check_steps
-from progrpo.tasks.programs import verify_programs, wrong_tests
 from progrpo.tasks.votes import Equivalent, count_classes
 from progrpo.verify import AnswerStyle, Verdict, extract_answer, verify_math_batch
 from progrpo.verify import wrong_golds as wrong_math_golds
 from progrpo.verify.choice import answered_letter, verify_choice
+from progrpo.verify.code.programs import verify_programs, wrong_tests
 from progrpo.verify.math.answer import LONGEST_ANSWER
 from progrpo.verify.math.text import normalise
 from progrpo.verify.reasoning_gym.answers import verify_reasoning_gym, wrong_entries

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 
-from progrpo.verify import AssertTests, CallTests, Limits, StdinTests, Verdict, run_code_tests_batch
+from progrpo.verify.code.tests import AssertTests, CallTests, Limits, StdinTests, run_code_tests_batch
 from progrpo.verify.thinking import after_thinking
+from progrpo.verify.verdict import Verdict
 
 CodeTests = StdinTests | CallTests | AssertTests
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from progrpo.tasks.programs import canonical_program, extract_program, gold_of, read_gold, verify_programs
 from progrpo.verify import AssertTests, CallTests, StdinTests
+from progrpo.verify.code.programs import canonical_program, extract_program, gold_of, read_gold, verify_programs
 
 SUM = StdinTests((("1 2\n", "3\n"), ("5 5\n", "10\n")))
 
