@@ -47,7 +47,7 @@ def make_samples(folder: Path, evaluation: Evaluation, *, text: str = "4 * 3 = 1
 
 
 def rollout(step: int, *, text: str = "4 * 3 = 12", groups: int = 2, shift: float = 0.0) -> pd.DataFrame:
-    """Groups of four responses: one all right, the others mixed, in the columns of ``rollout_frame``."""
+    """Groups of four responses: one all right, the others mixed, in the columns of ``runs.rollouts.COLUMNS``."""
     rows = []
     for group in range(groups):
         for i in range(4):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from progrpo.runs.checkpoints import MODEL_PARTS, check_model, fault, in_folder, publish, seal, set_aside
 from progrpo.common.errors import ConfigError
+from progrpo.runs.checkpoints import MODEL_PARTS, check_model, fault, in_folder, publish, seal, set_aside
 
 
 def make(folder: Path, step: int = 6) -> Path:

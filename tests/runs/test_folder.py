@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from progrpo.runs.checkpoints import publish
-from progrpo.recipes.schema import load_recipe
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import write_json, write_text
+from progrpo.recipes.schema import load_recipe
+from progrpo.runs.checkpoints import publish
 from progrpo.runs.folder import RunFolder
 
 STEPS = 9

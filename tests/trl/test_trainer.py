@@ -16,7 +16,7 @@ from progrpo.core import arm_advantages
 from progrpo.tasks import Countdown
 from progrpo.tasks.rewards import task_reward
 from progrpo.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
-from progrpo.trl.recorder import rollout_frame
+from progrpo.trl.recorder import rollout_columns
 from trl import GRPOConfig, GRPOTrainer
 
 
@@ -186,7 +186,7 @@ def test_each_distinct_response_is_verified_once_whoever_asks(make_trainer: Any)
 
     def record(rollout: Rollout) -> None:
         keep(rollout)
-        rollout_frame(rollout, len(keep.rollouts), reward)
+        rollout_columns(rollout, len(keep.rollouts), reward)
 
     trainer = make_trainer(
         reward_funcs=reward,
@@ -199,7 +199,7 @@ def test_each_distinct_response_is_verified_once_whoever_asks(make_trainer: Any)
     )
     trainer.train()
     for step, rollout in enumerate(keep.rollouts):  # as the recorder does for the batch of a step that failed
-        rollout_frame(rollout, step, reward)
+        rollout_columns(rollout, step, reward)
     responses = {
         (row["problem_id"], text)
         for rollout in keep.rollouts

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,7 @@ from progrpo.evaluation.results import fewer_problems as problems_by_k
 from progrpo.methods import METHODS
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.folder import FINAL, RunFolder
-
-if TYPE_CHECKING:
-    import pandas as pd
+from progrpo.runs.rollouts import read_rollout, recorded_steps
 
 MOST_NAMED = 5
 """Problems without a judged sample that a note names."""
@@ -177,7 +175,7 @@ def collect(folders: Sequence[RunFolder]) -> list[MethodRuns]:
 def _read(folder: RunFolder) -> Run:
     recipe = folder.recipe()
     final = folder.evaluations / f"{FINAL}.json"
-    rollout_steps = sorted({int(path.name.split("-")[1]) for path in folder.rollouts.glob("step-*.parquet")})
+    rollout_steps = recorded_steps(folder.rollouts)
     return Run(
         folder=folder,
         recipe=recipe,
@@ -203,27 +201,8 @@ def read_evaluation(file: Path) -> Evaluation:
         raise damaged_file(file, f"it is no evaluation: {error}") from None
 
 
-def read_rollout(folder: RunFolder, step: int, columns: list[str] | None = None) -> "pd.DataFrame":
-    """The responses of a step, from the files of all processes.
-
-    Raises:
-        ConfigError: a file is damaged.
-    """
-    import pandas as pd
-
-    frames = []
-    for file in sorted(folder.rollouts.glob(f"step-{step:06d}-rank*.parquet")):
-        try:
-            frames.append(pd.read_parquet(file, columns=columns))
-        except (OSError, ValueError, KeyError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            raise damaged_file(
-                file, error, "put it back from a copy, or remove it: the report then goes without"
-            ) from None
-    return pd.concat(frames, ignore_index=True)
-
-
 def _confidence_by_verdict(folder: RunFolder, step: int) -> tuple[float, float]:
-    rows = read_rollout(folder, step, ["reward", "answer_confidence"])
+    rows = read_rollout(folder.rollouts, step, ["reward", "answer_confidence"])
     right, wrong = rows[rows["reward"] > 0], rows[rows["reward"] <= 0]
     return float(right["answer_confidence"].mean()), float(wrong["answer_confidence"].mean())
 

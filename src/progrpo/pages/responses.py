@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from progrpo.core import low_probability_mask
-from progrpo.pages.collect import MethodRuns, Run, read_rollout
+from progrpo.pages.collect import MethodRuns, Run
 from progrpo.runs.folder import RunFolder
+from progrpo.runs.rollouts import read_rollout
 
 GROUPS = 6
 MOST_TOKENS = 600
@@ -68,7 +69,7 @@ def _runs_to_read(methods: Sequence[MethodRuns]) -> dict[str, Run]:
 def read_groups(folder: RunFolder, step: int) -> dict[str, Rows]:
     """A step's responses by prompt, from the files of all processes; of a prompt drawn twice, the first group."""
     by_prompt: dict[str, Rows] = {}
-    for _, members in read_rollout(folder, step).groupby("group", sort=True):
+    for _, members in read_rollout(folder.rollouts, step).groupby("group", sort=True):
         rows: Rows = [{str(key): value for key, value in row.items()} for row in members.to_dict("records")]
         by_prompt.setdefault(as_text(rows[0]["prompt"]), rows)
     return by_prompt

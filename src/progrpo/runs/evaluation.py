@@ -4,16 +4,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from progrpo.recipes.schema import Recipe
 from progrpo.common.errors import ConfigError
-from progrpo.sampling import Backend, Sampling
-from progrpo.sampling.transformers import TransformersBackend
-from progrpo.evaluation.evaluate import Evaluation, evaluate_into, open_store
-from progrpo.sampling.models import model_digest
 from progrpo.common.processes import Share, first_decides
 from progrpo.common.progress import Progress
+from progrpo.evaluation.evaluate import Evaluation, evaluate_into, open_store
 from progrpo.recipes.build import sampling
+from progrpo.recipes.schema import Recipe
 from progrpo.runs.folder import FINAL, RunFolder
+from progrpo.sampling import Backend, Sampling
+from progrpo.sampling.models import model_digest
+from progrpo.sampling.transformers import TransformersBackend
 from progrpo.tasks import Task
 
 

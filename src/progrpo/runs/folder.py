@@ -23,11 +23,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from progrpo.runs.checkpoints import EVERYTHING, fault, in_folder, set_aside, step_of
-from progrpo.recipes.schema import Recipe, load_recipe
 from progrpo.common.environment import process_index
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import append_line, check_writable, damaged_file, locked, read_json, write_json, write_text
+from progrpo.recipes.schema import Recipe, load_recipe
+from progrpo.runs.checkpoints import EVERYTHING, fault, in_folder, set_aside, step_of
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from safetensors.torch import save_file
 from transformers import TrainerCallback
@@ -17,6 +16,7 @@ from progrpo.recipes.build import sampling
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.evaluation import discard_samples_of_others
 from progrpo.runs.folder import RunFolder
+from progrpo.runs.rollouts import is_recorded, rollout_file, write_rollout
 from progrpo.sampling.models import weights_digest
 from progrpo.sampling.transformers import TransformersBackend
 from progrpo.tasks import Task
@@ -79,10 +79,9 @@ class Recorder(TrainerCallback):
         """Write the run's first rollout, and the first at or after each multiple of ``training.rollouts_every``."""
         self._rollout = rollout
         step, every = self.trainer.state.global_step + 1, self.recipe.training.rollouts_every
-        if step == 1 or step // every > (step - self.trainer.steps_per_rollout) // every:
-            rank = self.trainer.accelerator.process_index
-            with write_file(self.folder.rollouts / f"step-{step:06d}-rank{rank}.parquet") as beside:
-                rollout_frame(rollout, step, self.reward).to_parquet(beside, index=False)
+        if is_recorded(step, every, self.trainer.steps_per_rollout):
+            file = rollout_file(self.folder.rollouts, step, self.trainer.accelerator.process_index)
+            write_rollout(file, rollout_columns(rollout, step, self.reward))
 
     def keep_failure(self, failure: NonFiniteError) -> str:
         """Store the batch that a step failed on; the sentence that says where it is, and what to do."""
@@ -94,8 +93,7 @@ class Recorder(TrainerCallback):
         rollout = None
         if self._rollout is not None and failure.batches:
             rollout = kept / f"rollout-rank{rank}.parquet"
-            with write_file(rollout) as beside:
-                rollout_frame(self._rollout, step, self.reward).to_parquet(beside, index=False)
+            write_rollout(rollout, rollout_columns(self._rollout, step, self.reward))
         told = {
             "step": step,
             "what": failure.what,
@@ -156,32 +154,29 @@ class Recorder(TrainerCallback):
             control.should_log = is_due
 
 
-def rollout_frame(rollout: "Rollout", step: int, reward: Reward) -> pd.DataFrame:
-    """A rollout as a table, one row a response; ``docs/run-folder.md`` describes the columns."""
+def rollout_columns(rollout: "Rollout", step: int, reward: Reward) -> dict[str, Any]:
+    """The columns of the rollout table: see :mod:`progrpo.runs.rollouts`."""
     verdicts = [reward.verdict(row, text) for row, text in zip(rollout.rows, rollout.completions, strict=True)]
-    correction_B = rollout.advantages_B - rollout.grpo_advantages_B
     logps = rollout.logps_BT.masked_fill(~rollout.mask_BT, torch.nan).tolist()
-    return pd.DataFrame(
-        {
-            "step": step,
-            "group": rollout.groups_B.tolist(),
-            "problem_id": [row.get("problem_id") for row in rollout.rows],
-            "problem_digest": [reward.problem_digest(row) for row in rollout.rows],
-            "prompt": [prompt_text(row["prompt"]) for row in rollout.rows],
-            "text": [
-                reward.response_text(row["prompt"], completion)
-                for row, completion in zip(rollout.rows, rollout.completions, strict=True)
-            ],
-            "status": [verdict.status for verdict in verdicts],
-            "reason": [verdict.reason for verdict in verdicts],
-            "canonical": rollout.canonical,
-            "token_ids": rollout.token_ids,
-            "logps": [row[: len(ids)] for row, ids in zip(logps, rollout.token_ids, strict=True)],
-            "reward": rollout.rewards_B.tolist(),
-            "prompt_confidence": rollout.prompt_confidence_B.tolist(),
-            "answer_confidence": rollout.answer_confidence_B.tolist(),
-            "grpo_advantage": rollout.grpo_advantages_B.tolist(),
-            "correction": correction_B.tolist(),
-            "advantage": rollout.advantages_B.tolist(),
-        }
-    )
+    return {
+        "step": step,
+        "group": rollout.groups_B.tolist(),
+        "problem_id": [row.get("problem_id") for row in rollout.rows],
+        "problem_digest": [reward.problem_digest(row) for row in rollout.rows],
+        "prompt": [prompt_text(row["prompt"]) for row in rollout.rows],
+        "text": [
+            reward.response_text(row["prompt"], completion)
+            for row, completion in zip(rollout.rows, rollout.completions, strict=True)
+        ],
+        "status": [verdict.status for verdict in verdicts],
+        "reason": [verdict.reason for verdict in verdicts],
+        "canonical": rollout.canonical,
+        "token_ids": rollout.token_ids,
+        "logps": [row[: len(ids)] for row, ids in zip(logps, rollout.token_ids, strict=True)],
+        "reward": rollout.rewards_B.tolist(),
+        "prompt_confidence": rollout.prompt_confidence_B.tolist(),
+        "answer_confidence": rollout.answer_confidence_B.tolist(),
+        "grpo_advantage": rollout.grpo_advantages_B.tolist(),
+        "correction": (rollout.advantages_B - rollout.grpo_advantages_B).tolist(),
+        "advantage": rollout.advantages_B.tolist(),
+    }
