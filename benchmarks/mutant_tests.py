@@ -65,7 +65,6 @@ def preload(files: Iterable[Path]) -> None:
 
 def _imports(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The modules that a file imports, and the names that it takes of each; not this project's."""
-    beside = {path.stem for parent in file.parents[:4] for path in parent.iterdir()} if "tests" in file.parts else set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         match node:
             case ast.Import(names=names):
@@ -74,7 +73,7 @@ def _imports(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
                 found = [(module, tuple(alias.name for alias in names))]
             case _:
                 continue
-        yield from (pair for pair in found if pair[0].partition(".")[0] not in beside | {"progrpo", "verl", "vllm"})
+        yield from (pair for pair in found if pair[0].partition(".")[0] not in {"progrpo", "tests", "verl", "vllm"})
 
 
 # What follows runs in a worker process, which has one copy of the checkout and forks once for every run of tests.

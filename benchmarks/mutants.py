@@ -32,13 +32,19 @@ from mutant_tests import Tests, copy_checkout, measure, preload, run_mutant, tak
 from mutations import KINDS, Mutant, draw, mutants_of
 from record import RESULTS, record
 
-ROOMS = {
-    "core": ("src/progrpo/core", "tests/core"),
-    "verify": ("src/progrpo/verify", "tests/verify"),
-    "evaluation": ("src/progrpo/evaluation", "tests/evaluation"),
-    "adapters": ("src/progrpo/integrations", "tests/integrations"),
+ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "core": (("src/progrpo/core/",), ("tests/core/",)),
+    "verify": (("src/progrpo/verify/",), ("tests/verify/",)),
+    "evaluation": (("src/progrpo/evaluation/", "src/progrpo/sampling/"), ("tests/evaluation/", "tests/sampling/")),
+    "adapters": (
+        (
+            *("src/progrpo/methods/", "src/progrpo/trl/trainer.py", "src/progrpo/trl/generation.py"),
+            *("src/progrpo/verl/batch.py", "src/progrpo/verl/rollouts.py"),
+        ),
+        ("tests/methods/", "tests/trl/", "tests/verl/"),
+    ),
 }
-"""The source and the tests of each room."""
+"""Where the source and the tests of each room begin."""
 
 RUN_BY = (
     ("src/progrpo/verify/code/sandbox/inside/", "tests/verify/code/test_tests.py"),
@@ -50,12 +56,7 @@ RUN_BY = (
 )
 """Tests of code that runs in processes of its own, in which nobody sees what lines it executes."""
 
-OTHER_ENVIRONMENTS = {
-    "src/progrpo/verl/trainer.py": "make test-verl",
-    "src/progrpo/verl/check.py": "make test-verl",
-    "src/progrpo/verl/plugin.py": "make test-verl",
-    "src/progrpo/sampling/vllm.py": "make test-vllm",
-}
+OTHER_ENVIRONMENTS = {"src/progrpo/sampling/vllm.py": "make test-vllm"}
 """What is left out, because the tests of it run in an environment of their own."""
 
 
@@ -105,8 +106,12 @@ class Study:
         os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", PYTHONHASHSEED="0")
         self.copies = [copy_checkout(root, self.folder / f"copy-{number}") for number in range(workers)]
         self.root = self.copies[0]  # whose files stay as they are, whatever happens to the checkout
-        folders = [self.root / folder for room in rooms for folder in ROOMS[room]]
-        preload({file for folder in folders for file in folder.rglob("*.py") if self._runs_here(file)})
+        preload({file for room in rooms for paths in ROOMS[room] for file in self._files(paths)})
+
+    def _files(self, paths: tuple[str, ...]) -> list[Path]:
+        """The Python files that begin with one of these paths, without those that run in another environment."""
+        names = {file.relative_to(self.root).as_posix(): file for file in sorted(self.root.rglob("*.py"))}
+        return [file for name, file in names.items() if name.startswith(paths) and self._runs_here(file)]
 
     def _runs_here(self, file: Path) -> bool:
         name = file.relative_to(self.root).as_posix()
@@ -117,9 +122,9 @@ class Study:
 
         What is known of a file of tests is used again until the file, or source that it executes, has changed.
         """
-        files = [file for room in self.rooms for file in sorted((self.root / ROOMS[room][1]).rglob("test_*.py"))]
-        names = [file.relative_to(self.root).as_posix() for file in filter(self._runs_here, files)]
-        sources = tuple(f"{ROOMS[room][0]}/" for room in self.rooms)
+        files = [file for room in self.rooms for file in self._files(ROOMS[room][1]) if file.name.startswith("test_")]
+        names = [file.relative_to(self.root).as_posix() for file in files]
+        sources = tuple(path for room in self.rooms for path in ROOMS[room][0])
         names += sorted({file for source, file in RUN_BY if source.startswith(sources)} - {*names})
         names = [name for name in names if (self.root / name).exists()]
         kept = {name: self.folder / "tests" / f"{name.replace('/', '-')}.json" for name in names}
@@ -144,8 +149,7 @@ class Study:
         """As many of each room as there are rooms in ``count``."""
         drawn = []
         for i, room in enumerate(self.rooms):
-            files = filter(self._runs_here, sorted((self.root / ROOMS[room][0]).rglob("*.py")))
-            mutants = [mutant for file in files for mutant in mutants_of(file, self.root)]
+            mutants = [mutant for file in self._files(ROOMS[room][0]) for mutant in mutants_of(file, self.root)]
             drawn += draw(mutants, len(range(i, count, len(self.rooms))), seed)
         return drawn
 
@@ -202,8 +206,8 @@ def nearest(mutant: Mutant, tests: Tests) -> dict[str, float]:
         if mutant.line in lines or (mutant.at_import and lines) or test.partition("::")[0] in files:
             chosen[test] = measured["seconds"]
     if not chosen:
-        folder = next(folder for source, folder in ROOMS.values() if mutant.path.startswith(f"{source}/"))
-        chosen = {test: measured["seconds"] for test, measured in tests.items() if test.startswith(f"{folder}/")}
+        folders = next(folders for sources, folders in ROOMS.values() if mutant.path.startswith(sources))
+        chosen = {test: measured["seconds"] for test, measured in tests.items() if test.startswith(folders)}
     return chosen
 
 
@@ -251,7 +255,7 @@ def summarise(
             "survivors_unexplained": len(survivors) - reasons,
         }
 
-    by_room = {room: [r for r in found if r["path"].startswith(f"{ROOMS[room][0]}/")] for room in ROOMS}
+    by_room = {room: [r for r in found if r["path"].startswith(ROOMS[room][0])] for room in ROOMS}
     return {
         "all": share(found),
         "rooms": {room: share(some) for room, some in by_room.items() if some},

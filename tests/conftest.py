@@ -23,7 +23,7 @@ if find_spec("vllm") is not None:  # on a CPU, before TRL or anything else impor
 
 TAKE_MINUTES = (
     ("test_kill.py", "test_distributed_training.py"),
-    ("test_runs.py", "test_smollm2_recipes.py", "test_trl_distributed.py", "test_code_agreement.py", "test_memory.py"),
+    ("test_runs.py", "test_smollm2_recipes.py", "test_distributed.py", "test_agreement.py"),
 )
 """Two parts of some five minutes each."""
 

@@ -1,48 +1,54 @@
+"""What an import loads: seconds that nobody should wait for who does not need them."""
+
 import json
 import subprocess
 import sys
 
+import pytest
+
 import progrpo
 import progrpo.core
 
-HEAVY = [
-    "transformers",
-    "trl",
-    "verl",
-    "vllm",
-    "accelerate",
-    "plotly",
-    "pandas",
-    "pyarrow",
-    "datasets",
-    "scipy",
-    "peft",
-    "sympy",
-    "math_verify",
-    "reasoning_gym",
-    "openai",
-    "sacrebleu",
-    "sentence_transformers",
-]
-
-SCRIPT = f"""
-import json, sys
-heavy = {HEAVY!r}
-loaded = {{}}
-for module in ("progrpo", "progrpo.core", "progrpo.methods", "progrpo.verify", "progrpo.tasks", "progrpo.evaluation",
-    "progrpo.recipes.schema"):
-    __import__(module)
-    loaded[module] = [name for name in heavy if name in sys.modules]
-print(json.dumps(loaded))
-"""
+HEAVY = (
+    *("torch", "numpy", "transformers", "trl", "verl", "vllm", "accelerate", "plotly", "pandas", "pyarrow", "datasets"),
+    *("scipy", "peft", "sympy", "math_verify", "reasoning_gym", "openai", "sacrebleu", "sentence_transformers"),
+)
 
 
-def test_importing_the_package_loads_nothing_heavier_than_torch() -> None:
-    run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=60)
-    loaded = json.loads(run.stdout)
-    assert len(loaded) == 7
-    assert all(names == [] for names in loaded.values()), loaded
+@pytest.mark.parametrize(
+    ("module", "needed"),
+    [
+        ("progrpo", []),
+        ("progrpo.verify", []),
+        ("progrpo.tasks", []),
+        ("progrpo.tasks.rewards", []),
+        ("progrpo.methods", []),
+        ("progrpo.recipes.schema", []),
+        ("progrpo.cli", []),
+        ("progrpo.trl", []),
+        ("progrpo.verl", []),
+        ("progrpo.launch", []),
+        ("progrpo.evaluation", ["numpy"]),
+        ("progrpo.core", ["torch", "numpy"]),
+    ],
+)
+def test_an_import_loads_only_what_it_needs(module: str, needed: list[str]) -> None:
+    script = f"import json, sys; import {module}; print(json.dumps([n for n in {HEAVY!r} if n in sys.modules]))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(run.stdout) == needed
     assert run.stderr == ""
+
+
+def test_verifiers_and_tasks_work_where_torch_is_not_installed() -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from progrpo.tasks import Countdown\n"
+        "from progrpo.verify import verify_math\n"
+        "problem = Countdown(train_size=1).train_problems()[0]\n"
+        r"print(verify_math(r'\boxed{4}', '4').status, Countdown().verify(problem, '1 + 1 = 3').status)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.split() == ["correct", "incorrect"]
 
 
 def test_every_public_name_is_there() -> None:
@@ -50,6 +56,8 @@ def test_every_public_name_is_there() -> None:
         assert len(package.__all__) == len(set(package.__all__)) > 0
         assert all(hasattr(package, name) for name in package.__all__)
     assert progrpo.arm_advantages is progrpo.core.arm_advantages
+    with pytest.raises(AttributeError, match="has no attribute 'arm_advantage'"):
+        _ = progrpo.arm_advantage  # type: ignore[attr-defined]
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

