@@ -95,7 +95,7 @@ def test_without_a_good_checkpoint_nothing_is_touched(run: RunFolder) -> None:
 
 def test_a_run_whose_checkpoints_are_gone_does_not_start_again_unseen(run: RunFolder) -> None:
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(ConfigError, match="has metrics up to step 9 and no checkpoint"):
+    with pytest.raises(ConfigError, match="has metrics up to step 9 but no checkpoint"):
         run.rewind()
     assert steps(run) == list(range(1, STEPS + 1))
 

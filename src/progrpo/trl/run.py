@@ -1,11 +1,9 @@
 """Running a recipe: recipe -> task, model, trainer -> run folder."""
 
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +11,9 @@ import pandas as pd
 import transformers
 from accelerate import PartialState
 from datasets import Dataset
-from torch.distributed.checkpoint.api import CheckpointException
 
 from progrpo.common.environment import describe
 from progrpo.common.errors import ConfigError, Interrupted, RunError
-from progrpo.common.files import storage_fault
 from progrpo.common.processes import a_lost_process_is_told, first_decides
 from progrpo.common.progress import Progress
 from progrpo.common.signals import STOPPING, stopping
@@ -26,6 +22,7 @@ from progrpo.recipes.build import make_task, training_problems
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.checkpoints import check_model
 from progrpo.runs.evaluation import finish
+from progrpo.runs.faults import explain_faults
 from progrpo.runs.folder import RunFolder
 from progrpo.sampling.models import load_model
 from progrpo.tasks import Problem
@@ -67,31 +64,10 @@ def train(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     check_fields(recipe)
-    with folder.locked(), _outside_faults_are_told(folder):
+    with folder.locked(), explain_faults(folder, _server_fault):
         join_processes(recipe)
         with a_lost_process_is_told(folder.path):
             return _train(recipe, folder, progress, resume)
-
-
-@contextmanager
-def _outside_faults_are_told(folder: RunFolder) -> Iterator[None]:
-    """What the disk or a server did to the run, in one sentence that says how to go on."""
-    try:
-        yield
-    except (Exception, CheckpointException) as error:  # the second is no Exception
-        if reason := storage_fault(error):
-            free = shutil.disk_usage(folder.path).free
-            what = f"{str(folder.path)!r} can't be written any more: {reason} ({free / 1e6:,.1f} MB free on its disk)"
-            then = "what was recorded before is kept; make room"
-        elif reason := _server_fault(error):
-            what, then = f"the server that TRL samples from can't be reached: {reason}", "start it again"
-        else:
-            raise
-        with suppress(OSError):
-            folder.note("fault", reason=reason)
-        raise RunError(
-            f"{what}; {then}, and continue {_from_where(folder)} with: progrpo train --resume {folder.path}"
-        ) from error
 
 
 @contextmanager
@@ -130,16 +106,11 @@ def _server_fault(error: BaseException | None) -> str | None:
     return None
 
 
-def _from_where(folder: RunFolder) -> str:
-    checkpoint = folder.last_checkpoint()
-    return f"from {checkpoint.name}" if checkpoint else "from the start, as no checkpoint had been written,"
-
-
 def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) -> Evaluation:
     from progrpo.trl.recipe_trainer import RecipeTrainer
 
     is_first = PartialState().is_main_process
-    start = first_decides(lambda: open_folder(recipe, folder, resume, check_resumable))
+    start = first_decides(lambda: folder.open(recipe, resume=resume, check=check_resumable))
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
     check_model(recipe.model.path)
@@ -210,20 +181,6 @@ def _recall(folder: RunFolder, reward: Reward) -> None:
             canonical = row["canonical"] if isinstance(row["canonical"], str) else None  # null comes back as NaN
             verdict = Verdict(row["status"], row["reason"], canonical)
             reward.recall(row["problem_digest"], row["prompt"], row["text"], verdict)
-
-
-def open_folder(recipe: Recipe, folder: RunFolder, resume: bool, check: Callable[[Path], None]) -> int:
-    """The step to start from; refuses a folder that already holds a run, or one of another recipe, and what ``check``
-    refuses of its checkpoint."""
-    if not folder.recipe_file.exists():
-        return 0
-    if not resume:
-        raise ConfigError(
-            f"{str(folder.path)!r} already holds a run; continue it with --resume, or choose another folder with --out."
-        )
-    if folder.recipe() != recipe:
-        raise ConfigError(f"{str(folder.path)!r} holds a run of another recipe; resume it as it is, without overrides.")
-    return folder.rewind(check)
 
 
 def _check_sharding(trainer: "RecipeTrainer") -> None:

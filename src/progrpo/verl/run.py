@@ -46,7 +46,6 @@ from progrpo.sampling.models import best_device, load_model, load_tokenizer
 from progrpo.tasks import Problem, Task
 from progrpo.tasks.rewards import ErrorWatch, verl_row
 from progrpo.tasks.templates import template_opens_thinking
-from progrpo.trl.run import open_folder
 from progrpo.verify import Verdict
 from progrpo.verify.thinking import begin_thinking, ends_in_thinking
 from progrpo.verl.check import VERL_VERSIONS
@@ -114,7 +113,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, command: list[
     if resume and not checkpoint.is_dir():
         mend(recipe, folder, own)
         publish(recipe, folder, own)
-    start = open_folder(recipe, folder, resume, lambda newest: _check_tracked(newest, recipe, own))
+    start = folder.open(recipe, resume=resume, check=lambda newest: _check_tracked(newest, recipe, own))
     task = make_task(recipe)
     write_data(recipe, task, own, settings)
     folder.start(recipe, describe(recipe.seed))
