@@ -45,7 +45,6 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/code_verification.py
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/inspect_rollouts.py
-	$(BIN)/python benchmarks/memory.py
 	$(PIP) lm-eval==0.4.13  # what the transformers backend is compared with
 	$(BIN)/python benchmarks/sampling.py
 

@@ -71,7 +71,7 @@ import pytest
         (["compare", "countdown_cpu", "--seeds", "0,0"], "--seeds must be different names separated by commas"),
         (["report", "nowhere"], "'nowhere' is not a run folder: there is nothing of that name"),
         (["report", "."], "'.' is not a run folder: it has no recipe.json, and no run, and no evaluation in it"),
-        (["benchmarks", "--data", "rows.jsonl"], "--data is of one benchmark: name it, as in"),
+        (["benchmarks", "--data", "rows.jsonl"], "--data is for one benchmark: name it, as in"),
         (["benchmarks", "aime24", "--data", ""], "--data must name a file, or be 'hub'; it is empty"),
         (["benchmarks", "aime24", "--data", "hub"], "give a local file with its rows instead: --data FILE."),
         (["evaluate", "countdown", "--benchmarks", "aime24"], "its rows instead: --data aime24=FILE."),

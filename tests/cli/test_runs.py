@@ -233,24 +233,21 @@ def test_evaluations_go_where_the_training_metrics_go(cli: Any) -> None:
     assert told == {}
 
 
-def test_why_a_run_of_a_comparison_failed_is_of_its_last_attempt(tmp_path: Path) -> None:
+def test_a_failed_comparison_run_quotes_the_log_of_its_last_attempt(tmp_path: Path) -> None:
     from progrpo.cli.compare import _Run
     from progrpo.recipes.schema import load_recipe
     from progrpo.runs.folder import RunFolder
 
     run = _Run(load_recipe("countdown_cpu"), RunFolder(tmp_path))
     run.log.write_text("progrpo: the disk is full\n")
-    run.logged_before = run.log.stat().st_size
-    assert (
-        run.why_it_failed(-9)
-        == f"it was ended by SIGKILL, as the system does for want of memory (its log is {run.log})"
-    )
-    assert run.why_it_failed(3) == f"exit code 3 (all of it is in {run.log})"
+    run.earlier_log = run.log.stat().st_size
+    assert run.failure(-9) == f"it was ended by SIGKILL, as the system does for want of memory (its log is {run.log})"
+    assert run.failure(3) == f"exit code 3 (all of it is in {run.log})"
     with run.log.open("a") as log:
         log.write("one\nprogrpo: another reason\n")
-    assert run.why_it_failed(1) == f"progrpo: another reason (all of it is in {run.log})"
+    assert run.failure(1) == f"progrpo: another reason (all of it is in {run.log})"
 
 
-def test_a_seed_that_is_written_in_two_ways_is_one_run(cli: Any) -> None:
+def test_one_seed_written_in_two_ways_is_refused(cli: Any) -> None:
     done = cli("compare", "countdown_cpu", *cli.tiny, "--methods", "grpo", "--seeds", "0,+0", code=2)
     assert done.err == "progrpo: --seeds '0,+0' names a seed twice; give each once.\n"

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from progrpo.common.errors import ConfigError
-from progrpo.launch.commands import ACCELERATE, check_launch
 from progrpo.launch.plan import Plan, make_plan
 from progrpo.recipes.schema import load_recipe
 from progrpo.runs.folder import RunFolder
+from progrpo.trl.engine import ACCELERATE, check_launch
 
 SEVEN_B = "qwen2.5_7b_dapo_math"
 FILES = sorted(ACCELERATE.glob("*.yaml"))
@@ -29,7 +29,7 @@ def validated(file: Path) -> tuple[Any, Any]:
     return args, defaults
 
 
-def test_there_are_files() -> None:
+def test_the_shipped_configurations() -> None:
     assert [file.stem for file in FILES] == ["ddp", "deepspeed_zero3", "fsdp2"]
 
 
@@ -84,26 +84,26 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 # The ways to run a recipe on eight GPUs
 
 
-def test_fsdp2_with_vllm_beside_it() -> None:
-    found = plan()
-    assert (found.sharding, found.processes, found.warnings) == ("FSDP", 8, [])
-    [command] = found.commands
+def test_fsdp2_with_vllm_on_the_same_gpus() -> None:
+    planned = plan()
+    assert (planned.facts.sharding, planned.processes, planned.warnings) == ("FSDP", 8, [])
+    [command] = planned.commands
     assert command.words[:6] == [
         *("accelerate", "launch", "--config_file", str(ACCELERATE / "fsdp2.yaml"), "--num_processes", "8")
     ]
 
 
-def test_zero3_keeps_its_copy_with_the_states() -> None:
-    found, fsdp = plan("launch.accelerate=deepspeed_zero3"), plan()
-    assert found.sharding == "DEEPSPEED"
+def test_zero3_counts_its_float32_copy_with_the_states() -> None:
+    planned, fsdp = plan("launch.accelerate=deepspeed_zero3"), plan()
+    assert planned.facts.sharding == "DEEPSPEED"
     everything = ("weights", "optimizer")
-    total = sum(found.memory.always[part] for part in everything) + found.memory.moments["update"]["gradients"]
-    assert total == pytest.approx(16 * found.trained / 8)
+    total = sum(planned.memory.always[part] for part in everything) + planned.memory.moments["update"]["gradients"]
+    assert total == pytest.approx(16 * planned.architecture.parameters / 8)
     assert total == sum(fsdp.memory.always[part] for part in everything) + fsdp.memory.moments["update"]["gradients"]
-    assert any("DeepSpeed was not run" in warning for warning in found.warnings)
+    assert any("tests do not run DeepSpeed" in warning for warning in planned.warnings)
 
 
-def test_a_server_has_gpus_of_its_own() -> None:
+def test_a_server_gets_its_own_gpus() -> None:
     server = ["trl.vllm_mode=server", "launch.server_gpus=4", "trl.vllm_tensor_parallel_size=2"]
     serve, train = plan(*server).commands
     assert serve.words[:5] == [
@@ -113,9 +113,9 @@ def test_a_server_has_gpus_of_its_own() -> None:
         "serve",
         "Qwen/Qwen2.5-7B",
     ]
-    told = dict(zip(serve.words[5::2], serve.words[6::2], strict=True))
-    assert (told["--tensor-parallel-size"], told["--data-parallel-size"]) == ("2", "2")
-    assert (told["--max-model-len"], told["--weight-transfer-config"]) == ("9216", '{"backend": "nccl"}')
+    options = dict(zip(serve.words[5::2], serve.words[6::2], strict=True))
+    assert (options["--tensor-parallel-size"], options["--data-parallel-size"]) == ("2", "2")
+    assert (options["--max-model-len"], options["--weight-transfer-config"]) == ("9216", '{"backend": "nccl"}')
     assert train.words[0] == "CUDA_VISIBLE_DEVICES=4,5,6,7"
     assert train.words[train.words.index("--num_processes") + 1] == "4"
     assert plan(*server).memory.moments["rollout"]["vllm"] == 0
@@ -123,20 +123,20 @@ def test_a_server_has_gpus_of_its_own() -> None:
 
 def test_adapters_make_32b_fit_one_machine() -> None:
     one = ["launch.nodes=1", "model.lora.r=64"]
-    found = plan(*one, source="qwen2.5_32b_dapo_math")
-    assert found.trained == pytest.approx(0.54e9, rel=0.02)
-    assert found.memory.peak < 80e9
-    assert not found.warnings
+    planned = plan(*one, source="qwen2.5_32b_dapo_math")
+    assert planned.architecture.trained_parameters(planned.recipe.model.lora) == pytest.approx(0.54e9, rel=0.02)
+    assert planned.memory.peak < 80e9
+    assert not planned.warnings
     whole = plan("launch.nodes=1", "training.micro_batch=8", source="qwen2.5_32b_dapo_math")
     [warning] = whole.warnings
     assert warning.startswith("this run does not fit: the update needs about ")
     assert " GB, and each GPU has 80" in warning
 
 
-def test_machines_are_told_their_rank() -> None:
+def test_each_machine_is_given_its_rank() -> None:
     [command] = plan(source="qwen2.5_32b_dapo_math").commands
     assert "--num_machines 4 --machine_rank $RANK --main_process_ip $HOST" in str(command)
-    assert "RANK 0 to 3" in command.purpose
+    assert "RANK from 0 to 3" in command.purpose
 
 
 def test_verl_needs_ray_on_each_machine() -> None:
@@ -147,16 +147,16 @@ def test_verl_needs_ray_on_each_machine() -> None:
     assert "vllm" in plan("engine=verl").memory.moments["rollout"]
 
 
-def test_copies_in_bfloat16_alone_lose_their_steps() -> None:
-    found = plan("launch.accelerate=ddp")
-    assert any("mostly rounded away: take model.dtype = 'float32'" in warning for warning in found.warnings)
+def test_weights_in_bfloat16_alone_are_warned_of() -> None:
+    planned = plan("launch.accelerate=ddp")
+    assert any("mostly rounded away: take model.dtype = 'float32'" in warning for warning in planned.warnings)
     assert not any("rounded away" in w for w in plan("launch.accelerate=ddp", "model.lora.r=8").warnings)
 
 
-def test_ones_own_file(tmp_path: Path) -> None:
-    own = tmp_path / "own.yaml"
-    own.write_text((ACCELERATE / "fsdp2.yaml").read_text())
-    assert str(own) in plan(f"launch.accelerate={own}").commands[0].words
+def test_a_configuration_of_the_users(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text((ACCELERATE / "fsdp2.yaml").read_text())
+    assert str(file) in plan(f"launch.accelerate={file}").commands[0].words
 
 
 # What is refused
@@ -184,7 +184,7 @@ def test_ones_own_file(tmp_path: Path) -> None:
         (["engine=verl", "model.lora.r=8"], r"model.lora has no counterpart for engine 'verl'"),
     ],
 )
-def test_what_does_not_go_together_is_refused_in_a_sentence(overrides: list[str], message: str) -> None:
+def test_contradicting_settings_are_refused_in_a_sentence(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
         plan(*overrides)
     assert "\n" not in str(raised.value)
@@ -198,10 +198,10 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(overrides: list[str]
         ("distributed_type: TPU\n", r"distributed_type 'TPU', for which nothing is known here; it must be one of FSDP"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "own.yaml").write_text(text)
+def test_a_file_that_is_not_a_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        plan(f"launch.accelerate={tmp_path / 'own.yaml'}")
+        plan(f"launch.accelerate={tmp_path / 'mine.yaml'}")
 
 
 def test_a_launch_of_another_size_is_refused() -> None:
@@ -211,12 +211,12 @@ def test_a_launch_of_another_size_is_refused() -> None:
         check_launch(recipe, 4)
 
 
-def test_a_rollout_serves_each_of_its_updates_as_often_as_trl_iterates() -> None:
+def test_rollouts_are_counted_with_trls_iterations() -> None:
     several = ["training.updates_per_rollout=2", "trl.num_iterations=2", "training.steps=8"]
     assert plan(*several, source="countdown_cpu").rollouts == 2
 
 
-def test_what_a_run_would_refuse_of_trl_s_table_is_refused() -> None:
+def test_a_trl_field_that_the_run_sets_is_refused() -> None:
     pytest.importorskip("trl")
     with pytest.raises(ConfigError, match=r"trl\.num_generations is set by the run; use training\.group_size"):
         plan("trl.num_generations=3", source="countdown_cpu")

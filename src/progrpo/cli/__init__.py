@@ -1,6 +1,6 @@
 """The command line: ``progrpo train | evaluate | compare | report | inspect | problems | benchmarks | doctor``.
 
-One short file a command.
+Each command is a short file. What a command works with is imported where it runs, so that ``--help`` answers at once.
 """
 
 import os
@@ -21,10 +21,10 @@ from progrpo.cli.train import train
 from progrpo.common.environment import process_index
 from progrpo.common.errors import ConfigError, RunError
 from progrpo.common.files import path_fault
-from progrpo.verify import VerifierFailedError
 
 FAILURE = 1
 USAGE_ERROR = 2
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="progrpo",
@@ -45,31 +45,28 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         app()
-    except ConfigError as error:
-        let_first_process_speak()
-        print(f"progrpo: {error}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
-    except (RunError, VerifierFailedError) as error:
-        let_first_process_speak()
-        print(f"progrpo: {error}", file=sys.stderr)
-        sys.exit(FAILURE)
-    except ModuleNotFoundError as error:  # an extra that was not installed
-        if (error.name or "progrpo").partition(".")[0] == "progrpo":
-            raise
-        print(
-            f"progrpo: this needs {error.name!r}; pip install 'progrpo[all]', or see progrpo doctor.", file=sys.stderr
-        )
-        sys.exit(USAGE_ERROR)
     except KeyboardInterrupt:  # from a terminal it comes to all processes at once
         if process_index() == 0:
             print("progrpo: stopped.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # `progrpo doctor | head`: the reader has gone, and so has the need to say so
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `progrpo doctor | head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        if (sentence := path_fault(error)) is None:
+        sys.exit(FAILURE)
+    except (ConfigError, RunError, ModuleNotFoundError, OSError) as error:
+        sentence = _sentence(error)
+        if sentence is None:
             raise
         let_first_process_speak()
         print(f"progrpo: {sentence}", file=sys.stderr)
-        sys.exit(FAILURE)
+        sys.exit(USAGE_ERROR if isinstance(error, ConfigError | ModuleNotFoundError) else FAILURE)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What went wrong, for the user; None if it is a bug."""
+    if isinstance(error, OSError):
+        return path_fault(error)
+    if isinstance(error, ModuleNotFoundError):  # an extra that was not installed
+        missing = error.name or "progrpo"
+        is_bug = missing.partition(".")[0] == "progrpo"
+        return None if is_bug else f"this needs {missing!r}; pip install 'progrpo[all]', or see progrpo doctor."
+    return str(error)

@@ -2,32 +2,30 @@
 
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from progrpo.common.errors import ConfigError
 
 LONGEST_GOLD = 600
-"""Characters: the tests of a program may be megabytes."""
+"""Characters of a gold that are shown: the tests of a program may be megabytes."""
 
 
 def benchmarks(
-    name: Annotated[str | None, typer.Argument(help="One of them, to be shown in full.", show_default=False)] = None,
+    name: Annotated[str | None, Argument(help="The benchmark to show in full.", show_default=False)] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A local file of its rows, or 'hub' to load them from there.")
+        str | None, Option(metavar="FILE", help="A local file of its rows, or 'hub' to load them from there.")
     ] = None,
 ) -> None:
     """List the benchmarks, or show one: what it is, how it is judged and, given its rows, its first problem.
 
     **Examples**
 
-    `progrpo benchmarks`
-
-    `progrpo benchmarks aime24 --data aime24.jsonl`
-
-    `progrpo benchmarks math500 --data hub`
+    - `progrpo benchmarks`
+    - `progrpo benchmarks aime24 --data aime24.jsonl`
+    - `progrpo benchmarks math500 --data hub`
     """
     if name is None and data is not None:
-        raise ConfigError("--data is of one benchmark: name it, as in progrpo benchmarks aime24 --data aime24.jsonl.")
+        raise ConfigError("--data is for one benchmark: name it, as in progrpo benchmarks aime24 --data aime24.jsonl.")
     if name is None:
         _print_table()
     else:
@@ -42,8 +40,8 @@ def _print_table() -> None:
 
     table = Table("name", "problems", "task", "metrics", "source", box=None, pad_edge=False)
     table.columns[0].no_wrap, table.columns[1].justify = True, "right"
-    for name, one in BENCHMARKS.items():
-        table.add_row(name, f"{one.problems:,}", one.kind.name, ", ".join(one.metrics), one.source)
+    for name, row in BENCHMARKS.items():
+        table.add_row(name, f"{row.problems:,}", row.kind.name, ", ".join(row.metrics), row.source)
     Console().print(table)
 
 
@@ -52,27 +50,25 @@ def _print_one(name: str, data: str | None) -> None:
     from progrpo.tasks.rows import NotOnHubError
     from progrpo.tasks.templates import prompt_text
 
-    one = benchmark(name)
-    print(f"{name}: {one.about}")
-    for what, value in {
-        "source": one.source,
-        "task": f"{one.kind.name}, preset {one.preset}, verifier {one.verifier}, template {one.template}",
-        "samples": f"{one.samples} a problem, of at most {one.max_new_tokens} tokens",
-        "metrics": ", ".join(one.metrics),
-    }.items():
-        print(f"  {what:<8} {value}")
+    shown = benchmark(name)
+    task_line = f"{shown.kind.name}, preset {shown.preset}, verifier {shown.verifier}, template {shown.template}"
+    print(f"{name}: {shown.about}")
+    print(f"  source   {shown.source}")
+    print(f"  task     {task_line}")
+    print(f"  samples  {shown.samples} a problem, of at most {shown.max_new_tokens} tokens")
+    print(f"  metrics  {', '.join(shown.metrics)}")
     if data is None:
         print(f"Its first problem: progrpo benchmarks {name} --data FILE, or --data hub")
         return
     if not data:
         raise ConfigError("--data must name a file, or be 'hub'; it is empty.")
-    task = one.task(None if data == "hub" else data)
+    task = shown.task(None if data == "hub" else data)
     try:
         problems = task.heldout_problems()
     except NotOnHubError as error:
         raise ConfigError(f"{str(error).rstrip('.')}: --data FILE.") from None
     print(f"{len(problems)} problems; {task.repeated_rows} rows repeat one; {len(task.bad_rows)} rows can't be used")
-    if note := one.count_note(len(problems)):
+    if note := shown.count_note(len(problems)):
         print(note)
     for row in task.bad_rows:
         print(f"  {row}")

@@ -6,20 +6,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
-from progrpo.cli.progress import Bar, Bars
-from progrpo.cli.train import OverridesArgument, RecipeArgument
+from progrpo.cli.options import OverridesArgument, RecipeArgument
 from progrpo.common.errors import ConfigError, RunError
 from progrpo.common.files import write_json
-from progrpo.recipes.schema import Recipe, load_recipe
-from progrpo.runs.folder import RunFolder
+from progrpo.common.signals import stopping
+
+if TYPE_CHECKING:
+    from progrpo.cli.progress import Bar, Bars
+    from progrpo.recipes.schema import Recipe
+    from progrpo.runs.folder import RunFolder
 
 POLL_SECONDS = 0.5
 
@@ -27,11 +28,11 @@ POLL_SECONDS = 0.5
 def compare(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
-    methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "grpo,progrpo",
-    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
-    out: Annotated[Path | None, typer.Option(help="Folder for the runs and the page; by default runs/RECIPE.")] = None,
+    methods: Annotated[str, Option(help="Methods, separated by commas.")] = "grpo,progrpo",
+    seeds: Annotated[str, Option(help="Seeds, separated by commas.")] = "0",
+    out: Annotated[Path | None, Option(help="Folder for the runs and the page; by default runs/RECIPE.")] = None,
     jobs: Annotated[
-        int, typer.Option(min=0, help="Runs at the same time; 0: one a core. Each takes its share.", show_default=False)
+        int, Option(min=0, help="Runs at the same time; 0: one a core. Each takes its share.", show_default=False)
     ] = 0,
 ) -> None:
     """Train several methods from the same start under the same budget, and show them on one page.
@@ -41,10 +42,12 @@ def compare(
 
     **Examples**
 
-    `progrpo compare countdown_cpu`
-
-    `progrpo compare countdown_cpu --methods grpo,progrpo,progrpo_correct --seeds 0,1,2 training.steps=100`
+    - `progrpo compare countdown_cpu`
+    - `progrpo compare countdown_cpu --methods grpo,progrpo,progrpo_correct --seeds 0,1,2 training.steps=100`
     """
+    from progrpo.recipes.schema import load_recipe
+    from progrpo.runs.folder import RunFolder
+
     recipes = [
         load_recipe(recipe, [*(overrides or []), f"method={method}", f"seed={seed}"])
         for seed in _split(seeds, "--seeds")
@@ -57,7 +60,8 @@ def compare(
     for run in runs:
         run.check()
     failures = _run_all(runs, jobs or _default_jobs(len(runs)))
-    if finished := [run.folder for run in runs if str(run.folder.path) not in failures]:
+    finished = [run.folder for run in runs if run.name not in failures]
+    if finished:
         from progrpo.pages import summary_text, write_page
 
         print(summary_text(finished))
@@ -74,134 +78,117 @@ def compare(
 class _Run:
     """A run in a process of its own, watched through its run folder."""
 
-    recipe: Recipe
-    folder: RunFolder
-    process: subprocess.Popen[bytes] | None = None
-    read_to: int = 0
-    """Up to which byte metrics.jsonl was read."""
+    recipe: "Recipe"
+    folder: "RunFolder"
+    bytes_read: int = 0
+    """How much of metrics.jsonl was read."""
     step: int = 0
-    """That the last record read is of."""
-    logged_before: int = 0
-    """Bytes of the log that are of earlier attempts."""
+    """The step of the last record that was read."""
+    earlier_log: int = 0
+    """The bytes of the log that earlier attempts wrote."""
 
-    @property
-    def log(self) -> Path:
-        return self.folder.path / "train.log"
+    def __post_init__(self) -> None:
+        self.name = str(self.folder.path)
+        self.log = self.folder.path / "train.log"
 
     def check(self) -> None:
         """Refuse a folder that holds something else, before anything is started."""
         if self.folder.recipe_file.exists() and self.folder.recipe() != self.recipe:
-            raise ConfigError(
-                f"{str(self.folder.path)!r} holds a run with other settings; remove it, or choose another --out."
-            )
+            raise ConfigError(f"{self.name!r} holds a run with other settings; remove it, or choose another --out.")
 
-    def start(self, threads: int) -> None:
+    def start(self, bars: "Bars", threads: int) -> None:
+        """Begin, or go on from the newest good checkpoint."""
+        with self.folder.locked():
+            self.step = self.folder.rewind()
+        self.bytes_read = self.folder.metrics_file.stat().st_size if self.step else 0
+        self.bar: Bar = bars.bar(f"{self.recipe.method} seed {self.recipe.seed} ")
+        self.bar.stage("train", self.recipe.training.steps, self.step)
         if not self.folder.recipe_file.exists():
             write_json(self.folder.recipe_file, self.recipe.model_dump())
-        command = [sys.executable, "-m", "progrpo", "train", "--resume", str(self.folder.path)]
+        command = [sys.executable, "-m", "progrpo", "train", "--resume", self.name]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         with self.log.open("ab") as log:
-            self.logged_before = log.tell()
+            self.earlier_log = log.tell()
             # A session of its own: Ctrl-C reaches this process alone, which then asks its runs to stop.
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+
+    def watch(self) -> int | None:
+        """Move the bar on; the exit code once the run has ended."""
+        code = self.process.poll()
+        for record in self.new_records():
+            new, self.step = record["step"] - self.step, record["step"]  # verl records rollouts: several steps each
+            # A step on an earlier step's responses has no reward of its own.
+            self.bar.advance(new, **{name: record[name] for name in ("reward", "entropy") if name in record})
+            if self.step == self.recipe.training.steps:
+                self.bar.stage("evaluate", 1)
+        if code == 0:
+            self.bar.advance(1)
+        return code
 
     def new_records(self) -> list[dict[str, Any]]:
         """The metrics written since the last call."""
         if not self.folder.metrics_file.exists():
             return []
         with self.folder.metrics_file.open("rb") as file:
-            file.seek(self.read_to)
+            file.seek(self.bytes_read)
             lines = file.read().split(b"\n")[:-1]
-        self.read_to += sum(len(line) + 1 for line in lines)
+        self.bytes_read += sum(len(line) + 1 for line in lines)
         return [json.loads(line) for line in lines]
 
-    def why_it_failed(self, code: int) -> str:
+    def failure(self, code: int) -> str:
         """The signal that ended a run, or the last line that it printed, and where all of it is."""
         if code < 0:
-            want = ", as the system does for want of memory" if -code == signal.SIGKILL else ""
-            return f"it was ended by {signal.Signals(-code).name}{want} (its log is {self.log})"
-        said = self.log.read_bytes()[self.logged_before :].decode(errors="replace").strip()
-        return f"{said.split(chr(10))[-1] or f'exit code {code}'} (all of it is in {self.log})"
+            memory = ", as the system does for want of memory" if -code == signal.SIGKILL else ""
+            return f"it was ended by {signal.Signals(-code).name}{memory} (its log is {self.log})"
+        output = self.log.read_bytes()[self.earlier_log :].decode(errors="replace").strip()
+        return f"{output.split(chr(10))[-1] or f'exit code {code}'} (all of it is in {self.log})"
 
 
 def _run_all(runs: list[_Run], jobs: int) -> dict[str, str]:
-    """Run them all, so many at a time, with a bar each. If Ctrl-C comes, all are stopped.
+    """Run them all, so many at a time, with a bar each. Ctrl-C and SIGTERM stop them all.
 
     Returns:
         Why runs failed, by their folders' paths.
     """
+    from progrpo.cli.progress import Bars
+
     threads = max(1, (os.cpu_count() or 1) // jobs)
     waiting = [run for run in runs if not run.folder.is_finished()]
-    running: dict[str, tuple[_Run, Bar]] = {}
+    running: list[_Run] = []
     failures: dict[str, str] = {}
-    with Bars() as bars, _interrupted_by_sigterm():
 
-        def fails(run: _Run, why: str) -> None:
-            failures[str(run.folder.path)] = why
-            bars.console.print(f"run {str(run.folder.path)!r} failed: {why}", markup=False, soft_wrap=True)
+    def fail(run: _Run, reason: str) -> None:
+        failures[run.name] = reason
+        bars.console.print(f"run {run.name!r} failed: {reason}", markup=False, soft_wrap=True)
 
+    with Bars() as bars, stopping(signal.default_int_handler):
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     run = waiting.pop(0)
                     try:
-                        running[str(run.folder.path)] = (run, _start(run, bars, threads))
+                        run.start(bars, threads)
                     except (ConfigError, OSError) as error:  # a folder that is damaged, or can't be written
-                        fails(run, str(error))
+                        fail(run, str(error))
+                    else:
+                        running.append(run)
                 time.sleep(POLL_SECONDS)
-                for name, (run, bar) in list(running.items()):
-                    code = _watch(run, bar)
+                for run in list(running):
+                    code = run.watch()
                     if code is not None:
-                        del running[name]
+                        running.remove(run)
                     if code:
-                        fails(run, run.why_it_failed(code))
+                        fail(run, run.failure(code))
         finally:
-            _stop([run for run, _ in running.values()])
+            _stop(running)
     return failures
-
-
-def _start(run: _Run, bars: Bars, threads: int) -> Bar:
-    with run.folder.locked():
-        done = run.folder.rewind()
-    run.read_to, run.step = run.folder.metrics_file.stat().st_size if done else 0, done
-    bar = bars.bar(f"{run.recipe.method} seed {run.recipe.seed} ")
-    bar.stage("train", run.recipe.training.steps, done)
-    run.start(threads)
-    return bar
-
-
-def _watch(run: _Run, bar: Bar) -> int | None:
-    """Move the run's bar on; its exit code once it has ended."""
-    assert run.process is not None
-    code = run.process.poll()
-    for record in run.new_records():
-        # A step on an earlier step's responses has no reward of its own, one that could not be scored has none at all.
-        new, run.step = record["step"] - run.step, record["step"]  # verl records a rollout, which may be several steps
-        bar.advance(new, **{name: record[name] for name in ("reward", "entropy") if name in record})
-        if record["step"] == run.recipe.training.steps:
-            bar.stage("evaluate", 1)
-    if code == 0:
-        bar.advance(1)
-    return code
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does: the runs are stopped too."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _stop(running: list[_Run]) -> None:
     """Ask the runs that still go on to leave a checkpoint, and wait for them."""
     for run in running:
-        assert run.process is not None
         run.process.terminate()
     for run in running:
-        assert run.process is not None
         run.process.wait()
     if running:
         print("Every run has left a checkpoint; the same command continues them.", file=sys.stderr)

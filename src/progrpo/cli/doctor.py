@@ -5,16 +5,10 @@ import platform
 import shutil
 
 from progrpo.common.environment import device_name, package_versions
-from progrpo.verify import isolation_level
-from progrpo.verify.code.sandbox import MIN_ISOLATION, NotIsolatedError, SandboxError
-from progrpo.verl.check import TRAINER_MODE, check_plugin
 
-# What each part of the package needs, and how to get it.
+TRAINING = ("torch", "transformers", "trl", "accelerate", "datasets")
 PARTS = {
-    "train, compare, evaluate": (
-        ("torch", "transformers", "trl", "accelerate", "datasets"),
-        "pip install 'progrpo[trl]'",
-    ),
+    "train, compare, evaluate": (TRAINING, "pip install 'progrpo[trl]'"),
     "report": (("plotly",), "pip install 'progrpo[report]'"),
     "LoRA": (("peft",), "pip install 'progrpo[peft]'"),
     "verifying mathematics": (("math-verify",), "pip install 'progrpo[math]'"),
@@ -26,6 +20,7 @@ PARTS = {
     "rollouts and evaluation with vLLM": (("vllm",), "pip install vllm (needs a GPU; without: docs/evaluation.md)"),
     "training with verl": (("verl",), "pip install 'progrpo[verl]' in an environment of its own (docs/verl.md)"),
 }
+"""The packages that each part of progrpo needs, and how to get them."""
 
 
 def doctor() -> None:
@@ -33,7 +28,7 @@ def doctor() -> None:
 
     **Example**
 
-    `progrpo doctor`
+    - `progrpo doctor`
     """
     packages = package_versions()
     print(f"Python {platform.python_version()} on {platform.platform()}")
@@ -44,12 +39,17 @@ def doctor() -> None:
         missing = [name for name in needed if packages[name] is None]
         print(f"{part}: " + (f"needs {', '.join(missing)}; {remedy}" if missing else "ready"))
     if packages["verl"] is not None:
+        from progrpo.verl.check import TRAINER_MODE, check_plugin
+
         print(f"verl's plugin: {check_plugin().problem or f'trainer.v1.trainer_mode={TRAINER_MODE} is there'}")
     print(f"running programs: {_isolation()}")
     print(f"free disk space here: {shutil.disk_usage('.').free / 1e9:.0f} GB")
 
 
 def _isolation() -> str:
+    from progrpo.verify import isolation_level
+    from progrpo.verify.code.sandbox import MIN_ISOLATION, NotIsolatedError, SandboxError
+
     try:
         level, missing = isolation_level()
     except (NotIsolatedError, SandboxError) as error:

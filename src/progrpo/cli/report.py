@@ -4,22 +4,20 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import check_page
-
-ONE, SEVERAL = "report.html", "comparison.html"
 
 
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER...", help="Runs, folders of runs, or folders of progrpo evaluate."),
+        Argument(metavar="FOLDER...", help="Runs, folders of runs, or folders of progrpo evaluate."),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="The file to write. By default report.html in the folder of one run or evaluation; of several, "
             "comparison.html in the folder that holds them all, or else here."
         ),
@@ -29,13 +27,10 @@ def report(
 
     **Examples**
 
-    `progrpo report runs/countdown_cpu-progrpo-seed0`
-
-    `progrpo report runs/demo`
-
-    `progrpo report runs/*-seed0 --out comparison.html`
-
-    `progrpo report evaluations/*`
+    - `progrpo report runs/countdown_cpu-progrpo-seed0`
+    - `progrpo report runs/demo`
+    - `progrpo report runs/*-seed0 --out comparison.html`
+    - `progrpo report evaluations/*`
     """
     from progrpo.pages import summary_text, write_page
 
@@ -47,37 +42,40 @@ def report(
 
 
 def _folders(paths: list[Path]) -> list[Path]:
-    """The runs and evaluations that are meant, each once: a folder of runs stands for those in it. What is neither
-    is named and left out, so that ``runs/*`` may have other things in it.
+    """The runs and evaluations at the paths, each once; a folder of runs stands for those in it.
+
+    Other paths are named and left out, so that ``runs/*`` may have other things in it.
 
     Raises:
-        ConfigError: a path that is not there, or none that is a run or an evaluation.
+        ConfigError: a path that does not exist, or none with a run or an evaluation.
     """
     from progrpo.pages.collect import is_evaluation_folder
 
     def is_shown(path: Path) -> bool:
         return (path / "recipe.json").exists() or is_evaluation_folder(path)
 
-    found: dict[Path, Path] = {}
+    shown: dict[Path, Path] = {}
     others: list[str] = []
     for path in paths:
         if not path.exists():
             raise ConfigError(f"{str(path)!r} is not a run folder: there is nothing of that name.")
-        held = [path] if is_shown(path) else sorted(filter(is_shown, path.iterdir())) if path.is_dir() else []
-        found |= {one.resolve(): one for one in held if one.resolve() not in found}
-        others += [] if held else [repr(str(path))]
-    if not found:
+        inside = [path] if is_shown(path) else sorted(filter(is_shown, path.iterdir())) if path.is_dir() else []
+        for folder in inside:
+            shown.setdefault(folder.resolve(), folder)
+        if not inside:
+            others.append(repr(str(path)))
+    if not shown:
         raise ConfigError(
             f"{', '.join(others)} is not a run folder: it has no recipe.json, and no run, and no evaluation in it."
         )
     if others:
         print(f"progrpo: left out, as neither runs nor evaluations: {', '.join(others)}", file=sys.stderr)
-    return list(found.values())
+    return list(shown.values())
 
 
 def _page_of(folders: list[Path]) -> Path:
-    """A page of several has a place of its own: it takes neither a run's page nor that of progrpo compare."""
+    """Where the page goes by default: a page of several folders replaces neither a run's nor that of compare."""
     if len(folders) == 1:
-        return folders[0] / ONE
+        return folders[0] / "report.html"
     parents = {folder.resolve().parent for folder in folders}
-    return (folders[0].parent if len(parents) == 1 else Path()) / SEVERAL
+    return (folders[0].parent if len(parents) == 1 else Path()) / "comparison.html"

@@ -1,124 +1,107 @@
 """``progrpo train``"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from typer import Argument, Option
 
+from progrpo.cli.options import OverridesArgument, SkipBadRowsOption, with_skip_bad_rows
 from progrpo.cli.processes import let_first_process_speak
 from progrpo.common.environment import process_index
 from progrpo.common.errors import ConfigError, Interrupted
-from progrpo.recipes.schema import Recipe, builtin_recipes, load_recipe
-from progrpo.runs.folder import RunFolder
 
-RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a built-in recipe such as countdown_cpu.")
-]
-OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. training.steps=50.")
-]
-SkipBadRowsOption = Annotated[
-    bool, typer.Option("--skip-bad-rows", help="Leave out rows of the data that can't be used, and count them.")
-]
-
-
-def overrides_with(overrides: list[str] | None, skip_bad_rows: bool) -> list[str]:
-    """The overrides, and one more for ``--skip-bad-rows``."""
-    return [*(overrides or []), *(["task.skip_bad_rows=true"] if skip_bad_rows else [])]
+if TYPE_CHECKING:
+    from progrpo.recipes.schema import Recipe
+    from progrpo.runs.folder import RunFolder
 
 
 def train(
     recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE", help="A TOML file, a built-in recipe's name, or with --resume a run folder."),
+        str, Argument(metavar="RECIPE", help="A TOML file, a built-in recipe's name, or with --resume a run folder.")
     ],
     overrides: OverridesArgument = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder. By default runs/RECIPE-METHOD-seedSEED.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the newest good checkpoint in the folder.")
-    ] = False,
+    out: Annotated[Path | None, Option(help="The run folder. By default runs/RECIPE-METHOD-seedSEED.")] = None,
+    resume: Annotated[bool, Option("--resume", help="Continue from the newest good checkpoint in the folder.")] = False,
     skip_bad_rows: SkipBadRowsOption = False,
-    plan: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan: model, batch, memory, what to launch. Nothing is run.")
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Print the plan: model, batch, memory, what to launch. Nothing is run.")
     ] = False,
 ) -> None:
     """Train as a recipe says, evaluate on held-out problems, and leave a run folder with a report.
 
     **Examples**
 
-    `progrpo train countdown_cpu`
-
-    `progrpo train my.toml method=grpo training.steps=50 --out runs/short`
-
-    `progrpo train smollm2_word_problems_cpu`
-
-    `progrpo train qwen2.5_7b_dapo_math engine=verl`
-
-    `progrpo train --resume runs/short`
-
-    `progrpo train qwen2.5_7b_dapo_math engine=verl --dry-run`
+    - `progrpo train countdown_cpu`
+    - `progrpo train my.toml method=grpo training.steps=50 --out runs/short`
+    - `progrpo train smollm2_word_problems_cpu`
+    - `progrpo train qwen2.5_7b_dapo_math engine=verl`
+    - `progrpo train --resume runs/short`
+    - `progrpo train qwen2.5_7b_dapo_math engine=verl --dry-run`
     """
-    is_run_folder = resume and Path(recipe).is_dir()
-    if resume and not is_run_folder and not Path(recipe).exists() and recipe not in builtin_recipes():
+    from progrpo.recipes.schema import builtin_recipes, load_recipe
+    from progrpo.runs.folder import RunFolder
+
+    changes = with_skip_bad_rows(overrides, skip_bad_rows)
+    if resume and Path(recipe).is_dir():
+        if changes or out:
+            raise ConfigError(f"{recipe!r} is resumed as its recipe.json says; leave the overrides and --out away.")
+        folder = RunFolder(Path(recipe))
+        loaded = folder.recipe()
+    elif resume and not Path(recipe).exists() and recipe not in builtin_recipes():
         raise ConfigError(
             f"there is no run to resume at {recipe!r}: give a run folder, or a recipe and the --out that it was "
             "trained with."
         )
-    overrides = overrides_with(overrides, skip_bad_rows)
-    if is_run_folder and (overrides or out):
-        raise ConfigError(f"{recipe!r} is resumed as its recipe.json says; leave the overrides and --out away.")
-    folder = RunFolder(Path(recipe)) if is_run_folder else None
-    loaded = folder.recipe() if folder else load_recipe(recipe, overrides)
-    folder = folder or RunFolder(out or Path("runs") / loaded.run_name)
-    if plan:
-        from progrpo.cli.dry_run import dry_run
+    else:
+        loaded = load_recipe(recipe, changes)
+        folder = RunFolder(out or Path("runs") / loaded.run_name)
+    if dry_run:
+        from progrpo.cli.dry_run import print_plan
+        from progrpo.launch.plan import make_plan
 
-        dry_run(loaded, recipe, [*overrides, *(["--resume"] if resume else [])], folder)
-        return
-    run(loaded, folder, resume=resume)
+        print_plan(make_plan(loaded, recipe, [*changes, *(["--resume"] if resume else [])], folder))
+    else:
+        _run(loaded, folder, resume)
 
 
-def run(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
+def _run(recipe: "Recipe", folder: "RunFolder", resume: bool) -> None:
     """Train with a progress bar, then write the report and say where everything is: the first process does."""
+    is_first = process_index() == 0
     if resume and folder.is_finished() and folder.recipe() == recipe:
-        if process_index() == 0:
-            if not folder.report.exists():  # killed before it was written
+        if is_first:
+            if not folder.report.exists():  # the run was killed before it was written
                 with folder.locked():
                     folder.remove_leftovers()
-                    _report(folder)
+                    _write_report(folder)
             print(f"{folder.path} is finished; its report is {folder.report}")
         return
     folder.check_writable()  # before the imports, which take seconds
+    from rich.console import Console
+
     from progrpo.cli.progress import Bars
     from progrpo.common.processes import LostProcessError, is_first_to_tell
+    from progrpo.launch.engines import ENGINES
 
-    if recipe.engine == "verl":
-        from progrpo.verl.run import train as train_recipe
-    else:
-        from progrpo.trl.run import train as train_recipe
-
-    process = process_index()
     try:
-        with Bars(Console(quiet=True) if process else None) as bars:
-            evaluation = train_recipe(recipe, folder, bars.bar(""), resume=resume)
+        with Bars(None if is_first else Console(quiet=True)) as bars:
+            evaluation = ENGINES[recipe.engine].train(recipe, folder, bars.bar(""), resume=resume)
     except Interrupted as stop:
         let_first_process_speak()
-        if process == 0:
+        if is_first:
             print(f"{stop}. Continue with: progrpo train --resume {folder.path}", flush=True)
         raise typer.Exit(128 + stop.signal_number) from None
     except LostProcessError:
         if is_first_to_tell(folder.path):
             raise
         raise typer.Exit(1) from None
-    if process:
-        return
-    for name, value in evaluation.summary().items():
-        print(f"{name:>10}  {value:.3f}")
-    _report(folder)
+    if is_first:
+        for name, value in evaluation.summary().items():
+            print(f"{name:>10}  {value:.3f}")
+        _write_report(folder)
 
 
-def _report(folder: RunFolder) -> None:
+def _write_report(folder: "RunFolder") -> None:
     from progrpo.pages import write_page
 
     try:

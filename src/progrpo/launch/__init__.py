@@ -1,1 +1,1 @@
-"""What a run will need and what will be launched, reckoned without loading a model: ``progrpo train --dry-run``."""
+"""What a run will need and how it is launched, planned without loading a model: ``progrpo train --dry-run``."""

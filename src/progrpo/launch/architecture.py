@@ -1,4 +1,4 @@
-"""The shape of a model: what parameter counts and memory are reckoned from."""
+"""The shape of a model, from which parameters and memory are counted."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,132 +8,99 @@ from progrpo.common.errors import ConfigError
 from progrpo.recipes.schema import LoraSection, Recipe
 from progrpo.sampling.models import model_source
 
-# The paper's models and SmolLM2, so that their recipes are planned without the hub. Source: config.json of each.
-_QWEN2_7B = {
-    "model_type": "qwen2", "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944,
-    "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
-        "max_position_embeddings": 131072,
-}  # fmt: skip
-KNOWN: dict[str, dict[str, Any]] = {
-    "Qwen/Qwen2.5-7B": _QWEN2_7B,
-    "Qwen/Qwen2.5-32B": {
-        "model_type": "qwen2", "vocab_size": 152064, "hidden_size": 5120, "intermediate_size": 27648,
-        "num_hidden_layers": 64, "num_attention_heads": 40, "num_key_value_heads": 8, "tie_word_embeddings": False,
-        "max_position_embeddings": 131072,
-    },
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": {
-        "model_type": "qwen2", "vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960,
-        "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2, "tie_word_embeddings": False,
-        "max_position_embeddings": 131072,
-    },
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _QWEN2_7B,
-    "smollm2": {
-        "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
-        "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
-        "max_position_embeddings": 8192,
-    },
-}  # fmt: skip
-"""Fields of config.json by ``model.path``."""
+_FIELDS = (
+    *("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "tie_word_embeddings", "max_position_embeddings"),
+)
+_SHAPES: dict[str, tuple[Any, ...]] = {
+    "Qwen/Qwen2.5-7B": ("qwen2", 152064, 3584, 18944, 28, 28, 4, False, 131072),
+    "Qwen/Qwen2.5-32B": ("qwen2", 152064, 5120, 27648, 64, 40, 8, False, 131072),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": ("qwen2", 151936, 1536, 8960, 28, 12, 2, False, 131072),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": ("qwen2", 152064, 3584, 18944, 28, 28, 4, False, 131072),
+    "smollm2": ("llama", 49152, 576, 1536, 30, 9, 3, True, 8192),
+}
+KNOWN = {path: dict(zip(_FIELDS, shape, strict=True)) for path, shape in _SHAPES.items()}
+"""config.json of the paper's models and of SmolLM2 by ``model.path``, so that their recipes are planned offline."""
 
-DENSE = ("qwen2", "qwen3", "llama", "mistral")
-"""The model types whose layers are as :class:`Architecture` has them."""
+DENSE = ("qwen2", "qwen3", "llama", "mistral")  # model types that Architecture describes
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A dense decoder with gated MLPs and grouped-query attention. Sizes are in numbers of features."""
+    """A dense decoder with gated MLPs and grouped-query attention; sizes are numbers of features."""
 
-    kind: str
-    """transformers' ``model_type``."""
+    model_type: str
     parameters: int
-    """All of them, shared ones once."""
+    layer_parameters: int
+    """Parameters of one layer, which is what sharded weights are gathered by."""
+    linear_maps: dict[str, int]
+    """Inputs + outputs of each linear map of a layer, by the map's name."""
     vocabulary: int
     hidden: int
     intermediate: int
     layers: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    tied: bool
-    """Whether the LM head is the embedding."""
+    queries: int
+    """Width of q, of the attention's output, and of k and v once they are repeated for each head."""
+    keys: int
+    """Width of k and of v."""
     positions: int
-    """Tokens of prompt and response together, at most."""
 
-    @property
-    def queries(self) -> int:
-        """Width of q, of the attention's output, and of k and v once repeated for each head."""
-        return self.heads * self.head_size
-
-    @property
-    def keys(self) -> int:
-        """Width of k and of v."""
-        return self.kv_heads * self.head_size
-
-    @property
-    def embedding(self) -> int:
-        """Parameters of the embedding, and of the LM head."""
-        return self.vocabulary * self.hidden
-
-    @property
-    def layer_parameters(self) -> int:
-        """Of one layer: what is gathered at a time when weights are sharded."""
-        return (self.parameters - self.embedding * (1 if self.tied else 2)) // self.layers
-
-    def lora_parameters(self, lora: LoraSection) -> int:
-        """Parameters of low-rank adapters: r (inputs + outputs) for each linear map that has one.
+    def trained_parameters(self, lora: LoraSection | None) -> int:
+        """All parameters, or those of low-rank adapters: r (inputs + outputs) for each linear map that has one.
 
         Raises:
-            ConfigError: target modules that such a model has not.
+            ConfigError: the model has no such target module.
         """
-        maps = {
-            "q_proj": (self.hidden, self.queries),
-            "k_proj": (self.hidden, self.keys),
-            "v_proj": (self.hidden, self.keys),
-            "o_proj": (self.queries, self.hidden),
-            "gate_proj": (self.hidden, self.intermediate),
-            "up_proj": (self.hidden, self.intermediate),
-            "down_proj": (self.intermediate, self.hidden),
-        }
+        if lora is None:
+            return self.parameters
         names = [lora.target_modules] if isinstance(lora.target_modules, str) else lora.target_modules
-        chosen = list(maps) if names == ["all-linear"] else names
-        unknown = [name for name in chosen if name not in maps]
+        chosen = set(self.linear_maps if names == ["all-linear"] else names)
+        unknown = sorted(chosen - set(self.linear_maps))
         if unknown:
             raise ConfigError(
-                f"model.lora.target_modules has {unknown[0]!r}; a {self.kind} model has {', '.join(maps)}, or say "
-                "'all-linear'."
+                f"model.lora.target_modules has {unknown[0]!r}; a {self.model_type} model has "
+                f"{', '.join(self.linear_maps)}, or say 'all-linear'."
             )
-        return self.layers * lora.r * sum(sum(maps[name]) for name in set(chosen))
+        return self.layers * lora.r * sum(self.linear_maps[name] for name in chosen)
 
 
 def architecture_of(recipe: Recipe) -> Architecture:
-    """The shape of a recipe's model, from its config.json: no weights are loaded.
+    """The shape of a recipe's model, from its config.json. The model is built without memory for its weights.
 
-    The paper's models are known; others are read from their folder, from the Hugging Face cache, or from the hub.
+    The models in :data:`KNOWN` need no file; others are read from their folder, the Hugging Face cache or the hub.
 
     Raises:
-        ConfigError: there is no configuration to be had, or not one of the types in :data:`DENSE`.
+        ConfigError: no configuration can be read, or its model type is not one of :data:`DENSE`.
 
     >>> from progrpo.recipes.schema import load_recipe
     >>> architecture_of(load_recipe("countdown_cpu")).layers
     4
     """
+    import torch
+    from transformers import AutoModelForCausalLM
+
     config = _config(recipe.model.path)
     if config.model_type not in DENSE:
         raise ConfigError(
             f"model {recipe.model.path!r} is of the type {config.model_type!r}, whose memory is not known here; a plan "
             f"can be made for {', '.join(DENSE)}."
         )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    layer = model.model.layers[0]
+    modules = {name.rpartition(".")[2]: module for name, module in layer.named_modules()}
+    maps = {name: module for name, module in modules.items() if isinstance(module, torch.nn.Linear)}
     return Architecture(
-        kind=config.model_type,
-        parameters=_count_parameters(config),
+        model_type=config.model_type,
+        parameters=int(model.num_parameters()),
+        layer_parameters=sum(weight.numel() for weight in layer.parameters()),
+        linear_maps={name: linear.in_features + linear.out_features for name, linear in maps.items()},
         vocabulary=config.vocab_size,
         hidden=config.hidden_size,
         intermediate=config.intermediate_size,
         layers=config.num_hidden_layers,
-        heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
-        head_size=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-        tied=bool(config.tie_word_embeddings),
+        queries=maps["q_proj"].out_features,
+        keys=maps["k_proj"].out_features,
         positions=config.max_position_embeddings,
     )
 
@@ -150,12 +117,3 @@ def _config(path: str) -> Any:
             f"the configuration of model {path!r} can't be read, which a plan needs; give a folder with config.json, "
             f"or an id that can be reached: {str(error).splitlines()[0]}"
         ) from None
-
-
-def _count_parameters(config: Any) -> int:
-    """By building the model without memory for its weights."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return int(AutoModelForCausalLM.from_config(config).num_parameters())

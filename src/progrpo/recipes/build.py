@@ -1,38 +1,31 @@
 """What a recipe trains on and how it samples, the same for every engine: its task, its prompts, its responses."""
 
+from collections.abc import Callable
 from typing import Any
 
 from progrpo.common.errors import ConfigError
-from progrpo.recipes.schema import (
-    ChoiceSection,
-    CodeSection,
-    CountdownSection,
-    JsonlSection,
-    MathSection,
-    ReasoningGymSection,
-    Recipe,
-)
+from progrpo.recipes.schema import CountdownSection, ReasoningGymSection, Recipe
 from progrpo.sampling import Sampling
 from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, Problem, ReasoningGymTask, Task
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "countdown": Countdown,
+    "math": MathTask,
+    "code": CodeTask,
+    "choice": ChoiceTask,
+    "jsonl": JsonlTask,
+    "reasoning_gym": ReasoningGymTask,
+}
+"""The tasks by the names that ``[task]`` gives them."""
 
 
 def make_task(recipe: Recipe) -> Task:
     """The recipe's task. Problems that are made, not read, depend on the recipe's seed where they are trained on."""
     section = recipe.task
     settings = {name: getattr(section, name) for name in type(section).model_fields if name != "name"}
-    match section:
-        case CountdownSection():
-            return Countdown(**settings, seed=recipe.seed)
-        case ReasoningGymSection():
-            return ReasoningGymTask(**settings, seed=recipe.seed)
-        case MathSection():
-            return MathTask(**settings)
-        case CodeSection():
-            return CodeTask(**settings)
-        case ChoiceSection():
-            return ChoiceTask(**settings)
-        case JsonlSection():
-            return JsonlTask(**settings)
+    if isinstance(section, CountdownSection | ReasoningGymSection):
+        settings["seed"] = recipe.seed
+    return TASKS[section.name](**settings)
 
 
 def response_budget(recipe: Recipe, task: Task) -> int:
@@ -45,42 +38,50 @@ def sampling(recipe: Recipe, task: Task) -> Sampling:
     return Sampling(response_budget(recipe, task), recipe.evaluation.temperature, seed=recipe.seed)
 
 
-def micro_batch(recipe: Recipe, processes: int, called: str) -> int:
-    """How many responses each process takes in a forward pass: the recipe's word, or else all of its share.
+def batch(recipe: Recipe, processes: int, process_name: str = "process(es)") -> tuple[int, int]:
+    """The responses in a forward pass of one process, and the passes of one optimiser step.
+
+    ``training.micro_batch`` says how many responses a pass has; without it a process takes its whole share at once.
 
     Args:
-        processes: that train.
-        called: what they are called in the message, such as ``GPU(s)``.
+        recipe: what is trained.
+        processes: how many processes train.
+        process_name: what the message calls them, such as ``GPU(s)``.
 
     Raises:
-        ConfigError: a step's responses can't be divided so.
+        ConfigError: the responses of an optimiser step can't be divided so.
+
+    >>> from progrpo.recipes.schema import load_recipe
+    >>> batch(load_recipe("countdown_cpu", ["training.micro_batch=64"]), processes=2)
+    (64, 4)
     """
-    training = recipe.training
-    responses, what = update_size(recipe), "training.prompts_per_step * training.group_size"
-    if training.updates_per_rollout > 1:
-        what += " / training.updates_per_rollout"
+    training, responses = recipe.training, update_size(recipe)
     each = training.micro_batch or max(responses // processes, 1)
     if responses % (each * processes):
+        share, updates = responses // processes, training.updates_per_rollout
+        product = "training.prompts_per_step * training.group_size"
+        product += " / training.updates_per_rollout" if updates > 1 else ""
         remedy = (
-            f"choose training.micro_batch to divide {responses // processes}"
-            if responses % processes == 0
-            else f"choose a number of {called} that divides it"
+            f"choose a number of {process_name} that divides it"
+            if responses % processes
+            else f"choose training.micro_batch to divide {share}"
         )
         raise ConfigError(
-            f"{what} is {responses}, which {processes} {called} can't take in micro-batches of {each}; {remedy}."
+            f"{product} is {responses}, which {processes} {process_name} can't take in micro-batches of {each}; "
+            f"{remedy}."
         )
-    return each
+    return each, responses // (each * processes)
 
 
 def steps_per_rollout(recipe: Recipe) -> int:
-    """Optimiser steps from one rollout to the next: each update is made ``trl.num_iterations`` times.
+    """Optimiser steps from one rollout to the next: each update is made ``num_iterations`` times, a setting of TRL.
 
     >>> from progrpo.recipes.schema import load_recipe
     >>> steps_per_rollout(load_recipe("countdown_cpu", ["training.updates_per_rollout=4", "trl.num_iterations=2"]))
     8
     """
-    iterations = recipe.trl.get("num_iterations", 1) if recipe.engine == "trl" else 1
-    return recipe.training.updates_per_rollout * int(iterations)
+    engine_settings: dict[str, Any] = getattr(recipe, recipe.engine)
+    return recipe.training.updates_per_rollout * int(engine_settings.get("num_iterations", 1))
 
 
 def update_size(recipe: Recipe) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from progrpo.common.errors import ConfigError
 from progrpo.methods import METHODS
@@ -15,13 +15,27 @@ from progrpo.tasks.rows import Data
 from progrpo.tasks.templates import check_template
 
 LARGEST = 2**31 - 1
-"""What the libraries below take for a number of anything: torch, NumPy and Arrow count with 32 bits in places."""
+"""The largest number of anything: torch, NumPy and Arrow count with 32 bits in places."""
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 FromZero = Annotated[int, Field(ge=0, le=LARGEST)]
 AtLeastTwo = Annotated[int, Field(ge=2, le=LARGEST)]
 AboveZero = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """NumPy's seeds have 32 bits."""
+Template = Annotated[str, AfterValidator(check_template)]
+"""How problems are asked: a template by its name, or a text with {problem} in it."""
+
+
+def _checked_json(table: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(table, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"must hold texts, finite numbers, lists and tables ({error})") from None
+    return table
+
+
+JsonTable = Annotated[dict[str, Any], AfterValidator(_checked_json)]
+"""A table whose keys are not known here. It must go into the JSON file in which a run keeps its recipe."""
 
 
 class Section(BaseModel):
@@ -29,15 +43,6 @@ class Section(BaseModel):
 
     # JSON, in which a run keeps its recipe, has no infinity.
     model_config = ConfigDict(extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
-
-
-def _checked_json(table: dict[str, Any]) -> dict[str, Any]:
-    """A table whose keys are not known here; a run keeps its recipe as JSON."""
-    try:
-        json.dumps(table, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"must hold texts, finite numbers, lists and tables ({error})") from None
-    return table
 
 
 class LoraSection(Section):
@@ -72,14 +77,9 @@ class DatasetSection(Section):
 
     train: Data
     heldout: Data
-    template: str = Field("chat", description="plain, base, chat, or a text with {problem} in it")
+    template: Template = Field("chat", description="plain, base, chat, or a text with {problem} in it")
     examples: FromZero = Field(0, description="worked examples in each prompt, from the first rows")
     skip_bad_rows: bool = Field(False, description="leave bad rows out instead of refusing them all")
-
-    @field_validator("template")
-    @classmethod
-    def _known_template(cls, template: str) -> str:
-        return check_template(template)
 
 
 class MathSection(DatasetSection):
@@ -105,7 +105,7 @@ class JsonlSection(DatasetSection):
     """Rows that name their verifier."""
 
     name: Literal["jsonl"]
-    template: str = "plain"
+    template: Template = "plain"
     default_verifier: str = Field("math", description="of the rows that name none")
 
 
@@ -114,31 +114,17 @@ class ReasoningGymSection(Section):
 
     name: Literal["reasoning_gym"]
     dataset: str = Field(description="its name, e.g. countdown or gsm_symbolic")
-    config: dict[str, Any] = Field(default_factory=dict, description="its own settings")
+    config: JsonTable = Field(default_factory=dict, description="its own settings")
     train_size: Positive = 2048
     heldout_size: Positive = 200
-    template: str = "chat"
-
-    @field_validator("template")
-    @classmethod
-    def _known_template(cls, template: str) -> str:
-        return check_template(template)
-
-    @field_validator("config")
-    @classmethod
-    def _can_be_kept_as_json(cls, config: dict[str, Any]) -> dict[str, Any]:
-        return _checked_json(config)
+    template: Template = "chat"
 
 
-TASK_SECTIONS: dict[str, type[Section]] = {
-    "countdown": CountdownSection,
-    "math": MathSection,
-    "code": CodeSection,
-    "choice": ChoiceSection,
-    "jsonl": JsonlSection,
-    "reasoning_gym": ReasoningGymSection,
-}
 TaskSection = CountdownSection | MathSection | CodeSection | ChoiceSection | JsonlSection | ReasoningGymSection
+TASK_SECTIONS: dict[str, type[Section]] = {
+    get_args(section.model_fields["name"].annotation)[0]: section for section in get_args(TaskSection)
+}
+"""The sections by the names of their tasks."""
 
 
 class TrainingSection(Section):
@@ -234,9 +220,9 @@ class Recipe(Section):
     training: TrainingSection = Field(default_factory=TrainingSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
     launch: LaunchSection = Field(default_factory=LaunchSection)
-    methods: dict[str, dict[str, Any]] = Field(default_factory=dict, description="settings by method name")
-    trl: dict[str, Any] = Field(default_factory=dict, description="further fields of TRL's GRPOConfig, as they are")
-    verl: dict[str, Any] = Field(default_factory=dict, description="further settings of verl by their dotted names")
+    methods: dict[str, JsonTable] = Field(default_factory=dict, description="settings by method name")
+    trl: JsonTable = Field(default_factory=dict, description="further fields of TRL's GRPOConfig, as they are")
+    verl: JsonTable = Field(default_factory=dict, description="further settings of verl by their dotted names")
 
     @field_validator("task", mode="before")
     @classmethod
@@ -257,11 +243,6 @@ class Recipe(Section):
             if name not in METHODS:
                 raise ValueError(f"has a table for {name!r}, which is not one of {', '.join(METHODS)}")
         return methods
-
-    @field_validator("methods", "trl", "verl")
-    @classmethod
-    def _can_be_kept_as_json(cls, table: dict[str, Any]) -> dict[str, Any]:
-        return _checked_json(table)
 
     @model_validator(mode="after")
     def _own_method_only(self) -> "Recipe":

@@ -10,11 +10,11 @@ import torch
 from accelerate import PartialState
 
 from progrpo.common.errors import ConfigError
-from progrpo.launch.commands import check_launch
 from progrpo.methods.options import ArmOptions
-from progrpo.recipes.build import micro_batch, response_budget, update_size
+from progrpo.recipes.build import batch, response_budget
 from progrpo.recipes.schema import Recipe
 from progrpo.tasks import Task
+from progrpo.trl.engine import check_launch
 from progrpo.trl.fields import check_reporting
 
 if TYPE_CHECKING:  # TRL is imported where its trainer is used: a plan goes without it
@@ -156,8 +156,7 @@ def join_processes(recipe: Recipe) -> PartialState:
 
 def batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
     """One rollout of prompts x group responses is ``updates_per_rollout`` optimiser steps, each in micro-batches."""
-    each = micro_batch(recipe, processes, "process(es)")
-    accumulation = update_size(recipe) // (each * processes)
+    each, accumulation = batch(recipe, processes)
     return {
         "per_device_train_batch_size": each,
         "gradient_accumulation_steps": accumulation,

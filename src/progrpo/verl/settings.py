@@ -24,7 +24,7 @@ import sys
 from typing import Any
 
 from progrpo.common.errors import ConfigError
-from progrpo.recipes.build import make_task, micro_batch, response_budget
+from progrpo.recipes.build import batch, make_task, response_budget
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.folder import RunFolder
 from progrpo.sampling.models import model_source
@@ -249,7 +249,7 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
     in_float32 = {f"{precision}.{part}_dtype": "fp32" for part in ("param", "reduce", "buffer")} if full else {}
     return in_float32 | {
         f"{ACTOR}.ppo_mini_batch_size": training.prompts_per_step // training.updates_per_rollout,
-        f"{ACTOR}.ppo_micro_batch_size_per_gpu": micro_batch(recipe, processes(recipe), "GPU(s)"),
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu": batch(recipe, processes(recipe), "GPU(s)")[0],
         f"{ACTOR}.ppo_epochs": 1,
         f"{ACTOR}.clip_ratio": training.clip_low,
         f"{ACTOR}.clip_ratio_low": training.clip_low,
@@ -279,7 +279,7 @@ def _rollout(recipe: Recipe) -> dict[str, Any]:
         f"{ROLLOUT}.dtype": recipe.model.dtype,
         f"{ROLLOUT}.seed": recipe.seed,
         f"{ROLLOUT}.tensor_model_parallel_size": 1,
-        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": micro_batch(recipe, processes(recipe), "GPU(s)"),
+        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": batch(recipe, processes(recipe), "GPU(s)")[0],
         f"{ROLLOUT}.val_kwargs.n": recipe.evaluation.samples_in_training,
         f"{ROLLOUT}.val_kwargs.do_sample": True,
         f"{ROLLOUT}.val_kwargs.temperature": recipe.evaluation.temperature,

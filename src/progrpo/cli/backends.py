@@ -1,0 +1,85 @@
+"""The options of ``progrpo evaluate`` that say who samples, and the backend that they open."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from progrpo.common.errors import ConfigError
+
+if TYPE_CHECKING:
+    from progrpo.sampling import Backend
+
+BackendName = Literal["transformers", "vllm", "http"]
+BASE_URL = "http://127.0.0.1:8000/v1"
+OPTIONS: dict[BackendName, tuple[str, ...]] = {
+    "transformers": ("batch", "dtype"),
+    "vllm": ("engine", "dtype"),
+    "http": ("base_url", "concurrency", "timeout", "retries", "patience", "opens_thinking"),
+}
+"""The options that each backend takes."""
+
+
+def backend_options(backend: BackendName, parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a backend, as the command line sets them or else by default.
+
+    Args:
+        backend: who samples.
+        parameters: all options of the command by name. None, False and an empty list stand for one that is not set.
+        defaults: the defaults that are not the backend's own.
+
+    Raises:
+        ConfigError: an option is set that only another backend takes.
+    """
+    names = dict.fromkeys(name for options in OPTIONS.values() for name in options)
+    chosen = {name: parameters[name] for name in names if _is_set(parameters[name])}
+    for name, value in chosen.items():
+        if name not in OPTIONS[backend]:
+            owners = " or ".join(owner for owner, options in OPTIONS.items() if name in options)
+            text = "" if value is True else f" {value[0] if isinstance(value, list | tuple) else value}"
+            raise ConfigError(
+                f"--{name.replace('_', '-')}{text} is for --backend {owners}, and the backend is {backend}: add "
+                "that, or leave it away."
+            )
+    return {name: value for name, value in defaults.items() if name in OPTIONS[backend]} | chosen
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and value is not False and value not in ([], ())
+
+
+def open_backend(name: BackendName, path: str, options: dict[str, Any]) -> "Backend":
+    """The backend that samples from the model at ``path``, or from the server's model of that name."""
+    if name == "http":
+        from progrpo.sampling.http import HttpBackend
+
+        return HttpBackend(model=path, **({"base_url": BASE_URL} | options))
+    if name == "vllm":
+        if (Path(path) / "adapter_config.json").exists():
+            raise ConfigError(
+                f"{path!r} holds low-rank adapters and vLLM loads whole models: leave --backend vllm away, or merge it "
+                "(peft.AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER))."
+            )
+        from progrpo.sampling.vllm import VllmBackend
+
+        engine = dict(_key_and_value(text) for text in options.get("engine", ()))
+        return VllmBackend(path, **({"dtype": options["dtype"]} | engine))
+    from transformers.utils import logging
+
+    from progrpo.sampling.models import best_device, load_model, model_digest
+    from progrpo.sampling.transformers import TransformersBackend
+
+    logging.disable_progress_bar()
+    model, tokenizer = load_model(path, options["dtype"])
+    digest = f"{model_digest(path)} {model.dtype}".replace("torch.", "")
+    return TransformersBackend(model.to(best_device()), tokenizer, batch=options["batch"], model_digest=digest)
+
+
+def _key_and_value(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not (key.isidentifier() and equals):
+        raise ConfigError(f"--engine must be of the form KEY=VALUE, e.g. tensor_parallel_size=4, got {text!r}.")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except (ValueError, RecursionError):  # ValueError: TOMLDecodeError, and a number of thousands of digits
+        return key, value

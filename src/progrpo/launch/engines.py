@@ -1,0 +1,7 @@
+"""The engines, by their names in recipes: ``ENGINES[recipe.engine]`` is the one of a recipe."""
+
+from progrpo.runs.engine import Engine
+from progrpo.trl import engine as trl
+from progrpo.verl import engine as verl
+
+ENGINES: dict[str, Engine] = {"trl": trl, "verl": verl}
