@@ -132,13 +132,13 @@ def make_trainer(trainer_class: Any, steps: int, changes: dict[str, Any], more: 
     task = make_task(recipe)
     config = trl_config(recipe, task, Path("unused"))
     if trainer_class is not ProGRPOTrainer or changes:
-        own = {f.name for f in fields(GRPOConfig) if f.init}
-        given = {name: value for name, value in vars(config).items() if name in own}
-        responses = given.pop("generation_batch_size")
-        given |= changes
-        steps_a_batch = responses // given["per_device_train_batch_size"]
-        given |= {"gradient_accumulation_steps": steps_a_batch, "steps_per_generation": steps_a_batch}
-        config = GRPOConfig(**given)
+        fields_of_trl = {f.name for f in fields(GRPOConfig) if f.init}
+        settings = {name: value for name, value in vars(config).items() if name in fields_of_trl}
+        responses = settings.pop("generation_batch_size")
+        settings |= changes
+        steps_a_batch = responses // settings["per_device_train_batch_size"]
+        settings |= {"gradient_accumulation_steps": steps_a_batch, "steps_per_generation": steps_a_batch}
+        config = GRPOConfig(**settings)
     config.save_strategy = "no"
     model, tokenizer = load_model(recipe.model.path, recipe.model.dtype)
     reward = task_reward(task)
@@ -220,8 +220,8 @@ def memory_against(rounds: int = 3) -> dict[str, float]:
     """Peak resident memory of a process that trains, ours over TRL's, each in processes of their own."""
     peaks: dict[str, list[float]] = {"our": [], "their": []}
     for _ in range(rounds):
-        for whose, found in peaks.items():
-            found.append(alone(f"{whose}-memory", 6)["gigabytes"])
+        for whose, gigabytes in peaks.items():
+            gigabytes.append(alone(f"{whose}-memory", 6)["gigabytes"])
     measured = ratio(peaks["our"], peaks["their"])
     return {"ratio": measured["ratio"], "gigabytes": measured["seconds"], "pairs": rounds}
 

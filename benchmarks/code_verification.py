@@ -4,9 +4,9 @@ Examples:
     python benchmarks/code_verification.py                          # throughput, both ways in turns
     python benchmarks/code_verification.py --agreement ../data --seconds 10
 
-The folder of --agreement holds humaneval.jsonl and mbpp.jsonl. A mutant has one constant, operator or comparison of a
-solution changed. What it is worth is found a second way: the same asserts, run with the program in one plain Python
-process. (Only ever do that with programs that you trust.)
+The folder of --agreement holds humaneval.jsonl and mbpp.jsonl. In a mutant one constant, operator or comparison
+of a solution is changed. Its verdict is compared with a second one: the same asserts, run with the program in one plain
+Python process. (Do that only with programs that you trust.)
 """
 
 import argparse
@@ -46,9 +46,9 @@ def throughput(blocks: int = 10, size: int = 100) -> dict[str, object]:
                 def one(i: int) -> bool:
                     file = Path(folder, f"{i}.py")
                     file.write_text(programs[i])
-                    given, expected = tests[i].cases[0]
+                    stdin, expected = tests[i].cases[0]
                     run = subprocess.run(
-                        [sys.executable, file], input=given, capture_output=True, text=True, check=True
+                        [sys.executable, file], input=stdin, capture_output=True, text=True, check=True
                     )
                     return run.stdout.strip() == expected
 
@@ -175,8 +175,10 @@ def pass_plainly(solved: Sequence[Solved], seconds: float) -> list[bool]:
     scripts = [f"{tests.setup}\n{program}\n{tests.script}\n" for program, tests, _ in solved]
 
     def run(some: list[str]) -> list[bool]:
-        given = json.dumps([some, seconds])
-        done = subprocess.run([sys.executable, "-c", FORKED], input=given, capture_output=True, text=True, check=True)
+        arguments = json.dumps([some, seconds])
+        done = subprocess.run(
+            [sys.executable, "-c", FORKED], input=arguments, capture_output=True, text=True, check=True
+        )
         return list(json.loads(done.stdout))
 
     parts = [scripts[i::WORKERS] for i in range(WORKERS)]

@@ -2,8 +2,8 @@
 
     python benchmarks/inspect_rollouts.py --rows 1000000 --kind parquet
 
-Texts are of some 200 random words each; ``--logps`` adds 200 log-probs a response. The file is as a logger would
-write it that knows nothing of row groups: one of a million rows, uncompressed texts of over a gigabyte.
+Each text has about 200 random words, and ``--logps`` adds 200 log-probs a response. The file has one row group of a
+million rows and more than a gigabyte of uncompressed text, as a simple logger would write it.
 """
 
 import argparse
@@ -105,8 +105,8 @@ def main() -> None:
         if not path.exists():
             write(path, arguments.rows, arguments.logps)
         options = ["--logps", "logps"] if arguments.logps else []
-        found = measure(path, Path(folder) / "inspect.html", *options)
-        record(f"inspect_rollouts-{arguments.rows}-{arguments.kind}", {"logps": arguments.logps} | found)
+        figures = measure(path, Path(folder) / "inspect.html", *options)
+        record(f"inspect_rollouts-{arguments.rows}-{arguments.kind}", {"logps": arguments.logps} | figures)
 
 
 if __name__ == "__main__":

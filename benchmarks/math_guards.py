@@ -5,9 +5,10 @@ Example:
     python benchmarks/math_guards.py ../shared/data --only olympiadbench_math_en
 
 Every gold is respelled in each way that applies to it (its decimal, ``x=``, ``x\in``, ``\left \right``, ``\dfrac``,
-degrees, units, ``\text{}``, reordered sums and lists, infinities with their sign) and altered in each way that applies
-(its sign, a number off by one, another bracket, another gold). All of them go through ``verify_math_batch``. The makers
-know nothing of the verifier; an exception is listed with its reason, for it may also be the maker's.
+degrees, units, ``\text{}``, reordered sums and lists, infinities with their sign) and altered in each way that
+applies (its sign, a number off by one, another bracket, another gold). All of them go through ``verify_math_batch``.
+The code that respells and alters knows nothing of the verifier. Each exception is listed with its reason, because the
+fault may also be in that code.
 """
 
 import argparse

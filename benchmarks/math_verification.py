@@ -5,8 +5,9 @@ Examples:
     python benchmarks/math_verification.py --unforeseen       # 50 answers that the cheap look lets through, among 5,000
     python benchmarks/math_verification.py --leak 1000000     # memory and processes, before and after
 
-The answers are made here, with their truth known: 80 % plain numbers and words, 20 % LaTeX, 0.1 % blow-ups, half of the
-others wrong. Golds are boxed for both: what TRL makes of bare golds is another matter (docs/verify-math.md).
+The answers are made here, so that it is known which are right: 80 % are plain numbers and words, 20 % are LaTeX, 0.1
+% are blow-ups, and half of the others are wrong. Golds are boxed for both verifiers, because TRL reads bare golds
+differently (docs/verify-math.md).
 """
 
 import argparse
@@ -176,8 +177,8 @@ def leak(number: int) -> dict[str, object]:
     for n in range(number // 10_000):
         items = make_items(10_000, seed=100 + n, group=GROUP)
         verdicts = verify_math_batch(*responses(items))
-        told = zip(items, verdicts, strict=True)
-        wrong += [f"{item}: {v}" for item, v in told if item.is_right is not None and v.correct != item.is_right]
+        judged = zip(items, verdicts, strict=True)
+        wrong += [f"{item}: {v}" for item, v in judged if item.is_right is not None and v.correct != item.is_right]
         sizes.append(_resident_mb())
         if n % 10 == 9:
             print(f"{(n + 1) * 10_000}/{number}  {sizes[-1]} MB  {_processes()} processes", flush=True)

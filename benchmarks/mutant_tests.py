@@ -68,12 +68,12 @@ def _imports(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         match node:
             case ast.Import(names=names):
-                found: list[tuple[str, tuple[str, ...]]] = [(alias.name, ()) for alias in names]
+                modules: list[tuple[str, tuple[str, ...]]] = [(alias.name, ()) for alias in names]
             case ast.ImportFrom(module=str(module), names=names, level=0):
-                found = [(module, tuple(alias.name for alias in names))]
+                modules = [(module, tuple(alias.name for alias in names))]
             case _:
                 continue
-        yield from (pair for pair in found if pair[0].partition(".")[0] not in {"progrpo", "tests", "verl", "vllm"})
+        yield from (pair for pair in modules if pair[0].partition(".")[0] not in {"progrpo", "tests", "verl", "vllm"})
 
 
 # What follows runs in a worker process, which has one copy of the checkout and forks once for every run of tests.

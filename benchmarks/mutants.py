@@ -238,8 +238,8 @@ def summarise(
     mutants: list[Mutant], results: dict[str, dict[str, Any]], explained: dict[tuple[str, str, str], str]
 ) -> dict[str, Any]:
     """The share that is caught, by room and by kind, and all mutants; a survivor with its reason, if it has one."""
-    found = [dict(results[mutant.key]) for mutant in mutants]
-    for result in found:
+    outcomes = [dict(results[mutant.key]) for mutant in mutants]
+    for result in outcomes:
         if result["outcome"] == "survived":
             result["explained"] = explained.get((result["path"], result["text"], change_of(result)))
 
@@ -255,12 +255,12 @@ def summarise(
             "survivors_unexplained": len(survivors) - reasons,
         }
 
-    by_room = {room: [r for r in found if r["path"].startswith(ROOMS[room][0])] for room in ROOMS}
+    by_room = {room: [r for r in outcomes if r["path"].startswith(ROOMS[room][0])] for room in ROOMS}
     return {
-        "all": share(found),
+        "all": share(outcomes),
         "rooms": {room: share(some) for room, some in by_room.items() if some},
-        "kinds": {kind: share([result for result in found if result["kind"] == kind]) for kind in KINDS},
-        "mutants": found,
+        "kinds": {kind: share([result for result in outcomes if result["kind"] == kind]) for kind in KINDS},
+        "mutants": outcomes,
     }
 
 

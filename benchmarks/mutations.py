@@ -1,7 +1,7 @@
 """Small faults that can be put into Python source: what ``mutants.py`` draws from.
 
 A mutation swaps an operator, changes a comparison or a constant, or drops a statement. It replaces the text of one node
-and leaves the rest of the file as it is. Left out is what is no behaviour: docstrings, annotations, decorators,
+and leaves the rest of the file as it is. It leaves out what is not behaviour: docstrings, annotations, decorators,
 ``__all__``, ``assert``, ``zip(strict=True)``, what only a type checker reads, formatted strings, and texts for people
 (messages of exceptions and of logs, and any text with a space between two words).
 """
@@ -94,7 +94,7 @@ def mutants_of(path: Path, root: Path) -> list[Mutant]:
     name = path.relative_to(root).as_posix()
     seen: Counter[tuple[str, ...]] = Counter()
     mutants = []
-    for kind, line, start, before, after, at_import in sorted(_Reader(source).read(), key=lambda found: found[2]):
+    for kind, line, start, before, after, at_import in sorted(_Reader(source).read(), key=lambda mutant: mutant[2]):
         text = source.split("\n")[line - 1].strip()
         what = (name, text, before, after)
         seen[what] += 1
@@ -192,10 +192,10 @@ class _Reader:
         """The operator between two nodes, whose place ``ast`` does not give: the first text that is no bracket."""
         begin, end = self._span(left)[1], self._span(right)[0]
         between = re.sub(r"#[^\n]*", lambda comment: " " * len(comment.group()), self.source[begin:end])
-        found = re.search(r"[^\s()\\]+(\s+(in|not)\b)?", between)
-        assert found is not None, f"no operator in {between!r}"
-        start = begin + found.start()
-        return kind, self.source.count("\n", 0, start) + 1, start, found.group(), after
+        match = re.search(r"[^\s()\\]+(\s+(in|not)\b)?", between)
+        assert match is not None, f"no operator in {between!r}"
+        start = begin + match.start()
+        return kind, self.source.count("\n", 0, start) + 1, start, match.group(), after
 
 
 def _is_no_behaviour(node: ast.AST) -> bool:

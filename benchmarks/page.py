@@ -1,4 +1,4 @@
-"""A report of 10,000 responses: how large the page is, how soon it can be used, how long it keeps a reader waiting.
+"""A report of 10,000 responses: how large the page is, how soon it can be used, and how long a reader waits.
 
 Two runs with 100 held-out problems, 50 samples of 200 tokens each, are written with random tokens, log-probs and
 verdicts; the page is opened in headless Chromium. ``--problems`` and the like change the size. Needs chromium and
@@ -119,18 +119,18 @@ def measure(page: Path, profile: Path) -> dict[str, float]:
         browser.get(page.as_uri())
         while browser.execute_script("return document.documentElement.dataset.ready") != "true":
             time.sleep(0.01)
-        found = {"page MB": page.stat().st_size / 1e6, "seconds until usable": time.perf_counter() - start}
-        found["of those, seconds of computing"] = _computed(browser)
+        figures = {"page MB": page.stat().st_size / 1e6, "seconds until usable": time.perf_counter() - start}
+        figures["of those, seconds of computing"] = _computed(browser)
         waiting = "return [...document.querySelectorAll('[data-figure]')].some(d => !d.querySelector('.main-svg'))"
         while browser.execute_script(waiting):
             time.sleep(0.05)
-        found["seconds until every figure is drawn"] = time.perf_counter() - start
-        found["longest task while opening, ms"] = browser.execute_script("return window.longest")
+        figures["seconds until every figure is drawn"] = time.perf_counter() - start
+        figures["longest task while opening, ms"] = browser.execute_script("return window.longest")
         for name, act in ACTS.items():
-            found[f"{name}, ms"] = max(browser.execute_async_script(TIMED, act) for _ in range(3))
+            figures[f"{name}, ms"] = max(browser.execute_async_script(TIMED, act) for _ in range(3))
             browser.execute_script(BACK)
-        found["next problem in the reader, ms"] = max(browser.execute_async_script(OPEN_PROBLEM) for _ in range(3))
-    return found
+        figures["next problem in the reader, ms"] = max(browser.execute_async_script(OPEN_PROBLEM) for _ in range(3))
+    return figures
 
 
 def _computed(browser: Any) -> float:
@@ -160,8 +160,8 @@ def main() -> None:
             "responses": 2 * sizes["problems"] * sizes["samples"],
             "seconds to write": time.perf_counter() - start,
         }
-        found = written | measure(page, folder / "profile")
-    record("page", sizes | {name: round(value, 3) for name, value in found.items()})
+        figures = written | measure(page, folder / "profile")
+    record("page", sizes | {name: round(value, 3) for name, value in figures.items()})
 
 
 if __name__ == "__main__":

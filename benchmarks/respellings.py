@@ -1,6 +1,7 @@
 r"""Golds respelled in ways that are right, and altered in ways that are wrong: what benchmarks/math_guards.py verifies.
 
-The makers know nothing of the verifier: what a gold is they tell from its text, and make nothing where they can't tell.
+This code knows nothing of the verifier. It decides from a gold's text what the gold is, and respells nothing where it
+can't decide.
 """
 
 import random
@@ -97,7 +98,7 @@ def terms(text: str) -> list[str]:
         r"[,&%:;|$]|\.$|\d[eE]-?\d|\\(?:pm|mp|text|begin|infty|cup|circ|mod|pmod|dots|ldots|cdots|sum|int|lim)", text
     ):
         return [text]
-    found, depth, last = [], 0, 0
+    terms, depth, last = [], 0, 0
     for i, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")
         before = text[:i].rstrip()
@@ -108,9 +109,9 @@ def terms(text: str) -> list[str]:
             and before[-1] not in "+-*/^_=("
             and not before.endswith("times")
         ):
-            found.append(text[last:i].strip())
+            terms.append(text[last:i].strip())
             last = i
-    return [*found, text[last:].strip()] if depth == 0 else [text]
+    return [*terms, text[last:].strip()] if depth == 0 else [text]
 
 
 def letters(gold: str) -> set[str]:
