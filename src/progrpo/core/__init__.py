@@ -1,15 +1,15 @@
-"""The method as pure tensor functions: torch in, torch out, nothing else imported.
+"""The method as pure tensor functions. This package imports torch and nothing else.
 
-Axis suffixes, used by every name in this package::
+Every name in it uses these axis suffixes::
 
     B  responses (rows of the batch)      T  response tokens
     P  prompt tokens                      V  vocabulary
     N  groups, one per prompt             D  hidden size
 
-``groups_B`` holds an integer group id per response: groups may be ragged and in any order. A mask is
-bool, True counts. Log-probs are natural logarithms (nats) at the sampling temperature.
+``groups_B`` holds an integer group id per response. Groups may be ragged and in any order. A mask is bool, and True
+means that the token counts. Log-probs are natural logarithms (nats) at the sampling temperature.
 
-Paper: ProGRPO, arXiv 2602.05281. ``docs/method.md`` leads from each equation to its function and test.
+Paper: ProGRPO, arXiv 2602.05281. ``docs/method.md`` lists the function and the tests of each equation.
 """
 
 from progrpo.core.advantages import arm_advantages, group_relative_advantages

@@ -15,19 +15,19 @@ CENTERS = ("prompt", "group", "correct")
 def group_relative_advantages(
     rewards_B: Tensor, groups_B: Tensor, *, scale: str = "group", eps: float = 1e-4
 ) -> Tensor:
-    r"""Each reward relative to the others of its group.
+    r"""How far each reward is above or below the mean of its group.
 
     .. math:: A_i = \frac{r_i - \mathrm{mean}(r)}{\mathrm{std}(r) + \delta}
 
-    with mean over the group and the sample standard deviation (ddof 1) over the group (``scale="group"``), over the
-    batch (``"batch"``), or no division (``"none"``: Dr. GRPO).
+    The mean is over the group. The sample standard deviation (ddof 1) is over the group (``scale="group"``) or over
+    the batch (``"batch"``); with ``"none"`` (Dr. GRPO) there is no division.
 
     Args:
-        rewards_B: shape (B,). NaN means "could not be scored": the response takes no part in its group and has
+        rewards_B: shape (B,). NaN means that the response could not be scored: it takes no part in its group and has
             advantage 0.
-        groups_B: integer group id of each response, shape (B,); ragged groups in any order.
+        groups_B: integer group id of each response, shape (B,). Groups may be ragged and in any order.
         scale: ``"group"``, ``"batch"`` or ``"none"``.
-        eps: delta, added to the standard deviation; TRL's 1e-4 by default (verl: 1e-6).
+        eps: delta, which is added to the standard deviation. The default is TRL's; verl uses 1e-6.
 
     Returns:
         Shape (B,), in the rewards' dtype (float32 for integers). Exactly 0 where a group has one response or all its
@@ -50,7 +50,7 @@ def group_relative_advantages(
     rewards_B = rewards_B if rewards_B.dtype.is_floating_point else rewards_B.float()
     scored_B = ~rewards_B.isnan()
     index_B, n_groups = _dense_index(groups_B)
-    # Relative to the group's lowest reward: equal rewards become exact zeros, whatever their size.
+    # Subtracting the group's lowest reward first makes equal rewards exact zeros, whatever their size.
     lowest_N = rewards_B.new_full((n_groups,), torch.inf).scatter_reduce(
         0, index_B, torch.where(scored_B, rewards_B, torch.inf), "amin"
     )
@@ -62,8 +62,7 @@ def group_relative_advantages(
         std_B = _sample_std(deviations_B, scored_B, index_B, n_groups)
     else:
         one_group_B = torch.zeros_like(index_B)
-        centred_B = torch.where(scored_B, rewards_B, 0.0)
-        centred_B = torch.where(scored_B, centred_B - _group_mean(centred_B, scored_B, one_group_B, 1), 0.0)
+        centred_B = torch.where(scored_B, rewards_B - _group_mean(rewards_B, scored_B, one_group_B, 1), 0.0)
         std_B = _sample_std(centred_B, scored_B, one_group_B, 1)
     return torch.where(deviations_B == 0, 0.0, deviations_B / (std_B + eps))
 
@@ -80,7 +79,7 @@ def arm_advantages(
     center: str = "prompt",
     correct_above: float = 0.0,
 ) -> Tensor:
-    r"""ARM, the Advantage Re-weighting Mechanism: the unlikely answer gains more, the over-confident one less.
+    r"""ARM, the Advantage Re-weighting Mechanism: an unlikely answer gains more, an over-confident one gains less.
 
     .. math::
         \tilde A_i = \begin{cases}
@@ -88,26 +87,26 @@ def arm_advantages(
             A_i & \text{otherwise} \end{cases}
 
     A response is right if its reward is above ``correct_above`` (:func:`is_correct`); the paper's rewards are 0 and 1.
-    ``activation`` says which groups: ``"any_correct"``, those with a right response (the paper's equation: otherwise
-    sum_k r_k = 0); ``"mixed"``, those that also have a wrong one. ``center`` says what takes the place of c(q):
-    ``"prompt"``, the prompt's confidence (the paper); ``"group"``, the mean answer confidence of the group, so that the
-    correction has mean 0 in it; ``"correct"``, the mean over the group's right responses, for those responses only (the
-    others keep A_i). The last two are this project's own: ``docs/method.md`` says why.
+
+    ``activation`` says which groups are activated: ``"any_correct"``, those with a right response (in the paper's
+    equation: sum_k r_k > 0); ``"mixed"``, those with a right and a wrong one. ``center`` says what stands in the place
+    of c(q): ``"prompt"``, the prompt's confidence (the paper); ``"group"``, the mean answer confidence of the group, so
+    that the corrections of a group have mean 0; ``"correct"``, the mean over the group's right responses, and only
+    these are corrected. The last two are this project's; ``docs/method.md`` says why.
 
     Args:
         advantages_B: group-relative advantages A, shape (B,).
-        rewards_B: shape (B,), the reward that says whether a response is right. That need not be the one that the
-            advantages are made from, which may be a sum of several. NaN: the response takes no part in its group and
-            keeps its advantage.
-        prompt_confidence_B: c(q) of each response's prompt, shape (B,), in [0, 1]; NaN where unknown. Read for
-            ``center="prompt"`` only.
+        rewards_B: shape (B,), the reward that says whether a response is right. The advantages may come from another
+            one, such as a sum of several. NaN: the response takes no part in its group and keeps its advantage.
+        prompt_confidence_B: c(q) of each response's prompt, shape (B,), in [0, 1]; NaN where unknown. Only
+            ``center="prompt"`` uses it.
         answer_confidence_B: c(o|q), shape (B,), in [0, 1]; NaN where no token counts.
-        groups_B: integer group id of each response, shape (B,); ragged groups in any order.
-        alpha: strength of the correction, at least 0; 0 gives the advantages back bit for bit.
+        groups_B: integer group id of each response, shape (B,). Groups may be ragged and in any order.
+        alpha: strength of the correction, at least 0; 0 returns the advantages bit for bit.
         activation, center, correct_above: see above.
 
     Returns:
-        Shape (B,), the dtype of ``advantages_B``. A response whose confidence is NaN keeps its advantage.
+        Shape (B,), in the dtype of ``advantages_B``. A response whose confidence is NaN keeps its advantage.
 
     Raises:
         TypeError, ValueError: shapes or devices that differ, ids that are not integers, a NaN or infinite advantage,
@@ -154,18 +153,18 @@ def arm_advantages(
 
 
 def is_correct(rewards_B: Tensor, correct_above: float = 0.0) -> Tensor:
-    """Which responses are right: those with a reward above ``correct_above``. One rule for all that asks.
+    """Which responses are right: those with a reward above ``correct_above``. The whole package uses this rule.
 
     Args:
         rewards_B: the reward that says whether a response is right, shape (B,).
-        correct_above: a finite number. 0 is for rewards of 0 and 1; a penalty that ends at 0, such as
+        correct_above: a finite number. 0 suits rewards of 0 and 1. A penalty that is 0 at best, such as
             ``-abs(20 - length)``, needs one below 0.
 
     Returns:
-        Bool, shape (B,). False for NaN, which is not wrong either: the response could not be scored.
+        Bool, shape (B,). False for NaN. Such a response could not be scored and is not wrong either.
 
     Raises:
-        ValueError: correct_above is no finite number.
+        ValueError: correct_above is not a finite number.
 
     >>> is_correct(torch.tensor([1.0, 0.0, torch.nan])), is_correct(torch.tensor([-3.0, -8.0]), correct_above=-5.0)
     (tensor([ True, False, False]), tensor([ True, False]))
@@ -195,8 +194,8 @@ def activated_groups(
 def zero_variance_groups(rewards_B: Tensor, groups_B: Tensor) -> Tensor:
     """Whether all scored responses of each response's group have the same reward: bool, shape (B,).
 
-    Such a group teaches nothing, for its group-relative advantages are all 0. NaN is not scored, and a group without a
-    scored response is no such group.
+    GRPO learns nothing from such a group: its advantages are all 0. NaN rewards are ignored, and a group without a
+    scored response does not count as one.
 
     >>> zero_variance_groups(torch.tensor([0.5, 0.5, 0.1, 0.2, torch.nan]), torch.tensor([0, 0, 1, 1, 2]))
     tensor([ True,  True, False, False, False])
@@ -208,7 +207,7 @@ def zero_variance_groups(rewards_B: Tensor, groups_B: Tensor) -> Tensor:
         values_B = torch.where(scored_B, rewards_B, fill)
         return values_B.new_full((n_groups,), fill).scatter_reduce(0, index_B, values_B, reduce)[index_B]
 
-    # Without a scored response the two are infinite, and differ.
+    # Without a scored response the two are infinities of opposite sign.
     return extreme_B("amin", torch.inf) == extreme_B("amax", -torch.inf)
 
 

@@ -1,4 +1,4 @@
-"""Argument checks shared by the core: each error names the argument, its value, and the remedy."""
+"""Argument checks of the core. Each error names the argument, its value, and the remedy."""
 
 import math
 
@@ -7,27 +7,23 @@ from torch import Tensor
 
 from progrpo.core.precision import at_least_float32
 
-# A log-softmax in bfloat16 can land a rounding error above 0; a probability passed by mistake lands far above.
+# The rounding of a log-softmax in bfloat16 can exceed 0 by a little; a probability passed by mistake exceeds it by far.
 LOGP_ROUNDING = 1e-2
 
 
 def check_vector(name: str, values: Tensor, *, like: Tensor | None = None, like_name: str = "") -> None:
     """Raise unless ``values`` is a 1-D tensor, on the device and with the length of ``like``."""
-    _check_tensor(name, values, dim=1, axes="(B,)")
-    if like is not None:
-        _check_alike(name, values, like_name, like)
+    _check_tensor(name, values, 1, "(B,)", like, like_name)
 
 
 def check_matrix(name: str, values: Tensor, *, like: Tensor | None = None, like_name: str = "") -> None:
     """Raise unless ``values`` is a 2-D tensor, on the device and with the shape of ``like``."""
-    _check_tensor(name, values, dim=2, axes="(B, T)")
-    if like is not None:
-        _check_alike(name, values, like_name, like)
+    _check_tensor(name, values, 2, "(B, T)", like, like_name)
 
 
 def check_mask(name: str, mask: Tensor, like: Tensor, like_name: str) -> None:
     """Raise unless ``mask`` is a bool tensor with the shape and device of ``like``."""
-    _check_tensor(name, mask, dim=like.dim(), axes=str(tuple(like.shape)))
+    _check_tensor(name, mask, like.dim(), str(tuple(like.shape)))
     if mask.dtype != torch.bool:
         raise TypeError(f"{name} must be a bool tensor (True counts), got {mask.dtype}; pass {name}.bool().")
     _check_alike(name, mask, like_name, like)
@@ -44,12 +40,12 @@ def check_groups(groups_B: Tensor, like: Tensor, like_name: str) -> None:
 def counted_logps(name: str, logps: Tensor, mask: Tensor) -> Tensor:
     """The log-probs that count, in float32 or float64, at most 0 and without gradient; 0 where the mask is False.
 
-    Raises if one that counts is NaN, infinite or above 0; what is masked out may be anything.
+    Raises if a log-prob that counts is NaN, infinite or above 0. Masked-out positions may hold anything.
     """
     counted = torch.where(mask, at_least_float32(logps.detach()), 0.0)
     if counted.numel() == 0:
         return counted
-    low, high = counted.aminmax()  # one pass; NaN comes through
+    low, high = counted.aminmax()  # one pass, which keeps NaN
     if low.isfinite() and high <= LOGP_ROUNDING:
         return counted.clamp_(max=0.0)
     bad = ~(counted.isfinite() & (counted <= LOGP_ROUNDING))
@@ -61,7 +57,7 @@ def counted_logps(name: str, logps: Tensor, mask: Tensor) -> Tensor:
 
 
 def check_no_infinity(name: str, values: Tensor) -> None:
-    """Raise if a value is infinite (NaN passes: it means "not known")."""
+    """Raise if a value is infinite. NaN is allowed: it means that the value is not known."""
     if values.isinf().any():
         index = int(values.isinf().nonzero()[0])
         raise ValueError(
@@ -84,11 +80,15 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
 
 
-def _check_tensor(name: str, values: Tensor, *, dim: int, axes: str) -> None:
+def _check_tensor(
+    name: str, values: Tensor, dim: int, axes: str, like: Tensor | None = None, like_name: str = ""
+) -> None:
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor of shape {axes}, got {type(values).__name__}.")
     if values.dim() != dim:
         raise ValueError(f"{name} must have shape {axes}, got {tuple(values.shape)}.")
+    if like is not None:
+        _check_alike(name, values, like_name, like)
 
 
 def _check_alike(name: str, values: Tensor, like_name: str, like: Tensor) -> None:

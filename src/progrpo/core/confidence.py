@@ -1,4 +1,4 @@
-"""How sure the policy is of a prompt and of its own answers."""
+"""How confident the policy is in a prompt and in its own answers."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ def prompt_confidence(logps_BP: Tensor, mask_BP: Tensor) -> Tensor:
 
     Args:
         logps_BP: log-prob of each prompt token given those before it, in nats, shape (B, P). The first token has
-            nothing before it: leave it out, or mask it out.
+            no log-prob: leave it out, or mask it out.
         mask_BP: bool, shape (B, P); True counts.
 
     Returns:
@@ -42,13 +42,13 @@ def answer_confidence(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: f
     .. math:: c(o|q) = \exp\Big(\frac{1}{|T_{low}|} \sum_{t \in T_{low}} \log \pi(o_t \mid q, o_{<t})\Big)
 
     :math:`T_{low}` holds the ``ceil(low_prob_fraction * T_i)`` tokens of response i with the lowest probability, at
-    least one (:func:`low_probability_mask` shows which). About 80 % of a reasoning chain's tokens are near certain
-    and would drown the signal.
+    least one (:func:`low_probability_mask` marks them). About 80 % of the tokens of a reasoning chain are near certain,
+    and the mean over all tokens would hide the signal.
 
     Args:
         logps_BT: log-prob of each sampled token under the policy that sampled it, in nats, shape (B, T).
         mask_BT: bool, shape (B, T); True counts.
-        low_prob_fraction: share of a response's tokens in T_low, in (0, 1]; 1 takes the whole response.
+        low_prob_fraction: the share of a response's tokens that are in T_low, in (0, 1]; 1 is the whole response.
 
     Returns:
         Shape (B,), in (0, 1], without gradient; float64 for float64 log-probs, float32 for all others. NaN for a
@@ -58,7 +58,7 @@ def answer_confidence(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: f
         TypeError, ValueError: as :func:`prompt_confidence`, and for a fraction outside (0, 1].
 
     Source: ProGRPO (arXiv 2602.05281), answer confidence c(o|q) with low-probability token length normalisation.
-    T_low is taken per response; the paper's text was not available to settle whether it is taken over the batch.
+    T_low is taken per response. The paper's text was not available, so it may be over the batch there.
 
     >>> logps = torch.tensor([[0.9, 0.1, 0.9, 0.4, 0.9], [0.5, 0.25, 0.1, 0.1, 0.1]]).log()
     >>> mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
@@ -73,9 +73,9 @@ def answer_confidence(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: f
 
 
 def low_probability_mask(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: float = 0.2) -> Tensor:
-    """T_low: True at the least likely tokens of each response; of equally likely ones, the earlier come first.
+    """T_low: True at the least likely tokens of each response. Of equally likely tokens the earlier ones come first.
 
-    Args and raises as :func:`answer_confidence`.
+    The arguments and errors are those of :func:`answer_confidence`.
 
     Returns:
         Bool, shape (B, T): ``ceil(low_prob_fraction * T_i)`` True in row i, at least 1 if any token counts. The
@@ -98,21 +98,21 @@ def low_probability_mask(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction
 
 
 def _lowest(logps_BT: Tensor, mask_BT: Tensor, low_prob_fraction: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The lowest log-probs of each row in rising order (B, K), how many of them are its T_low (B,), and all (B, T)."""
+    """Each row's lowest log-probs in rising order (B, K), the size of its T_low (B,), and all its log-probs (B, T)."""
     check_matrix("logps_BT", logps_BT)
     check_mask("mask_BT", mask_BT, logps_BT, "logps_BT")
     check_number("low_prob_fraction", low_prob_fraction, low=0.0, high=1.0, open_low=True)
     counted_BT = counted_logps("logps_BT", logps_BT, mask_BT)
     counts_B = _low_prob_counts(token_counts(mask_BT), low_prob_fraction)
     k = int(counts_B.max()) if len(counts_B) else 0
-    # Selecting k of T costs a fifth of sorting T; rows with a smaller T_low read a prefix of their k. What is masked
-    # out is 0 here, the highest a log-prob can be: it never comes before a token that counts, at most beside its equal.
+    # Selecting k of T costs a fifth of sorting T. Rows with a smaller T_low use a prefix of their k. A masked-out
+    # position holds 0, the highest log-prob possible, so it never comes before a token that counts and is less likely.
     return counted_BT.topk(k, dim=1, largest=False).values, counts_B, counted_BT
 
 
 def _low_prob_counts(lengths_B: Tensor, low_prob_fraction: float) -> Tensor:
-    """``ceil(fraction * length)`` of every length, from a table in float64: float32 is too coarse for 9 decimals,
-    and not every device has float64."""
+    """``ceil(fraction * length)`` of every length. The table is made in float64 on the CPU, because float32 is too
+    coarse for 9 decimals and not every device has float64."""
     longest = int(lengths_B.max()) if len(lengths_B) else 0
     table = torch.arange(longest + 1, dtype=torch.float64).mul(low_prob_fraction).round(decimals=9).ceil().long()
     return torch.maximum(table.to(lengths_B.device)[lengths_B], lengths_B.clamp(max=1))

@@ -1,4 +1,4 @@
-"""Reductions of per-token values to one number, over the tokens that count."""
+"""Reductions of per-token values to one number. Only tokens whose mask is True count."""
 
 import torch
 from torch import Tensor
@@ -8,17 +8,17 @@ from progrpo.core.precision import at_least_float32
 
 
 def token_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    r"""Mean over all counted tokens of the batch: every token weighs the same.
+    r"""Mean over all counted tokens of the batch, so that every token has the same weight.
 
     .. math:: \frac{1}{\sum_i T_i} \sum_i \sum_t x_{it}
 
     Args:
         values_BT: per-token values, shape (B, T).
-        mask_BT: bool, shape (B, T); True counts. What is masked out may hold anything, NaN included.
+        mask_BT: bool, shape (B, T); True counts. Masked-out positions may hold anything, NaN included.
 
     Returns:
-        A scalar tensor, in float32 where the values are coarser. It is 0 where no token counts (with a gradient, so
-        that a fully masked micro-batch still runs its backward pass).
+        A scalar tensor, in float32 where the values are coarser. If no token counts it is 0 and has a gradient, so
+        that the backward pass of a fully masked micro-batch still runs.
 
     Raises:
         TypeError, ValueError: a mask that is not bool, or shapes and devices that differ.
@@ -29,53 +29,49 @@ def token_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     >>> token_mean(values, torch.tensor([[True, True, False], [True, False, False]]))
     tensor(3.)
     """
-    check_matrix("values_BT", values_BT)
-    check_mask("mask_BT", mask_BT, values_BT, "values_BT")
-    return _counted(values_BT, mask_BT).sum() / mask_BT.sum().clamp(min=1)
+    counted_BT = _counted(values_BT, mask_BT)
+    return counted_BT.sum() / mask_BT.sum().clamp(min=1)
 
 
 def sequence_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    r"""Mean over responses of each response's token mean: every response weighs the same.
+    r"""Mean over responses of each response's token mean, so that every response has the same weight.
 
     .. math:: \frac{1}{B} \sum_i \frac{1}{T_i} \sum_t x_{it}
 
-    A response without a counted token adds 0 and still counts in B, as in TRL.
-
-    Args, returns and raises as :func:`token_mean`. Source: GRPO (arXiv 2402.03300, Eq. 3).
+    A response without a counted token adds 0 and still counts in B, as in TRL. The rest is as in :func:`token_mean`.
+    Source: GRPO (arXiv 2402.03300, Eq. 3).
 
     >>> values = torch.tensor([[1.0, 2.0, 9.0], [6.0, 9.0, 9.0]])
     >>> sequence_mean(values, torch.tensor([[True, True, False], [True, False, False]]))
     tensor(3.7500)
     """
-    check_matrix("values_BT", values_BT)
-    check_mask("mask_BT", mask_BT, values_BT, "values_BT")
     sums_B = _counted(values_BT, mask_BT).sum(dim=1)
     return (sums_B / token_counts(mask_BT).clamp(min=1)).sum() / max(len(values_BT), 1)
 
 
 def constant_mean(values_BT: Tensor, mask_BT: Tensor, *, max_tokens: int) -> Tensor:
-    r"""Sum over counted tokens divided by a constant, so that length carries no weight of its own.
+    r"""Sum over counted tokens divided by a constant, so that a token's weight does not depend on the length.
 
     .. math:: \frac{1}{B \, T_{max}} \sum_i \sum_t x_{it}
 
     Args:
-        values_BT, mask_BT: as in :func:`token_mean`.
-        max_tokens: the generation budget of a response, at least 1.
+        max_tokens: the generation budget of a response, at least 1. The rest is as in :func:`token_mean`.
 
-    Returns and raises as :func:`token_mean`. Source: Dr. GRPO (arXiv 2503.20783, Sec. 3.2).
+    Source: Dr. GRPO (arXiv 2503.20783, Sec. 3.2).
 
     >>> values = torch.tensor([[1.0, 2.0, 9.0], [6.0, 9.0, 9.0]])
     >>> constant_mean(values, torch.tensor([[True, True, False], [True, False, False]]), max_tokens=3)
     tensor(1.5000)
     """
-    check_matrix("values_BT", values_BT)
-    check_mask("mask_BT", mask_BT, values_BT, "values_BT")
+    counted_BT = _counted(values_BT, mask_BT)
     check_number("max_tokens", max_tokens, low=1)
-    return _counted(values_BT, mask_BT).sum() / (max(len(values_BT), 1) * max_tokens)
+    return counted_BT.sum() / (max(len(values_BT), 1) * max_tokens)
 
 
 def _counted(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """The values that count, in float32 at least; 0 where the mask is False."""
+    """The checked values, in float32 at least; 0 where the mask is False."""
+    check_matrix("values_BT", values_BT)
+    check_mask("mask_BT", mask_BT, values_BT, "values_BT")
     return torch.where(mask_BT, at_least_float32(values_BT), 0.0)
 
 
