@@ -78,7 +78,7 @@ def test_without_a_pair_there_is_nothing_to_tell():
 
 
 def test_bad_input_is_told():
-    with pytest.raises(ValueError, match="flat and as long"):
+    with pytest.raises(ValueError, match="must be vectors of the same length"):
         auroc([0.1], [True, False])
     with pytest.raises(ValueError, match="must be finite"):
         auroc([math.nan, 0.1], [True, False])

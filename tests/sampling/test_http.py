@@ -31,7 +31,7 @@ def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("progrpo.sampling.http.SECONDS_BETWEEN_HALF_ANSWERS", (0.01, 0.01))
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
 
 
 @pytest.fixture
@@ -136,9 +136,9 @@ def test_the_key_is_sent_and_never_told(server: Server, monkeypatch: pytest.Monk
     ],
 )
 def test_what_a_server_says_is_one_line(body: object, said: str) -> None:
-    from progrpo.sampling.http import _said
+    from progrpo.sampling.answers import one_line
 
-    assert _said(body) == said
+    assert one_line(body) == said
 
 
 @pytest.mark.parametrize("path", ["p", CHAT], ids=["text", "chat"])
@@ -290,7 +290,7 @@ def test_it_waits_longer_each_time(server: Server) -> None:
     server.script.extend([server_side.cut_json] * 2)
     collect(backend(server), [Request("p", 0, 1)])
     first, second, third = server.times
-    assert 0.5 <= second - first < 1.0 <= third - second < 1.6
+    assert 0.37 <= second - first < 0.74 <= third - second < 1.6  # OpenAI's client takes up to a quarter off
 
 
 def test_missing_choices_are_asked_for_with_their_own_seeds(server: Server) -> None:

@@ -1,36 +1,37 @@
-"""The benchmarks by name: where their rows come from, how a response is judged, what is reported."""
+"""The benchmarks by name: where their rows come from, how responses are judged, and what is reported."""
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from progrpo.common.errors import ConfigError
 from progrpo.tasks import ChoiceTask, CodeTask, Data, MathTask
-from progrpo.tasks.dataset import DatasetTask, Preset
+from progrpo.tasks.dataset import DatasetTask
 from progrpo.tasks.templates import check_template
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark, as it is usually reported; samples, template and budget are defaults that an evaluation may change.
+    """A benchmark as it is usually reported. Samples, template and budget are defaults.
 
     Attributes:
         about: one line for people.
-        problems: how many it has as published.
-        kind: the task that reads and judges it.
-        preset: of that task's ``PRESETS``, with the Hugging Face dataset, its subset and split.
-        metrics: what is reported. ``pass@32`` of 32 samples, as most papers have it, is no more than "any correct";
-            for a smaller error take more samples than k.
-        samples: responses a problem.
-        max_new_tokens: where a response is cut off.
+        problems: how many problems were published.
+        preset: the name in ``kind.PRESETS`` of the Hugging Face dataset, its subset and split.
+        kind: the task that reads and judges the rows.
+        metrics: what is reported. ``pass@32`` of 32 samples, as in most papers, is only "any correct"; more samples
+            than k give a smaller error.
+        samples: responses per problem.
+        max_new_tokens: the budget of a response.
         template: see :mod:`progrpo.tasks.templates`.
-        unusable: rows that are known to have no usable answer. They are left out; any other bad row is refused.
+        unusable: how many rows have no usable answer. They are left out; any other bad row is refused.
     """
 
     about: str
     problems: int
-    kind: type[MathTask] | type[CodeTask] | type[ChoiceTask]
     preset: str
+    kind: type[MathTask] | type[CodeTask] | type[ChoiceTask]
     metrics: tuple[str, ...]
     samples: int
     max_new_tokens: int
@@ -40,7 +41,7 @@ class Benchmark:
     @property
     def source(self) -> str:
         """The Hugging Face dataset, its subset and split."""
-        rows = self._rows
+        rows = self.kind.PRESETS[self.preset]
         if rows.files:
             return f"{rows.hub}, {rows.files[0]} to {rows.files[-1]}"
         subsets = rows.subset if isinstance(rows.subset, tuple) else (rows.subset,)
@@ -52,9 +53,9 @@ class Benchmark:
         return self.task().verifier
 
     def count_note(self, problems: int) -> str:
-        """A sentence where a benchmark's rows are not as many as published; empty where they are.
+        """A sentence if there are not as many rows as published, else an empty string.
 
-        Many datasets have the same columns: given another one's rows, their number is what gives it away.
+        Many datasets have the same columns, so that the number of rows may be the only sign of a wrong file.
 
         >>> BENCHMARKS["math500"].count_note(30)
         '500 problems are published and these rows hold 30: they are a part, another version or another dataset.'
@@ -67,10 +68,6 @@ class Benchmark:
             "or another dataset."
         )
 
-    @property
-    def _rows(self) -> Preset:
-        return self.kind.PRESETS[self.preset]
-
     def task(
         self,
         path: str | None = None,
@@ -82,14 +79,14 @@ class Benchmark:
         """The task whose ``heldout_problems()`` are the benchmark's; it has no training problems.
 
         Args:
-            path: a local file of the benchmark's rows, or another Hugging Face dataset of them; by default its own.
-            limit: only the first so many problems.
+            path: a local file or another Hugging Face dataset with the benchmark's rows; by default its own dataset.
+            limit: the number of problems, from the first on.
             template: instead of the benchmark's.
-            skip_bad_rows: leave out bad rows; by default where the benchmark is known to have some.
+            skip_bad_rows: leave out bad rows; by default only if the benchmark is known to have some.
 
         Raises:
-            ConfigError: an unknown template or a limit below 1; and when problems are asked for, rows that can't be
-                had, or can't be used.
+            ConfigError: an unknown template or a limit below 1. ``heldout_problems()`` raises it for rows that can't be
+                found or used.
 
         >>> BENCHMARKS["gpqa"].task(limit=5).verifier
         'choice'
@@ -105,77 +102,69 @@ class Benchmark:
         return self.kind(None, data, template=template, skip_bad_rows=skip)
 
 
-# The paper (arXiv 2602.05281) reports the first two, of 32 samples for mathematics and of 16 for LiveCodeBench. For the
-# pass@10 of functions twice as many samples are taken. The budgets are ours: long enough for a 7B model to finish.
-_AVG32 = ("avg@32", "pass@32", "maj@32")
-_AVG16 = ("avg@16", "pass@16")
-_PASS10 = ("pass@1", "pass@10")
+# The paper (arXiv 2602.05281) reports avg@n and pass@n, of 32 samples for mathematics and of 16 for LiveCodeBench. For
+# the pass@10 of functions, twice as many samples are taken. The budgets are this project's; a 7B model can finish.
+_maths = partial(Benchmark, kind=MathTask, metrics=("avg@32", "pass@32", "maj@32"), samples=32, max_new_tokens=8192)
+_contests = partial(Benchmark, kind=CodeTask, metrics=("avg@16", "pass@16"), samples=16, max_new_tokens=8192)
+_functions = partial(Benchmark, kind=CodeTask, metrics=("pass@1", "pass@10"), samples=20, max_new_tokens=2048)
+_AIME = "American Invitational Mathematics Examination {}, both papers: 30 problems, answers 0 to 999"
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "aime24": Benchmark(
-        "American Invitational Mathematics Examination 2024, both papers: 30 problems, answers 0 to 999",
-        30, MathTask, "aime24", _AVG32, samples=32, max_new_tokens=8192,
+    "aime24": _maths(_AIME.format(2024), 30, "aime24"),
+    "aime25": _maths(_AIME.format(2025), 30, "aime25"),
+    "amc23": _maths(
+        "American Mathematics Competitions 12, 2023: 40 problems, the choices turned into numbers", 40, "amc23"
     ),
-    "aime25": Benchmark(
-        "American Invitational Mathematics Examination 2025, both papers: 30 problems, answers 0 to 999",
-        30, MathTask, "aime25", _AVG32, samples=32, max_new_tokens=8192,
-    ),
-    "amc23": Benchmark(
-        "American Mathematics Competitions 12, 2023: 40 problems, the choices turned into numbers",
-        40, MathTask, "amc23", _AVG32, samples=32, max_new_tokens=8192,
-    ),
-    "math500": Benchmark(
-        "MATH-500: 500 of MATH's test problems",
-        500, MathTask, "math500", _AVG32, samples=32, max_new_tokens=8192,
-    ),
-    "minerva": Benchmark(
-        "Minerva Math: 272 problems of undergraduate science, from MIT OpenCourseWare",
-        272, MathTask, "minerva", _AVG32, samples=32, max_new_tokens=8192,
-    ),
-    "olympiadbench": Benchmark(
+    "math500": _maths("MATH-500: 500 of MATH's test problems", 500, "math500"),
+    "minerva": _maths("Minerva Math: 272 problems of undergraduate science, from MIT OpenCourseWare", 272, "minerva"),
+    "olympiadbench": _maths(
         "OlympiadBench, mathematics in English, text only: 675 problems, two of them without a readable answer",
-        675, MathTask, "olympiadbench", _AVG32, samples=32, max_new_tokens=8192, unusable=2,
+        675,
+        "olympiadbench",
+        unusable=2,
     ),
-    "livecodebench": Benchmark(
-        "LiveCodeBench v5, contests from August 2024 to January 2025: 279 problems",
-        279, CodeTask, "livecodebench_v5_window", _AVG16, samples=16, max_new_tokens=8192,
+    "livecodebench": _contests(
+        "LiveCodeBench v5, contests from August 2024 to January 2025: 279 problems", 279, "livecodebench_v5_window"
     ),
-    "codeforces": Benchmark(
+    "codeforces": _contests(
         "Codeforces, DeepCoder's test set: 408 problems of 2024's contests, with their published sample tests",
-        408, CodeTask, "codeforces", _AVG16, samples=16, max_new_tokens=8192,
+        408,
+        "codeforces",
     ),
-    "humaneval": Benchmark(
-        "HumanEval: 164 functions to complete",
-        164, CodeTask, "humaneval", _PASS10, samples=20, max_new_tokens=2048,
+    "humaneval": _functions("HumanEval: 164 functions to complete", 164, "humaneval"),
+    "humaneval_plus": _functions("HumanEval+: HumanEval's 164 functions with EvalPlus' tests", 164, "humaneval_plus"),
+    "mbpp": _functions(
+        "Mostly Basic Python Problems, the test split (task 11 to 510): 500 functions", 500, "mbpp_test"
     ),
-    "humaneval_plus": Benchmark(
-        "HumanEval+: HumanEval's 164 functions with EvalPlus' tests",
-        164, CodeTask, "humaneval_plus", _PASS10, samples=20, max_new_tokens=2048,
-    ),
-    "mbpp": Benchmark(
-        "Mostly Basic Python Problems, the test split (task 11 to 510): 500 functions",
-        500, CodeTask, "mbpp_test", _PASS10, samples=20, max_new_tokens=2048,
-    ),
-    "mbpp_plus": Benchmark(
-        "MBPP+: 378 of MBPP's functions with EvalPlus' tests (399 in its version 0.1.0)",
-        378, CodeTask, "mbpp_plus", _PASS10, samples=20, max_new_tokens=2048,
+    "mbpp_plus": _functions(
+        "MBPP+: 378 of MBPP's functions with EvalPlus' tests (399 in its version 0.1.0)", 378, "mbpp_plus"
     ),
     "gpqa": Benchmark(
         "GPQA diamond: 198 questions of graduate science, four options each",
-        198, ChoiceTask, "gpqa_diamond", ("avg@8", "pass@8", "maj@8"), samples=8, max_new_tokens=8192,
+        198,
+        "gpqa_diamond",
+        ChoiceTask,
+        ("avg@8", "pass@8", "maj@8"),
+        samples=8,
+        max_new_tokens=8192,
     ),
     "mmlu_pro": Benchmark(
         "MMLU-Pro: 12,032 questions of 14 subjects, up to ten options each",
-        12032, ChoiceTask, "mmlu_pro", ("pass@1",), samples=1, max_new_tokens=4096,
+        12032,
+        "mmlu_pro",
+        ChoiceTask,
+        ("pass@1",),
+        samples=1,
+        max_new_tokens=4096,
     ),
-}  # fmt: skip
+}
 
 
 def benchmark(name: str) -> Benchmark:
-    """The benchmark of a name.
+    """The benchmark with a name.
 
     Raises:
-        ConfigError: there is none, with the nearest name and all names.
+        ConfigError: there is none. The message has the nearest name and all names.
 
     >>> benchmark("math500").source
     'HuggingFaceH4/MATH-500, test'

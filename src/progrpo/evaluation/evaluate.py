@@ -7,7 +7,7 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,13 +15,16 @@ import progrpo
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import locked, write_json
 from progrpo.evaluation.diversity import diversity
+from progrpo.evaluation.equal_samples import equal_samples
 from progrpo.evaluation.results import Evaluation, ProblemResult
 from progrpo.evaluation.store import Judged, SampleStore
 from progrpo.sampling import Backend, Request, Sample, Sampling
-from progrpo.sampling.equal_samples import equal_samples
 from progrpo.tasks import Problem, Task
 from progrpo.tasks.rewards import MAX_ERROR_SHARE, ErrorWatch
 from progrpo.verify import Verdict, VerifierFailedError
+
+if TYPE_CHECKING:
+    from progrpo.common.processes import Share
 
 __all__ = ["ENTROPY_KINDS", "Evaluation", "ProblemResult", "count", "evaluate", "evaluate_into", "open_store"]
 
@@ -31,28 +34,7 @@ ENTROPY_KINDS: dict[EntropyKind, str] = {
     "drawn": "mean over response tokens of -log p of the token that was drawn, nats: an estimate of the entropy",
     "greedy": "mean over response tokens of the entropy of the model's distribution at temperature 1, nats",
 }
-"""What an evaluation's ``settings["entropy"]`` stands for; it is None where the samples came without log-probs."""
-
-_Waiting = tuple[Problem, list[Sample], Future[list[Verdict]]]
-_T = TypeVar("_T")
-
-
-class Share(Protocol):
-    """One process's part of an evaluation that several processes make; :class:`progrpo.common.processes.Share` is one.
-
-    Sample i of a problem has a seed of its own, so what is found does not depend on who evaluates which problem.
-    """
-
-    process: int
-    """Of the processes of the evaluation, from 0; the first one writes its record."""
-
-    def own(self, problems: Sequence[_T]) -> Sequence[_T]:
-        """The problems that this process evaluates."""
-        ...
-
-    def join(self, judged: dict[str, list[Judged]]) -> dict[str, list[Judged]]:
-        """What all processes found; called by each of them."""
-        ...
+"""The meaning of an evaluation's ``settings["entropy"]``, which is None if the samples came without log-probs."""
 
 
 def evaluate(
@@ -63,7 +45,7 @@ def evaluate(
     n: int,
     problems: Sequence[Problem] | None = None,
     store: SampleStore | None = None,
-    share: Share | None = None,
+    share: "Share | None" = None,
     max_error_share: float = MAX_ERROR_SHARE,
     with_diversity: bool = False,
     embedding_model: str | None = None,
@@ -75,62 +57,64 @@ def evaluate(
         backend: where samples come from.
         task: verifies them.
         sampling: temperature, seed and so on.
-        n: responses a problem; 1 at temperature 0, where all would be the same.
-        problems: the task's held-out ones by default.
-        store: keeps the samples, and has those of an evaluation that was interrupted: they are not drawn again.
-        share: this process's part, where several evaluate together; all of it by default. The result is of all parts.
+        n: responses per problem; 1 at temperature 0, where all would be equal.
+        problems: by default the task's held-out ones.
+        store: keeps the samples. Those that it holds from an interrupted evaluation are not drawn again.
+        share: this process's share of the problems, if several processes evaluate together; each gets the whole
+            result. A sample's seed depends on its problem and index only, so who evaluates a problem does not matter.
         max_error_share: as in :class:`progrpo.tasks.rewards.Reward`.
         with_diversity: also measure :func:`progrpo.evaluation.diversity.diversity`, which takes a while.
-        embedding_model: for it.
-        on_progress: called with a number of responses that are judged.
+        embedding_model: for the diversity.
+        on_progress: called with the number of responses that have been judged since the last call.
 
     Raises:
         VerifierFailedError: the verifier failed on too large a share of the samples, or on all.
-        ConfigError: n above 1 at temperature 0; and see :class:`progrpo.sampling.Backend` and
-            :class:`SampleStore`.
+        ConfigError: n above 1 at temperature 0; or as :class:`progrpo.sampling.Backend` and :class:`SampleStore`.
     """
     if sampling.is_greedy and n > 1:
         raise ConfigError(f"at temperature 0 all samples of a problem are the same: n must be 1, got {n}.")
     problems = task.heldout_problems() if problems is None else problems
-    own = problems if share is None else share.own(problems)
-    judged = {problem["problem_id"]: list[Judged]() for problem in own}
+    of_process = problems if share is None else share.own(problems)
+    judged = {problem["problem_id"]: list[Judged]() for problem in of_process}
     if store is not None:
-        judged |= {problem: samples[:n] for problem, samples in store.judged(own).items()}
-        if on_progress is not None:
-            on_progress(sum(map(len, judged.values())))
+        judged |= {problem: samples[:n] for problem, samples in store.judged(of_process).items()}
+    report = on_progress or (lambda responses: None)
+    report(sum(map(len, judged.values())))
     watch = ErrorWatch(max_error_share)
     try:
-        for problem, samples, verdicts in _judged(backend, task, sampling, own, judged, n):
+        for problem, samples, verdicts in _sample_and_verify(backend, task, sampling, of_process, judged, n):
             known = judged[problem["problem_id"]]
             if store is None:
                 known += map(Judged.of, samples, verdicts)
             else:
                 known += store.append(problem, len(known), samples, verdicts)
-            if on_progress is not None:
-                on_progress(len(samples))
+            report(len(samples))
             watch.see(verdicts)
     finally:
         if store is not None:
             store.flush()
     if share is not None:
         judged = share.join(judged)
-    results, kind = [], _entropy_kind(judged.values(), sampling)
-    for problem in problems:
-        of_problem = judged[problem["problem_id"]]
-        result = count(task, problem, of_problem)
-        result = result if kind else replace(result, entropy=None)
-        results.append(replace(result, diversity=_diversity(of_problem, embedding_model)) if with_diversity else result)
+    results = [count(task, problem, judged[problem["problem_id"]]) for problem in problems]
+    kind = _entropy_kind(judged.values(), sampling)
+    if kind is None:
+        results = [replace(result, entropy=None) for result in results]
+    if with_diversity:
+        results = [replace(r, diversity=_diversity(judged[r.problem_id], embedding_model)) for r in results]
     settings = {"task": task.name, "samples": n, "backend": backend.name} | asdict(sampling)
-    settings["entropy"] = kind
-    settings["warnings"] = equal_samples(judged.values(), sampling.temperature)
-    evaluation = Evaluation(settings, results)
+    warnings = equal_samples(judged.values(), sampling.temperature)
+    evaluation = Evaluation(settings | {"entropy": kind, "warnings": warnings}, results)
     if not evaluation.judged:
         raise VerifierFailedError(f"The verifier failed on all {n * len(problems)} samples.")
     return evaluation
 
 
 def open_store(folder: Path, backend: Backend, task: Task, sampling: Sampling, *, writer: int = 0) -> SampleStore:
-    """The store of an evaluation's samples: what was sampled otherwise, or judged by another version, is refused."""
+    """The store of an evaluation's samples.
+
+    Raises:
+        ConfigError: it holds samples that were drawn with other settings or judged by another version.
+    """
     key = {"model": backend.model_digest, "backend": backend.name, "task": task.name, "verifier": task.verifier}
     return SampleStore(folder, key | asdict(sampling) | {"version": progrpo.__version__}, writer=writer)
 
@@ -144,28 +128,28 @@ def evaluate_into(
     *,
     n: int,
     model: str,
-    share: Share | None = None,
+    share: "Share | None" = None,
     max_error_share: float = MAX_ERROR_SHARE,
     embedding_model: str | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate on the task's held-out problems, and keep everything: samples in ``NAME-samples``, counts in
-    ``NAME.json``. Called again, it goes on where it was interrupted; arguments as in :func:`evaluate`. Diversity is
-    measured where sacrebleu is installed.
+    """Evaluate on the held-out problems, and keep the samples in ``NAME-samples`` and the counts in ``NAME.json``.
+
+    Called again, it goes on where it was interrupted. Diversity is measured if sacrebleu is installed.
 
     Args:
         folder: made if it is not there.
-        name: of the evaluation.
-        model: what the model is called in records.
+        name: the evaluation's name.
+        model: the model's name for the record. The other arguments are those of :func:`evaluate`.
 
     Raises:
-        ConfigError: another process is at the same evaluation, or the folder can't be written.
+        ConfigError: as :func:`evaluate`; or another process writes the same evaluation, or the folder can't be written.
     """
     process = 0 if share is None else share.process
     samples = folder / f"{name}-samples"
-    # Two evaluations that write at the same time would replace each other's parts; the first process holds for all.
+    # Two evaluations that write at the same time would replace each other's parts. The first process locks for all.
     with locked(samples) if process == 0 else nullcontext():
-        found = evaluate(
+        evaluation = evaluate(
             backend,
             task,
             sampling,
@@ -177,65 +161,65 @@ def evaluate_into(
             embedding_model=embedding_model,
             on_progress=on_progress,
         )
-    evaluation = Evaluation({"name": name, "model": model} | found.settings, found.problems)
+    evaluation = replace(evaluation, settings={"name": name, "model": model} | evaluation.settings)
     if process == 0:
         write_json(folder / f"{name}.json", evaluation.to_json())
     return evaluation
 
 
-def _judged(
+def _sample_and_verify(
     backend: Backend,
     task: Task,
     sampling: Sampling,
     problems: Sequence[Problem],
-    known: dict[str, list[Judged]],
+    judged: dict[str, list[Judged]],
     n: int,
 ) -> Iterator[tuple[Problem, list[Sample], list[Verdict]]]:
-    """The samples that are missing, with their verdicts: one batch is verified while the next is drawn."""
-    missing = [problem for problem in problems if len(known[problem["problem_id"]]) < n]
-    firsts = [len(known[problem["problem_id"]]) for problem in missing]
-    requests = [Request(p["prompt"], first, n - first) for p, first in zip(missing, firsts, strict=True)]
-    waiting: deque[_Waiting] = deque()
+    """The missing samples with their verdicts. A thread verifies one batch while the backend draws the next."""
+    counts = [len(judged[problem["problem_id"]]) for problem in problems]
+    missing = [(problem, first) for problem, first in zip(problems, counts, strict=True) if first < n]
+    requests = [Request(problem["prompt"], first, n - first) for problem, first in missing]
+    waiting: deque[tuple[Problem, list[Sample], Future[list[Verdict]]]] = deque()
     failure: BaseException | None = None
     verifying = ThreadPoolExecutor(1)
+
+    def next_verified() -> tuple[Problem, list[Sample], list[Verdict]]:
+        problem, samples, verdicts = waiting.popleft()
+        return problem, samples, verdicts.result()
+
     try:
         with closing(backend.sample(requests, sampling)) as drawn:
             try:
                 for place, samples in drawn:
-                    problem, texts = missing[place], [sample.text for sample in samples]
+                    problem, texts = missing[place][0], [sample.text for sample in samples]
                     verdicts = verifying.submit(task.verify_batch, [problem] * len(texts), texts)
                     waiting.append((problem, samples, verdicts))
                     while waiting and waiting[0][2].done():
-                        yield _with_verdicts(waiting.popleft())
+                        yield next_verified()
             except (Exception, KeyboardInterrupt) as error:
-                failure = error  # what was drawn before is kept
+                failure = error  # the samples drawn before it are still verified and kept
         while waiting:
-            yield _with_verdicts(waiting.popleft())
+            yield next_verified()
         if failure is not None:
             raise failure
     finally:
         verifying.shutdown(cancel_futures=True)
 
 
-def _with_verdicts(waiting: _Waiting) -> tuple[Problem, list[Sample], list[Verdict]]:
-    problem, samples, verdicts = waiting
-    return problem, samples, verdicts.result()
-
-
 def _entropy_kind(judged: Iterable[Sequence[Judged]], sampling: Sampling) -> EntropyKind | None:
-    """What the entropies of an evaluation are; one backend gives all its samples the same."""
+    """Which entropy the samples have: one backend draws all of them, and gives all of them the same."""
     samples = [sample for of_problem in judged for sample in of_problem if sample.tokens]
     if not samples:
         return None
     if all(sample.entropy is not None for sample in samples):
         return "greedy" if sampling.is_greedy else "distribution"
-    if sampling.is_greedy:  # -log p of the likeliest token estimates no entropy
+    if sampling.is_greedy:  # -log p of the likeliest token does not estimate an entropy
         return None
     return "drawn" if all(sample.surprisal is not None for sample in samples) else None
 
 
 def count(task: Task, problem: Problem, judged: Sequence[Judged]) -> ProblemResult:
-    """Count the judged samples of one problem."""
+    """The counts of one problem's judged samples."""
     verdicts = [sample.verdict for sample in judged if sample.verdict.status != "error"]
     solutions = Counter(verdict.canonical for verdict in verdicts if verdict.correct)
     votes = task.count_votes(problem, [sample.text for sample in judged if sample.verdict.status == "incorrect"])
@@ -256,15 +240,15 @@ def count(task: Task, problem: Problem, judged: Sequence[Judged]) -> ProblemResu
 
 
 def _diversity(judged: Sequence[Judged], embedding_model: str | None) -> dict[str, float | None]:
-    known = [sample for sample in judged if sample.verdict.status != "error"]
-    texts, correct = [sample.text for sample in known], [sample.verdict.correct for sample in known]
-    return diversity(texts, correct, embedding_model=embedding_model)
+    samples = [sample for sample in judged if sample.verdict.status != "error"]
+    correct = [sample.verdict.correct for sample in samples]
+    return diversity([sample.text for sample in samples], correct, embedding_model=embedding_model)
 
 
 def _mean_entropy(judged: Sequence[Judged]) -> float | None:
-    """Over tokens, not responses."""
-    entropies = [s.surprisal if s.entropy is None else s.entropy for s in judged if s.tokens]
-    known = [entropy for entropy in entropies if entropy is not None]
-    if not known or len(known) < len(entropies):
+    """The mean over tokens, not over responses; None if it is not known for every sample."""
+    samples = [sample for sample in judged if sample.tokens]
+    entropies = [sample.surprisal if sample.entropy is None else sample.entropy for sample in samples]
+    if not samples or None in entropies:
         return None
-    return float(np.average(known, weights=[s.tokens for s in judged if s.tokens]))
+    return float(np.average(np.array(entropies, dtype=np.float64), weights=[sample.tokens for sample in samples]))

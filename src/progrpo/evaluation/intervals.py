@@ -1,4 +1,4 @@
-"""Intervals and tests: problems are the units, the samples of a problem stay together."""
+"""Intervals and tests. The unit is the problem: all samples of a problem stay together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,16 +11,16 @@ from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 10_000
 Z = 1.959963984540054
-"""97.5 % of a normal distribution lie below."""
+"""The 97.5 % quantile of the standard normal distribution."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with a 95 % interval, and what was thought of as drawn anew for it.
+    """A mean with a 95 % interval, over other problems or over sampling only.
 
-    ``problems``: other problems like these, each with its samples (:func:`mean_over_problems`). ``sampling``: these
-    very problems, sampled again (:func:`mean_over_sampling`); it is the narrower one, and says nothing of other
-    problems.
+    ``problems``: how the mean varies over other problems like these, each with its samples
+    (:func:`mean_over_problems`). ``sampling``: how it varies if these problems are sampled again
+    (:func:`mean_over_sampling`). That interval is narrower and says nothing about other problems.
     """
 
     mean: float
@@ -31,7 +31,7 @@ class Estimate:
     """How many problems the mean is over."""
 
     def of_share(self) -> "Estimate":
-        """The interval of a share, which ends at 0 and at 1: a normal interval knows nothing of that."""
+        """The interval cut to [0, 1], for a share: a normal interval may reach beyond."""
         return replace(self, low=max(self.low, 0.0), high=min(self.high, 1.0))
 
     def __str__(self) -> str:
@@ -41,38 +41,45 @@ class Estimate:
 def mean_over_problems(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     """The mean over problems and its 95 % bootstrap interval, clustered by problem.
 
+    With few problems the interval is wide, however many samples each of them has (arXiv 2411.00640).
+
     Args:
-        values: one number per problem, shape (problems,), or one per run and problem, shape (runs, problems): a
-            problem is then drawn with all its runs.
-        seed: of the resampling.
-        resamples: how many bootstrap samples.
+        values: one number per problem, shape (problems,); or one per run and problem, shape (runs, problems). Then
+            each problem is drawn with all its runs.
+        seed: the seed of the resampling.
+        resamples: the number of bootstrap samples.
 
     Raises:
-        ValueError: no problem.
-
-    The interval is of the mean over problems like these: with few problems it is wide however many samples each has
-    (arXiv 2411.00640).
+        ValueError: there is no problem.
 
     >>> mean_over_problems([1.0, 1.0, 1.0]).low
     1.0
     """
     per_problem = np.atleast_2d(np.asarray(values, dtype=np.float64)).mean(axis=0)
-    if per_problem.size == 0:
+    problems = len(per_problem)
+    if not problems:
         raise ValueError("values must hold at least one problem, got none.")
-    low, high = np.percentile(_bootstrap_means(per_problem, seed, resamples), [2.5, 97.5])
-    return Estimate(float(per_problem.mean()), float(low), float(high), problems=len(per_problem))
+    low, high = np.percentile(bootstrap_counts(problems, seed, resamples) @ per_problem / problems, [2.5, 97.5])
+    return Estimate(float(per_problem.mean()), float(low), float(high), problems=problems)
+
+
+@lru_cache(maxsize=2)
+def bootstrap_counts(problems: int, seed: int, resamples: int) -> NDArray[np.float64]:
+    """How often each resample draws each problem, shape (resamples, problems); the same for every measure."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(problems, np.full(problems, 1 / problems), size=resamples).astype(np.float64)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
-    """Mean of a - b with its 95 % bootstrap interval, paired by problem and by run.
+    """The mean of a - b with its 95 % bootstrap interval, paired by problem and by run.
+
+    The interval is for these runs on other problems like these. It does not show how far apart runs are.
 
     Args:
-        a, b: one number per problem, shape (problems,), or per run and problem, shape (runs, problems), in the same
-            order of runs and problems. The problems are drawn anew, each with all its runs: the interval is of these
-            runs on problems like these. How far apart runs lie is to be shown beside it (``per_run`` of the report).
+        a, b: as ``values`` of :func:`mean_over_problems`, with the same runs and problems in the same order.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: the shapes differ.
 
     >>> paired_difference([1.0, 0.5], [0.5, 0.0]).mean
     0.5
@@ -86,22 +93,22 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, resamples: i
 def mean_over_sampling(
     values: ArrayLike, without_one: Sequence[tuple[ArrayLike, ArrayLike]], problem_samples: ArrayLike
 ) -> Estimate:
-    r"""The mean over problems and its 95 % interval over sampling only: these problems, with responses drawn anew.
+    r"""The mean over problems and its 95 % interval over sampling only: the same problems with new responses.
 
     .. math:: \hat\sigma^2 = \frac{1}{P^2} \sum_i \frac{n_i - 1}{n_i} \sum_j (\theta_{i,-j} - \bar\theta_i)^2
 
-    the jackknife over a problem's samples: theta_{i,-j} is the measure of problem i without its sample j. pass@k,
-    maj@k and distinct@k of k < n are U-statistics, for which it is consistent; for pass@1 it is p (1 - p) / (n - 1).
+    This is the jackknife over a problem's samples: theta_{i,-j} is the measure of problem i without its sample j. It is
+    consistent for pass@k, maj@k and distinct@k of k < n, which are U-statistics; for pass@1 it is p (1 - p) / (n - 1).
     The interval is the normal one, 1.96 standard errors to either side.
 
     Args:
         values: the measure of each problem, shape (P,).
-        without_one: for each problem, the measure without one of its samples, and how many of its samples that is
-            true of: samples that count for the same have the same value.
+        without_one: for each problem, the different values of the measure without one sample, and the number of
+            samples that each of these values is for.
         problem_samples: n of each problem, shape (P,).
 
     Raises:
-        ValueError: no problem, or counts that don't add up to n.
+        ValueError: there is no problem, or counts that do not add up to n.
 
     Source: Efron and Stein 1981; intervals for evaluations: arXiv 2411.00640.
 
@@ -119,14 +126,13 @@ def mean_over_sampling(
             raise ValueError(f"the counts must add up to {samples:g} samples, got {weight.sum():g}.")
         spread = weight @ (theta - weight @ theta / samples) ** 2
         variance += (samples - 1) / samples * spread
-    half = float(Z * variance**0.5 / len(values))
-    mean = float(values.mean())
+    mean, half = float(values.mean()), float(Z * variance**0.5 / len(values))
     return Estimate(mean, mean - half, mean + half, "sampling", len(values))
 
 
 @dataclass(frozen=True)
 class SignTest:
-    """On how many problems a is better than b, or worse; and the chance of a split as uneven if neither were."""
+    """On how many problems a is better or worse than b, and the chance of a split as uneven if neither were better."""
 
     wins: int
     losses: int
@@ -135,7 +141,7 @@ class SignTest:
 
 
 def sign_test(a: ArrayLike, b: ArrayLike) -> SignTest:
-    r"""Exact two-sided sign test on paired problems; ties are left out.
+    r"""Exact two-sided sign test on paired problems, without the ties.
 
     .. math:: p = \min\Big(1, 2 \cdot 2^{-m} \sum_{i=0}^{\min(w, l)} \binom{m}{i}\Big), \quad m = w + l
 
@@ -143,7 +149,7 @@ def sign_test(a: ArrayLike, b: ArrayLike) -> SignTest:
         a, b: one number per problem, in the same order.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: the shapes differ.
 
     >>> sign_test([1.0, 1.0, 1.0, 0.5], [0.5, 0.0, 0.5, 0.5])
     SignTest(wins=3, losses=0, ties=1, p_value=0.25)
@@ -151,21 +157,8 @@ def sign_test(a: ArrayLike, b: ArrayLike) -> SignTest:
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"a and b must hold the same problems, got shapes {a.shape} and {b.shape}.")
-    # What differs by rounding alone is a tie.
-    tied = np.isclose(a, b, rtol=0.0, atol=1e-12)
+    tied = np.isclose(a, b, rtol=0.0, atol=1e-12)  # a difference by rounding alone is a tie
     wins, losses = int((~tied & (a > b)).sum()), int((~tied & (a < b)).sum())
     m = wins + losses
     tail = sum(comb(m, i) for i in range(min(wins, losses) + 1))
     return SignTest(wins, losses, int(tied.sum()), min(1.0, 2 * tail / 2**m))
-
-
-def _bootstrap_means(values: NDArray[np.float64], seed: int, resamples: int) -> NDArray[np.float64]:
-    return _drawn(len(values), seed, resamples) @ values / len(values)
-
-
-@lru_cache(maxsize=2)
-def _drawn(problems: int, seed: int, resamples: int) -> NDArray[np.float64]:
-    """How often each problem is drawn in each resample: the same for every measure of the same problems."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(problems, np.full(problems, 1 / problems), size=resamples)
-    return drawn.astype(np.float64)

@@ -1,4 +1,4 @@
-"""maj@k: whether the answer that most samples give is right."""
+"""maj@k: the chance that the most frequent of k answers is right."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_SAMPLES = 1000
-"""The time taken grows with their cube."""
+"""The time grows with the cube of the number of samples."""
 
 
 def majority_at_k(correct: int, wrong_votes: Sequence[int], no_answer: int = 0) -> NDArray[np.float64]:
@@ -17,15 +17,15 @@ def majority_at_k(correct: int, wrong_votes: Sequence[int], no_answer: int = 0) 
 
     .. math:: \frac{1}{\binom{n}{k}} \sum_{m \ge 1} \binom{c}{m} \sum_{t \ge 0} \frac{W_{m,t}(k-m)}{1+t}
 
-    where W_{m,t}(j) counts the ways to draw j of the other samples with t wrong answers of just m votes, and none of
-    more: right answers win m to at most m, and a tie with t others is won once in 1 + t. Every draw of k of the n
-    samples without replacement is counted, so the estimate is unbiased, as :func:`pass_at_k` is. Counted in whole
-    numbers: no rounding but that of the result.
+    W_{m,t}(j) is the number of ways to draw j of the other samples so that t wrong answers have exactly m votes and
+    none has more. The right answer has m votes, and wins a tie with t others once in 1 + t. All draws of k of the n
+    samples without replacement are counted, so the estimate is unbiased, as :func:`pass_at_k` is. The counts are whole
+    numbers, and only the result is rounded.
 
     Args:
-        correct: c, how many samples vote for the right answer.
-        wrong_votes: how many samples vote for each wrong answer.
-        no_answer: how many samples vote for nothing. If all of the k do, the vote is not right.
+        correct: c, the number of samples that vote for the right answer.
+        wrong_votes: the number of samples that vote for each wrong answer.
+        no_answer: the number of samples that vote for nothing. If all k do, the vote is not right.
 
     Returns:
         Shape (n,): the value for k = 1, ..., n.
@@ -40,18 +40,19 @@ def majority_at_k(correct: int, wrong_votes: Sequence[int], no_answer: int = 0) 
     n = sum(counts)
     if min(counts) < 0 or not 0 < n <= MOST_SAMPLES:
         raise ValueError(f"the counts must be 0 or more and add up to 1 to {MOST_SAMPLES} samples, got {counts}.")
-    # W is a product of polynomials, one for each answer: its coefficient of x^j counts ways to draw j. Their values at
-    # x = 2^bits stand for them, for no coefficient reaches 2^n: then a product is one multiplication of two integers.
+    # W is a product of polynomials, one per answer, whose coefficients of x^j are the ways to draw j samples. Each
+    # polynomial is stored as its value at x = 2^bits, which no coefficient reaches: a product is one multiplication of
+    # two integers.
     width = n // 8 + 1
     bits = 8 * width
-    won: Counter[int] = Counter()  # by how many lead, the right answer among them
+    won: Counter[int] = Counter()  # by the number of answers in the lead, the right one included
     for m in range(1, correct + 1):
-        ties = [1]  # by how many wrong answers have just m votes
+        ties = [1]  # by the number of wrong answers with exactly m votes
         for votes in wrong_votes:
             if votes >= m:
                 fewer, just_m = _ways(votes, m - 1, width), comb(votes, m) << bits * m
                 ties = [less * fewer + tied * just_m for less, tied in zip([*ties, 0], [0, *ties], strict=True)]
-        # Of answers with fewer than m votes any number may be drawn: together they are one pool.
+        # Any number may be drawn of an answer with fewer than m votes, so all such answers are one pool.
         pool = no_answer + sum(votes for votes in wrong_votes if votes < m)
         others = (comb(correct, m) << bits * m) * _ways(pool, pool, width)
         for t, ways in enumerate(ties):
@@ -69,7 +70,6 @@ def majority_at_k(correct: int, wrong_votes: Sequence[int], no_answer: int = 0) 
 
 @lru_cache(maxsize=4096)
 def _ways(votes: int, most: int, width: int) -> int:
-    """The polynomial of drawing at most so many of an answer's votes."""
-    return int.from_bytes(
-        b"".join(comb(votes, i).to_bytes(width, "little") for i in range(min(votes, most) + 1)), "little"
-    )
+    """The polynomial of drawing at most ``most`` of an answer's votes."""
+    coefficients = [comb(votes, i).to_bytes(width, "little") for i in range(min(votes, most) + 1)]
+    return int.from_bytes(b"".join(coefficients), "little")

@@ -20,13 +20,13 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> NDArray
     Args:
         num_samples: n, per problem or one for all.
         num_correct: c, per problem, 0 <= c <= n.
-        k: at least 1 and at most every n. Sample n >= 2k: at n = k the estimate is only "any correct".
+        k: at least 1 and at most every n. Take n >= 2k samples: at n = k the estimate is only "any correct".
 
     Returns:
-        A float for one problem, an array for several: average it over problems.
+        A float for one problem, an array for several, which you average over problems.
 
     Raises:
-        ValueError: k > n (there is no unbiased estimate: take more samples), or counts that are not possible.
+        ValueError: k > n, for which there is no unbiased estimate, or counts that are not possible.
 
     Source: Chen et al. 2021 (arXiv 2107.03374, Eq. 1), as the product, which is exact to 1e-14 at n = 4096.
 
@@ -46,7 +46,7 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> NDArray
         raise ValueError(f"k is {k} but a problem has only {int(n.min())} samples; take at least k of each.")
     factors = 1.0 - k / np.arange(1, int(n.max(initial=0)) + 1)
     index = np.arange(len(factors)) + 1
-    # One row a problem: the factors from n-c+1 to n, and 1 elsewhere. n < k + i makes a factor 0 or less: no miss left.
+    # A row per problem: the factors from n-c+1 to n, and 1 elsewhere. A factor of 0 or less means that no draw misses.
     used = (index > (n - c)[..., None]) & (index <= n[..., None])
     misses = np.where(used, factors.clip(min=0.0), 1.0).prod(axis=-1)
     return 1.0 - misses if n.ndim else float(1.0 - misses)

@@ -1,12 +1,12 @@
-"""What an evaluation adds up to: counts by problem, their means and intervals.
+"""The results of an evaluation: counts by problem, their means and intervals.
 
-A sample that the verifier failed on is not judged. Where problems have lost samples that way, pass@k, maj@k and
-distinct@k are over the problems that have at least k judged ones: fewer than k samples allow no unbiased estimate. How
-many problems that are is always said, for the problems that lost samples may be the hard ones.
+A sample on which the verifier failed is not judged. pass@k, maj@k and distinct@k need k judged samples for an unbiased
+estimate, so they are over the problems that have as many. The number of these problems is always shown, because the
+problems that lost samples may be the hard ones.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -21,101 +21,101 @@ from progrpo.evaluation.pass_at_k import pass_at_k
 
 SUMMARY_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """The k of pass@k in a summary, as far as there are samples."""
+MOST_COUNTS = 6
+"""A sentence of :func:`fewer_problems` holds no more; the JSON has the counts of every k."""
 
 
 @dataclass(frozen=True)
 class ProblemResult:
-    """The samples of one problem, counted."""
+    """The counts of one problem's samples."""
 
     problem_id: str
     samples: int
+    """Judged samples."""
     correct: int
     """Correct samples."""
     errors: int
-    """Samples that the verifier failed on: counted among ``samples`` no more, shown so that none goes unseen."""
+    """Samples on which the verifier failed. ``samples`` does not include them."""
     distinct: int
     """Different correct solutions among the samples."""
     solutions: int | None
-    """How many there are, where that can be known."""
+    """How many solutions there are, if that is known."""
     entropy: float | None
-    """Mean over response tokens, in nats; None where log-probs are not known. ``settings["entropy"]`` says of what."""
+    """Mean over response tokens, in nats; None without log-probs. ``settings["entropy"]`` says which entropy it is."""
     tokens: int
-    """Response tokens, all samples together."""
+    """Response tokens of all samples."""
     truncated: int = 0
     """Samples cut off by the budget of tokens."""
     solution_counts: list[int] | None = None
     """How many samples each different correct solution has, the most frequent first."""
     wrong_votes: list[int] | None = None
-    """How many samples give each wrong answer, the most frequent first; None where a vote makes no sense."""
+    """How many samples each wrong answer has, the most frequent first; None if a vote makes no sense."""
     no_answer: int = 0
-    """Samples that give no answer, of those that have a vote."""
+    """Samples without an answer, if there is a vote."""
     diversity: dict[str, float | None] | None = None
-    """See :func:`progrpo.evaluation.diversity.diversity`; None where it was not measured."""
+    """See :func:`progrpo.evaluation.diversity.diversity`; None if it was not measured."""
 
     @property
     def drawn(self) -> int:
-        """Samples, those among them that the verifier failed on."""
+        """All samples, including those on which the verifier failed."""
         return self.samples + self.errors
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results by problem, and what they add up to."""
+    """The results by problem, and their means and intervals."""
 
     settings: dict[str, Any]
     problems: list[ProblemResult]
 
     @cached_property
     def judged(self) -> list[ProblemResult]:
-        """The problems with a judged sample: all of them, unless the verifier failed on every sample of one."""
+        """The problems with a judged sample: all, unless the verifier failed on every sample of a problem."""
         return [p for p in self.problems if p.samples]
 
     def values(self, measure: str) -> NDArray[np.float64]:
-        """A measure of each judged problem: ``pass@K``, ``maj@K``, ``distinct@K``, ``avg``, ``distinct``, ``coverage``,
-        ``entropy``, ``answer_entropy``, ``truncated``, and the names of
-        :func:`progrpo.evaluation.diversity.diversity`.
+        """A measure of each judged problem; NaN where it is not known, as at K of a problem with fewer than K samples.
 
-        ``distinct@K`` is the expected number of different correct solutions among K samples; ``coverage`` the share of
-        a problem's solutions that were found, ``truncated`` the share of its samples that were cut off. NaN where it is
-        not known: a measure at K of a problem with fewer than K judged samples is not.
+        Args:
+            measure: ``pass@K``, ``maj@K``, or ``distinct@K``, the expected number of different correct solutions among
+                K samples; ``avg``, ``distinct``, ``coverage`` (the share of a problem's solutions among the samples),
+                ``entropy``, ``answer_entropy``, ``truncated`` (the share of samples that were cut off), or a name of
+                :func:`progrpo.evaluation.diversity.diversity`.
 
         Raises:
-            ValueError: K above the judged samples of every problem.
+            ValueError: no problem has K judged samples.
         """
         name, at, k = measure.partition("@")
         if at:
-            values = np.full(len(self.judged), np.nan)
-            enough = np.array([p.samples >= int(k) for p in self.judged])
-            enough |= not enough.any()  # a k that no problem has is refused with the measure's own sentence
-            values[enough] = _AT_K[name]([p for p, has in zip(self.judged, enough, strict=True) if has], int(k))
-            return values
+            return self._values_at(name, int(k))
         if measure in self.diversity_measures:
             return _floats((p.diversity or {}).get(measure) for p in self.judged)
-        if measure == "answer_entropy":
-            votes = [None if p.wrong_votes is None else [p.correct, *p.wrong_votes] for p in self.judged]
-            return _floats(None if counts is None else answer_entropy(counts) for counts in votes)
-        if measure == "truncated":
-            return _floats(p.truncated / p.drawn for p in self.judged)
-        if measure == "avg":
-            return _floats(p.correct / p.samples for p in self.judged)
-        if measure == "coverage":
-            return _floats(p.distinct / p.solutions if p.solutions else None for p in self.judged)
-        return _floats(getattr(p, measure) for p in self.judged)
+        return _floats(map(_MEASURES[measure], self.judged))
+
+    def _values_at(self, name: str, k: int) -> NDArray[np.float64]:
+        enough = np.array([p.samples >= k for p in self.judged])
+        if not enough.any():
+            enough[:] = True  # pass_at_k refuses a k that no problem has
+        problems = [p for p, has_k in zip(self.judged, enough, strict=True) if has_k]
+        pass_values = pass_at_k([p.samples for p in problems], [p.correct for p in problems], k)
+        values = np.full(len(self.judged), np.nan)
+        values[enough] = pass_values if name == "pass" else _floats(_MEASURES_AT_K[name](p, k) for p in problems)
+        return values
 
     @cached_property
     def diversity_measures(self) -> list[str]:
-        """The measures of words and meaning that were taken."""
+        """The names of the measures of words and meaning in these results."""
         return list(dict.fromkeys(name for p in self.problems for name in p.diversity or {}))
 
     def estimate(self, measure: str) -> Estimate:
-        """A measure's mean over the problems where it is known, with its 95 % interval over problems."""
+        """A measure's mean over the problems for which it is known, with its 95 % interval over problems."""
         values = self.values(measure)
         return mean_over_problems(values[~np.isnan(values)])
 
     def sampling_estimate(self, measure: str) -> Estimate:
-        """The same with its 95 % interval over sampling only, for ``avg``, ``pass@K``, ``maj@K`` and ``distinct@K``.
+        """The same mean of ``avg``, ``pass@K``, ``maj@K`` or ``distinct@K`` with its 95 % interval over sampling only.
 
-        The interval is NaN where one of the problems that the mean is over has no sample more than K (1 for ``avg``).
+        The interval is NaN if one of the problems that the mean is over has no more than K samples (1 for ``avg``).
         """
         k = int(measure.partition("@")[2] or 1)
         problems = [p for p in self.judged if p.samples >= k]
@@ -123,34 +123,34 @@ class Evaluation:
         if min(p.samples for p in problems) <= k:
             return Estimate(float(values.mean()), float("nan"), float("nan"), "sampling", len(problems))
         without = [_without_one(problem) for problem in problems]
-        fewer = iter(Evaluation({}, [one for of_problem in without for one, _ in of_problem]).values(measure))
-        thetas = [([next(fewer) for _ in of_problem], [count for _, count in of_problem]) for of_problem in without]
+        fewer = iter(Evaluation({}, [way for ways in without for way, _ in ways]).values(measure))
+        thetas = [([next(fewer) for _ in ways], [count for _, count in ways]) for ways in without]
         return mean_over_sampling(values, thetas, [p.samples for p in problems])
 
     @property
     def samples(self) -> int:
-        """n: the most judged samples that a problem has; one that lost samples to the verifier has fewer."""
+        """n: the most judged samples of a problem. A problem on which the verifier failed has fewer."""
         return max(p.samples for p in self.judged)
 
     def problems_at(self, k: int) -> int:
-        """How many problems have at least k judged samples: what a measure at k is over."""
+        """How many problems have at least k judged samples. A measure at k is over these."""
         return sum(p.samples >= k for p in self.judged)
 
     @property
     def unjudged(self) -> list[str]:
-        """The ids of the problems without a judged sample, which no mean is over."""
+        """The ids of the problems without a judged sample. They are in no mean."""
         return [p.problem_id for p in self.problems if not p.samples]
 
     @property
     def entropy(self) -> float:
-        """Token-weighted mean entropy over all responses, in nats; NaN where it is not known of every problem."""
+        """Token-weighted mean entropy over all responses, in nats; NaN if it is not known for every problem."""
         sampled = [p for p in self.problems if p.tokens]
         if not sampled or any(p.entropy is None for p in sampled):
             return float("nan")
         return float(np.average([p.entropy or 0.0 for p in sampled], weights=[p.tokens for p in sampled]))
 
     def summary(self) -> dict[str, float]:
-        """The means, under the field's names; ``problems with K samples`` where measures at K are not over all."""
+        """The means by measure; and ``problems with K samples``, if measures at K are not over all problems."""
         n = self.samples
         summary = {f"pass@{k}": _mean(self.values(f"pass@{k}")) for k in SUMMARY_KS if k <= n}
         if all(p.wrong_votes is not None for p in self.judged):
@@ -172,9 +172,10 @@ class Evaluation:
         return summary
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, for ``evaluations/*.json`` of a run folder."""
-        coverage = None if any(p.solutions is None for p in self.problems) else "coverage"
-        measures = [f"pass@{k}" for k in range(1, self.samples + 1)] + ["distinct", *([coverage] if coverage else [])]
+        """Everything, for a JSON file."""
+        measures = [*(f"pass@{k}" for k in range(1, self.samples + 1)), "distinct"]
+        if all(p.solutions is not None for p in self.problems):
+            measures.append("coverage")
         return {
             "settings": self.settings,
             "summary": self.summary(),
@@ -184,11 +185,12 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Evaluation":
+        """The evaluation that :meth:`to_json` wrote."""
         return cls(value["settings"], [ProblemResult(**problem) for problem in value["problems"]])
 
 
 def fewer_problems(samples: Sequence[int]) -> str:
-    """Over how many problems a measure at k is, from each k on where that changes; empty where it never does.
+    """How many problems a measure at k is over, for each k from which on that is fewer; empty if it is always all.
 
     Args:
         samples: judged samples of each problem.
@@ -198,74 +200,70 @@ def fewer_problems(samples: Sequence[int]) -> str:
     >>> fewer_problems([64, 64])
     ''
     """
-    told = [(left + 1, sum(n > left for n in samples)) for left in sorted(set(samples))[:-1]]
-    if len(told) > MOST_TOLD:
-        told = [*told[: MOST_TOLD - 1], told[-1]]
-    counts = [f"{count} from k = {k}" for k, count in told]
-    return ", ".join(counts).replace(" from", f" of {len(samples)} problems from", 1)
-
-
-MOST_TOLD = 6
-"""A sentence holds no more counts; the JSON has those of every k."""
+    counts = [(fewer + 1, sum(n > fewer for n in samples)) for fewer in sorted(set(samples))[:-1]]
+    if len(counts) > MOST_COUNTS:
+        counts = [*counts[: MOST_COUNTS - 1], counts[-1]]
+    sentence = ", ".join(f"{problems} from k = {k}" for k, problems in counts)
+    return sentence.replace(" from", f" of {len(samples)} problems from", 1)
 
 
 def _floats(values: Iterable[float | None]) -> NDArray[np.float64]:
-    """As an array, NaN for what is not known."""
+    """An array with NaN for None."""
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """Over the problems where it is known; NaN if that is none."""
+    """The mean over the known values; NaN if there is none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _pass_at(problems: Sequence[ProblemResult], k: int) -> NDArray[np.float64]:
-    return np.atleast_1d(pass_at_k([p.samples for p in problems], [p.correct for p in problems], k))
+def _answer_entropy(p: ProblemResult) -> float | None:
+    return None if p.wrong_votes is None else answer_entropy([p.correct, *p.wrong_votes])
 
 
-def _majority_at(problems: Sequence[ProblemResult], k: int) -> NDArray[np.float64]:
-    _pass_at(problems, k)  # refuses a k above n
-    return np.array(
-        [
-            np.nan if p.wrong_votes is None else _majority(p.correct, tuple(p.wrong_votes), p.no_answer)[k - 1]
-            for p in problems
-        ]
-    )
+def _majority_at(p: ProblemResult, k: int) -> float | None:
+    return None if p.wrong_votes is None else _majority(p.correct, tuple(p.wrong_votes), p.no_answer)[k - 1]
+
+
+def _distinct_at(p: ProblemResult, k: int) -> float | None:
+    return None if p.solution_counts is None else distinct_at_k(p.solution_counts, p.samples, k)
 
 
 _majority = lru_cache(maxsize=4096)(majority_at_k)
-
-
-def _distinct_at(problems: Sequence[ProblemResult], k: int) -> NDArray[np.float64]:
-    _pass_at(problems, k)
-    return np.array(
-        [np.nan if p.solution_counts is None else distinct_at_k(p.solution_counts, p.samples, k) for p in problems]
-    )
-
-
-_AT_K = {"pass": _pass_at, "maj": _majority_at, "distinct": _distinct_at}
+_MEASURES_AT_K: dict[str, Callable[[ProblemResult, int], float | None]] = {
+    "maj": _majority_at,
+    "distinct": _distinct_at,
+}
+_MEASURES: dict[str, Callable[[ProblemResult], float | None]] = {
+    "avg": lambda p: p.correct / p.samples,
+    "distinct": lambda p: p.distinct,
+    "coverage": lambda p: p.distinct / p.solutions if p.solutions else None,
+    "entropy": lambda p: p.entropy,
+    "answer_entropy": _answer_entropy,
+    "truncated": lambda p: p.truncated / p.drawn,
+}
 
 
 def _without_one(problem: ProblemResult) -> list[tuple[ProblemResult, int]]:
-    """The problem without one of its samples: each way that makes a difference, and how many samples it is for."""
+    """The problem without one of its samples, in all different ways, each with its number of samples."""
     fewer = replace(problem, samples=problem.samples - 1)
     right = replace(fewer, correct=problem.correct - 1)
     if problem.solution_counts is None:
         ways = [(right, problem.correct)]
     else:
         ways = [(replace(right, solution_counts=less), n) for less, n in _one_less(problem.solution_counts)]
-    unanswered = problem.samples - problem.correct
+    wrong = problem.samples - problem.correct
     if problem.wrong_votes is None:
-        ways.append((fewer, unanswered))
+        ways.append((fewer, wrong))
     else:
         ways += [(replace(fewer, wrong_votes=less), n) for less, n in _one_less(problem.wrong_votes)]
-        ways.append((replace(fewer, no_answer=problem.no_answer - 1), unanswered - sum(problem.wrong_votes)))
+        ways.append((replace(fewer, no_answer=problem.no_answer - 1), wrong - sum(problem.wrong_votes)))
     return [(way, samples) for way, samples in ways if samples]
 
 
 def _one_less(counts: list[int]) -> list[tuple[list[int], int]]:
-    """The classes without one of their samples, and how many samples that is true of: classes of one size are alike."""
+    """The counts with one sample less, and the number of samples for which they become that."""
     ways = []
     for size, classes in Counter(counts).items():
         less = list(counts)

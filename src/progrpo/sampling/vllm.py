@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from vllm import CompletionOutput
 
 LOWEST_TEMPERATURE = 0.01
-"""vLLM takes a lower one for this, with no more than a warning; 0 alone is greedy."""
+"""vLLM raises a lower one to this, with only a warning. 0 is greedy decoding."""
 
 
 class VllmBackend:
     """Samples from a model that vLLM has loaded.
 
     vLLM seeds child j of a request for n samples with the request's seed plus j (``ParentRequest`` in
-    ``vllm/v1/engine/parallel_sampling.py``), and each child draws from a generator of its own. So sample i has the seed
-    ``sample_seed(sampling.seed, prompt, i)`` whether it is asked for alone or with others; only the rounding of the
-    model's arithmetic may depend on what else is in the batch, and now and then turns a near-tie the other way.
+    ``vllm/v1/engine/parallel_sampling.py``), and each child has its own generator. So sample i has the seed
+    ``sample_seed(sampling.seed, prompt, i)`` however it is requested. The rest of the batch only affects the rounding
+    of the model's arithmetic, which now and then decides a near-tie.
 
-    The tokenizer, the chat template and the decoding are those that :mod:`progrpo.sampling.models` loads, as for
-    the other backends of this process. A model's generation_config.json gives the tokens that end a response. It
-    adds no top_k that ``Sampling`` does not have. A response also ends where the model's window does.
+    Tokenizer, chat template and decoding are those of :mod:`progrpo.sampling.models`, as in the transformers backend.
+    The tokens that end a response come from the model's generation_config.json, and nothing else does, such as top_k. A
+    response also ends at the end of the model's window.
 
     Args:
-        model: as in :func:`progrpo.sampling.models.load_model`: a shipped name, a folder, or a Hugging Face id.
+        model: a shipped name, a folder, or a Hugging Face id, as in :func:`progrpo.sampling.models.load_model`.
         dtype: of the weights. vLLM's ``"auto"`` turns float32 weights into bfloat16; ``"float32"`` keeps them.
-        engine_arguments: any others of ``vllm.LLM``: ``tensor_parallel_size``, ``max_model_len``, ``enforce_eager`` ...
+        engine_arguments: others of ``vllm.LLM``, such as ``tensor_parallel_size`` or ``max_model_len``.
 
     Raises:
         ConfigError: vLLM is not installed, or can't load the model with these arguments.
@@ -72,23 +72,25 @@ class VllmBackend:
     ) -> Generator[tuple[int, list[Sample]], None, None]:
         """The samples of each request, as they come; see :class:`progrpo.sampling.Backend`.
 
-        The engine has all of them from the start, and works while the caller asks for the next.
+        The engine gets all requests at the start.
 
         Raises:
-            ConfigError: a prompt is longer than the model can read, or the temperature is below vLLM's lowest.
+            ConfigError: a prompt is longer than the model's window, or the temperature is below vLLM's lowest.
         """
         from vllm import SamplingParams
         from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
-        from progrpo.sampling.transformers import token_ids
+        from progrpo.sampling.transformers import check_lengths, token_ids
 
         if 0 < sampling.temperature < LOWEST_TEMPERATURE:
             raise ConfigError(
                 f"temperature must be 0 or at least {LOWEST_TEMPERATURE} with vLLM, got {sampling.temperature}."
             )
         prompt_ids = token_ids(self.tokenizer, [request.prompt for request in requests])
-        self._check_lengths(prompt_ids)
+        check_lengths(
+            prompt_ids, self.llm.model_config.max_model_len, "raise max_model_len (--engine max_model_len=N), "
+        )
         pieces = {f"{place} {piece.first}": (place, piece) for place, piece in split(requests)}
         template_opens = template_opens_thinking(self.tokenizer)
         engine, in_order = self.llm.llm_engine, InOrder(requests)
@@ -101,8 +103,8 @@ class VllmBackend:
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
                     max_tokens=sampling.max_new_tokens,
-                    stop_token_ids=[] if end_id is None else [end_id],  # beside those of generation_config.json
-                    logprobs=0,  # of the token that was drawn alone
+                    stop_token_ids=[] if end_id is None else [end_id],  # in addition to generation_config.json's
+                    logprobs=0,  # only that of the drawn token
                     detokenize=False,
                     output_kind=RequestOutputKind.FINAL_ONLY,
                 )
@@ -110,26 +112,17 @@ class VllmBackend:
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     place, piece = pieces.pop(output.request_id)
-                    drawn = [self._sample(completion) for completion in output.outputs]
-                    samples = in_thinking(drawn, piece.prompt, template_opens)
+                    samples = [self._sample(completion) for completion in output.outputs]
+                    samples = in_thinking(samples, piece.prompt, template_opens)
                     if ready := in_order.add(place, piece.first, samples):
                         yield place, ready
         finally:
             engine.abort_request(list(pieces))
 
-    def _check_lengths(self, prompt_ids: list[list[int]]) -> None:
-        window = self.llm.model_config.max_model_len
-        for ids in prompt_ids:
-            if not 0 < len(ids) < window:
-                raise ConfigError(
-                    f"a prompt has {len(ids)} tokens, where the model reads 1 to {window - 1}; leave it out, raise "
-                    "max_model_len (--engine max_model_len=N), or take a model with a longer window."
-                )
-
     def _sample(self, completion: "CompletionOutput") -> Sample:
         ids = list(completion.token_ids)
-        assert completion.logprobs is not None, "they were asked for"
-        logps = [of_position[token].logprob for of_position, token in zip(completion.logprobs, ids, strict=True)]
-        assert all(map(math.isfinite, logps)), "a token that was drawn has a probability"
+        assert completion.logprobs is not None, "the request asks for them"
+        logps = [by_token[token].logprob for by_token, token in zip(completion.logprobs, ids, strict=True)]
+        assert all(map(math.isfinite, logps)), "a drawn token has a probability"
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Sample(text, ids, logps, truncated=completion.finish_reason == "length")

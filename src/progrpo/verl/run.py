@@ -34,6 +34,7 @@ from progrpo.common.errors import ConfigError, Interrupted, RunError
 from progrpo.common.files import write_file, write_json, write_text
 from progrpo.common.progress import Progress
 from progrpo.common.signals import stopping
+from progrpo.evaluation.equal_samples import equal_samples
 from progrpo.evaluation.evaluate import Evaluation, count
 from progrpo.evaluation.store import Judged
 from progrpo.recipes.build import make_task, prompt_length, sampling, training_problems
@@ -41,7 +42,6 @@ from progrpo.recipes.schema import Recipe
 from progrpo.runs import checkpoints
 from progrpo.runs.evaluation import finish
 from progrpo.runs.folder import RunFolder
-from progrpo.sampling.equal_samples import equal_samples
 from progrpo.sampling.models import best_device, load_model, load_tokenizer
 from progrpo.tasks import Problem, Task
 from progrpo.tasks.rewards import ErrorWatch, verl_row

@@ -16,7 +16,7 @@ from tests.sampling.http_server import Server
 from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into
 from progrpo.evaluation.store import Judged
 from progrpo.sampling import Request, Sample, Sampling
-from progrpo.sampling.equal_samples import equal_samples
+from progrpo.evaluation.equal_samples import equal_samples
 from progrpo.sampling.http import HttpBackend
 from progrpo.verify import Verdict
 
