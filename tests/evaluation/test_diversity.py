@@ -235,7 +235,7 @@ def test_the_summary_has_the_distance_of_embeddings_with_a_model(tiny_encoder: s
 @pytest.mark.parametrize(
     ("number", "m", "m_correct", "message"),
     [
-        (3, 8, 4, "texts and correct must be as many, got 2 and 3"),
+        (3, 8, 4, "texts and correct must have the same length, got 2 and 3"),
         (2, 1, 4, "m and m_correct must be at least 2, got 1 and 4"),
         (2, 8, 1, "m and m_correct must be at least 2, got 8 and 1"),
     ],

@@ -1,14 +1,14 @@
 """How different the responses to one problem are: their solutions, their answers, their words and their meaning.
 
-Every figure here depends on the number of responses, those of words also on their length: compare models at the same
-number of samples only (:func:`diversity` takes a fixed one). Text is split into tokens as sacrebleu's ``13a`` does, so
-that the two measures of words, :func:`distinct_n` and :func:`self_bleu`, see the same ones.
+All measures depend on the number of responses, and those of words also on their length, so compare models at the same
+number of samples (:func:`diversity` uses a fixed one). :func:`distinct_n` and :func:`self_bleu` split text into tokens
+as sacrebleu's ``13a`` does.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from math import fsum, log, nan
+from math import fsum, isnan, log, nan
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from progrpo.common.errors import ConfigError
 from progrpo.evaluation.pass_at_k import pass_at_k
 
 LONGEST_NGRAM = 4
-"""BLEU's."""
+"""The longest n-gram of BLEU."""
 
 
 def distinct_at_k(class_counts: Sequence[int], num_samples: int, k: int) -> float:
@@ -25,16 +25,16 @@ def distinct_at_k(class_counts: Sequence[int], num_samples: int, k: int) -> floa
 
     .. math:: \sum_j \Big[1 - \binom{n-c_j}{k} \Big/ \binom{n}{k}\Big]
 
-    the pass@k of each solution added up; unbiased, so evaluations with different n compare at one k (rarefaction,
-    Hurlbert 1971).
+    This is the sum of the pass@k of each solution. It is unbiased, so evaluations with different n can be compared at
+    one k (rarefaction, Hurlbert 1971).
 
     Args:
-        class_counts: c_j, how many samples are each different solution.
-        num_samples: n, all samples.
+        class_counts: c_j, the number of samples of each different solution.
+        num_samples: n, the number of all samples.
         k: as in :func:`progrpo.evaluation.pass_at_k`.
 
     Raises:
-        ValueError: k > n, or more samples in the classes than there are.
+        ValueError: k > n, or the classes hold more than n samples.
 
     >>> distinct_at_k([2, 1], 4, 1), distinct_at_k([2, 1], 4, 4)
     (0.75, 2.0)
@@ -42,7 +42,7 @@ def distinct_at_k(class_counts: Sequence[int], num_samples: int, k: int) -> floa
     counts = np.asarray(class_counts, dtype=np.int64)
     if counts.sum() > num_samples:
         raise ValueError(f"class_counts add up to {counts.sum()}, more than num_samples, {num_samples}.")
-    pass_at_k(num_samples, 0, k)  # refuses a wrong k also where there is no class
+    pass_at_k(num_samples, 0, k)  # refuses a wrong k even if there is no class
     return float(np.sum(pass_at_k(np.full_like(counts, num_samples), counts, k)))
 
 
@@ -52,15 +52,15 @@ def answer_entropy(class_counts: Sequence[int]) -> float:
     .. math:: -\sum_j \frac{c_j}{n} \log \frac{c_j}{n}, \quad n = \sum_j c_j
 
     Args:
-        class_counts: c_j, how many samples give answer j, right or wrong.
+        class_counts: c_j, the number of samples that give answer j, right or wrong.
 
     Returns:
-        NaN where there is no answer.
+        NaN if there is no answer.
 
     Raises:
         ValueError: a count below 0.
 
-    The plug-in estimate: on average it is too low, by about (classes - 1) / 2n (Miller 1955), and never above log n.
+    This plug-in estimate is too low by about (classes - 1) / 2n on average (Miller 1955), and never above log n.
 
     >>> answer_entropy([4]), round(answer_entropy([2, 2]), 4)
     (0.0, 0.6931)
@@ -72,37 +72,38 @@ def answer_entropy(class_counts: Sequence[int]) -> float:
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Different n-grams of all texts together, over all their n-grams, between 0 and 1.
+    """The number of different n-grams of all texts over the number of all their n-grams, between 0 and 1.
+
+    It falls with the number of texts and with their length, whatever they say.
 
     Args:
-        texts: responses; n-grams don't reach from one into the next.
+        texts: responses. No n-gram reaches from one into the next.
         n: 1 to 4.
 
     Returns:
-        NaN where no text has n tokens.
+        NaN if no text has n tokens.
 
     Raises:
         ValueError: another n.
         ConfigError: sacrebleu is not installed.
 
-    It falls with the number of texts and with their length, whatever they say. Source: Li et al. 2016
-    (arXiv 1510.03055), distinct-1 and distinct-2.
+    Source: Li et al. 2016 (arXiv 1510.03055), distinct-1 and distinct-2.
 
     >>> distinct_n(["a b", "a c"], 1)
     0.75
     """
     if not 1 <= n <= LONGEST_NGRAM:
         raise ValueError(f"n must lie between 1 and {LONGEST_NGRAM}, got {n}.")
-    return _distinct([ngrams for ngrams, _ in map(_ngrams, texts)], n)
+    return _distinct(list(map(_ngrams, texts)), n)
 
 
 def self_bleu(texts: Sequence[str]) -> float:
-    r"""How much the texts repeat each other, between 0 and 1: the mean BLEU of each against all others.
+    r"""How much the texts repeat each other, between 0 and 1: the mean BLEU of each text against all others.
 
     .. math:: \frac{1}{m} \sum_{i=1}^{m} \mathrm{BLEU}(t_i, \{t_j : j \ne i\})
 
-    Each term is what sacrebleu's ``sentence_bleu`` gives (BLEU-4, ``13a`` tokens, exponential smoothing, effective
-    order), divided by 100. 1: every text is among the others; low: many different words and phrases.
+    Each term is the score of sacrebleu's ``sentence_bleu`` (BLEU-4, ``13a`` tokens, exponential smoothing, effective
+    order) over 100. It is 1 if every text is equal to another one, and low if words and phrases differ.
 
     Returns:
         NaN for fewer than 2 texts.
@@ -124,9 +125,8 @@ def embedding_distance(texts: Sequence[str], model: str) -> float:
     .. math:: \frac{2}{m (m-1)} \sum_{i<j} \big( 1 - \cos(e_i, e_j) \big)
 
     Args:
-        texts: responses. What is longer than the model can read is cut off by it.
-        model: a sentence-transformers model, by its id or the path of its folder. Figures of different models can't
-            be compared.
+        texts: responses. The model cuts them at its longest input.
+        model: the id or folder of a sentence-transformers model. Values of different models can't be compared.
 
     Returns:
         NaN for fewer than 2 texts.
@@ -146,69 +146,64 @@ def embedding_distance(texts: Sequence[str], model: str) -> float:
 def diversity(
     texts: Sequence[str], correct: Sequence[bool], *, m: int = 8, m_correct: int = 4, embedding_model: str | None = None
 ) -> dict[str, float | None]:
-    """The diversity of one problem's responses, at a fixed number of them, so that models and problems compare.
+    """The diversity of a fixed number of one problem's responses, so that models and problems can be compared.
+
+    The right responses show whether a model has several ways to the answer; wrong responses differ in any case.
 
     Args:
-        texts: responses, in the order in which they were sampled.
+        texts: responses in the order in which they were sampled.
         correct: whether each is right.
         m: the first m responses are measured.
-        m_correct: and the first m_correct right ones, where there are so many.
+        m_correct: the first m_correct right responses are measured as well.
         embedding_model: for :func:`embedding_distance`; None leaves it out.
 
     Returns:
         ``distinct_1``, ``distinct_2``, ``self_bleu`` and, with a model, ``embedding_distance``; and the same with
-        ``_correct``. None where there are too few responses, or too short ones.
+        ``_correct``. None if there are fewer responses, or too short ones.
 
     Raises:
-        ValueError: ``m`` or ``m_correct`` below 2, or as many ``texts`` as ``correct`` there are not.
-        ConfigError: as the measures.
-
-    The right responses show whether a model has several ways to the answer: wrong ones differ by nature.
+        ValueError: ``m`` or ``m_correct`` is below 2, or ``texts`` and ``correct`` differ in length.
+        ConfigError: as for the measures.
 
     >>> measures = diversity(["3 + 4", "4 + 3", "no idea"], [True, True, False], m=3, m_correct=2)
     >>> measures["distinct_1"], measures["distinct_1_correct"]
     (0.625, 0.5)
     """
     if len(texts) != len(correct):
-        raise ValueError(f"texts and correct must be as many, got {len(texts)} and {len(correct)}.")
+        raise ValueError(f"texts and correct must have the same length, got {len(texts)} and {len(correct)}.")
     if min(m, m_correct) < 2:
         raise ValueError(f"m and m_correct must be at least 2, got {m} and {m_correct}.")
     right = [text for text, is_right in zip(texts, correct, strict=True) if is_right]
-    return {
-        name + suffix: None if value is None or np.isnan(value) else value
-        for suffix, chosen, number in (("", texts, m), ("_correct", right, m_correct))
-        for name, value in _measures(chosen[:number], number, embedding_model).items()
-    }
-
-
-def _measures(texts: Sequence[str], number: int, embedding_model: str | None) -> dict[str, float | None]:
-    enough = len(texts) == number
-    counted = list(map(_ngrams, texts)) if enough else []
-    measures = {f"distinct_{n}": _distinct([ngrams for ngrams, _ in counted], n) if enough else None for n in (1, 2)}
-    measures["self_bleu"] = _self_bleu(counted) if enough else None
-    if embedding_model is not None:
-        measures["embedding_distance"] = embedding_distance(texts, embedding_model) if enough else None
+    measures: dict[str, float | None] = {}
+    for suffix, candidates, number in (("", texts, m), ("_correct", right, m_correct)):
+        chosen = candidates[:number] if len(candidates) >= number else []  # of no text, every measure is NaN
+        counted = list(map(_ngrams, chosen))
+        values = {"distinct_1": _distinct(counted, 1), "distinct_2": _distinct(counted, 2)}
+        values["self_bleu"] = _self_bleu(counted)
+        if embedding_model is not None:
+            values["embedding_distance"] = embedding_distance(chosen, embedding_model)
+        measures |= {name + suffix: None if isnan(value) else value for name, value in values.items()}
     return measures
 
 
 Ngrams = Counter[tuple[str, ...]]
 
 
-def _distinct(counted: Sequence[Ngrams], n: int) -> float:
-    every: Ngrams = Counter()
-    for ngrams in counted:
-        every.update({ngram: count for ngram, count in ngrams.items() if len(ngram) == n})
-    return len(every) / every.total() if every else nan
+def _distinct(counted: Sequence[tuple[Ngrams, int]], n: int) -> float:
+    total: Ngrams = Counter()
+    for ngrams, _ in counted:
+        total.update({ngram: count for ngram, count in ngrams.items() if len(ngram) == n})
+    return len(total) / total.total() if total else nan
 
 
 def _self_bleu(counted: Sequence[tuple[Ngrams, int]]) -> float:
-    """sacrebleu's score, from n-grams that are counted once a text instead of once a pair of texts."""
+    """sacrebleu's score. The n-grams are counted once per text, where sacrebleu counts them once per pair of texts."""
     if len(counted) < 2:
         return nan
     from sacrebleu.metrics.bleu import BLEU
 
-    # A text's references are all others: the highest count of an n-gram among them is the highest of all, or the
-    # second highest where the text itself has the highest.
+    # A text's references are all others. Their highest count of an n-gram is the highest of all texts, or the second
+    # highest if the text itself has the highest.
     highest: dict[tuple[str, ...], tuple[int, int]] = {}
     for ngrams, _ in counted:
         for ngram, count in ngrams.items():
@@ -221,7 +216,7 @@ def _self_bleu(counted: Sequence[tuple[Ngrams, int]]) -> float:
             first, second = highest[ngram]
             total[len(ngram) - 1] += count
             matched[len(ngram) - 1] += min(count, second if count == first else first)
-        # The closest length among the references, the shorter one of two.
+        # The closest length of a reference; of two, the shorter one.
         others = [other for j, (_, other) in enumerate(counted) if j != i]
         reference = min(others, key=lambda other: (abs(other - length), other))
         score = BLEU.compute_bleu(matched, total, length, reference, smooth_method="exp", effective_order=True).score
@@ -230,7 +225,7 @@ def _self_bleu(counted: Sequence[tuple[Ngrams, int]]) -> float:
 
 
 def _ngrams(text: str) -> tuple[Ngrams, int]:
-    """A text's n-grams of 1 to 4 tokens, and its length in tokens."""
+    """A text's n-grams of 1 to 4 tokens, and its number of tokens."""
     try:
         from sacrebleu.metrics.helpers import extract_all_word_ngrams
     except ModuleNotFoundError:
