@@ -69,7 +69,7 @@ def test_advantages_equal_a_loop_over_responses(scale: str, kind: str, rows: int
 
 @pytest.mark.parametrize("group_size", [2, 8, 16])
 @pytest.mark.parametrize("kind", ["binary", "graded"])
-def test_advantages_are_those_of_trl(group_size: int, kind: str) -> None:
+def test_advantages_equal_trls(group_size: int, kind: str) -> None:
     rewards = cases.random_rewards(0, 6 * group_size, kind).float()
     groups = torch.arange(6).repeat_interleave(group_size)
     by_group = rewards.view(-1, group_size)
@@ -95,7 +95,7 @@ def test_advantages_sum_to_zero_in_each_group(scale: str, kind: str) -> None:
 
 @each_scale
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_order_of_responses_and_the_names_of_groups_do_not_count(scale: str, kind: str) -> None:
+def test_the_order_of_responses_and_the_group_ids_do_not_matter(scale: str, kind: str) -> None:
     rewards, groups = cases.random_rewards(4, 40, kind), cases.random_groups(4, 40)
     advantages = group_relative_advantages(rewards, groups, scale=scale)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
@@ -112,7 +112,7 @@ def test_a_constant_added_to_the_rewards_changes_nothing(scale: str) -> None:
 
 
 @pytest.mark.parametrize("scale", ["group", "none"])
-def test_a_group_knows_nothing_of_the_others(scale: str) -> None:
+def test_a_group_does_not_depend_on_the_others(scale: str) -> None:
     rewards, groups = cases.random_rewards(6, 40, "missing"), cases.random_groups(6, 40)
     advantages = group_relative_advantages(rewards, groups, scale=scale)
     for group in groups.unique():
@@ -142,13 +142,13 @@ def test_a_reward_of_nan_takes_no_part(scale: str) -> None:
 
 
 @each_scale
-def test_eps_zero_and_equal_rewards_is_not_zero_by_zero(scale: str) -> None:
+def test_equal_rewards_with_eps_zero_do_not_divide_zero_by_zero(scale: str) -> None:
     advantages = group_relative_advantages(torch.tensor([0.3, 0.3]), ids(0, 0), scale=scale, eps=0.0)
     assert torch.equal(advantages, torch.zeros(2))
 
 
 @each_scale
-def test_no_response_has_no_advantage(scale: str) -> None:
+def test_an_empty_batch_has_no_advantages(scale: str) -> None:
     assert group_relative_advantages(torch.empty(0), torch.empty(0, dtype=torch.long), scale=scale).shape == (0,)
 
 
@@ -199,7 +199,7 @@ def test_bfloat16_rewards_count_a_large_group_exactly() -> None:
         ),
     ],
 )
-def test_rewards_and_groups_that_do_not_fit_are_refused_by_name(
+def test_wrong_rewards_and_groups_are_refused_by_name(
     rewards: Tensor, groups: Tensor, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -293,7 +293,7 @@ def test_the_correction_centred_on_the_group_has_mean_zero_in_every_activated_gr
 
 @each_activation
 @pytest.mark.parametrize("kind", KINDS)
-def test_centred_on_the_correct_only_rewarded_responses_move_and_their_mean_stays(activation: str, kind: str) -> None:
+def test_centred_on_the_correct_only_right_responses_change_and_their_mean_stays(activation: str, kind: str) -> None:
     case = arm_case(3, 64, kind)
     advantages, rewards, groups = case[0], case[1], case[4]
     actual = arm_advantages(*case, alpha=3.0, activation=activation, center="correct")
@@ -320,7 +320,7 @@ def test_of_two_right_answers_the_unlikely_one_gains_more(center: str) -> None:
 
 
 @each_center
-def test_a_group_with_nothing_rewarded_is_left_as_it_was(center: str) -> None:
+def test_a_group_without_a_right_response_does_not_change(center: str) -> None:
     advantages, _, prompt, answer, groups = arm_case(4, 20, "graded")
     rewards = -cases.random_rewards(4, 20, "graded").abs()
     assert torch.equal(
@@ -341,7 +341,7 @@ def test_a_constant_added_to_the_rewards_and_to_correct_above_changes_nothing(ce
 
 @each_center
 @each_activation
-def test_alpha_zero_is_the_input_wherever_right_begins(center: str, activation: str) -> None:
+def test_alpha_zero_is_the_input_for_every_correct_above(center: str, activation: str) -> None:
     advantages, *rest = arm_case(1, 64, "graded")
     for correct_above in (-1.0, 0.0, 0.5):
         actual = arm_advantages(
@@ -371,7 +371,7 @@ def test_where_all_rewards_are_above_correct_above_any_correct_acts_on_all_and_m
     assert torch.equal(mixed, advantages)
 
 
-def test_right_is_above_and_not_at_correct_above_in_the_rewards_own_precision() -> None:
+def test_right_is_above_and_not_at_correct_above_in_the_precision_of_the_rewards() -> None:
     assert is_correct(torch.tensor([1.0, 0.0, -1.0, torch.nan])).tolist() == [True, False, False, False]
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         rewards = torch.tensor([0.1, 0.2, torch.nan], dtype=dtype)
@@ -380,7 +380,7 @@ def test_right_is_above_and_not_at_correct_above_in_the_rewards_own_precision() 
     assert is_correct(torch.empty(0)).tolist() == []
 
 
-def test_groups_without_variance_have_advantages_of_zero_and_the_others_have_not() -> None:
+def test_exactly_the_groups_without_variance_have_advantages_of_zero() -> None:
     rewards = torch.tensor([0.1, 0.1, 0.1, 0.2, -3.0, torch.nan, torch.nan, 1.0, 1.0, torch.nan])
     groups = ids(0, 0, 1, 1, 2, 2, 3, 4, 4, 4)
     assert zero_variance_groups(rewards, groups).tolist() == [
@@ -407,7 +407,7 @@ def test_groups_without_variance_have_advantages_of_zero_and_the_others_have_not
 
 
 @each_center
-def test_a_group_that_is_all_right_is_reweighted_unless_it_must_be_mixed(center: str) -> None:
+def test_an_all_right_group_is_reweighted_unless_activation_is_mixed(center: str) -> None:
     advantages, rewards, groups = torch.zeros(3).double(), torch.ones(3).double(), ids(0, 0, 0)
     confidences = torch.full((3,), 0.5).double(), doubles(0.2, 0.4, 0.9)
     anyhow = arm_advantages(advantages, rewards, *confidences, groups, alpha=1.0, center=center)
@@ -426,7 +426,7 @@ def test_which_groups_are_activated() -> None:
 
 @each_center
 @each_activation
-def test_the_order_of_responses_and_the_names_of_groups_do_not_count_for_arm(center: str, activation: str) -> None:
+def test_the_order_of_responses_and_the_group_ids_do_not_matter_for_arm(center: str, activation: str) -> None:
     *case, groups = arm_case(5, 40)
     options: dict[str, Any] = {"alpha": 2.0, "activation": activation, "center": center}
     actual = arm_advantages(*case, groups, **options)
@@ -436,7 +436,7 @@ def test_the_order_of_responses_and_the_names_of_groups_do_not_count_for_arm(cen
 
 
 @each_center
-def test_a_group_knows_nothing_of_the_others_in_arm(center: str) -> None:
+def test_a_group_does_not_depend_on_the_others_in_arm(center: str) -> None:
     case = arm_case(6, 40)
     actual = arm_advantages(*case, alpha=2.0, center=center)
     for group in case[4].unique():
@@ -445,7 +445,7 @@ def test_a_group_knows_nothing_of_the_others_in_arm(center: str) -> None:
 
 
 @each_center
-def test_an_empty_response_keeps_its_advantage_and_is_in_no_mean(center: str) -> None:
+def test_an_empty_response_keeps_its_advantage_and_is_left_out_of_the_mean(center: str) -> None:
     advantages, rewards = doubles(1.0, -1.0, 0.5), doubles(1.0, 1.0, 1.0)
     prompt, answer, groups = torch.full((3,), 0.5).double(), doubles(0.2, 0.6, torch.nan), ids(0, 0, 0)
     actual = arm_advantages(advantages, rewards, prompt, answer, groups, alpha=1.0, center=center)
@@ -455,7 +455,7 @@ def test_an_empty_response_keeps_its_advantage_and_is_in_no_mean(center: str) ->
 
 
 @each_center
-def test_an_unscored_response_keeps_its_advantage_and_is_in_no_mean(center: str) -> None:
+def test_an_unscored_response_keeps_its_advantage_and_is_left_out_of_the_mean(center: str) -> None:
     advantages, rewards = doubles(1.0, -1.0, 0.0), doubles(1.0, 1.0, torch.nan)
     prompt, answer, groups = torch.full((3,), 0.5).double(), doubles(0.2, 0.6, 0.9), ids(0, 0, 0)
     actual = arm_advantages(advantages, rewards, prompt, answer, groups, alpha=1.0, center=center)
@@ -464,7 +464,7 @@ def test_an_unscored_response_keeps_its_advantage_and_is_in_no_mean(center: str)
     assert_same(actual[:2], pair)
 
 
-def test_an_unknown_prompt_confidence_keeps_the_advantage_where_it_is_needed() -> None:
+def test_an_unknown_prompt_confidence_leaves_the_advantage_if_it_is_needed() -> None:
     rest = torch.tensor([1.0, 1.0]), torch.full((2,), torch.nan), torch.tensor([0.2, 0.6]), ids(0, 0)
     advantages = torch.tensor([0.5, -0.5])
     assert torch.equal(arm_advantages(advantages, *rest, alpha=1.0), advantages)
@@ -472,7 +472,7 @@ def test_an_unknown_prompt_confidence_keeps_the_advantage_where_it_is_needed() -
 
 
 @each_center
-def test_a_group_of_one_moves_by_the_prompt_confidence_only(center: str) -> None:
+def test_only_the_prompt_confidence_changes_a_group_of_one(center: str) -> None:
     actual = arm_advantages(
         torch.zeros(1), torch.ones(1), torch.tensor([0.5]), torch.tensor([0.2]), ids(9), alpha=1.0, center=center
     )
@@ -480,7 +480,7 @@ def test_a_group_of_one_moves_by_the_prompt_confidence_only(center: str) -> None
 
 
 @each_center
-def test_arm_on_no_response(center: str) -> None:
+def test_arm_on_an_empty_batch(center: str) -> None:
     empty = [torch.empty(0) for _ in range(4)]
     assert arm_advantages(*empty, torch.empty(0, dtype=torch.long), alpha=1.0, center=center).shape == (0,)
 
@@ -509,7 +509,7 @@ def call_arm(**changed: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["rewards_B", "prompt_confidence_B", "answer_confidence_B", "groups_B"])
-def test_vectors_of_arm_that_do_not_match_the_advantages_are_refused_by_name(name: str) -> None:
+def test_arguments_of_arm_that_do_not_match_the_advantages_are_refused_by_name(name: str) -> None:
     value = ids(0, 0) if name == "groups_B" else torch.full((2,), 0.5)
     with pytest.raises(ValueError, match=rf"{name} must have the shape of advantages_B, \(2,\), got \(1,\)"):
         call_arm(**{name: value[:1]})
@@ -565,7 +565,7 @@ def test_a_confidence_may_be_0_or_1() -> None:
         ({"center": "mean"}, ValueError, "center must be one of 'prompt', 'group', 'correct', got 'mean'"),
     ],
 )
-def test_values_that_arm_can_not_use_are_refused_by_name(
+def test_values_that_arm_cannot_use_are_refused_by_name(
     changed: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

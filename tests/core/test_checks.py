@@ -45,7 +45,7 @@ def called(call: Callable[..., Tensor], **changed: Any) -> Tensor:
 
 
 @pytest.mark.parametrize(("call", "name"), ARGUMENTS)
-def test_an_argument_that_is_no_tensor_or_has_another_shape_is_named(call: Callable[..., Tensor], name: str) -> None:
+def test_the_error_names_an_argument_with_a_wrong_type_or_shape(call: Callable[..., Tensor], name: str) -> None:
     assert called(call).isfinite().all()
     with pytest.raises(TypeError, match=f"^{name} must be a torch.Tensor of shape "):
         called(call, **{name: VALUES[name].tolist()})
@@ -54,7 +54,7 @@ def test_an_argument_that_is_no_tensor_or_has_another_shape_is_named(call: Calla
 
 
 @pytest.mark.parametrize(("call", "name"), [pair for pair in ARGUMENTS if pair[1].startswith("mask")])
-def test_a_mask_that_does_not_fit_is_named_and_so_is_what_it_has_to_fit(call: Callable[..., Tensor], name: str) -> None:
+def test_the_error_names_a_wrong_mask_and_the_argument_that_it_must_match(call: Callable[..., Tensor], name: str) -> None:
     fits = next(other for other in inspect.signature(call).parameters if other in VALUES)
     with pytest.raises(TypeError, match=f"^{name} must be a bool tensor"):
         called(call, **{name: MASK.long()})
@@ -62,7 +62,7 @@ def test_a_mask_that_does_not_fit_is_named_and_so_is_what_it_has_to_fit(call: Ca
         called(call, **{name: MASK[:, :2]})
 
 
-def test_the_log_prob_at_fault_is_named_and_not_one_with_a_rounding_error() -> None:
+def test_the_error_shows_the_wrong_log_prob_and_not_one_with_a_rounding_error() -> None:
     logps = torch.tensor([[-1.0, LOGP_ROUNDING, torch.nan]])
     with pytest.raises(ValueError, match=r"^logps_BP must hold finite .* got nan at \[0, 2\]; pass"):
         prompt_confidence(logps, torch.ones(1, 3, dtype=torch.bool))

@@ -107,7 +107,7 @@ def test_the_size_of_t_low_is_exact_for_every_length(fraction: str) -> None:
     assert counts == [0] + [max(1, math.ceil(Fraction(fraction) * length)) for length in range(1, 8193)]
 
 
-def test_a_rounding_error_of_the_product_takes_no_token_more() -> None:
+def test_a_rounding_error_of_the_product_adds_no_token() -> None:
     assert math.ceil(0.07 * 100) == 8, "the rounding error that the count must not have"
     logps, mask = torch.rand(1, 100).log(), torch.ones(1, 100, dtype=torch.bool)
     assert low_probability_mask(logps, mask, low_prob_fraction=0.07).sum() == 7
@@ -135,7 +135,7 @@ def test_confidences_carry_no_gradient(confidence: Callable[..., Tensor]) -> Non
 
 
 @each_confidence
-def test_the_order_of_responses_does_not_count(confidence: Callable[..., Tensor]) -> None:
+def test_the_order_of_responses_does_not_matter(confidence: Callable[..., Tensor]) -> None:
     logps, mask = cases.random_logps(1, 6, 12), cases.random_mask(1, 6, 12)
     order = torch.tensor([4, 2, 5, 0, 3, 1])
     torch.testing.assert_close(
@@ -144,7 +144,7 @@ def test_the_order_of_responses_does_not_count(confidence: Callable[..., Tensor]
 
 
 @each_confidence
-def test_a_response_alone_has_the_confidence_it_has_in_a_batch(confidence: Callable[..., Tensor]) -> None:
+def test_a_response_has_the_same_confidence_alone_and_in_a_batch(confidence: Callable[..., Tensor]) -> None:
     logps, mask = cases.random_logps(2, 6, 30), cases.random_mask(2, 6, 30)
     alone = torch.cat([confidence(logps[i : i + 1], mask[i : i + 1]) for i in range(6)])
     torch.testing.assert_close(alone, confidence(logps, mask), rtol=1e-6, atol=0, equal_nan=True)
@@ -172,14 +172,14 @@ def test_added_padding_columns_change_nothing(confidence: Callable[..., Tensor],
 
 
 @each_confidence
-def test_tool_tokens_in_the_middle_of_a_row_count_as_if_they_were_not_there(confidence: Callable[..., Tensor]) -> None:
+def test_masked_tool_tokens_in_the_middle_of_a_row_are_ignored(confidence: Callable[..., Tensor]) -> None:
     whole = torch.tensor([[-0.1, -3.0, -7.0, -7.0, -0.2, -2.0, -0.3]])
     mask = torch.tensor([[True, True, False, False, True, True, True]])
     without = whole[:, mask[0]]
     torch.testing.assert_close(confidence(whole, mask), confidence(without, torch.ones(1, 5, dtype=torch.bool)))
 
 
-def test_the_order_of_tokens_does_not_count() -> None:
+def test_the_order_of_tokens_does_not_matter() -> None:
     logps, mask = cases.random_logps(3, 4, 30), cases.random_mask(3, 4, 30)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(
@@ -192,7 +192,7 @@ def test_the_order_of_tokens_does_not_count() -> None:
 
 
 @each_confidence
-def test_nothing_to_count_is_nan(confidence: Callable[..., Tensor]) -> None:
+def test_a_row_without_a_counted_token_is_nan(confidence: Callable[..., Tensor]) -> None:
     mask = torch.tensor([[False, False], [True, False]])
     values = confidence(torch.tensor([[torch.nan, -1.0], [-1.0, torch.nan]]), mask)
     assert values[0].isnan()
@@ -238,7 +238,7 @@ def test_certain_tokens_beside_holes_and_padding() -> None:
 
 
 @each_confidence
-def test_the_arguments_are_left_as_they_were(confidence: Callable[..., Tensor]) -> None:
+def test_the_arguments_are_not_changed(confidence: Callable[..., Tensor]) -> None:
     # A log-prob a rounding error above 0 and a float32 tensor: where an in-place clamp would show.
     logps, mask = torch.full((2, 3), 0.001), torch.ones(2, 3, dtype=torch.bool)
     confidence(logps, mask)
@@ -275,7 +275,7 @@ def test_float64_keeps_its_digits(seed: int) -> None:
     ("value", "shown"),
     [(torch.nan, "nan"), (torch.inf, "inf"), (-torch.inf, "-inf"), (0.5, "0.5"), (0.015625, "0.015625")],
 )
-def test_a_counted_value_that_is_no_log_prob_is_refused(
+def test_a_counted_value_that_is_not_a_log_prob_is_refused(
     confidence: Callable[..., Tensor], value: float, shown: str
 ) -> None:
     logps = torch.full((2, 3), -1.0)
@@ -319,7 +319,7 @@ def test_a_counted_value_that_is_no_log_prob_is_refused(
         ),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_by_name(
+def test_wrong_arguments_are_refused_by_name(
     confidence: Callable[..., Tensor], logps: Tensor, mask: Tensor, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

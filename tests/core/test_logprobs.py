@@ -80,7 +80,7 @@ def test_values_and_gradients_from_hidden_states_equal_a_float64_log_softmax(
             torch.testing.assert_close(tensor.grad.double(), copy.grad, rtol=2e-5, atol=2e-5)
 
 
-def test_the_order_of_responses_and_other_tokens_do_not_count() -> None:
+def test_the_order_of_responses_and_other_tokens_do_not_matter() -> None:
     logits, tokens = random_logits(0, 4, 6, 9), random_tokens(1, 4, 6, 9)
     order = torch.tensor([2, 0, 3, 1])
     for shuffled, values in zip(token_logps(logits[order], tokens[order]), token_logps(logits, tokens), strict=True):
@@ -192,7 +192,7 @@ def test_a_token_outside_the_vocabulary_is_refused_with_a_remedy(tokens: Tensor)
         (lambda: token_logps(torch.zeros(1, 1, 4), torch.tensor([[True]])), TypeError, "tokens_BT must .*torch.bool"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_by_name(
+def test_wrong_arguments_are_refused_by_name(
     call: Callable[[], object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -205,6 +205,6 @@ def test_a_temperature_that_is_not_above_0_is_refused(temperature: float) -> Non
         token_logps(torch.zeros(1, 1, 2), torch.zeros(1, 1).long(), temperature=temperature)
 
 
-def test_a_chunk_of_no_token_is_refused() -> None:
+def test_a_chunk_without_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match=r"chunk_tokens must be a number in \[1, inf\), got 0"):
         token_logps(torch.zeros(1, 1, 2), torch.zeros(1, 1).long(), chunk_tokens=0)

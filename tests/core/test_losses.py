@@ -63,7 +63,7 @@ def test_an_advantage_of_zero_has_no_loss_and_no_gradient() -> None:
     assert torch.equal(logps.grad.abs(), torch.zeros(2, 5))
 
 
-def test_the_order_of_responses_does_not_count() -> None:
+def test_the_order_of_responses_does_not_matter() -> None:
     logps, old = cases.random_logps(1, 5, 4), cases.random_logps(2, 5, 4)
     advantages, order = torch.randn(5, generator=torch.Generator().manual_seed(0)), torch.tensor([4, 1, 0, 3, 2])
     shuffled = clipped_surrogate(logps[order], old[order], advantages[order])
@@ -144,7 +144,7 @@ def test_float64_keeps_its_digits() -> None:
         ),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_by_name(
+def test_wrong_arguments_are_refused_by_name(
     logps: Tensor, old: Tensor, advantages: Tensor, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

@@ -53,7 +53,7 @@ def test_the_gradient_is_the_weight_of_each_token(
 
 @every_reduction
 @pytest.mark.parametrize("garbage", [torch.nan, torch.inf, -torch.inf, 1e30])
-def test_what_is_masked_out_may_hold_anything(
+def test_masked_out_positions_may_hold_anything(
     reduce: Callable[..., Tensor], reference: Callable[..., float], garbage: float
 ) -> None:
     mask = cases.random_mask(1, 5, 8)
@@ -76,14 +76,14 @@ def test_added_padding_columns_change_nothing(reduce: Callable[..., Tensor], ref
 
 
 @every_reduction
-def test_the_order_of_responses_does_not_count(reduce: Callable[..., Tensor], reference: Callable[..., float]) -> None:
+def test_the_order_of_responses_does_not_matter(reduce: Callable[..., Tensor], reference: Callable[..., float]) -> None:
     values, mask = torch.randn(5, 8, generator=torch.Generator().manual_seed(1)).double(), cases.random_mask(1, 5, 8)
     order = torch.tensor([3, 0, 4, 1, 2])
     assert reduce(values[order], mask[order]).item() == pytest.approx(reduce(values, mask).item(), rel=1e-13)
 
 
 @every_reduction
-def test_nothing_counted_is_zero_with_a_zero_gradient(
+def test_no_counted_token_gives_zero_with_a_zero_gradient(
     reduce: Callable[..., Tensor], reference: Callable[..., float]
 ) -> None:
     values = torch.full((2, 3), torch.nan, requires_grad=True)
@@ -146,7 +146,7 @@ def test_a_response_without_tokens_adds_zero_and_still_counts_in_the_sequence_me
         ),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_by_name(
+def test_wrong_arguments_are_refused_by_name(
     reduce: Callable[..., Tensor],
     reference: Callable[..., float],
     values: Tensor,

@@ -46,7 +46,7 @@ def right_response(name: str, problem: Problem, row: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_real_rows(name: str) -> None:
+def test_the_real_rows_are_read(name: str) -> None:
     file, count = FILES[name]
     path = shared_file(file)
     problems = benchmark(name).task(str(path)).heldout_problems()
@@ -94,7 +94,7 @@ def test_every_benchmark_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_the_table_holds_together(name: str) -> None:
+def test_the_table_is_consistent(name: str) -> None:
     one = BENCHMARKS[name]
     assert one.verifier in VERIFIERS
     assert f"{one.problems:,}" in one.about
@@ -122,7 +122,7 @@ def test_an_unknown_name_gets_the_nearest(name: str, said: str) -> None:
     assert said in str(raised.value)
 
 
-def test_template_and_limit_are_the_evaluations_choice() -> None:
+def test_an_evaluation_chooses_template_and_limit() -> None:
     path = str(shared_file("aime24.jsonl"))
     prompts = [p["prompt"] for p in benchmark("aime24").task(path, limit=2, template="base").heldout_problems()]
     assert len(prompts) == 2
@@ -133,7 +133,7 @@ def test_template_and_limit_are_the_evaluations_choice() -> None:
         benchmark("aime24").task(path, limit=0)
 
 
-def test_only_rows_known_to_be_unusable_are_left_out(tmp_path: Path) -> None:
+def test_only_known_unusable_rows_are_left_out(tmp_path: Path) -> None:
     rows = [{"problem": "p?", "answer": "1"}, {"problem": "q?"}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     path = str(tmp_path / "rows.jsonl")

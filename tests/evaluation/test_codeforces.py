@@ -177,7 +177,7 @@ def test_more_samples_with_the_same_share_do_not_change_the_rating(folder: Path)
     assert rate({"1971A": (64, 48), "1971B": (64, 16)}, standings).rating == pytest.approx(few, abs=1e-6)
 
 
-def test_another_attempt_never_hurts_where_a_wrong_one_costs_less_than_a_problem(folder: Path) -> None:
+def test_more_attempts_help_if_a_wrong_one_costs_less_than_a_problem(folder: Path) -> None:
     standings = load_standings(folder, [1971])
     results = {"1971A": (8, 4), "1971B": (8, 2), "1971C": (8, 1)}
     assert rate(results, standings, attempts=4).rating > rate(results, standings).rating
@@ -199,7 +199,7 @@ def test_the_rating_at_the_mean_rank_is_the_players_strength(strength: float) ->
 
 
 @pytest.mark.parametrize("strength", [1000.0, 1600.0, 2100.0])
-def test_a_player_put_in_by_their_real_results_is_rated_near_their_strength(strength: float) -> None:
+def test_a_player_with_real_results_is_rated_near_their_strength(strength: float) -> None:
     rng = np.random.default_rng(0)
     standings, results = {}, {}
     for number in range(1, 81):
@@ -219,7 +219,7 @@ def test_a_player_put_in_by_their_real_results_is_rated_near_their_strength(stre
 # -- What the rating says ----------------------------------------------------------------------------------------------
 
 
-def test_the_rating_says_what_it_is_made_of(folder: Path) -> None:
+def test_the_rating_lists_its_contests(folder: Path) -> None:
     keep(folder, 1973, *contest(1973, participants=150))
     standings = load_standings(folder, [1971, 1972, 1973])
     results = {"1971A": (2, 1), "1971C": (2, 0), "1972B": (2, 2), "1973A": (2, 2)}
@@ -236,7 +236,7 @@ def test_the_rating_says_what_it_is_made_of(folder: Path) -> None:
     assert "rated humans" not in str(rate(results, standings))
 
 
-def test_participants_without_a_rating_do_not_take_part(folder: Path) -> None:
+def test_participants_without_a_rating_are_left_out(folder: Path) -> None:
     standings, changes = contest(1974)
     stranger = {"party": {"members": [{"handle": "stranger"}]}, "points": 1e6, "penalty": 0}
     standings["result"]["rows"].insert(0, stranger)
@@ -245,12 +245,12 @@ def test_participants_without_a_rating_do_not_take_part(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("problem", "number"), [("1971A", 1971), ("1972D1", 1972), ("2F", 2)])
-def test_a_problem_is_of_a_contest(problem: str, number: int) -> None:
+def test_a_problem_id_names_its_contest(problem: str, number: int) -> None:
     assert contest_of(problem) == number
 
 
 @pytest.mark.parametrize("problem", ["A", "1971", "1971a", "1971 A", "", "abc/1971A"])
-def test_what_is_no_problem_is_refused(problem: str) -> None:
+def test_a_wrong_problem_id_is_refused(problem: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"the problem id {problem!r} must be a contest's number and a")):
         contest_of(problem)
 
@@ -271,14 +271,14 @@ def test_the_percentile_is_the_share_of_humans_below() -> None:
         ({}, 1, "no contest of the results (none) has more than 200 rated participants"),
     ],
 )
-def test_results_that_can_not_be_rated_are_refused(
+def test_results_that_cannot_be_rated_are_refused(
     folder: Path, results: dict[str, tuple[int, int]], attempts: int, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         rate(results, load_standings(folder, [1971, 1972]), attempts=attempts)
 
 
-def test_a_problem_without_a_judged_sample_takes_the_rating_from_no_other(folder: Path) -> None:
+def test_a_problem_without_a_judged_sample_counts_as_unsolved(folder: Path) -> None:
     """The verifier failed on all samples of it: it counts as unsolved, and that is said."""
     standings = load_standings(folder, [1971])
     rated = rate({"1971A": (8, 8), "1971B": (0, 0), "1971C": (7, 3)}, standings)
@@ -287,7 +287,7 @@ def test_a_problem_without_a_judged_sample_takes_the_rating_from_no_other(folder
     assert "without a judged sample, and so unsolved: 1971B)" in str(rated)
 
 
-def test_small_contests_alone_are_refused(tmp_path: Path) -> None:
+def test_contests_with_few_participants_alone_are_refused(tmp_path: Path) -> None:
     keep(tmp_path, 1, *contest(1, participants=200))
     with pytest.raises(ConfigError, match=r"no contest of the results \(1\) has more than 200 rated participants"):
         rate({"1A": (1, 1)}, load_standings(tmp_path, [1]))
@@ -307,7 +307,7 @@ def test_missing_standings_are_named_with_what_to_do(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["standings", "rating_changes"])
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"result": [1]}', '{"result": {"rows": [{}], "problems": []}}'])
-def test_files_that_are_no_answer_are_named(folder: Path, kind: str, text: str) -> None:
+def test_the_error_names_a_file_that_is_not_an_answer(folder: Path, kind: str, text: str) -> None:
     (folder / kind / "1971.json").write_text(text)
     with pytest.raises(ConfigError, match=re.escape(str(folder / kind / "1971.json"))):
         load_standings(folder, [1971])
@@ -320,7 +320,7 @@ def test_the_ratings_of_humans_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "{}", '{"a": 1}', '{"1200": "many"}', '{"1200": 0}', '{"1200": -1}'])
-def test_ratings_of_humans_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+def test_wrong_ratings_of_humans_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "ratings.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=re.escape(str(path))):
@@ -378,7 +378,7 @@ def api() -> Iterator[Api]:
     server.close()
 
 
-def test_what_is_missing_is_downloaded_once_and_can_be_rated(api: Api, tmp_path: Path) -> None:
+def test_missing_files_are_downloaded_once_and_can_be_rated(api: Api, tmp_path: Path) -> None:
     assert download_standings([1972, 1971], tmp_path, api=api.url, pause_seconds=0) == [1971, 1972]
     assert api.asked == [
         f"/api/contest.{question}"
@@ -394,7 +394,7 @@ def test_what_is_missing_is_downloaded_once_and_can_be_rated(api: Api, tmp_path:
     assert len(api.asked) == 5
 
 
-def test_what_the_api_refuses_is_said_and_what_was_there_is_kept(api: Api, tmp_path: Path) -> None:
+def test_a_refusal_of_the_api_is_reported_and_earlier_files_are_kept(api: Api, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"contestId=1999.* answered 400 contestId: Contest not found"):
         download_standings([1971, 1999], tmp_path, api=api.url, pause_seconds=0)
     assert list(load_standings(tmp_path, [1971])) == [1971]
@@ -403,7 +403,7 @@ def test_what_the_api_refuses_is_said_and_what_was_there_is_kept(api: Api, tmp_p
     assert not (tmp_path / "standings" / "1975.json").exists()
 
 
-def test_an_api_that_is_not_there_is_said(api: Api, tmp_path: Path) -> None:
+def test_an_api_that_is_not_there_is_reported(api: Api, tmp_path: Path) -> None:
     api.close()
     with pytest.raises(ConfigError, match=r"contestId=1971.* can't be downloaded .*; fetch it where the network"):
         download_standings([1971], tmp_path, api=api.url)

@@ -48,7 +48,7 @@ def test_distinct_at_k_is_the_mean_over_subsets(class_counts: list[int]) -> None
             assert distinct_at_k(class_counts, n, k) == pytest.approx(float(expected), abs=1e-14)
 
 
-def test_distinct_at_k_of_one_solution_is_pass_at_k_and_at_n_all_that_were_seen() -> None:
+def test_distinct_at_k_of_one_solution_is_pass_at_k_and_at_n_the_number_of_solutions() -> None:
     assert distinct_at_k([3], 8, 4) == pytest.approx(float(statistics.pass_at_k(8, 3, 4)), abs=1e-15)
     assert distinct_at_k([9, 4, 1, 1], 64, 64) == 4.0
     assert distinct_at_k([9, 4, 1, 1], 64, 1) == pytest.approx(15 / 64, abs=1e-15)
@@ -63,13 +63,13 @@ def test_distinct_at_k_of_one_solution_is_pass_at_k_and_at_n_all_that_were_seen(
         ([3, -1], 4, 1, "num_correct must lie between 0 and num_samples"),
     ],
 )
-def test_classes_that_are_not_possible_are_refused(class_counts: list[int], n: int, k: int, message: str) -> None:
+def test_impossible_class_counts_are_refused(class_counts: list[int], n: int, k: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         distinct_at_k(class_counts, n, k)
 
 
 @pytest.mark.parametrize("class_counts", [[1], [4], [1, 1, 1], [30, 1, 1], [5, 0, 7], list(range(1, 40))])
-def test_the_entropy_of_answers_is_scipys(class_counts: list[int]) -> None:
+def test_the_entropy_of_answers_equals_scipys(class_counts: list[int]) -> None:
     assert answer_entropy(class_counts) == pytest.approx(float(stats.entropy(class_counts)), abs=1e-14)
 
 
@@ -80,7 +80,7 @@ def test_the_entropy_of_no_answer_is_not_a_number() -> None:
         answer_entropy([2, -1])
 
 
-def test_the_plug_in_entropy_is_too_low_by_about_what_its_docstring_says() -> None:
+def test_the_bias_of_the_plug_in_entropy_is_that_of_its_docstring() -> None:
     classes, n = 8, 200
     drawn = np.random.default_rng(0).multinomial(n, [1 / classes] * classes, size=2000)
     bias = np.mean([answer_entropy([int(c) for c in counts]) for counts in drawn]) - math.log(classes)
@@ -118,7 +118,7 @@ def test_distinct_n_of_too_short_texts_is_not_a_number() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("steps", [1, 3, 30])
-def test_self_bleu_is_the_mean_of_sacrebleus_own_scores(steps: int, seed: int) -> None:
+def test_self_bleu_is_the_mean_of_sacrebleus_scores(steps: int, seed: int) -> None:
     sample = texts(7, steps=steps, seed=seed)
     sample += [sample[0], "", "7", "  ", "so 7 -\n"]
     scores = [sacrebleu.sentence_bleu(text, sample[:i] + sample[i + 1 :]).score for i, text in enumerate(sample)]
@@ -198,7 +198,7 @@ def test_without_sentence_transformers_the_message_says_what_to_install(monkeypa
 # -- All of one problem ------------------------------------------------------------------------------------------------
 
 
-def test_the_summary_is_of_the_first_samples_and_of_the_first_right_ones() -> None:
+def test_diversity_is_over_the_first_samples_and_the_first_right_ones() -> None:
     sample = texts(12, steps=6)
     correct = [i % 2 == 1 for i in range(12)]
     right = [text for text, is_right in zip(sample, correct, strict=True) if is_right][:4]
@@ -212,7 +212,7 @@ def test_the_summary_is_of_the_first_samples_and_of_the_first_right_ones() -> No
     }
 
 
-def test_more_samples_do_not_change_the_summary() -> None:
+def test_more_samples_do_not_change_the_diversity() -> None:
     sample = texts(40, steps=6)
     assert diversity(sample, [True] * 40) == diversity(sample[:8], [True] * 8)
 
@@ -225,7 +225,7 @@ def test_too_few_or_too_short_responses_have_no_diversity() -> None:
     assert diversity(["a"] * 8, [True] * 8)["distinct_2"] is None
 
 
-def test_the_summary_has_the_distance_of_embeddings_with_a_model(tiny_encoder: str) -> None:
+def test_with_a_model_diversity_has_the_distance_of_embeddings(tiny_encoder: str) -> None:
     sample = ["so 3 + 4 = 7", "the end", "3 + 4", "a b c"]
     measures = diversity(sample, [True, False, True, False], m=3, m_correct=2, embedding_model=tiny_encoder)
     assert measures["embedding_distance"] == embedding_distance(sample[:3], tiny_encoder)
@@ -240,6 +240,6 @@ def test_the_summary_has_the_distance_of_embeddings_with_a_model(tiny_encoder: s
         (2, 8, 1, "m and m_correct must be at least 2, got 8 and 1"),
     ],
 )
-def test_a_summary_that_is_not_possible_is_refused(number: int, m: int, m_correct: int, message: str) -> None:
+def test_wrong_arguments_of_diversity_are_refused(number: int, m: int, m_correct: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         diversity(["a", "b"], [True] * number, m=m, m_correct=m_correct)

@@ -46,7 +46,7 @@ def warnings_of(script: dict[str, Sequence[str]], *, n: int = 4, tokens: int = 0
     return warnings
 
 
-def test_a_server_that_ignores_temperature_is_not_believed() -> None:
+def test_a_server_that_ignores_temperature_causes_a_warning() -> None:
     server = Server()
     server.always = server_side.ignore_sampling
     problems = [{"problem_id": name, "prompt": [{"role": "user", "content": name}]} for name in ("one", "two", "six")]
@@ -65,7 +65,7 @@ def test_a_server_that_ignores_temperature_is_not_believed() -> None:
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["problems"][0]["entropy"] is None
 
 
-def test_a_server_that_samples_is(tmp_path: Path) -> None:
+def test_a_server_that_samples_causes_no_warning(tmp_path: Path) -> None:
     server = Server()
     problems = [{"problem_id": name, "prompt": name} for name in ("one", "two")]
     try:
@@ -86,11 +86,11 @@ def test_a_server_that_samples_is(tmp_path: Path) -> None:
         ({"a": [""] * 4}, {}),
     ],
 )
-def test_what_says_nothing_is_not_told(script: dict[str, list[str]], settings: dict[str, Any]) -> None:
+def test_prompts_that_do_not_count_cause_no_warning(script: dict[str, list[str]], settings: dict[str, Any]) -> None:
     assert warnings_of(script, **settings) == []
 
 
-def test_greedy_samples_are_equal_as_they_should_be() -> None:
+def test_greedy_samples_cause_no_warning() -> None:
     judged = [Judged("wrong answer", Verdict("incorrect"), 3, None, None, None, False)] * 4
     assert equal_samples([judged], 0.0) == []
     assert equal_samples([judged], 0.01)[0].startswith("all 4 samples of 1 of 1 prompts are equal at temperature 0.01:")
@@ -101,7 +101,7 @@ def test_prompts_with_single_token_answers_are_not_counted() -> None:
     assert warnings_of(script)[0].startswith("all 4 samples of 1 of 2 prompts are equal at temperature 0.7")
 
 
-def test_an_evaluation_that_goes_on_says_it_of_all_its_samples(tmp_path: Path) -> None:
+def test_a_resumed_evaluation_warns_about_all_its_samples(tmp_path: Path) -> None:
     class Task(FakeTask):
         def heldout_problems(self) -> list[dict[str, Any]]:
             return [{"problem_id": "a", "prompt": "a"}]

@@ -83,7 +83,7 @@ def test_counting_the_samples_of_a_problem() -> None:
     )
 
 
-def test_what_the_verifier_failed_on_is_counted_apart() -> None:
+def test_samples_on_which_the_verifier_failed_are_counted_separately() -> None:
     result = counted(FakeTask(None), {"problem_id": "p"}, samples_of("right:x", "broken", "wrong", "broken", "right:x"))
     assert (result.samples, result.correct, result.errors, result.distinct) == (3, 2, 2, 1)
     assert result.solutions is None
@@ -143,7 +143,7 @@ def test_an_estimate_is_the_mean_over_problems_with_its_interval() -> None:
     assert EVALUATION.estimate("pass@1").mean == pytest.approx(0.5)
 
 
-def test_an_evaluation_comes_back_from_json_as_it_was() -> None:
+def test_an_evaluation_survives_json() -> None:
     record = json.loads(json.dumps(EVALUATION.to_json(), allow_nan=False))
     assert Evaluation.from_json(record) == EVALUATION
     assert record["summary"] == pytest.approx(EVALUATION.summary())
@@ -155,7 +155,7 @@ def test_an_evaluation_comes_back_from_json_as_it_was() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_evaluation_whose_solutions_are_not_known_has_no_coverage() -> None:
+def test_without_known_solutions_there_is_no_coverage() -> None:
     evaluation = Evaluation({}, [replace(A, solutions=None), replace(B, solutions=None)])
     assert np.isnan(evaluation.values("coverage")).all()
     record = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
@@ -165,7 +165,7 @@ def test_an_evaluation_whose_solutions_are_not_known_has_no_coverage() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_problem_on_which_the_verifier_always_failed_is_left_out_and_said_so() -> None:
+def test_a_problem_on_which_the_verifier_always_failed_is_left_out_and_counted() -> None:
     lost = ProblemResult("lost", samples=0, correct=0, errors=4, distinct=0, solutions=None, entropy=9.0, tokens=1)
     evaluation = Evaluation(EVALUATION.settings, [A, lost, B])
     assert evaluation.samples == 4
@@ -205,7 +205,7 @@ SCRIPT = {
 }
 
 
-def test_an_evaluation_counts_what_each_problem_was_answered() -> None:
+def test_an_evaluation_counts_the_answers_to_each_problem() -> None:
     told: list[int] = []
     evaluation = evaluate(FakeBackend(SCRIPT), FakeTask(), Sampling(8), n=5, problems=PROBLEMS, on_progress=told.append)
     assert [(p.problem_id, p.samples, p.correct, p.distinct) for p in evaluation.problems] == [
@@ -234,7 +234,7 @@ def test_an_interrupted_evaluation_goes_on_and_counts_no_sample_twice(tmp_path: 
     assert len(read_samples(tmp_path / "s")) == 10
 
 
-def test_more_samples_later_are_added_to_those_that_are_there(tmp_path: Path) -> None:
+def test_more_samples_later_are_added_to_the_stored_ones(tmp_path: Path) -> None:
     task, sampling = FakeTask(), Sampling(8)
 
     def with_n(n: int) -> tuple[Evaluation, FakeBackend]:
@@ -266,13 +266,13 @@ def test_samples_of_another_evaluation_are_refused(tmp_path: Path, sampling: Sam
         open_store(tmp_path / "s", FakeBackend(SCRIPT, model_digest=digest), FakeTask(), sampling)
 
 
-def test_an_evaluation_stops_where_the_verifier_keeps_failing() -> None:
+def test_an_evaluation_stops_if_the_verifier_keeps_failing() -> None:
     script = {"a": ["right:x"] * 40, "b": ["broken"] * 40}
     with pytest.raises(VerifierFailedError, match="failed on 32 of the last 32"):
         evaluate(FakeBackend(script), FakeTask(), Sampling(8), n=40, problems=PROBLEMS, max_error_share=0.1)
 
 
-def test_entropy_without_distributions_is_estimated_from_the_tokens_that_were_drawn() -> None:
+def test_without_distributions_the_entropy_is_estimated_from_the_drawn_tokens() -> None:
     samples = [Sample("wrong", [1, 2], [-1.0, -3.0]), Sample("wrong", [1], [-0.5])]
     judged = [Judged.of(sample, Verdict("incorrect")) for sample in samples]
     assert count(FakeTask(), {"problem_id": "p"}, judged).entropy == pytest.approx(1.5)
@@ -322,7 +322,7 @@ def test_the_interval_over_sampling_leaves_out_each_sample_once(measure: str) ->
     assert estimate.high - estimate.mean == pytest.approx(1.959964 * np.sqrt(variance) / 3, rel=1e-6)
 
 
-def test_the_interval_over_sampling_of_what_is_not_known_is_not_known() -> None:
+def test_an_unknown_measure_has_no_interval_over_sampling() -> None:
     assert np.isnan(EVALUATION.sampling_estimate("maj@2").high)
     assert np.isnan(EVALUATION.sampling_estimate("pass@4").high)
     single = Evaluation({}, [replace(A, samples=1), replace(B, samples=1, correct=1)])
@@ -333,7 +333,7 @@ def test_the_interval_over_sampling_of_what_is_not_known_is_not_known() -> None:
     assert estimate.high - estimate.mean == pytest.approx(wanted, rel=1e-6)
 
 
-def test_the_entropy_is_weighted_by_tokens_and_0_is_known() -> None:
+def test_the_entropy_is_weighted_by_tokens_and_0_is_a_known_value() -> None:
     counted = {"samples": 4, "correct": 1, "errors": 0, "distinct": 1, "solutions": None}
     problems = [
         ProblemResult(problem_id=name, entropy=entropy, tokens=tokens, **counted)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ def test_an_estimate_reads_as_mean_and_interval() -> None:
 
 @pytest.mark.parametrize("problems", [10, 60, 200])
 @pytest.mark.parametrize("seed", range(2))
-def test_the_interval_is_that_of_scipy(problems: int, seed: int) -> None:
+def test_the_interval_agrees_with_scipys(problems: int, seed: int) -> None:
     values = scores(problems, seed=seed)
     actual = mean_over_problems(values)
     expected = stats.bootstrap(
@@ -37,7 +37,7 @@ def test_the_interval_is_that_of_scipy(problems: int, seed: int) -> None:
     assert actual.high == pytest.approx(expected.high, abs=tolerance)
 
 
-def test_the_interval_of_runs_is_that_of_scipy_on_the_means_of_problems() -> None:
+def test_the_interval_of_runs_agrees_with_scipys_on_the_means_of_problems() -> None:
     values = scores(80, runs=3)
     actual = mean_over_problems(values)
     expected = stats.bootstrap(
@@ -47,7 +47,7 @@ def test_the_interval_of_runs_is_that_of_scipy_on_the_means_of_problems() -> Non
     assert (actual.low, actual.high) == pytest.approx((expected.low, expected.high), abs=tolerance)
 
 
-def test_the_paired_interval_is_that_of_scipy() -> None:
+def test_the_paired_interval_agrees_with_scipys() -> None:
     a, b = scores(100, seed=1), scores(100, seed=2)
     actual = paired_difference(a, b)
     expected = stats.bootstrap(
@@ -63,7 +63,7 @@ def test_the_paired_interval_is_that_of_scipy() -> None:
     assert (actual.low, actual.high) == pytest.approx((expected.low, expected.high), abs=tolerance)
 
 
-def test_95_of_100_intervals_hold_the_true_mean() -> None:
+def test_95_of_100_intervals_contain_the_true_mean() -> None:
     rng = np.random.default_rng(0)
     true_mean = 0.5 / 1.5
     covered = 0
@@ -82,13 +82,13 @@ def test_problems_in_common_make_the_paired_interval_narrow() -> None:
     assert paired.high - paired.low < 0.1 * (mean_over_problems(base).high - mean_over_problems(base).low)
 
 
-def test_more_runs_on_the_same_problems_do_not_pass_for_more_problems() -> None:
+def test_more_runs_on_the_same_problems_do_not_count_as_more_problems() -> None:
     values = scores(30)
     one, ten = mean_over_problems(values), mean_over_problems(np.tile(values, (10, 1)))
     assert (ten.low, ten.high) == pytest.approx((one.low, one.high), abs=1e-12)
 
 
-def test_the_interval_is_the_same_every_time_and_another_for_another_seed() -> None:
+def test_the_interval_depends_on_the_seed_alone() -> None:
     """On any machine and in any process: the figures of a report can be had again."""
     values = [0.0, 0.25, 0.5, 1.0, 1.0, 0.125, 0.75]
     first, other = mean_over_problems(values), mean_over_problems(values, seed=1, resamples=2000)
@@ -97,7 +97,7 @@ def test_the_interval_is_the_same_every_time_and_another_for_another_seed() -> N
 
 
 @pytest.mark.parametrize("values", [[0.25], [0.25] * 5, [[0.25] * 5] * 2])
-def test_equal_values_have_an_interval_of_no_width(values: list[float]) -> None:
+def test_equal_values_have_an_interval_of_width_0(values: list[float]) -> None:
     assert mean_over_problems(values) == Estimate(0.25, 0.25, 0.25, problems=np.shape(values)[-1])
 
 

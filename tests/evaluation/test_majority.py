@@ -34,7 +34,7 @@ def share_of_the_win(votes: tuple[int, ...]) -> Fraction:
         (1, [1, 1, 1], 3),
     ],
 )
-def test_every_subset(correct: int, wrong_votes: list[int], no_answer: int) -> None:
+def test_majority_at_k_is_the_mean_over_subsets(correct: int, wrong_votes: list[int], no_answer: int) -> None:
     votes = votes_of(correct, wrong_votes, no_answer)
     wanted = []
     for k in range(1, len(votes) + 1):
@@ -44,7 +44,7 @@ def test_every_subset(correct: int, wrong_votes: list[int], no_answer: int) -> N
     assert majority_at_k(correct, wrong_votes, no_answer).tolist() == wanted
 
 
-def test_votes_that_are_held() -> None:
+def test_majority_at_k_equals_simulated_votes() -> None:
     correct, wrong_votes, no_answer = 14, [13, 9, 6, 5, 4] + [1] * 9, 4
     votes = np.array(votes_of(correct, wrong_votes, no_answer))
     rng = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def test_votes_that_are_held() -> None:
         assert exact[k - 1] == pytest.approx(np.mean(held), abs=4 * np.std(held) / 4000**0.5)
 
 
-def test_what_must_be() -> None:
+def test_majority_at_k_in_cases_with_a_known_value() -> None:
     one = majority_at_k(5, [3, 2], 2)
     assert one[0] == pytest.approx(5 / 12)  # a single vote is pass@1
     assert one[-1] == 1.0  # all the votes: the plurality itself
@@ -72,13 +72,13 @@ def test_what_must_be() -> None:
 
 
 @pytest.mark.parametrize(("correct", "wrong_votes"), [(-1, [2]), (1, [-1]), (0, []), (1, [1000])])
-def test_counts_that_are_none(correct: int, wrong_votes: list[int]) -> None:
+def test_impossible_counts_are_refused_by_majority_at_k(correct: int, wrong_votes: list[int]) -> None:
     with pytest.raises(ValueError, match="must be 0 or more and add up to 1 to 1000 samples"):
         majority_at_k(correct, wrong_votes)
 
 
 @pytest.mark.parametrize("sizes", [[20, 14, 14, 9, 4, 2, 1], [90, 80, 40, 30, 10, 6], [3] * 20 + [1] * 4])
-def test_somebody_always_wins_where_everybody_votes(sizes: list[int]) -> None:
+def test_the_chances_of_all_answers_add_up_to_1(sizes: list[int]) -> None:
     # Each answer in turn is taken for the right one.
     chances = [majority_at_k(size, sizes[:i] + sizes[i + 1 :]) for i, size in enumerate(sizes)]
     assert sum(chances) == pytest.approx(1.0, abs=1e-13)

@@ -36,7 +36,7 @@ def test_pass_at_k_is_precise_for_thousands_of_samples(c: int, k: int) -> None:
     assert pass_at_k(4096, c, k) == pytest.approx(float(statistics.pass_at_k(4096, c, k)), abs=1e-12)
 
 
-def test_an_array_is_one_value_a_problem() -> None:
+def test_arrays_give_one_value_per_problem() -> None:
     n, c = np.array([4, 10, 7, 3]), np.array([1, 0, 7, 2])
     values = pass_at_k(n, c, 3)
     assert isinstance(values, np.ndarray)
@@ -79,10 +79,10 @@ def test_the_mean_over_draws_of_n_samples_does_not_depend_on_n() -> None:
         (4, [1.5], 1, "num_samples and num_correct must be integers, got int64 and float64"),
     ],
 )
-def test_counts_that_are_not_possible_are_refused(n: int, c: int, k: int, message: str) -> None:
+def test_impossible_counts_are_refused(n: int, c: int, k: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pass_at_k(n, c, k)
 
 
-def test_a_numpy_k_is_a_k() -> None:
+def test_k_may_be_a_numpy_integer() -> None:
     assert pass_at_k(4, 1, np.int64(2)) == 0.5

@@ -30,7 +30,7 @@ def evaluation(*changed: ProblemResult, settings: dict[str, object] | None = Non
     return Evaluation(settings or {"samples": 64}, list(by_name.values()))
 
 
-def test_how_many_problems_each_k_has_is_cut_to_a_sentence() -> None:
+def test_the_counts_of_problems_by_k_are_shortened() -> None:
     assert fewer_problems(range(1, 8)) == (
         "6 of 7 problems from k = 2, 5 from k = 3, 4 from k = 4, 3 from k = 5, 2 from k = 6, 1 from k = 7"
     )
@@ -39,7 +39,7 @@ def test_how_many_problems_each_k_has_is_cut_to_a_sentence() -> None:
     )
 
 
-def test_one_verifier_error_takes_no_pass_at_k_from_the_other_problems() -> None:
+def test_one_verifier_error_does_not_affect_the_other_problems() -> None:
     before, after = evaluation().summary(), evaluation(result("p7", 7, errors=1)).summary()
     assert [k for k in after if k.startswith("pass@")] == [f"pass@{1 << i}" for i in range(7)]
     others = [float(pass_at_k(64, p.correct, 64)) for p in WHOLE if p.problem_id != "p7"]
@@ -51,7 +51,7 @@ def test_one_verifier_error_takes_no_pass_at_k_from_the_other_problems() -> None
     assert not any(name.startswith("problems with") for name in before)
 
 
-def test_many_errors_in_one_problem_are_that_problems_alone() -> None:
+def test_many_errors_in_one_problem_affect_only_that_problem() -> None:
     found = evaluation(result("p7", 2, errors=61))
     summary = found.summary()
     assert {k: n for k, n in summary.items() if k.startswith("problems with")} == {
@@ -85,7 +85,7 @@ def test_a_k_that_no_problem_has_is_refused_and_its_count_is_zero() -> None:
         found.values("pass@4")
 
 
-def test_the_json_says_over_how_many_problems_each_k_is() -> None:
+def test_the_json_has_the_number_of_problems_of_each_k() -> None:
     lost = replace(result("p9", 0, errors=64), wrong_votes=[])
     found = evaluation(result("p7", 2, errors=61), lost)
     record = json.loads(json.dumps(found.to_json(), allow_nan=False))
@@ -107,7 +107,7 @@ def test_the_interval_over_sampling_is_over_the_same_problems() -> None:
     assert np.isnan(found.sampling_estimate("pass@3").low)  # of three samples there is no spread of pass@3
 
 
-def test_truncated_samples_are_counted_of_all_that_were_drawn() -> None:
+def test_truncated_samples_are_a_share_of_all_drawn_samples() -> None:
     """What the verifier failed on was drawn, and may have been cut off."""
     one = replace(result("a", 1, errors=3, n=4), truncated=4)
     assert Evaluation({}, [one]).values("truncated").tolist() == [1.0]
@@ -124,7 +124,7 @@ class One:
         self.finals, self.finals_by_seed = [evaluation], {0: evaluation}
 
 
-def test_methods_are_compared_on_the_problems_that_both_have_at_that_k() -> None:
+def test_methods_are_compared_on_the_problems_with_k_samples_in_both() -> None:
     a = evaluation(result("p7", 2, errors=61))
     better = [replace(p, correct=p.correct + 4, wrong_votes=None) for p in WHOLE]
     b = evaluation(*better, result("p8", 0, errors=1))

@@ -16,7 +16,7 @@ def some(seed: int, size: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return scores, right, rng.integers(0, 20, size)
 
 
-def test_by_hand():
+def test_auroc_worked_by_hand():
     assert auroc([0.1, 0.2, 0.3, 0.4], [False, True, False, True]) == 0.75
     assert auroc([0.5, 0.5], [True, False]) == 0.5
     assert math.isnan(auroc([0.5, 0.6], [True, True]))
@@ -24,13 +24,13 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_it_is_the_u_statistic_over_the_pairs(seed):
+def test_auroc_is_the_u_statistic_over_the_pairs(seed):
     scores, right, _ = some(seed)
     expected = mannwhitneyu(scores[right], scores[~right]).statistic / (right.sum() * (~right).sum())
     assert auroc(scores, right) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_score_turned_round_and_a_monotone_change():
+def test_negated_scores_and_monotone_changes():
     scores, right, problems = some(7)
     assert auroc(-scores, right) == pytest.approx(1 - auroc(scores, right))
     assert auroc(np.exp(scores), right) == auroc(scores, right)
@@ -50,7 +50,7 @@ def test_the_interval_draws_whole_problems():
     assert [found.low, found.high] == pytest.approx(list(np.percentile(areas, [2.5, 97.5])))
 
 
-def test_within_problems_difficulty_does_not_enter():
+def test_within_problems_difficulty_does_not_matter():
     # The easy problem's responses are all more confident than the hard one's; in each, confidence tells nothing.
     scores = [0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.5]
     right = [True, True, False, True, False, False, True]
@@ -71,13 +71,13 @@ def test_responses_of_different_runs_are_not_compared():
     assert (within.mean, rests_on) == (0.75, 2)  # a: 1 and 0, averaged; b: 1
 
 
-def test_without_a_pair_there_is_nothing_to_tell():
+def test_without_a_pair_there_is_no_area():
     assert pooled_auroc([0.1, 0.2], [True, True], ["a", "b"]) is None
     assert auroc_within_problems([0.1, 0.2], [True, False], ["a", "b"]) is None
     assert auroc_within_problems([], [], []) is None
 
 
-def test_bad_input_is_told():
+def test_wrong_scores_are_refused():
     with pytest.raises(ValueError, match="must be vectors of the same length"):
         auroc([0.1], [True, False])
     with pytest.raises(ValueError, match="must be finite"):

@@ -15,7 +15,7 @@ WRONG = Sample("3\u2028\ud7ff", [1], [-2.0], None, truncated=True)
 VERDICTS = [Verdict("correct", canonical="2"), Verdict("incorrect", "is 3")]
 
 
-def test_what_was_appended_is_there_for_the_next_process(tmp_path: Path) -> None:
+def test_appended_samples_are_there_for_the_next_process(tmp_path: Path) -> None:
     store = SampleStore(tmp_path / "s", KEY)
     store.append(PROBLEM, 0, [RIGHT, WRONG], VERDICTS)
     store.flush()
@@ -26,7 +26,7 @@ def test_what_was_appended_is_there_for_the_next_process(tmp_path: Path) -> None
     assert len(SampleStore(tmp_path / "s", KEY).judged([PROBLEM])["p"]) == 3
 
 
-def test_the_columns(tmp_path: Path) -> None:
+def test_the_columns_hold_samples_verdicts_and_tokens(tmp_path: Path) -> None:
     store = SampleStore(tmp_path / "s", KEY)
     store.append(PROBLEM, 0, [RIGHT, WRONG], VERDICTS)
     store.flush()
@@ -62,7 +62,7 @@ def test_samples_after_a_gap_wait_for_what_is_missing(tmp_path: Path) -> None:
     assert len(store.judged([PROBLEM])["p"]) == 1
 
 
-def test_a_torn_part_was_never_there(tmp_path: Path) -> None:
+def test_a_half_written_part_is_ignored(tmp_path: Path) -> None:
     store = SampleStore(tmp_path / "s", KEY)
     store.append(PROBLEM, 0, [RIGHT], VERDICTS[:1])
     store.flush()

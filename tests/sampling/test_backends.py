@@ -22,15 +22,15 @@ def test_seeds_differ_by_prompt_and_evaluation_and_go_up_by_one():
         ({"max_new_tokens": 1, "top_p": 1.5}, "top_p"),
     ],
 )
-def test_settings_out_of_range_are_named(arguments, named):
+def test_the_error_names_a_setting_out_of_range(arguments, named):
     with pytest.raises(ValueError, match=named):
         Sampling(**arguments)
 
 
-def test_a_seed_does_not_depend_on_the_order_of_a_message_s_keys():
+def test_a_seed_does_not_depend_on_the_order_of_a_messages_keys():
     one, other = {"role": "user", "content": "1 + 1?"}, {"content": "1 + 1?", "role": "user"}
     assert sample_seed(0, [one], 0) == sample_seed(0, [other], 0)
 
 
-def test_the_settings_at_the_ends_of_their_ranges_are_taken():
+def test_settings_at_the_ends_of_their_ranges_are_allowed():
     assert Sampling(1).top_p == Sampling(max_new_tokens=1, top_p=1.0).top_p == 1.0

@@ -106,14 +106,14 @@ def test_the_only_model_is_found_and_several_are_listed(server: Server) -> None:
         HttpBackend(server.url)
 
 
-def test_the_digest_tells_servers_and_models_apart(server: Server) -> None:
+def test_the_digest_differs_by_server_and_model(server: Server) -> None:
     digests = [HttpBackend(url, name).model_digest for url in (server.url, "http://b/v1") for name in ("a", "b")]
     assert len(set(digests)) == 4
     assert HttpBackend(server.url, "a").model_digest == digests[0]
     assert HttpBackend("http://b", "a").model_digest == HttpBackend("http://b/v1/", "a").model_digest
 
 
-def test_the_key_is_sent_and_never_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_sent_and_never_shown(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     collect(backend(server, api_key="secret"), [Request("p", 0, 1)])
     monkeypatch.setenv("OPENAI_API_KEY", "from the environment")
     collect(backend(server), [Request("p", 0, 1)])
@@ -135,7 +135,7 @@ def test_the_key_is_sent_and_never_told(server: Server, monkeypatch: pytest.Monk
         ("x" * 301, "x" * 300 + " "),
     ],
 )
-def test_what_a_server_says_is_one_line(body: object, said: str) -> None:
+def test_a_servers_message_becomes_one_line(body: object, said: str) -> None:
     from progrpo.sampling.answers import one_line
 
     assert one_line(body) == said
@@ -153,7 +153,7 @@ def test_a_server_that_refuses_extensions_is_asked_without_them(server: Server, 
     assert len(server.requests) == 4 + 8 + 1
 
 
-def test_ids_are_taken_from_the_log_probs_where_they_stand_there(server: Server) -> None:
+def test_ids_may_be_listed_with_the_log_probs(server: Server) -> None:
     """As llama.cpp does."""
 
     def move(choices: list[dict[str, Any]]) -> None:
@@ -165,7 +165,7 @@ def test_ids_are_taken_from_the_log_probs_where_they_stand_there(server: Server)
     assert collect(backend(server), [Request(CHAT, 0, 1)]) == [expected(CHAT, 0, 1)]
 
 
-def test_no_log_probs_are_none(server: Server) -> None:
+def test_a_server_may_give_no_log_probs(server: Server) -> None:
     server.script.append(server_side.changed(lambda choices: choices[0].update(logprobs=None)))
     (sample,) = collect(backend(server), [Request("p", 0, 1)])[0]
     assert sample.logps == []
@@ -173,7 +173,7 @@ def test_no_log_probs_are_none(server: Server) -> None:
 
 
 @pytest.mark.parametrize("path", ["p", CHAT], ids=["text", "chat"])
-def test_usage_gives_the_tokens_where_they_are_not_listed(server: Server, path: Any) -> None:
+def test_usage_counts_the_tokens_if_they_are_not_listed(server: Server, path: Any) -> None:
     server.always = server_side.ignore_sampling
     (samples,) = collect(backend(server), [Request(path, 0, 20)])
     assert [(sample.tokens, sample.logps, sample.token_ids) for sample in samples] == [(5, [], [])] * 20
@@ -203,7 +203,7 @@ def test_choices_share_the_tokens_that_usage_counts(
     assert len(server.requests) == 1
 
 
-def test_tokens_that_are_listed_are_counted_and_usage_is_left(server: Server) -> None:
+def test_listed_tokens_come_before_usage(server: Server) -> None:
     def answer(handler: Any, body: dict[str, Any], right: dict[str, Any]) -> None:
         handler.send_json(200, right | {"usage": {"completion_tokens": 1000}})
 
@@ -249,7 +249,7 @@ def test_an_answer_that_ended_in_its_reasoning_has_no_text(server: Server) -> No
     ).split(),
 )
 @pytest.mark.usefixtures("_no_waiting")
-def test_what_is_lost_or_half_is_asked_for_again(server: Server, misbehave: server_side.Misbehaviour) -> None:
+def test_a_lost_or_broken_answer_is_asked_for_again(server: Server, misbehave: server_side.Misbehaviour) -> None:
     server.script.append(misbehave)
     assert collect(backend(server), [Request("p", 2, 2)]) == [expected("p", 2, 2)]
     assert len(server.requests) == 2
@@ -280,7 +280,7 @@ def test_a_stalled_answer_is_asked_for_again(server: Server, misbehave: server_s
     assert 0.4 <= server.times[1] - server.times[0] < 2
 
 
-def test_it_waits_as_long_as_the_server_says(server: Server) -> None:
+def test_it_obeys_retry_after(server: Server) -> None:
     server.script.append(server_side.status(429, "slow down", Retry_After="1.5"))
     collect(backend(server), [Request("p", 0, 1)])
     assert 1.5 <= server.times[1] - server.times[0] < 2.5
@@ -293,7 +293,7 @@ def test_it_waits_longer_each_time(server: Server) -> None:
     assert 0.37 <= second - first < 0.74 <= third - second < 1.6  # OpenAI's client takes up to a quarter off
 
 
-def test_missing_choices_are_asked_for_with_their_own_seeds(server: Server) -> None:
+def test_missing_choices_are_requested_with_their_seeds(server: Server) -> None:
     server.script.append(server_side.changed(lambda choices: choices.__delitem__(slice(3, None))))
     server.script.append(server_side.changed(lambda choices: choices.pop(1)))
     assert collect(backend(server), [Request("p", 0, 8)]) == [expected("p", 0, 8)]
@@ -301,7 +301,7 @@ def test_missing_choices_are_asked_for_with_their_own_seeds(server: Server) -> N
     assert asked == [(8, 0), (5, 3), (4, 4)]
 
 
-def test_a_server_that_heeds_no_n_is_asked_once_for_each_sample(server: Server) -> None:
+def test_a_server_that_ignores_n_is_asked_once_for_each_sample(server: Server) -> None:
     server.always = server_side.changed(lambda choices: choices.__delitem__(slice(1, None)))
     assert collect(backend(server), [Request("p", 0, 18)]) == [expected("p", 0, 18)]
     assert len(server.requests) == 18
@@ -370,14 +370,14 @@ def test_a_refusal_is_final(server: Server, code: int, advice: str) -> None:
     assert len(server.requests) == 2
 
 
-def test_a_first_refusal_may_be_of_the_extensions(server: Server) -> None:
+def test_a_first_refusal_is_tried_again_without_the_extensions(server: Server) -> None:
     server.always = server_side.status(400, "the prompt is too long")
     with pytest.raises(ConfigError, match="refuses with 400: the prompt is too long"):
         collect(backend(server), [Request("p", 0, 1)])
     assert ["return_token_ids" in body for _, body in server.requests] == [True, False]
 
 
-def test_requests_under_way_are_seen_to_their_end(server: Server) -> None:
+def test_requests_under_way_are_finished(server: Server) -> None:
     server.always = server_side.by_prompt(p=server_side.late, q=server_side.status(401, "who are you"))
     came: list[Any] = []
     with pytest.raises(ConfigError, match="401"):
@@ -386,7 +386,7 @@ def test_requests_under_way_are_seen_to_their_end(server: Server) -> None:
     assert len(server.requests) == 2
 
 
-def test_a_server_that_is_not_there(server: Server) -> None:
+def test_a_server_that_is_not_there_is_reported(server: Server) -> None:
     server.close()
     with pytest.raises(ConfigError, match=r"no connection \(.*(refused|attempts failed)"):
         HttpBackend(server.url, timeout=2, retries=1)
@@ -397,7 +397,7 @@ def test_a_server_that_is_not_there(server: Server) -> None:
 # Many at once
 
 
-def test_no_more_requests_are_under_way_than_allowed(server: Server) -> None:
+def test_concurrency_limits_the_requests_under_way(server: Server) -> None:
     server.seconds = 0.05
     requests = [Request("p", i, 1) for i in range(12)]
     assert collect(backend(server, concurrency=3), requests) == [expected("p", i, 1) for i in range(12)]
@@ -405,7 +405,7 @@ def test_no_more_requests_are_under_way_than_allowed(server: Server) -> None:
     assert len(server.requests) == 12
 
 
-def test_a_requests_samples_come_in_order_however_its_pieces_do(server: Server) -> None:
+def test_a_requests_samples_come_in_order_if_its_pieces_do_not(server: Server) -> None:
     first = sample_seed(SAMPLING.seed, "p", 0)
     server.always = lambda handler, body, right: (server_side.late if body["seed"] == first else server_side.well)(
         handler, body, right
@@ -480,7 +480,7 @@ def test_it_works_inside_a_running_event_loop(server: Server) -> None:
     assert asyncio.run(inside()) == [expected("p", 0, 2)]
 
 
-def test_nothing_is_asked_for_nothing(server: Server) -> None:
+def test_no_requests_are_sent_for_no_samples(server: Server) -> None:
     assert collect(backend(server), []) == []
     assert collect(backend(server), [Request("p", 0, 0)]) == [[]]
     assert server.requests == []
@@ -498,13 +498,13 @@ def test_nothing_is_asked_for_nothing(server: Server) -> None:
         ({"retries": -1}, "retries must be at least 0, got -1"),
     ],
 )
-def test_arguments_out_of_range_are_named(arguments: dict[str, Any], named: str) -> None:
+def test_the_error_names_an_argument_out_of_range(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named) as raised:
         HttpBackend(**{"base_url": "http://host/v1", "model": "m"} | arguments)
     assert "secret" not in str(raised.value)
 
 
-def test_greedy_decoding_is_asked_for(server: Server) -> None:
+def test_greedy_decoding_is_requested(server: Server) -> None:
     list(backend(server).sample([Request("p", 0, 1)], Sampling(8, 0.0)))
     [(_, body)] = server.requests
     assert (body["temperature"], body["top_p"], body["n"]) == (0.0, 1.0, 1)

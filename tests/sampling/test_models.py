@@ -20,7 +20,7 @@ from progrpo.sampling.transformers import TransformersBackend
 from progrpo.tasks import Countdown
 
 
-def test_the_shipped_model_is_a_small_qwen2_and_the_one_that_its_card_describes() -> None:
+def test_the_shipped_model_is_the_small_qwen2_of_its_card() -> None:
     model, tokenizer = load_model("countdown")
     assert model.config.architectures == ["Qwen2ForCausalLM"]
     assert 0.5e6 < model.num_parameters() < 1.5e6
@@ -34,7 +34,7 @@ def test_the_shipped_model_is_a_small_qwen2_and_the_one_that_its_card_describes(
     assert countdown_model(made).num_parameters() == model.num_parameters()
 
 
-def test_it_starts_where_the_comparison_needs_it() -> None:
+def test_the_shipped_model_starts_where_the_comparison_needs_it() -> None:
     """Pass@1 between .2 and .35 and Pass@32 above .95 with 4 numbers; here on 100 problems, 40 samples each."""
     model, tokenizer = load_model("countdown")
     task = Countdown(numbers=4, heldout_size=100)
@@ -45,7 +45,7 @@ def test_it_starts_where_the_comparison_needs_it() -> None:
     assert summary["coverage"] > 0.5
 
 
-def test_a_missing_model_is_named() -> None:
+def test_the_error_names_a_missing_model() -> None:
     with pytest.raises(ConfigError, match=r"model ./nowhere. can.t be loaded; give countdown, smollm2, a folder"):
         load_model("/nowhere")
 
@@ -68,7 +68,7 @@ def cut(path: Path) -> None:
     ],
     ids=["cut", "empty", "pickle", "config", "tokenizer", "keys", "no text", "tokenizer_config"],
 )
-def test_a_model_whose_files_are_damaged_is_named(tmp_path: Path, damage: Any, told: str) -> None:
+def test_the_error_names_a_model_with_damaged_files(tmp_path: Path, damage: Any, told: str) -> None:
     folder = tmp_path / "model"
     shutil.copytree(SHIPPED["countdown"], folder)
     damage(folder)
@@ -80,7 +80,7 @@ def test_a_model_whose_files_are_damaged_is_named(tmp_path: Path, damage: Any, t
 
 
 @pytest.mark.parametrize("gone", [("tokenizer.json",), ("tokenizer.json", "tokenizer_config.json")], ids=len)
-def test_a_model_without_a_tokenizer_is_named(tmp_path: Path, gone: tuple[str, ...]) -> None:
+def test_the_error_names_a_model_without_a_tokenizer(tmp_path: Path, gone: tuple[str, ...]) -> None:
     """transformers makes an empty tokenizer then, and every prompt has 0 tokens."""
     folder = tmp_path / "model"
     shutil.copytree(SHIPPED["countdown"], folder)
@@ -109,7 +109,7 @@ def test_smollm2_is_converted_once_to_an_ordinary_float32_checkpoint(smollm2: Pa
     assert "<|im_start|>user" in tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
 
 
-def test_its_weights_are_those_of_the_gguf(smollm2: Path) -> None:
+def test_the_converted_weights_are_those_of_the_gguf(smollm2: Path) -> None:
     """Against gguf's own reader; attention weights are permuted in a GGUF, the others are not."""
     import gguf
 
@@ -126,7 +126,7 @@ def test_its_weights_are_those_of_the_gguf(smollm2: Path) -> None:
         assert torch.equal(state[name].flatten(), expected.flatten()), name
 
 
-def test_it_knows_some_english(smollm2: Path) -> None:
+def test_smollm2_knows_some_english(smollm2: Path) -> None:
     model, tokenizer = load_model("smollm2")
     ids = tokenizer("The capital of France is", return_tensors="pt")
     assert tokenizer.decode(model(**ids).logits[0, -1].argmax()).strip() == "Paris"
@@ -138,7 +138,7 @@ def test_smollm2_without_its_package_says_what_to_install(monkeypatch: pytest.Mo
         load_model("smollm2")
 
 
-def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_names_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     (tmp_path / "file").touch()
     monkeypatch.setenv("PROGRPO_CACHE", str(tmp_path / "file"))

@@ -55,7 +55,7 @@ def thinking_of(*contents: Any) -> Any:
 
 
 @pytest.mark.parametrize(("opens", "correct"), [(True, 1), (False, 2)])
-def test_a_thought_that_the_server_s_template_opened_is_no_answer(
+def test_a_cut_off_thinking_part_that_the_servers_template_opened_is_no_answer(
     server: Server, opens: bool, correct: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.always = thinking_of(CUT_OFF, ANSWERED, CUT_OFF.replace("5", "6"))
@@ -75,7 +75,7 @@ def test_behind_a_reasoning_parser_the_content_is_the_answer(server: Server) -> 
     assert texts_of(backend(server, opens_thinking=True), CHAT, 2) == [PARSED["content"], ""]
 
 
-def test_a_text_that_ends_in_thinking_tells_by_itself(server: Server) -> None:
+def test_a_text_that_ends_in_an_open_thinking_part_needs_no_option(server: Server) -> None:
     [text] = texts_of(backend(server), "1 + 1? <think>", 1)
     assert text.startswith("<think>\n")
 

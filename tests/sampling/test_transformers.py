@@ -77,7 +77,7 @@ def test_a_model_in_training_draws_without_dropout_and_goes_on_training() -> Non
     assert model.training
 
 
-def test_a_sample_is_the_same_whatever_it_is_drawn_with(loaded: Any) -> None:
+def test_a_sample_does_not_depend_on_its_batch(loaded: Any) -> None:
     sampling = Sampling(48, seed=3)
     together = draw_all(TransformersBackend(*loaded), [Request(p, 0, 9) for p in PROMPTS[:4]], sampling)
     alone = draw_all(TransformersBackend(*loaded, batch=2), [Request(PROMPTS[1], 4, 5)], sampling)
@@ -105,7 +105,7 @@ def test_samples_follow_the_distribution(loaded: Any) -> None:
     assert chisquare(observed, expected).pvalue > 0.001
 
 
-def test_near_temperature_zero_it_says_what_generate_says(loaded: Any) -> None:
+def test_near_temperature_zero_samples_equal_generates(loaded: Any) -> None:
     model, tokenizer = loaded
     prompts = [*PROMPTS[:5], NUMBERS]
     found = draw_all(TransformersBackend(model, tokenizer), [Request(p, 0, 1) for p in prompts], Sampling(48, 1e-6))
@@ -176,7 +176,7 @@ def test_a_response_ends_at_the_window_and_a_prompt_that_fills_it_is_refused(loa
         model.config.max_position_embeddings = own
 
 
-def test_the_model_is_left_in_the_mode_that_it_was_in_and_random_state_untouched(loaded: Any) -> None:
+def test_the_models_mode_and_the_random_state_are_restored(loaded: Any) -> None:
     model, tokenizer = loaded
     model.train()
     state = torch.get_rng_state()
@@ -189,7 +189,7 @@ def test_the_model_is_left_in_the_mode_that_it_was_in_and_random_state_untouched
     model.eval()
 
 
-def test_prompts_are_tokenised_as_their_chat_template_says(loaded: Any) -> None:
+def test_prompts_are_tokenised_with_their_chat_template(loaded: Any) -> None:
     _, tokenizer = loaded
     messages = [{"role": "user", "content": "1 2 : 3 ;"}]
     before = tokenizer.chat_template
@@ -216,14 +216,14 @@ def test_draw_inverts_the_distribution(top_p: float) -> None:
     assert entropies.tolist() == pytest.approx([-(known.exp() * known).sum().item()] * 2000, abs=1e-5)
 
 
-def test_each_sample_has_a_stream_of_its_own() -> None:
+def test_each_sample_has_its_own_stream() -> None:
     streams = [np.random.Generator(np.random.Philox(sample_seed(0, PROMPTS[0], i))).random(100) for i in range(50)]
     correlation = np.corrcoef(np.stack(streams)) - np.eye(50)
     assert np.abs(correlation).max() < 0.5
     assert np.mean(streams) == pytest.approx(0.5, abs=0.02)
 
 
-def test_greedy_samples_are_those_of_generate_and_their_numbers_of_the_models_own_distribution(loaded: Any) -> None:
+def test_greedy_samples_equal_generates_with_log_probs_of_the_models_distribution(loaded: Any) -> None:
     model, tokenizer = loaded
     prompts = [*PROMPTS[:3], NUMBERS]
     requests = [Request(prompt, 0, 2) for prompt in prompts]

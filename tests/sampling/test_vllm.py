@@ -202,7 +202,7 @@ def test_a_sample_depends_on_its_index_alone(kind: str, request: pytest.FixtureR
 
 
 @pytest.mark.parametrize("temperature", [GREEDY.temperature, 0.0])
-def test_greedy_sampling_and_what_is_nearly_so_give_the_same_text_everywhere(
+def test_greedy_and_nearly_greedy_sampling_give_the_same_text_on_every_backend(
     transformers: TransformersBackend, engine: VllmBackend, server: HttpBackend, temperature: float
 ) -> None:
     texts: list[Any] = [f"{i} + 2 =" for i in range(16)]
@@ -227,7 +227,7 @@ def test_a_response_ends_where_the_window_does(engine: VllmBackend) -> None:
     assert max(len(s.token_ids) for s in samples if s.truncated) == WINDOW - len(prompt)
 
 
-def test_what_vllm_would_change_or_refuse_is_said(engine: VllmBackend, server: HttpBackend, folder: Path) -> None:
+def test_requests_that_vllm_would_change_or_refuse_are_refused(engine: VllmBackend, server: HttpBackend, folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"a prompt has \d+ tokens, where the model reads 1 to 63; leave it out"):
         collect(engine, [Request("1 + 2 =", 0, 1), Request("1 + " * 40, 0, 1)], GREEDY)
     with pytest.raises(ConfigError, match=r"refuses with 400: .*context length.*max_new_tokens"):
@@ -271,7 +271,7 @@ def test_a_server_that_is_killed_leaves_what_came(
     assert [[s.token_ids for s in samples] for _, samples in came] == [[s.token_ids for s in of] for of in wanted]
 
 
-def test_the_shipped_word_level_model_reads_its_numbers_whole() -> None:
+def test_the_shipped_word_level_model_reads_whole_numbers() -> None:
     """vLLM's own tokenizer for it reads 16 as 1 and 6."""
     backend = VllmBackend("countdown", dtype="float32", enforce_eager=True)
     reference = TransformersBackend(*load_model("countdown"))
