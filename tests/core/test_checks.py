@@ -54,7 +54,9 @@ def test_the_error_names_an_argument_with_a_wrong_type_or_shape(call: Callable[.
 
 
 @pytest.mark.parametrize(("call", "name"), [pair for pair in ARGUMENTS if pair[1].startswith("mask")])
-def test_the_error_names_a_wrong_mask_and_the_argument_that_it_must_match(call: Callable[..., Tensor], name: str) -> None:
+def test_the_error_names_a_wrong_mask_and_the_argument_that_it_must_match(
+    call: Callable[..., Tensor], name: str
+) -> None:
     fits = next(other for other in inspect.signature(call).parameters if other in VALUES)
     with pytest.raises(TypeError, match=f"^{name} must be a bool tensor"):
         called(call, **{name: MASK.long()})

@@ -20,7 +20,7 @@ def random_tokens(seed: int, batch: int, length: int, vocabulary: int) -> Tensor
 
 
 def weighted_sum(logps_BT: Tensor, entropy_BT: Tensor) -> Tensor:
-    """A number that depends on every output by a weight of its own."""
+    """A number that depends on every output by its own weight."""
     weights_BT = torch.linspace(-1, 2, logps_BT.numel(), dtype=logps_BT.dtype).view(logps_BT.shape)
     return (weights_BT * logps_BT).sum() + (weights_BT.flip(1) * entropy_BT).sum()
 
@@ -192,9 +192,7 @@ def test_a_token_outside_the_vocabulary_is_refused_with_a_remedy(tokens: Tensor)
         (lambda: token_logps(torch.zeros(1, 1, 4), torch.tensor([[True]])), TypeError, "tokens_BT must .*torch.bool"),
     ],
 )
-def test_wrong_arguments_are_refused_by_name(
-    call: Callable[[], object], error: type[Exception], message: str
-) -> None:
+def test_wrong_arguments_are_refused_by_name(call: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
 
@@ -208,3 +206,18 @@ def test_a_temperature_that_is_not_above_0_is_refused(temperature: float) -> Non
 def test_a_chunk_without_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match=r"chunk_tokens must be a number in \[1, inf\), got 0"):
         token_logps(torch.zeros(1, 1, 2), torch.zeros(1, 1).long(), chunk_tokens=0)
+
+
+@pytest.mark.parametrize("chunk_tokens", [2, 1024])
+def test_without_the_entropy_and_without_gradients_the_log_probs_are_the_same_bit_for_bit(chunk_tokens: int) -> None:
+    logits, tokens = random_logits(0, 2, 5, 9).requires_grad_(), random_tokens(1, 2, 5, 9)
+    expected, _ = token_logps(logits, tokens, temperature=0.7, chunk_tokens=chunk_tokens)
+    logps, entropy = token_logps(logits, tokens, temperature=0.7, chunk_tokens=chunk_tokens, with_entropy=False)
+    with torch.no_grad():
+        plain, _ = token_logps(logits, tokens, temperature=0.7, chunk_tokens=chunk_tokens, with_entropy=False)
+    assert entropy.isnan().all()
+    assert torch.equal(logps, expected)
+    assert torch.equal(plain, expected)
+    [gradient] = torch.autograd.grad(logps.sum(), logits)
+    [reference] = torch.autograd.grad(expected.sum(), logits)
+    torch.testing.assert_close(gradient, reference)

@@ -1,4 +1,4 @@
-"""Every benchmark from its rows: as many as published, a right answer is right and a wrong one wrong."""
+"""Every benchmark from its rows: as many as published, a right answer is right and a wrong one is wrong."""
 
 import json
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ WRITTEN = {"gpqa": (GPQA, ""), **{name: (row, right) for name, row, right in ROW
 
 
 def right_response(name: str, problem: Problem, row: dict[str, Any]) -> str:
-    """The gold as a model would write it; of programs, the row's own solution."""
+    """The gold as a model would write it; for a program, the row's solution."""
     kind = BENCHMARKS[name].kind
     if kind is not CodeTask:
         gold = problem["gold"]
@@ -105,7 +105,7 @@ def test_the_table_is_consistent(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         (
             "aime2024",
@@ -116,10 +116,10 @@ def test_the_table_is_consistent(name: str) -> None:
         ("xyz", "there is no benchmark 'xyz'; the benchmarks are aime24, "),
     ],
 )
-def test_an_unknown_name_gets_the_nearest(name: str, said: str) -> None:
+def test_an_unknown_name_gets_the_nearest(name: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         benchmark(name)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_an_evaluation_chooses_template_and_limit() -> None:

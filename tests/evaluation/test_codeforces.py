@@ -81,8 +81,8 @@ def test_among_equals_the_rating_has_a_closed_form(rating: int, beaten_by: int) 
     # 1 + n / (1 + 10^((R - r) / 400)) = 1 + a. The bound is 100 above r: nothing beyond it can be had.
     n = 100
     expected = rating + 400 * math.log10(n / beaten_by - 1)
-    found = rating_at_rank(1 + beaten_by, np.full(n, float(rating)))
-    assert found == pytest.approx(min(max(expected, 0), rating + 100), abs=1e-4)
+    actual = rating_at_rank(1 + beaten_by, np.full(n, float(rating)))
+    assert actual == pytest.approx(min(max(expected, 0), rating + 100), abs=1e-4)
 
 
 @pytest.mark.parametrize("rank", [2, 3, 10, 100.5, 200, 299])
@@ -184,7 +184,7 @@ def test_more_attempts_help_if_a_wrong_one_costs_less_than_a_problem(folder: Pat
 
 
 def performances(ratings: NDArray[np.float64], contests: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Elo's own model: with Gumbel noise, i is before j with chance 1 / (1 + 10^((r_j - r_i) / 400))."""
+    """Elo's model: with Gumbel noise, i is before j with chance 1 / (1 + 10^((r_j - r_i) / 400))."""
     return ratings + rng.gumbel(0, 400 / math.log(10), (contests, len(ratings)))
 
 
@@ -209,11 +209,11 @@ def test_a_player_with_real_results_is_rated_near_their_strength(strength: float
         # The player's score is what the one problem is worth that they solve.
         standings[number] = Standings(number, {f"{number}A": scores[-1]}, scores[:-1], np.zeros(500), others)
         results[f"{number}A"] = (1, 1)
-    found = rate(results, standings)
+    rated = rate(results, standings)
     # One contest's rating is off by some 250: their mean by less than 4 * 250 / sqrt(80) = 112, and by what the
     # bounds and the curvature of the expected rank do to it.
-    assert found.rating == pytest.approx(strength, abs=150)
-    assert np.std([contest.rating for contest in found.contests]) > 150
+    assert rated.rating == pytest.approx(strength, abs=150)
+    assert np.std([contest.rating for contest in rated.contests]) > 150
 
 
 # -- What the rating says ----------------------------------------------------------------------------------------------
@@ -223,13 +223,13 @@ def test_the_rating_lists_its_contests(folder: Path) -> None:
     keep(folder, 1973, *contest(1973, participants=150))
     standings = load_standings(folder, [1971, 1972, 1973])
     results = {"1971A": (2, 1), "1971C": (2, 0), "1972B": (2, 2), "1973A": (2, 2)}
-    found = rate(results, standings, human_ratings={1000: 1, 1400: 2, 2800: 1})
-    assert [(c.contest, c.participants, c.problems) for c in found.contests] == [(1971, 300, 2), (1972, 300, 1)]
-    assert found.contests[0].not_asked == ["1971B", "1971D", "1971E"]
-    assert found.skipped == [1973]
-    assert found.rating == pytest.approx(np.mean([c.rating for c in found.contests]), abs=1e-9)
-    assert found.percentile in (0.0, 25.0, 75.0)
-    assert str(found) == f"about {found.rating:.0f}, above {found.percentile:.1f} % of rated humans (2 contests, " + (
+    rated = rate(results, standings, human_ratings={1000: 1, 1400: 2, 2800: 1})
+    assert [(c.contest, c.participants, c.problems) for c in rated.contests] == [(1971, 300, 2), (1972, 300, 1)]
+    assert rated.contests[0].not_asked == ["1971B", "1971D", "1971E"]
+    assert rated.skipped == [1973]
+    assert rated.rating == pytest.approx(np.mean([c.rating for c in rated.contests]), abs=1e-9)
+    assert rated.percentile in (0.0, 25.0, 75.0)
+    assert str(rated) == f"about {rated.rating:.0f}, above {rated.percentile:.1f} % of rated humans (2 contests, " + (
         "attempts: 1)"
     )
     assert rate(results, standings).percentile is None
@@ -279,7 +279,7 @@ def test_results_that_cannot_be_rated_are_refused(
 
 
 def test_a_problem_without_a_judged_sample_counts_as_unsolved(folder: Path) -> None:
-    """The verifier failed on all samples of it: it counts as unsolved, and that is said."""
+    """The verifier failed on all samples of it: it counts as unsolved, and the rating says so."""
     standings = load_standings(folder, [1971])
     rated = rate({"1971A": (8, 8), "1971B": (0, 0), "1971C": (7, 3)}, standings)
     assert rated.rating == rate({"1971A": (8, 8), "1971B": (8, 0), "1971C": (7, 3)}, standings).rating
@@ -350,8 +350,8 @@ class Api:
             def do_GET(self) -> None:
                 api.asked.append(self.path)
                 match = re.fullmatch(r"/api/contest\.(standings|ratingChanges)\?contestId=(\d+)(&.*)?", self.path)
-                found = contests.get(int(match[2])) if match else None
-                answer = found and found[0 if match and match[1] == "standings" else 1]
+                answers = contests.get(int(match[2])) if match else None
+                answer = answers and answers[0 if match and match[1] == "standings" else 1]
                 if answer is None:
                     answer = {"status": "FAILED", "comment": "contestId: Contest not found"}
                 self.send_response(400 if answer["status"] == "FAILED" and "refused" not in answer else 200)
@@ -416,7 +416,7 @@ def test_an_evaluation_is_rated_from_one_folder(folder: Path, tmp_path: Path) ->
     wanted = rate(dict(zip(ids, counts, strict=True)), load_standings(folder, [1971]))
     with_ids = [{"source_id": problem} for problem in ids]
     assert rate_from_folder(with_ids, counts, folder) == wanted
-    # Rows without ids are told apart by their place.
+    # Rows without ids are identified by their place.
     (folder / "problems.json").write_text(json.dumps(ids))
     (folder / "ratings.json").write_text(json.dumps({"0": 1, "4000": 1}))
     rated = rate_from_folder([{}] * 3, counts, folder)

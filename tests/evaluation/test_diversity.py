@@ -122,7 +122,7 @@ def test_self_bleu_is_the_mean_of_sacrebleus_scores(steps: int, seed: int) -> No
     sample = texts(7, steps=steps, seed=seed)
     sample += [sample[0], "", "7", "  ", "so 7 -\n"]
     scores = [sacrebleu.sentence_bleu(text, sample[:i] + sample[i + 1 :]).score for i, text in enumerate(sample)]
-    # Bit for bit: the same counts go through sacrebleu's own formula.
+    # Bit for bit: the same counts go through sacrebleu's formula.
     assert self_bleu(sample) == math.fsum(score / 100 for score in scores) / len(sample)
 
 

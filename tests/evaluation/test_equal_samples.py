@@ -1,4 +1,4 @@
-"""Equal samples at a temperature above 0 are told, whatever the backend; and what says nothing is not."""
+"""Equal samples at a temperature above 0 cause a warning, unless their prompts do not count."""
 
 import json
 from collections.abc import Generator, Sequence
@@ -13,10 +13,10 @@ from tests.evaluation.test_evaluate import FakeTask
 from tests.sampling import http_server as server_side
 from tests.sampling.http_server import Server
 
+from progrpo.evaluation.equal_samples import equal_samples
 from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into
 from progrpo.evaluation.store import Judged
 from progrpo.sampling import Request, Sample, Sampling
-from progrpo.evaluation.equal_samples import equal_samples
 from progrpo.sampling.http import HttpBackend
 from progrpo.verify import Verdict
 
@@ -41,8 +41,8 @@ class Scripted:
 
 def warnings_of(script: dict[str, Sequence[str]], *, n: int = 4, tokens: int = 0) -> list[str]:
     problems = [{"problem_id": name, "prompt": name} for name in script]
-    found = evaluate(Scripted(script, tokens), FakeTask(), SAMPLING, n=n, problems=problems)
-    warnings: list[str] = found.settings["warnings"]
+    evaluation = evaluate(Scripted(script, tokens), FakeTask(), SAMPLING, n=n, problems=problems)
+    warnings: list[str] = evaluation.settings["warnings"]
     return warnings
 
 
@@ -51,29 +51,29 @@ def test_a_server_that_ignores_temperature_causes_a_warning() -> None:
     server.always = server_side.ignore_sampling
     problems = [{"problem_id": name, "prompt": [{"role": "user", "content": name}]} for name in ("one", "two", "six")]
     try:
-        found = evaluate(HttpBackend(server.url, "tiny"), FakeTask(), SAMPLING, n=4, problems=problems)
+        evaluation = evaluate(HttpBackend(server.url, "tiny"), FakeTask(), SAMPLING, n=4, problems=problems)
     finally:
         server.close()
-    assert found.settings["warnings"] == [
+    assert evaluation.settings["warnings"] == [
         "all 4 samples of 3 of 3 prompts are equal at temperature 0.7: does the server ignore it, or has the policy "
         "collapsed?"
     ]
-    # Its tokens are those that it counts, and no entropy was measured: none is told.
-    assert [problem.tokens for problem in found.problems] == [20, 20, 20]
-    assert found.settings["entropy"] is None
-    assert "entropy" not in found.summary()
-    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["problems"][0]["entropy"] is None
+    # The server counts the tokens. No entropy was measured, so none is shown.
+    assert [problem.tokens for problem in evaluation.problems] == [20, 20, 20]
+    assert evaluation.settings["entropy"] is None
+    assert "entropy" not in evaluation.summary()
+    assert json.loads(json.dumps(evaluation.to_json(), allow_nan=False))["problems"][0]["entropy"] is None
 
 
 def test_a_server_that_samples_causes_no_warning(tmp_path: Path) -> None:
     server = Server()
     problems = [{"problem_id": name, "prompt": name} for name in ("one", "two")]
     try:
-        found = evaluate(HttpBackend(server.url, "tiny"), FakeTask(), SAMPLING, n=4, problems=problems)
+        evaluation = evaluate(HttpBackend(server.url, "tiny"), FakeTask(), SAMPLING, n=4, problems=problems)
     finally:
         server.close()
-    assert found.settings["warnings"] == []
-    assert found.settings["entropy"] == "drawn"
+    assert evaluation.settings["warnings"] == []
+    assert evaluation.settings["entropy"] == "drawn"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from progrpo.verify import Verdict, VerifierFailedError
 
 
 class FakeTask:
-    """A response says its own verdict: ``right:NAME``, ``wrong`` or ``broken``."""
+    """A response is its verdict: ``right:NAME``, ``wrong`` or ``broken``."""
 
     name = verifier = "fake"
     max_response_tokens = 8
@@ -206,13 +206,15 @@ SCRIPT = {
 
 
 def test_an_evaluation_counts_the_answers_to_each_problem() -> None:
-    told: list[int] = []
-    evaluation = evaluate(FakeBackend(SCRIPT), FakeTask(), Sampling(8), n=5, problems=PROBLEMS, on_progress=told.append)
+    progress: list[int] = []
+    evaluation = evaluate(
+        FakeBackend(SCRIPT), FakeTask(), Sampling(8), n=5, problems=PROBLEMS, on_progress=progress.append
+    )
     assert [(p.problem_id, p.samples, p.correct, p.distinct) for p in evaluation.problems] == [
         ("a", 5, 2, 2),
         ("b", 5, 2, 1),
     ]
-    assert sum(told) == 10
+    assert sum(progress) == 10
     assert evaluation.settings["backend"] == "fake"
     assert evaluation.settings["entropy"] == "distribution"
 

@@ -166,11 +166,11 @@ def test_the_interval_over_sampling_of_pass_at_1_in_closed_form() -> None:
 def test_the_sign_test_against_scipy(wins: int, losses: int, ties: int) -> None:
     a = np.array([0.7] * wins + [0.1] * losses + [0.1 + 0.2] * ties)
     b = np.array([0.3] * wins + [0.2] * losses + [0.3] * ties)  # 0.1 + 0.2 and 0.3 differ by rounding: a tie
-    found = sign_test(a, b)
-    assert (found.wins, found.losses, found.ties) == (wins, losses, ties)
+    result = sign_test(a, b)
+    assert (result.wins, result.losses, result.ties) == (wins, losses, ties)
     wanted = stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
-    assert found.p_value == pytest.approx(wanted, rel=1e-12)
-    assert sign_test(b, a).p_value == found.p_value
+    assert result.p_value == pytest.approx(wanted, rel=1e-12)
+    assert sign_test(b, a).p_value == result.p_value
 
 
 def test_the_sign_test_needs_pairs() -> None:

@@ -52,59 +52,59 @@ def test_one_verifier_error_does_not_affect_the_other_problems() -> None:
 
 
 def test_many_errors_in_one_problem_affect_only_that_problem() -> None:
-    found = evaluation(result("p7", 2, errors=61))
-    summary = found.summary()
+    counted = evaluation(result("p7", 2, errors=61))
+    summary = counted.summary()
     assert {k: n for k, n in summary.items() if k.startswith("problems with")} == {
         f"problems with {k} samples": 199 for k in (4, 8, 16, 32, 64)
     }
-    assert np.isnan(found.values("pass@4")[7])
-    assert found.values("pass@3")[7] == pass_at_k(3, 2, 3) == 1
-    assert np.isnan(found.values("pass@4")).sum() == np.isnan(found.values("maj@4")).sum() == 1
-    assert np.isnan(found.values("distinct@4")).sum() == 1
-    assert found.estimate("pass@4").problems == 199
-    assert found.estimate("pass@3").problems == 200
+    assert np.isnan(counted.values("pass@4")[7])
+    assert counted.values("pass@3")[7] == pass_at_k(3, 2, 3) == 1
+    assert np.isnan(counted.values("pass@4")).sum() == np.isnan(counted.values("maj@4")).sum() == 1
+    assert np.isnan(counted.values("distinct@4")).sum() == 1
+    assert counted.estimate("pass@4").problems == 199
+    assert counted.estimate("pass@3").problems == 200
 
 
 def test_the_values_are_those_of_each_problem_alone() -> None:
     changed = [replace(p, samples=p.samples - i % 5, correct=min(p.correct, 60), errors=i % 5, wrong_votes=None)
                for i, p in enumerate(WHOLE)]  # fmt: skip
-    found = Evaluation({}, changed)
+    counted = Evaluation({}, changed)
     for k in (1, 59, 60, 61, 64):
         wanted = [float(pass_at_k(p.samples, p.correct, k)) if p.samples >= k else np.nan for p in changed]
-        assert found.values(f"pass@{k}") == pytest.approx(wanted, nan_ok=True)
-        assert found.problems_at(k) == np.isfinite(wanted).sum()
+        assert counted.values(f"pass@{k}") == pytest.approx(wanted, nan_ok=True)
+        assert counted.problems_at(k) == np.isfinite(wanted).sum()
 
 
 def test_a_k_that_no_problem_has_is_refused_and_its_count_is_zero() -> None:
-    found = Evaluation({"samples": 4}, [result("a", 1, errors=1, n=4), result("b", 2, errors=2, n=4)])
-    assert found.samples == 3
-    assert found.summary()["problems with 4 samples"] == 0
-    assert "pass@4" not in found.summary()
-    assert found.summary()["avg@3"] == pytest.approx((1 / 3 + 1) / 2)
+    counted = Evaluation({"samples": 4}, [result("a", 1, errors=1, n=4), result("b", 2, errors=2, n=4)])
+    assert counted.samples == 3
+    assert counted.summary()["problems with 4 samples"] == 0
+    assert "pass@4" not in counted.summary()
+    assert counted.summary()["avg@3"] == pytest.approx((1 / 3 + 1) / 2)
     with pytest.raises(ValueError, match="k is 4 but a problem has only"):
-        found.values("pass@4")
+        counted.values("pass@4")
 
 
 def test_the_json_has_the_number_of_problems_of_each_k() -> None:
     lost = replace(result("p9", 0, errors=64), wrong_votes=[])
-    found = evaluation(result("p7", 2, errors=61), lost)
-    record = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    counted = evaluation(result("p7", 2, errors=61), lost)
+    record = json.loads(json.dumps(counted.to_json(), allow_nan=False))
     assert [name for name in record["intervals"] if name.startswith("pass@")] == [f"pass@{k}" for k in range(1, 65)]
     counts = {k: record["intervals"][f"pass@{k}"]["problems"] for k in (1, 3, 4, 64)}
     assert counts == {1: 199, 3: 199, 4: 198, 64: 198}
     assert record["summary"]["unjudged problems"] == 1
-    assert Evaluation.from_json(record) == found
+    assert Evaluation.from_json(record) == counted
 
 
 def test_the_interval_over_sampling_is_over_the_same_problems() -> None:
-    found = evaluation(result("p7", 2, errors=61))
-    alone = Evaluation({}, [p for p in found.problems if p.problem_id != "p7"])
+    counted = evaluation(result("p7", 2, errors=61))
+    alone = Evaluation({}, [p for p in counted.problems if p.problem_id != "p7"])
     for measure in ("pass@32", "maj@32", "distinct@32"):
-        assert found.sampling_estimate(measure) == alone.sampling_estimate(measure)
-        assert found.sampling_estimate(measure).problems == 199
-    assert found.sampling_estimate("pass@2").problems == 200
-    assert np.isfinite(found.sampling_estimate("pass@2").low)
-    assert np.isnan(found.sampling_estimate("pass@3").low)  # of three samples there is no spread of pass@3
+        assert counted.sampling_estimate(measure) == alone.sampling_estimate(measure)
+        assert counted.sampling_estimate(measure).problems == 199
+    assert counted.sampling_estimate("pass@2").problems == 200
+    assert np.isfinite(counted.sampling_estimate("pass@2").low)
+    assert np.isnan(counted.sampling_estimate("pass@3").low)  # of three samples there is no spread of pass@3
 
 
 def test_truncated_samples_are_a_share_of_all_drawn_samples() -> None:

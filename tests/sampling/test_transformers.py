@@ -1,4 +1,4 @@
-"""The transformers backend against the model's own forward pass and ``generate``."""
+"""The transformers backend against the model's forward pass and ``generate``."""
 
 from collections import Counter
 from typing import Any
@@ -24,10 +24,10 @@ def loaded() -> tuple[Any, Any]:
 
 
 def draw_all(backend: TransformersBackend, requests: list[Request], sampling: Sampling) -> list[list[Sample]]:
-    found: list[list[Sample]] = [[] for _ in requests]
+    drawn: list[list[Sample]] = [[] for _ in requests]
     for place, samples in backend.sample(requests, sampling):
-        found[place] += samples
-    return found
+        drawn[place] += samples
+    return drawn
 
 
 def processed(logits_TV: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
@@ -50,9 +50,9 @@ def test_log_probs_and_entropies_are_those_of_a_forward_pass(loaded: Any, temper
     model, tokenizer = loaded
     prompts = [*PROMPTS[:3], NUMBERS]
     sampling = Sampling(48, temperature, top_p)
-    found = draw_all(TransformersBackend(model, tokenizer), [Request(p, 0, 3) for p in prompts], sampling)
-    assert [len(samples) for samples in found] == [3] * 4
-    for prompt, samples in zip(prompts, found, strict=True):
+    drawn = draw_all(TransformersBackend(model, tokenizer), [Request(p, 0, 3) for p in prompts], sampling)
+    assert [len(samples) for samples in drawn] == [3] * 4
+    for prompt, samples in zip(prompts, drawn, strict=True):
         prompt_ids = tokenizer(prompt)["input_ids"]
         for sample in samples:
             with torch.no_grad():
@@ -88,7 +88,7 @@ def test_a_sample_does_not_depend_on_its_batch(loaded: Any) -> None:
 
 
 def test_samples_follow_the_distribution(loaded: Any) -> None:
-    """The first token of 4,000 samples against the model's own probabilities: chi-square at p = .001."""
+    """The first token of 4,000 samples against the model's probabilities: chi-square at p = .001."""
     from scipy.stats import chisquare
 
     model, tokenizer = loaded
@@ -108,10 +108,10 @@ def test_samples_follow_the_distribution(loaded: Any) -> None:
 def test_near_temperature_zero_samples_equal_generates(loaded: Any) -> None:
     model, tokenizer = loaded
     prompts = [*PROMPTS[:5], NUMBERS]
-    found = draw_all(TransformersBackend(model, tokenizer), [Request(p, 0, 1) for p in prompts], Sampling(48, 1e-6))
+    drawn = draw_all(TransformersBackend(model, tokenizer), [Request(p, 0, 1) for p in prompts], Sampling(48, 1e-6))
     inputs = tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
     greedy = model.generate(**inputs, do_sample=False, max_new_tokens=48)[:, inputs["input_ids"].shape[1] :]
-    assert [s[0].text for s in found] == tokenizer.batch_decode(greedy, skip_special_tokens=True)
+    assert [s[0].text for s in drawn] == tokenizer.batch_decode(greedy, skip_special_tokens=True)
 
 
 def test_a_prompt_is_read_once_and_an_ended_sample_leaves_the_batch(loaded: Any) -> None:
@@ -121,11 +121,11 @@ def test_a_prompt_is_read_once_and_an_ended_sample_leaves_the_batch(loaded: Any)
         lambda module, args, kwargs: read.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     try:
-        found = draw_all(TransformersBackend(model, tokenizer), [Request(p, 0, 16) for p in PROMPTS[:3]], Sampling(48))
+        drawn = draw_all(TransformersBackend(model, tokenizer), [Request(p, 0, 16) for p in PROMPTS[:3]], Sampling(48))
     finally:
         hook.remove()
     assert read[0] == (3, max(len(tokenizer(p)["input_ids"]) for p in PROMPTS[:3]))
-    lengths = [len(sample.token_ids) for samples in found for sample in samples]
+    lengths = [len(sample.token_ids) for samples in drawn for sample in samples]
     # A sample's last token is not read any more.
     assert read[1:] == [(sum(n > step for n in lengths), 1) for step in range(1, max(lengths))]
 
@@ -138,23 +138,23 @@ def test_the_batch_is_never_larger_than_asked_for(loaded: Any) -> None:
     )
     try:
         requests = [Request(p, first, 7) for first, p in enumerate(PROMPTS[:4])]
-        found = draw_all(TransformersBackend(model, tokenizer, batch=5), requests, Sampling(48))
+        drawn = draw_all(TransformersBackend(model, tokenizer, batch=5), requests, Sampling(48))
     finally:
         hook.remove()
     assert max(rows) == 5
-    assert [len(samples) for samples in found] == [7] * 4
+    assert [len(samples) for samples in drawn] == [7] * 4
 
 
 def test_every_end_token_of_the_model_ends_a_response(loaded: Any) -> None:
     model, tokenizer = loaded
     comma = tokenizer.convert_tokens_to_ids(",")
-    own = model.generation_config.eos_token_id
+    before = model.generation_config.eos_token_id
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, comma]
     try:
-        found = draw_all(TransformersBackend(model, tokenizer), [Request(p, 0, 4) for p in PROMPTS[:3]], Sampling(48))
+        drawn = draw_all(TransformersBackend(model, tokenizer), [Request(p, 0, 4) for p in PROMPTS[:3]], Sampling(48))
     finally:
-        model.generation_config.eos_token_id = own
-    samples = [sample for of_prompt in found for sample in of_prompt]
+        model.generation_config.eos_token_id = before
+    samples = [sample for of_prompt in drawn for sample in of_prompt]
     assert any(sample.token_ids[-1] == comma and not sample.truncated for sample in samples)
     assert not any(comma in sample.token_ids[:-1] for sample in samples)
 
@@ -162,18 +162,18 @@ def test_every_end_token_of_the_model_ends_a_response(loaded: Any) -> None:
 def test_a_response_ends_at_the_window_and_a_prompt_that_fills_it_is_refused(loaded: Any) -> None:
     model, tokenizer = loaded
     prompt = tokenizer(PROMPTS[0])["input_ids"]
-    own = model.config.max_position_embeddings
+    before = model.config.max_position_embeddings
     model.config.max_position_embeddings = len(prompt) + 2
     try:
         backend = TransformersBackend(model, tokenizer)
-        found = draw_all(backend, [Request(PROMPTS[0], 0, 4), Request(NUMBERS, 0, 4)], Sampling(48))
-        assert {(len(s.token_ids), s.truncated) for s in found[0]} == {(2, True)}
-        assert any(len(s.token_ids) > 2 for s in found[1])
+        drawn = draw_all(backend, [Request(PROMPTS[0], 0, 4), Request(NUMBERS, 0, 4)], Sampling(48))
+        assert {(len(s.token_ids), s.truncated) for s in drawn[0]} == {(2, True)}
+        assert any(len(s.token_ids) > 2 for s in drawn[1])
         model.config.max_position_embeddings = len(prompt)
         with pytest.raises(ConfigError, match=f"a prompt has {len(prompt)} tokens, where the model reads 1 to"):
             draw_all(backend, [Request(PROMPTS[0], 0, 1)], Sampling(48))
     finally:
-        model.config.max_position_embeddings = own
+        model.config.max_position_embeddings = before
 
 
 def test_the_models_mode_and_the_random_state_are_restored(loaded: Any) -> None:
@@ -195,9 +195,9 @@ def test_prompts_are_tokenised_with_their_chat_template(loaded: Any) -> None:
     before = tokenizer.chat_template
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}4"
     try:
-        [found] = token_ids(tokenizer, [messages])
+        [ids] = token_ids(tokenizer, [messages])
         rendered = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True)
-        assert found == rendered["input_ids"]
+        assert ids == rendered["input_ids"]
     finally:
         tokenizer.chat_template = before
 
@@ -227,8 +227,8 @@ def test_greedy_samples_equal_generates_with_log_probs_of_the_models_distributio
     model, tokenizer = loaded
     prompts = [*PROMPTS[:3], NUMBERS]
     requests = [Request(prompt, 0, 2) for prompt in prompts]
-    found = draw_all(TransformersBackend(model, tokenizer), requests, Sampling(18, 0.0, seed=5))
-    for prompt, (first, second) in zip(prompts, found, strict=True):
+    drawn = draw_all(TransformersBackend(model, tokenizer), requests, Sampling(18, 0.0, seed=5))
+    for prompt, (first, second) in zip(prompts, drawn, strict=True):
         ids = tokenizer(prompt, return_tensors="pt")
         whole = model.generate(**ids, do_sample=False, max_new_tokens=18, pad_token_id=tokenizer.pad_token_id)[0]
         length = ids["input_ids"].shape[1]

@@ -1,4 +1,4 @@
-"""vLLM for real: its engine in this process and its server, against transformers. ``make test-vllm`` runs this.
+"""vLLM's engine in this process and its server, against transformers. ``make test-vllm`` runs these tests.
 
 The model is tiny, random and untied, in float32. Its generation_config.json is a trap: what stands there beside the
 end tokens would change the distribution that samples are drawn from.
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     plain.decoder = decoders.ByteLevel()
     specials = ["<pad>", "<bos>", "<eos>", "<end of turn>"]
-    # An alphabet of the corpus alone: no token is half a character, which engines decode in ways of their own.
+    # An alphabet of the corpus alone: no token is half a character, which engines decode differently.
     plain.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=96, special_tokens=specials, initial_alphabet=[]))
     plain.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
     tokenizer = PreTrainedTokenizerFast(
@@ -100,7 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def process(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """vLLM's own server, which starts while this process loads its engine."""
+    """vLLM's server, which starts while this process loads its engine."""
     log = tmp_path_factory.mktemp("server") / "log"
     with vllm_server(folder, log, "--served-model-name", "tiny") as (process, url):
         yield process, f"{url}/v1"
@@ -213,12 +213,12 @@ def test_greedy_and_nearly_greedy_sampling_give_the_same_text_on_every_backend(
     requests = [Request(prompt, 0, 2 if temperature else 1) for of in sure for prompt in of]
     sampling = replace(GREEDY, temperature=temperature)
     ours, in_process, over_http = (collect(backend, requests, sampling) for backend in (transformers, engine, server))
-    told = [[[(s.text, s.token_ids) for s in of_prompt] for of_prompt in b] for b in (ours, in_process, over_http)]
-    assert told[0] == told[1] == told[2]
+    texts_of = [[[(s.text, s.token_ids) for s in of_prompt] for of_prompt in b] for b in (ours, in_process, over_http)]
+    assert texts_of[0] == texts_of[1] == texts_of[2]
     for of_ours, *of_vllm in zip(ours, in_process, over_http, strict=True):  # at temperature 0, those at temperature 1
         for samples in of_vllm:
             assert [s.logps for s in samples] == [pytest.approx(s.logps, abs=1e-3) for s in of_ours]
-    print(f"{len(requests)} prompts, {len({text for of_prompt in told[0] for text, _ in of_prompt})} texts")
+    print(f"{len(requests)} prompts, {len({text for of_prompt in texts_of[0] for text, _ in of_prompt})} texts")
 
 
 def test_a_response_ends_where_the_window_does(engine: VllmBackend) -> None:
@@ -227,7 +227,9 @@ def test_a_response_ends_where_the_window_does(engine: VllmBackend) -> None:
     assert max(len(s.token_ids) for s in samples if s.truncated) == WINDOW - len(prompt)
 
 
-def test_requests_that_vllm_would_change_or_refuse_are_refused(engine: VllmBackend, server: HttpBackend, folder: Path) -> None:
+def test_requests_that_vllm_would_change_or_refuse_are_refused(
+    engine: VllmBackend, server: HttpBackend, folder: Path
+) -> None:
     with pytest.raises(ConfigError, match=r"a prompt has \d+ tokens, where the model reads 1 to 63; leave it out"):
         collect(engine, [Request("1 + 2 =", 0, 1), Request("1 + " * 40, 0, 1)], GREEDY)
     with pytest.raises(ConfigError, match=r"refuses with 400: .*context length.*max_new_tokens"):
@@ -272,11 +274,11 @@ def test_a_server_that_is_killed_leaves_what_came(
 
 
 def test_the_shipped_word_level_model_reads_whole_numbers() -> None:
-    """vLLM's own tokenizer for it reads 16 as 1 and 6."""
+    """vLLM's tokenizer for it reads 16 as 1 and 6."""
     backend = VllmBackend("countdown", dtype="float32", enforce_eager=True)
     reference = TransformersBackend(*load_model("countdown"))
     requests = [Request(prompt, 0, 2) for prompt in ("8 4 6 : 16 ;", "12 3 : 36 ;")]
     sampling = Sampling(max_new_tokens=16, temperature=0.01)
-    told = [[s.text for of in collect(b, requests, sampling) for s in of] for b in (backend, reference)]
-    assert told[0] == told[1]
+    texts_of = [[s.text for of in collect(b, requests, sampling) for s in of] for b in (backend, reference)]
+    assert texts_of[0] == texts_of[1]
     assert backend.model_digest == model_digest("countdown")

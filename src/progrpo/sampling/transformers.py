@@ -140,7 +140,8 @@ class _Forward:
         self.mask_BT = self.mask_BT[index]
 
     def _logits(self, ids: Tensor, positions: Tensor) -> Tensor:
-        optional = {"position_ids": positions, "logits_to_keep": 1}  # not every model takes these
+        # Not every model takes these.
+        optional = {"position_ids": positions, "logits_to_keep": 1}
         supported = {name: value for name, value in optional.items() if name in self.parameters}
         output = self.model(
             input_ids=ids, attention_mask=self.mask_BT, past_key_values=self.cache, use_cache=True, **supported
