@@ -29,7 +29,7 @@ def assert_same(actual: Tensor, expected: Tensor | list[float]) -> None:
 
 
 def arm_case(seed: int, rows: int, kind: str = "missing") -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Advantages, rewards, prompt and answer confidences (NaN among them) and groups."""
+    """Advantages, rewards, prompt and answer confidences (some are NaN) and groups."""
     rewards, groups = cases.random_rewards(seed, rows, kind), cases.random_groups(seed, rows)
     return (
         group_relative_advantages(rewards, groups),
@@ -40,7 +40,7 @@ def arm_case(seed: int, rows: int, kind: str = "missing") -> tuple[Tensor, Tenso
     )
 
 
-# Relative to the group
+# Group-relative advantages
 
 
 def test_advantages_worked_by_hand() -> None:
@@ -218,7 +218,7 @@ def test_an_eps_below_zero_is_refused(eps: float) -> None:
         group_relative_advantages(torch.ones(2), ids(0, 0), eps=eps)
 
 
-# Re-weighted by confidence
+# ARM
 
 
 @pytest.mark.parametrize(

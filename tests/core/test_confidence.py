@@ -90,7 +90,7 @@ def test_of_equally_likely_tokens_the_earlier_are_in_t_low() -> None:
 
 
 def test_a_float64_log_prob_is_ranked_by_all_its_digits() -> None:
-    # Equal in float32, where the earlier one would be chosen.
+    # They are equal in float32, so that the earlier one would be chosen.
     logps = torch.tensor([[-1.0, -1.0 - 1e-12, -0.1]], dtype=torch.float64)
     assert low_probability_mask(logps, torch.ones(1, 3, dtype=torch.bool)).tolist() == [[False, True, False]]
 
@@ -203,7 +203,7 @@ def test_a_row_without_a_counted_token_is_nan(confidence: Callable[..., Tensor])
 @each_confidence
 @pytest.mark.parametrize(("rows", "columns"), [(0, 3), (0, 0), (2, 0)])
 def test_empty_batches_and_a_prompt_of_one_token(confidence: Callable[..., Tensor], rows: int, columns: int) -> None:
-    # A prompt of one token has nothing before it: no log-prob, no column.
+    # A prompt of one token has no log-prob, and so no column.
     logps, mask = torch.empty(rows, columns), torch.empty(rows, columns, dtype=torch.bool)
     values = confidence(logps, mask)
     assert values.shape == (rows,)
@@ -225,7 +225,7 @@ def test_certain_tokens_have_confidence_one_and_rounding_does_not_exceed_it(conf
 
 
 def test_certain_tokens_beside_holes_and_padding() -> None:
-    # 0 is the highest log-prob: whatever stands for a hole must not be taken for one of these.
+    # 0 is the highest log-prob. A hole must not be taken for a token with this log-prob.
     mask = torch.tensor([[False, True, True, False, True, False], [True, True, False, True, True, True]])
     logps = torch.zeros(2, 6)
     logps[1, 4] = -1.0
@@ -239,7 +239,7 @@ def test_certain_tokens_beside_holes_and_padding() -> None:
 
 @each_confidence
 def test_the_arguments_are_not_changed(confidence: Callable[..., Tensor]) -> None:
-    # A log-prob a rounding error above 0 and a float32 tensor: where an in-place clamp would show.
+    # An in-place clamp would change these log-probs, which are in float32 and a rounding error above 0.
     logps, mask = torch.full((2, 3), 0.001), torch.ones(2, 3, dtype=torch.bool)
     confidence(logps, mask)
     low_probability_mask(logps, mask)

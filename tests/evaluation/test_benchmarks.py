@@ -1,4 +1,4 @@
-"""Every benchmark from its rows: as many as published, a right answer is right and a wrong one is wrong."""
+"""Every benchmark reads as many rows as published, and tells right answers from wrong ones."""
 
 import json
 from collections.abc import Mapping
@@ -29,9 +29,9 @@ FILES: Mapping[str, tuple[str, int]] = {
     "mbpp_plus": ("mbppplus_v010.jsonl", 399),
     "mmlu_pro": ("mmlu_pro_sample_1400.jsonl", 1400),
 }
-"""The local file of each, and how many problems that has. MBPP+ is an earlier version, MMLU-Pro a sample."""
+"""Each benchmark's local file and its number of problems. MBPP+ is an earlier version, MMLU-Pro a sample."""
 WRITTEN = {"gpqa": (GPQA, ""), **{name: (row, right) for name, row, right in ROWS}}
-"""The others: a row of the published schema and a right response."""
+"""For the other benchmarks, a row of the published schema and a right response."""
 
 
 def right_response(name: str, problem: Problem, row: dict[str, Any]) -> str:
@@ -71,7 +71,7 @@ def test_the_gold_is_right_and_another_answer_wrong(name: str) -> None:
 
 
 def test_a_codeforces_problem_is_solved_or_not() -> None:
-    """1971A: the smaller of two digits first."""
+    """1971A asks for the smaller of two digits first."""
     task = benchmark("codeforces").task(str(shared_file(FILES["codeforces"][0])), limit=1)
     problem = task.heldout_problems()[0]
     program = "```python\nfor _ in range(int(input())):\n    print(*sorted(map(int, input().split())))\n```"

@@ -78,7 +78,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("rating", "beaten_by"), [(1500, 50), (1500, 1), (2100, 99), (800, 37)])
 def test_among_equals_the_rating_has_a_closed_form(rating: int, beaten_by: int) -> None:
-    # 1 + n / (1 + 10^((R - r) / 400)) = 1 + a. The bound is 100 above r: nothing beyond it can be had.
+    # 1 + n / (1 + 10^((R - r) / 400)) = 1 + a. The bound is 100 above r.
     n = 100
     expected = rating + 400 * math.log10(n / beaten_by - 1)
     actual = rating_at_rank(1 + beaten_by, np.full(n, float(rating)))
@@ -107,7 +107,7 @@ def test_the_rating_stays_within_its_bounds() -> None:
 
 
 def plain_rating(standings: Answer, changes: Answer, first_right: dict[str, int | None]) -> float:
-    """One set of submissions rated as plainly as can be: how many wrong ones came before each right one."""
+    """A plain rating of one set of submissions; ``first_right`` says how many wrong ones came before each right one."""
     before = {change["handle"]: change["oldRating"] for change in changes["result"]}
     rows = [r for r in standings["result"]["rows"] if r["party"]["members"][0]["handle"] in before]
     score, penalty = 0.0, 0
@@ -135,7 +135,7 @@ def test_one_sample_of_each_problem_is_rated_as_it_would_be_by_hand(folder: Path
     for solved in ("", "A", "AB", "ACE", "ABCDE"):
         results = {f"{number}{letter}": (1, int(letter in solved)) for letter in "ABCDE"}
         expected = plain_rating(*answers, {f"{number}{letter}": 0 for letter in solved})
-        # The plain one counts in whole points.
+        # The plain rating is in whole points.
         assert expected <= rate(results, standings).rating + 1e-3
         assert rate(results, standings).rating < expected + 1.001
 
@@ -157,7 +157,7 @@ def test_the_rating_is_the_mean_over_all_orders_of_the_samples(folder: Path, num
             known[first] = plain_rating(*answers, dict(zip(counts, first, strict=True)))
         ratings.append(known[first])
     rating = rate(counts, load_standings(folder, [number]), attempts=attempts).rating
-    # Whole points again, each up to one too low.
+    # The plain ratings are whole points, each up to one too low.
     assert np.mean(ratings) - 1e-3 <= rating < np.mean(ratings) + 1.001
 
 
@@ -206,12 +206,12 @@ def test_a_player_with_real_results_is_rated_near_their_strength(strength: float
         others = rng.normal(1500, 400, 500).clip(0)
         scores = performances(np.append(others, strength), 1, rng)[0]
         scores -= scores.min() - 1
-        # The player's score is what the one problem is worth that they solve.
+        # The player solves the one problem, which is worth their score.
         standings[number] = Standings(number, {f"{number}A": scores[-1]}, scores[:-1], np.zeros(500), others)
         results[f"{number}A"] = (1, 1)
     rated = rate(results, standings)
-    # One contest's rating is off by some 250: their mean by less than 4 * 250 / sqrt(80) = 112, and by what the
-    # bounds and the curvature of the expected rank do to it.
+    # The rating of one contest is off by some 250, so their mean is off by less than 4 * 250 / sqrt(80) = 112. The
+    # bounds and the curvature of the expected rank add to that.
     assert rated.rating == pytest.approx(strength, abs=150)
     assert np.std([contest.rating for contest in rated.contests]) > 150
 
@@ -279,7 +279,7 @@ def test_results_that_cannot_be_rated_are_refused(
 
 
 def test_a_problem_without_a_judged_sample_counts_as_unsolved(folder: Path) -> None:
-    """The verifier failed on all samples of it: it counts as unsolved, and the rating says so."""
+    """The verifier failed on all its samples. The rating says that it counts as unsolved."""
     standings = load_standings(folder, [1971])
     rated = rate({"1971A": (8, 8), "1971B": (0, 0), "1971C": (7, 3)}, standings)
     assert rated.rating == rate({"1971A": (8, 8), "1971B": (8, 0), "1971C": (7, 3)}, standings).rating

@@ -24,7 +24,7 @@ SAMPLING = Sampling(20, temperature=0.7)
 
 
 class Scripted:
-    """Answers sample i of a prompt with ``script[prompt][i]``, with so many tokens."""
+    """Sample i of a prompt is ``script[prompt][i]``, with this number of tokens."""
 
     name, model_digest = "scripted", "m"
 

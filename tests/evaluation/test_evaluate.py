@@ -87,7 +87,7 @@ def test_samples_on_which_the_verifier_failed_are_counted_separately() -> None:
     result = counted(FakeTask(None), {"problem_id": "p"}, samples_of("right:x", "broken", "wrong", "broken", "right:x"))
     assert (result.samples, result.correct, result.errors, result.distinct) == (3, 2, 2, 1)
     assert result.solutions is None
-    # Tokens and entropy are the policy's, whatever the verifier made of them.
+    # Tokens and entropy do not depend on the verifier.
     assert result.tokens == 5
 
 
@@ -177,7 +177,7 @@ def test_a_problem_on_which_the_verifier_always_failed_is_left_out_and_counted()
 
 
 class FakeBackend:
-    """Says sample i of prompt p is ``SCRIPT[p][i]``, in pieces of two; what it was asked is kept."""
+    """Sample i of prompt p is ``SCRIPT[p][i]``, in pieces of two. ``drawn`` lists the requested samples."""
 
     name = "fake"
 
@@ -329,7 +329,7 @@ def test_an_unknown_measure_has_no_interval_over_sampling() -> None:
     assert np.isnan(EVALUATION.sampling_estimate("pass@4").high)
     single = Evaluation({}, [replace(A, samples=1), replace(B, samples=1, correct=1)])
     assert (single.sampling_estimate("avg").mean, np.isnan(single.sampling_estimate("avg").low)) == (1.0, True)
-    # Without votes the interval of pass@1 is there all the same: p (1 - p) / (n - 1).
+    # pass@1 needs no votes for its interval: p (1 - p) / (n - 1).
     wanted = 1.959964 * (0.1875 / 3 * 2) ** 0.5 / 2
     estimate = EVALUATION.sampling_estimate("pass@1")
     assert estimate.high - estimate.mean == pytest.approx(wanted, rel=1e-6)

@@ -89,7 +89,7 @@ def test_more_runs_on_the_same_problems_do_not_count_as_more_problems() -> None:
 
 
 def test_the_interval_depends_on_the_seed_alone() -> None:
-    """On any machine and in any process: the figures of a report can be had again."""
+    """So a report's figures can be reproduced on any machine and in any process."""
     values = [0.0, 0.25, 0.5, 1.0, 1.0, 0.125, 0.75]
     first, other = mean_over_problems(values), mean_over_problems(values, seed=1, resamples=2000)
     assert (first.low, first.high) == pytest.approx((13 / 56, 45 / 56), abs=1e-12)
@@ -125,7 +125,7 @@ def test_no_problem_is_refused(call: Callable[[], Estimate]) -> None:
 
 
 def test_the_interval_over_sampling_covers_what_it_should() -> None:
-    """2,000 evaluations of the same 40 problems, 32 samples each: 95 % of the intervals hold the true value."""
+    """2,000 evaluations of the same 40 problems, 32 samples each: 95 % of the intervals contain the true value."""
     rng = np.random.default_rng(0)
     p = rng.beta(0.6, 0.9, size=40)
     n, repeats = 32, 2000

@@ -1,4 +1,4 @@
-"""maj@k against every subset, and against votes that are really held."""
+"""maj@k against every subset, and against simulated votes."""
 
 from fractions import Fraction
 from itertools import combinations
@@ -40,7 +40,7 @@ def test_majority_at_k_is_the_mean_over_subsets(correct: int, wrong_votes: list[
     for k in range(1, len(votes) + 1):
         subsets = list(combinations(votes, k))
         wanted.append(float(sum(map(share_of_the_win, subsets), Fraction(0)) / len(subsets)))
-    # Whole numbers and one division: not even the last bit differs.
+    # Whole numbers and one division, so every bit is equal.
     assert majority_at_k(correct, wrong_votes, no_answer).tolist() == wanted
 
 
@@ -57,18 +57,18 @@ def test_majority_at_k_equals_simulated_votes() -> None:
 def test_majority_at_k_in_cases_with_a_known_value() -> None:
     one = majority_at_k(5, [3, 2], 2)
     assert one[0] == pytest.approx(5 / 12)  # a single vote is pass@1
-    assert one[-1] == 1.0  # all the votes: the plurality itself
+    assert one[-1] == 1.0  # of all votes, the plurality
     assert majority_at_k(2, [3, 2], 0)[-1] == 0.0
     assert majority_at_k(3, [3], 0)[-1] == 0.5
     assert majority_at_k(0, [2], 1).tolist() == [0.0] * 3
     assert majority_at_k(4, [], 0).tolist() == [1.0] * 4
-    # Without rivals it is enough that one of the k is right.
+    # Without rivals one right sample of the k is enough.
     alone = majority_at_k(3, [], 5)
     assert alone == pytest.approx([pass_at_k(8, 3, k) for k in range(1, 9)])
     many = majority_at_k(160, [120, 100] + [1] * 20)
     assert np.isfinite(many).all()
     assert many.max() <= 1.0
-    assert majority_at_k(1000, []).tolist() == [1.0] * 1000  # as many as there may be
+    assert majority_at_k(1000, []).tolist() == [1.0] * 1000  # the most samples allowed
 
 
 @pytest.mark.parametrize(("correct", "wrong_votes"), [(-1, [2]), (1, [-1]), (0, []), (1, [1000])])

@@ -26,7 +26,7 @@ def test_pass_at_k_equals_exact_fractions(n: int) -> None:
         for k in range(1, n + 1):
             exact = statistics.pass_at_k(n, c, k)
             assert pass_at_k(n, c, k) == pytest.approx(float(exact), abs=1e-14)
-            # 0 and 1 are exact: a problem that is solved, or not, leaves no rounding error in a mean.
+            # 0 and 1 are exact, so that solved and unsolved problems add no rounding error to a mean.
             assert (pass_at_k(n, c, k) == exact) or 0 < exact < 1
 
 
@@ -55,7 +55,7 @@ def test_pass_at_k_rises_with_k_and_with_correct_samples(n: int, c: int) -> None
 
 
 def test_the_mean_over_draws_of_n_samples_does_not_depend_on_n() -> None:
-    # Unbiased: with 30 % right among 40 samples, the mean over what n of them show is the same for every n.
+    # The estimate is unbiased: with 30 % right among 40 samples, its mean over draws of n is the same for every n.
     population = [True] * 12 + [False] * 28
     rng = np.random.default_rng(0)
     draws = rng.permuted(np.tile(population, (20_000, 1)), axis=1)

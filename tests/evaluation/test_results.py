@@ -1,4 +1,4 @@
-"""What an evaluation adds up to where problems have different numbers of judged samples."""
+"""The results of an evaluation whose problems have different numbers of judged samples."""
 
 import json
 from dataclasses import replace
@@ -104,11 +104,11 @@ def test_the_interval_over_sampling_is_over_the_same_problems() -> None:
         assert counted.sampling_estimate(measure).problems == 199
     assert counted.sampling_estimate("pass@2").problems == 200
     assert np.isfinite(counted.sampling_estimate("pass@2").low)
-    assert np.isnan(counted.sampling_estimate("pass@3").low)  # of three samples there is no spread of pass@3
+    assert np.isnan(counted.sampling_estimate("pass@3").low)  # three samples show no spread of pass@3
 
 
 def test_truncated_samples_are_a_share_of_all_drawn_samples() -> None:
-    """What the verifier failed on was drawn, and may have been cut off."""
+    """A sample on which the verifier failed was drawn, and may have been cut off."""
     one = replace(result("a", 1, errors=3, n=4), truncated=4)
     assert Evaluation({}, [one]).values("truncated").tolist() == [1.0]
     assert Evaluation({}, [one]).summary()["truncated"] == 1.0

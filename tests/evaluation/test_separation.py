@@ -51,7 +51,7 @@ def test_the_interval_draws_whole_problems():
 
 
 def test_within_problems_difficulty_does_not_matter():
-    # The easy problem's responses are all more confident than the hard one's; in each, confidence tells nothing.
+    # All responses to the easy problem are more confident than those to the hard one. Within each, scores are equal.
     scores = [0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.5]
     right = [True, True, False, True, False, False, True]
     problems = ["easy"] * 3 + ["hard"] * 3 + ["all right"]

@@ -34,14 +34,14 @@ def test_the_columns_hold_samples_verdicts_and_tokens(tmp_path: Path) -> None:
     assert (row["problem_id"], row["index"], row["prompt"], row["text"]) == ("p", 0, "1 + 1?", "2")
     assert (row["status"], row["canonical"], row["tokens"], row["truncated"]) == ("correct", "2", 2, False)
     assert (row["entropy"], row["surprisal"]) == (0.75, 0.375)
-    # One of two tokens is in T_low: the one with log-prob -0.5.
+    # Of the two tokens, the one with log-prob -0.5 is in T_low.
     assert row["answer_confidence"] == pytest.approx(2.718281828459045**-0.5)
     assert (other["text"], other["reason"], other["truncated"]) == (WRONG.text, "is 3", True)
     tokens = read_samples(tmp_path / "s", TOKEN_COLUMNS)
     assert [list(ids) for ids in tokens["token_ids"]] == [[1, 2], [1]]
     assert list(tokens["logps"][0]) == [-0.25, -0.5]
     assert tokens["entropies"][1] is None
-    # The folder is a data set that pandas reads as it is.
+    # pandas reads the folder as one data set.
     assert len(pd.read_parquet(tmp_path / "s")) == 2
 
 

@@ -5,7 +5,7 @@ from itertools import permutations
 
 Step = tuple[int, str, int, int]
 
-# The task's bounds, written out.
+# The task's bounds.
 LARGEST = 119
 
 
@@ -25,7 +25,7 @@ def step_sequences(numbers: list[int], target: int) -> Iterator[list[Step]]:
 
 
 def identity(steps: list[Step]) -> tuple[Step, ...]:
-    """What makes two sequences the same solution: their steps in any order, the operands of + and * in any order."""
+    """Equal for two sequences with the same steps in any order, and operands of + and * in any order."""
     return tuple(
         sorted((min(a, b), op, max(a, b), result) if op in "+*" else (a, op, b, result) for a, op, b, result in steps)
     )

@@ -1,4 +1,4 @@
-"""What a policy says of a text, by one plain forward pass over it: no padding, no cache, no batch."""
+"""The log-probs of a text by one plain forward pass, without padding, cache or batch."""
 
 from typing import Any
 

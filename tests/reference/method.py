@@ -42,7 +42,7 @@ def _sample_std(values: list[float]) -> float:
 
 
 def group_relative_advantages(rewards: list[float], groups: list[int], scale: str, eps: float) -> list[float]:
-    """A_i, by a loop over responses that looks its group up each time."""
+    """A_i, by a loop over responses that looks up its group each time."""
     everyone = [r for r in rewards if not math.isnan(r)]
     advantages = []
     for reward, group in zip(rewards, groups, strict=True):
@@ -71,7 +71,7 @@ def arm_advantages(
     center: str,
     correct_above: float = 0.0,
 ) -> list[float]:
-    """A~_i, by a loop over responses that looks its group up each time."""
+    """A~_i, by a loop over responses that looks up its group each time."""
     reweighted = []
     for i, advantage in enumerate(advantages):
         members = [k for k, group in enumerate(groups) if group == groups[i] and not math.isnan(rewards[k])]

@@ -6,7 +6,7 @@ from math import comb
 
 
 def pass_at_k_by_subsets(n: int, c: int, k: int) -> Fraction:
-    """The share of all subsets of k of the n samples that hold a correct one."""
+    """The share of all subsets of k of the n samples that contain a correct one."""
     subsets = list(combinations([i < c for i in range(n)], k))
     return Fraction(sum(any(subset) for subset in subsets), len(subsets))
 
@@ -17,7 +17,7 @@ def pass_at_k(n: int, c: int, k: int) -> Fraction:
 
 
 def distinct_at_k_by_subsets(class_counts: list[int], n: int, k: int) -> Fraction:
-    """The mean over all subsets of k of the n samples of how many classes they have; the rest has no class."""
+    """The mean number of classes in a subset of k of the n samples, over all subsets. Other samples have no class."""
     labels = [i for i, size in enumerate(class_counts) for _ in range(size)]
     subsets = list(combinations(labels + [-1] * (n - len(labels)), k))
     return Fraction(sum(len(set(subset) - {-1}) for subset in subsets), len(subsets))

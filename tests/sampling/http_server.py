@@ -154,7 +154,7 @@ def cut_json(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> N
 
 
 def changed(change: Callable[[list[dict[str, Any]]], object]) -> Misbehaviour:
-    """The right answer, but for what ``change`` does to its choices."""
+    """The right answer after ``change`` of its choices."""
 
     def answer(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
         change(right["choices"])

@@ -154,7 +154,7 @@ def test_a_server_that_refuses_extensions_is_asked_without_them(server: Server, 
 
 
 def test_ids_may_be_listed_with_the_log_probs(server: Server) -> None:
-    """As llama.cpp does."""
+    """llama.cpp does so."""
 
     def move(choices: list[dict[str, Any]]) -> None:
         ids = choices[0].pop("token_ids")
@@ -183,7 +183,7 @@ def test_usage_counts_the_tokens_if_they_are_not_listed(server: Server, path: An
     ("texts", "usage", "tokens"),
     [
         (["a" * 9, "b" * 29, ""], {"completion_tokens": 41}, [10, 30, 1]),  # shared by length, the end token included
-        (["a", "b", "c"], {"completion_tokens": 10}, [3, 3, 4]),  # and none is lost
+        (["a", "b", "c"], {"completion_tokens": 10}, [3, 3, 4]),  # the shares add up
         (["a", "b"], None, [0, 0]),
         (["a", "b"], {}, [0, 0]),
         (["a", "b"], {"completion_tokens": "many"}, [0, 0]),
@@ -262,7 +262,7 @@ def test_a_server_that_is_gone_behind_a_proxy_is_waited_for(
 ) -> None:
     monkeypatch.setattr("progrpo.sampling.http.SECONDS_BETWEEN_CALLS", 0.01)
     patient = backend(server, retries=0, patience=30.0)
-    assert collect(patient, [Request("p", 0, 1)]) == [expected("p", 0, 1)]  # it is known to work
+    assert collect(patient, [Request("p", 0, 1)]) == [expected("p", 0, 1)]  # from now on it has answered
     server.script += [server_side.status(code, "away")] * 3
     if is_waited_for:
         assert collect(patient, [Request("p", 1, 1)]) == [expected("p", 1, 1)]
@@ -290,7 +290,7 @@ def test_it_waits_longer_each_time(server: Server) -> None:
     server.script.extend([server_side.cut_json] * 2)
     collect(backend(server), [Request("p", 0, 1)])
     first, second, third = server.times
-    assert 0.37 <= second - first < 0.74 <= third - second < 1.6  # OpenAI's client takes up to a quarter off
+    assert 0.37 <= second - first < 0.74 <= third - second < 1.6  # OpenAI's client shortens waits by up to a quarter
 
 
 def test_missing_choices_are_requested_with_their_seeds(server: Server) -> None:
@@ -471,7 +471,7 @@ def test_ctrl_c_ends_it_while_answers_are_waited_for(server: Server) -> None:
 
 
 def test_it_works_inside_a_running_event_loop(server: Server) -> None:
-    """As in a notebook."""
+    """A notebook has one."""
     import asyncio
 
     async def inside() -> list[list[Sample]]:

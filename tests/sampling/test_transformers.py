@@ -31,7 +31,7 @@ def draw_all(backend: TransformersBackend, requests: list[Request], sampling: Sa
 
 
 def processed(logits_TV: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """Slow and plain: the log-probs of the distribution that is sampled from."""
+    """The log-probs of the distribution that is sampled from, computed slowly and plainly."""
     rows = []
     for logits in (logits_TV / temperature).double():
         probs = logits.softmax(-1)
@@ -126,7 +126,7 @@ def test_a_prompt_is_read_once_and_an_ended_sample_leaves_the_batch(loaded: Any)
         hook.remove()
     assert read[0] == (3, max(len(tokenizer(p)["input_ids"]) for p in PROMPTS[:3]))
     lengths = [len(sample.token_ids) for samples in drawn for sample in samples]
-    # A sample's last token is not read any more.
+    # A sample's last token is not read.
     assert read[1:] == [(sum(n > step for n in lengths), 1) for step in range(1, max(lengths))]
 
 

@@ -131,7 +131,7 @@ def collect(backend: Backend, requests: list[Request], sampling: Sampling) -> li
 
 
 def check_logps(reference: TransformersBackend, samples: list[list[Sample]], sampling: Sampling) -> float:
-    """The largest difference to a forward pass of transformers over the same tokens; its top-p as well."""
+    """The largest difference to a forward pass of transformers over the same tokens, with its top-p."""
     worst = 0.0
     for prompt, of_prompt in zip(PROMPTS, samples, strict=True):
         (prompt_ids,) = token_ids(reference.tokenizer, [prompt])
@@ -149,7 +149,7 @@ def check_logps(reference: TransformersBackend, samples: list[list[Sample]], sam
 
 @torch.no_grad()
 def smallest_lead(reference: TransformersBackend, prompt: Any) -> float:
-    """Of the likeliest token over the second, anywhere in the greedy response."""
+    """The smallest lead of the likeliest token over the second in the greedy response."""
     (ids,) = token_ids(reference.tokenizer, [prompt])
     leads = []
     for _ in range(GREEDY.max_new_tokens):
@@ -173,7 +173,7 @@ def test_log_probs_are_those_of_a_transformers_forward(
     assert worst < 1e-4
     flat = [sample for of_prompt in samples for sample in of_prompt]
     ends = {sample.token_ids[-1] for sample in flat if not sample.truncated}
-    # Both end tokens of the model end a response, and count as tokens; the second is rare when it is cold.
+    # Both end tokens of the model end a response and count as tokens; at low temperatures the second is rare.
     assert ends == {2, 3} if sampling.temperature == 1 else ends <= {2, 3}
     assert {len(sample.token_ids) for sample in flat if sample.truncated} == {12}
     assert len({tuple(sample.token_ids) for sample in flat}) > 60
@@ -207,7 +207,7 @@ def test_greedy_and_nearly_greedy_sampling_give_the_same_text_on_every_backend(
 ) -> None:
     texts: list[Any] = [f"{i} + 2 =" for i in range(16)]
     chats: list[Any] = [[{"role": "user", "content": text}] for text in texts]
-    # At temperature 0.01 a lead of 0.1 in the logits is a probability of 1 - 5e-5; where it is less, chance may decide.
+    # At temperature 0.01 a lead of 0.1 in the logits is a probability of 1 - 5e-5; below that, chance may decide.
     sure = [[prompt for prompt in of if smallest_lead(transformers, prompt) > 0.1] for of in (texts, chats)]
     assert min(map(len, sure)) > 0
     requests = [Request(prompt, 0, 2 if temperature else 1) for of in sure for prompt in of]
@@ -215,7 +215,9 @@ def test_greedy_and_nearly_greedy_sampling_give_the_same_text_on_every_backend(
     ours, in_process, over_http = (collect(backend, requests, sampling) for backend in (transformers, engine, server))
     texts_of = [[[(s.text, s.token_ids) for s in of_prompt] for of_prompt in b] for b in (ours, in_process, over_http)]
     assert texts_of[0] == texts_of[1] == texts_of[2]
-    for of_ours, *of_vllm in zip(ours, in_process, over_http, strict=True):  # at temperature 0, those at temperature 1
+    for of_ours, *of_vllm in zip(
+        ours, in_process, over_http, strict=True
+    ):  # at temperature 0 they are those of temperature 1
         for samples in of_vllm:
             assert [s.logps for s in samples] == [pytest.approx(s.logps, abs=1e-3) for s in of_ours]
     print(f"{len(requests)} prompts, {len({text for of_prompt in texts_of[0] for text, _ in of_prompt})} texts")
@@ -250,7 +252,7 @@ def test_a_closed_generator_leaves_the_engine_idle(engine: VllmBackend) -> None:
     assert some == collect(engine, REQUESTS, SETTINGS[0])[place][: len(some)]
 
 
-# The last two: the server does not survive the first, nor the engine the second.
+# These two come last: the first kills the server, and the second the engine.
 
 
 def test_a_server_that_is_killed_leaves_what_came(

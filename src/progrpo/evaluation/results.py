@@ -190,7 +190,7 @@ class Evaluation:
 
 
 def fewer_problems(samples: Sequence[int]) -> str:
-    """How many problems a measure at k is over, for each k from which on that is fewer; empty if it is always all.
+    """How many problems a measure at k is over, from each k on at which there are fewer; empty if there never are.
 
     Args:
         samples: judged samples of each problem.
