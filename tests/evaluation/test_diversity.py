@@ -141,7 +141,7 @@ def test_self_bleu_of_a_text_alone_is_not_a_number() -> None:
 def test_without_sacrebleu_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sacrebleu.metrics.helpers", None)
     with pytest.raises(ConfigError, match=r"need sacrebleu: pip install 'progrpo\[evaluation\]'"):
-        self_bleu(["a", "b"])
+        self_bleu(["a text that was not counted before", "b"])
 
 
 # -- Meaning -----------------------------------------------------------------------------------------------------------

@@ -16,14 +16,12 @@ class Benchmark:
     """A benchmark as it is usually reported. Samples, template and budget are defaults.
 
     Attributes:
-        about: one line for people.
         problems: how many problems were published.
         preset: the name in ``kind.PRESETS`` of the Hugging Face dataset, its subset and split.
         kind: the task that reads and judges the rows.
         metrics: what is reported. ``pass@32`` of 32 samples, as in most papers, is only "any correct"; more samples
             than k give a smaller error.
         samples: responses per problem.
-        max_new_tokens: the budget of a response.
         template: see :mod:`progrpo.tasks.templates`.
         unusable: how many rows have no usable answer. They are left out; any other bad row is refused.
     """

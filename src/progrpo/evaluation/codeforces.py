@@ -149,7 +149,6 @@ def rate_from_folder(
     Args:
         problems: the benchmark's problems, whose ``source_id`` is their id.
         counts: the numbers of samples and of right samples of each.
-        folder: made if it is not there.
 
     Raises:
         ConfigError: ids are missing, standings can't be downloaded, or as :func:`rate`.
@@ -172,10 +171,7 @@ def rate_from_folder(
 
 
 def contest_of(problem: str) -> int:
-    """The contest of a problem.
-
-    Raises:
-        ConfigError: the id is not a contest's number with a problem's letter.
+    """The contest of a problem; ConfigError if the id is not a contest's number with a problem's letter.
 
     >>> contest_of("1972D1")
     1972
@@ -193,12 +189,8 @@ def rating_at_rank(rank: float, ratings: NDArray[np.float64]) -> float:
 
     .. math:: 1 + \sum_i \frac{1}{1 + 10^{(R - r_i) / 400}} = \text{rank}
 
-    Args:
-        rank: 1 is the best; the last is one more than the number of participants.
-        ratings: shape (participants,).
-
-    Returns:
-        R by bisection, between 0 and 100 above the highest rating. If no such R solves the equation, the nearer bound.
+    Ranks go from 1 to one more than the number of participants, and ``ratings`` has shape (participants,). R is found
+    by bisection between 0 and 100 above the highest rating. If no such R solves the equation, it is the nearer bound.
 
     >>> round(rating_at_rank(51, np.full(100, 1500.0)), 3)
     1500.0

@@ -7,7 +7,7 @@ as sacrebleu's ``13a`` does.
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from math import fsum, isnan, log, nan
 from typing import Any
 
@@ -31,7 +31,6 @@ def distinct_at_k(class_counts: Sequence[int], num_samples: int, k: int) -> floa
     Args:
         class_counts: c_j, the number of samples of each different solution.
         num_samples: n, the number of all samples.
-        k: as in :func:`progrpo.evaluation.pass_at_k`.
 
     Raises:
         ValueError: k > n, or the classes hold more than n samples.
@@ -51,16 +50,11 @@ def answer_entropy(class_counts: Sequence[int]) -> float:
 
     .. math:: -\sum_j \frac{c_j}{n} \log \frac{c_j}{n}, \quad n = \sum_j c_j
 
-    Args:
-        class_counts: c_j, the number of samples that give answer j, right or wrong.
-
-    Returns:
-        NaN if there is no answer.
+    with ``class_counts`` c_j of the samples that give answer j, right or wrong. It is NaN if there is no answer. This
+    plug-in estimate is too low by about (classes - 1) / 2n on average (Miller 1955), and never above log n.
 
     Raises:
         ValueError: a count below 0.
-
-    This plug-in estimate is too low by about (classes - 1) / 2n on average (Miller 1955), and never above log n.
 
     >>> answer_entropy([4]), round(answer_entropy([2, 2]), 4)
     (0.0, 0.6931)
@@ -74,17 +68,11 @@ def answer_entropy(class_counts: Sequence[int]) -> float:
 def distinct_n(texts: Sequence[str], n: int) -> float:
     """The number of different n-grams of all texts over the number of all their n-grams, between 0 and 1.
 
-    It falls with the number of texts and with their length, whatever they say.
-
-    Args:
-        texts: responses. No n-gram reaches from one into the next.
-        n: 1 to 4.
-
-    Returns:
-        NaN if no text has n tokens.
+    It falls with the number of texts and with their length, whatever they say. No n-gram reaches from one text into the
+    next. It is NaN if no text has n tokens.
 
     Raises:
-        ValueError: another n.
+        ValueError: n is not between 1 and 4.
         ConfigError: sacrebleu is not installed.
 
     Source: Li et al. 2016 (arXiv 1510.03055), distinct-1 and distinct-2.
@@ -94,7 +82,10 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     """
     if not 1 <= n <= LONGEST_NGRAM:
         raise ValueError(f"n must lie between 1 and {LONGEST_NGRAM}, got {n}.")
-    return _distinct(list(map(_ngrams, texts)), n)
+    total: Counter[tuple[str, ...]] = Counter()
+    for ngrams, _ in map(_ngrams, texts):
+        total.update({ngram: count for ngram, count in ngrams.items() if len(ngram) == n})
+    return len(total) / total.total() if total else nan
 
 
 def self_bleu(texts: Sequence[str]) -> float:
@@ -103,10 +94,8 @@ def self_bleu(texts: Sequence[str]) -> float:
     .. math:: \frac{1}{m} \sum_{i=1}^{m} \mathrm{BLEU}(t_i, \{t_j : j \ne i\})
 
     Each term is the score of sacrebleu's ``sentence_bleu`` (BLEU-4, ``13a`` tokens, exponential smoothing, effective
-    order) over 100. It is 1 if every text is equal to another one, and low if words and phrases differ.
-
-    Returns:
-        NaN for fewer than 2 texts.
+    order) over 100. It is 1 if every text is equal to another one, and low if words and phrases differ. It is NaN for
+    fewer than 2 texts.
 
     Raises:
         ConfigError: sacrebleu is not installed.
@@ -116,7 +105,31 @@ def self_bleu(texts: Sequence[str]) -> float:
     >>> round(self_bleu(["so 3 + 4 = 7", "so 3 + 4 = 7"]), 9), self_bleu(["a b c d", "e f g h"])
     (1.0, 0.0)
     """
-    return _self_bleu(list(map(_ngrams, texts)))
+    counted = list(map(_ngrams, texts))
+    if len(counted) < 2:
+        return nan
+    from sacrebleu.metrics.bleu import BLEU
+
+    # A text's references are all others. Their highest count of an n-gram is the highest of all texts, or the second
+    # highest if the text itself has the highest.
+    highest: dict[tuple[str, ...], tuple[int, int]] = {}
+    for ngrams, _ in counted:
+        for ngram, count in ngrams.items():
+            first, second = highest.get(ngram, (0, 0))
+            highest[ngram] = (count, first) if count > first else (first, max(second, count))
+    scores = []
+    for i, (ngrams, length) in enumerate(counted):
+        matched, total = [0] * LONGEST_NGRAM, [0] * LONGEST_NGRAM
+        for ngram, count in ngrams.items():
+            first, second = highest[ngram]
+            total[len(ngram) - 1] += count
+            matched[len(ngram) - 1] += min(count, second if count == first else first)
+        # The closest length of a reference; of two, the shorter one.
+        others = [other for j, (_, other) in enumerate(counted) if j != i]
+        reference = min(others, key=lambda other: (abs(other - length), other))
+        score = BLEU.compute_bleu(matched, total, length, reference, smooth_method="exp", effective_order=True).score
+        scores.append(score / 100)
+    return fsum(scores) / len(scores)
 
 
 def embedding_distance(texts: Sequence[str], model: str) -> float:
@@ -124,12 +137,8 @@ def embedding_distance(texts: Sequence[str], model: str) -> float:
 
     .. math:: \frac{2}{m (m-1)} \sum_{i<j} \big( 1 - \cos(e_i, e_j) \big)
 
-    Args:
-        texts: responses. The model cuts them at its longest input.
-        model: the id or folder of a sentence-transformers model. Values of different models can't be compared.
-
-    Returns:
-        NaN for fewer than 2 texts.
+    ``model`` is the id or folder of a sentence-transformers model, which cuts texts at its longest input. Values of
+    different models can't be compared. It is NaN for fewer than 2 texts.
 
     Raises:
         ConfigError: sentence-transformers is not installed, or there is no such model.
@@ -177,54 +186,16 @@ def diversity(
     measures: dict[str, float | None] = {}
     for suffix, candidates, number in (("", texts, m), ("_correct", right, m_correct)):
         chosen = candidates[:number] if len(candidates) >= number else []  # of no text, every measure is NaN
-        counted = list(map(_ngrams, chosen))
-        values = {"distinct_1": _distinct(counted, 1), "distinct_2": _distinct(counted, 2)}
-        values["self_bleu"] = _self_bleu(counted)
+        values = {"distinct_1": distinct_n(chosen, 1), "distinct_2": distinct_n(chosen, 2)}
+        values["self_bleu"] = self_bleu(chosen)
         if embedding_model is not None:
             values["embedding_distance"] = embedding_distance(chosen, embedding_model)
         measures |= {name + suffix: None if isnan(value) else value for name, value in values.items()}
     return measures
 
 
-Ngrams = Counter[tuple[str, ...]]
-
-
-def _distinct(counted: Sequence[tuple[Ngrams, int]], n: int) -> float:
-    total: Ngrams = Counter()
-    for ngrams, _ in counted:
-        total.update({ngram: count for ngram, count in ngrams.items() if len(ngram) == n})
-    return len(total) / total.total() if total else nan
-
-
-def _self_bleu(counted: Sequence[tuple[Ngrams, int]]) -> float:
-    """sacrebleu's score. The n-grams are counted once per text, where sacrebleu counts them once per pair of texts."""
-    if len(counted) < 2:
-        return nan
-    from sacrebleu.metrics.bleu import BLEU
-
-    # A text's references are all others. Their highest count of an n-gram is the highest of all texts, or the second
-    # highest if the text itself has the highest.
-    highest: dict[tuple[str, ...], tuple[int, int]] = {}
-    for ngrams, _ in counted:
-        for ngram, count in ngrams.items():
-            first, second = highest.get(ngram, (0, 0))
-            highest[ngram] = (count, first) if count > first else (first, max(second, count))
-    scores = []
-    for i, (ngrams, length) in enumerate(counted):
-        matched, total = [0] * LONGEST_NGRAM, [0] * LONGEST_NGRAM
-        for ngram, count in ngrams.items():
-            first, second = highest[ngram]
-            total[len(ngram) - 1] += count
-            matched[len(ngram) - 1] += min(count, second if count == first else first)
-        # The closest length of a reference; of two, the shorter one.
-        others = [other for j, (_, other) in enumerate(counted) if j != i]
-        reference = min(others, key=lambda other: (abs(other - length), other))
-        score = BLEU.compute_bleu(matched, total, length, reference, smooth_method="exp", effective_order=True).score
-        scores.append(score / 100)
-    return fsum(scores) / len(scores)
-
-
-def _ngrams(text: str) -> tuple[Ngrams, int]:
+@lru_cache(maxsize=16)  # the measures of one problem's texts share them
+def _ngrams(text: str) -> tuple[Counter[tuple[str, ...]], int]:
     """A text's n-grams of 1 to 4 tokens, and its number of tokens."""
     try:
         from sacrebleu.metrics.helpers import extract_all_word_ngrams

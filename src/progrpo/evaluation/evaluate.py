@@ -54,9 +54,6 @@ def evaluate(
     """Sample n responses to each problem, verify and count them.
 
     Args:
-        backend: where samples come from.
-        task: verifies them.
-        sampling: temperature, seed and so on.
         n: responses per problem; 1 at temperature 0, where all would be equal.
         problems: by default the task's held-out ones.
         store: keeps the samples. Those that it holds from an interrupted evaluation are not drawn again.
@@ -135,12 +132,8 @@ def evaluate_into(
 ) -> Evaluation:
     """Evaluate on the held-out problems, and keep the samples in ``NAME-samples`` and the counts in ``NAME.json``.
 
-    Called again, it goes on where it was interrupted. Diversity is measured if sacrebleu is installed.
-
-    Args:
-        folder: made if it is not there.
-        name: the evaluation's name.
-        model: the model's name for the record. The other arguments are those of :func:`evaluate`.
+    Called again, it goes on where it was interrupted. Diversity is measured if sacrebleu is installed. ``model`` is the
+    model's name for the record; the other arguments are those of :func:`evaluate`.
 
     Raises:
         ConfigError: as :func:`evaluate`; or another process writes the same evaluation, or the folder can't be written.

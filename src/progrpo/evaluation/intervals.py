@@ -46,8 +46,6 @@ def mean_over_problems(values: ArrayLike, *, seed: int = 0, resamples: int = RES
     Args:
         values: one number per problem, shape (problems,); or one per run and problem, shape (runs, problems). Then
             each problem is drawn with all its runs.
-        seed: the seed of the resampling.
-        resamples: the number of bootstrap samples.
 
     Raises:
         ValueError: there is no problem.
@@ -145,11 +143,7 @@ def sign_test(a: ArrayLike, b: ArrayLike) -> SignTest:
 
     .. math:: p = \min\Big(1, 2 \cdot 2^{-m} \sum_{i=0}^{\min(w, l)} \binom{m}{i}\Big), \quad m = w + l
 
-    Args:
-        a, b: one number per problem, in the same order.
-
-    Raises:
-        ValueError: the shapes differ.
+    ``a`` and ``b`` hold one number per problem, in the same order; ValueError if their shapes differ.
 
     >>> sign_test([1.0, 1.0, 1.0, 0.5], [0.5, 0.0, 0.5, 0.5])
     SignTest(wins=3, losses=0, ties=1, p_value=0.25)

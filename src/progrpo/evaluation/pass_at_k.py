@@ -23,7 +23,7 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> NDArray
         k: at least 1 and at most every n. Take n >= 2k samples: at n = k the estimate is only "any correct".
 
     Returns:
-        A float for one problem, an array for several, which you average over problems.
+        A float for one problem; for several an array, whose mean is over problems.
 
     Raises:
         ValueError: k > n, for which there is no unbiased estimate, or counts that are not possible.

@@ -39,14 +39,8 @@ def pooled_auroc(
 ) -> Estimate | None:
     """:func:`auroc` over all responses, with a 95 % bootstrap interval that draws each problem with all its responses.
 
-    It also compares responses to easy and to hard problems; :func:`auroc_within_problems` does not.
-
-    Args:
-        scores, right: as in :func:`auroc`.
-        problems: the id of each response's problem, shape (responses,).
-
-    Returns:
-        None if all responses are right or all are wrong.
+    ``problems`` is the id of each response's problem, shape (responses,). The result is None if all responses are right
+    or all are wrong. It also compares responses to easy and to hard problems; :func:`auroc_within_problems` does not.
 
     >>> pooled_auroc([0.9, 0.1, 0.8, 0.3], [True, False, True, False], ["a", "a", "b", "b"]).low
     1.0
@@ -78,7 +72,7 @@ def auroc_within_problems(
             problem are averaged. By default there is one run.
 
     Returns:
-        None if no problem has both right and wrong responses.
+        The mean and the number; or None if no problem has both right and wrong responses.
 
     >>> auroc_within_problems([0.9, 0.1, 0.2, 0.3], [True, False, True, False], ["a", "a", "b", "b"])[0].mean
     0.5

@@ -81,19 +81,12 @@ def load_standings(folder: Path, contests: Iterable[int]) -> dict[int, Standings
 def download_standings(
     contests: Iterable[int], folder: Path, *, api: str = API, pause_seconds: float = _PAUSE_SECONDS
 ) -> list[int]:
-    """Download the files that a folder lacks from Codeforces' public API.
+    """Download the files that a folder lacks from Codeforces' public API, and return the contests of these files.
 
-    Args:
-        contests: their numbers, such as 1971.
-        folder: files are added to its ``standings/`` and ``rating_changes/``, and none is replaced.
-        api: the address of the API.
-        pause_seconds: the time between two requests.
-
-    Returns:
-        The contests with a downloaded file.
+    Files that are there, and those that were downloaded before an error, are kept.
 
     Raises:
-        ConfigError: the API can't be reached or refuses. Files that were downloaded before are kept.
+        ConfigError: the API can't be reached or refuses.
     """
     missing = [
         (contest, kind, path)
@@ -156,11 +149,7 @@ def _read_standings(folder: Path, contest: int) -> Standings:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        ConfigError: it can't be read.
-    """
+    """What a JSON file holds; ConfigError if it can't be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -78,7 +78,6 @@ class SampleStore:
     """The samples of one evaluation: one model, one task, one way of sampling.
 
     Args:
-        folder: made if it is not there.
         key: what the samples are of, by name. Samples with another key are not mixed with these.
         writer: the number of this process, if several write to the folder at the same time.
 
@@ -97,7 +96,7 @@ class SampleStore:
         stored = read_json(file, "put it back from a copy, or remove the folder that it is in, samples and all")
         differences = ", ".join(
             f"{name} {stored.get(name)!r}, not {key.get(name)!r}"
-            for name in stored | key
+            for name in {**stored, **key}
             if stored.get(name) != key.get(name)
         )
         if differences:
@@ -186,10 +185,8 @@ def _batches(folder: Path, columns: Sequence[str]) -> Iterator[Any]:
 def read_samples(folder: Path, columns: Sequence[str] = SUMMARY_COLUMNS, *, first: int | None = None) -> "pd.DataFrame":
     """A store's samples as a table, each once. By default the columns over tokens are left out.
 
-    Args:
-        folder: of a :class:`SampleStore`, which may still be written to.
-        columns: some of :data:`SUMMARY_COLUMNS` and :data:`TOKEN_COLUMNS`.
-        first: read only samples 0 to first - 1 of each problem; by default all.
+    ``columns`` are some of :data:`SUMMARY_COLUMNS` and :data:`TOKEN_COLUMNS`. With ``first``, only samples 0 to
+    first - 1 of each problem are read. The store may still be written to.
     """
     import pandas as pd
 

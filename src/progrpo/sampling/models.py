@@ -99,11 +99,7 @@ def _first_line(error: Exception) -> str:
 def model_digest(path: str) -> str:
     """Identifies a model that was loaded: a digest of its files, or the commit of a hub's model in the cache.
 
-    Args:
-        path: as in :func:`load_model`.
-
-    Raises:
-        ConfigError: there is no model.
+    ``path`` is that of :func:`load_model`; ConfigError if there is no model.
     """
     source = model_source(path)
     folder = Path(source)

@@ -17,8 +17,7 @@ from progrpo.sampling import Request, Sample, Sampling, in_thinking, sample_seed
 from progrpo.sampling.pieces import split
 from progrpo.tasks.templates import Prompt, template_opens_thinking
 
-Piece = tuple[int, Request]
-"""Samples of a request, with the request's place."""
+Piece = tuple[int, Request]  # samples of a request, with the request's place
 
 
 class TransformersBackend:
@@ -210,11 +209,7 @@ def token_ids(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
 
 
 def check_lengths(prompt_ids: Sequence[Sequence[int]], window: int, remedy: str = "") -> None:
-    """Refuse a prompt that is empty, or that leaves no room for a response in the model's window.
-
-    Raises:
-        ConfigError: with its length, the window and what to do; ``remedy`` is one more way.
-    """
+    """Raise ConfigError for a prompt that is empty or fills the model's window; the message includes ``remedy``."""
     for ids in prompt_ids:
         if not 0 < len(ids) < window:
             raise ConfigError(
