@@ -26,7 +26,16 @@ from progrpo.verify import Verdict, VerifierFailedError
 if TYPE_CHECKING:
     from progrpo.common.processes import Share
 
-__all__ = ["ENTROPY_KINDS", "Evaluation", "ProblemResult", "count", "evaluate", "evaluate_into", "open_store"]
+__all__ = [
+    "ENTROPY_KINDS",
+    "Evaluation",
+    "ProblemResult",
+    "count",
+    "evaluate",
+    "evaluate_into",
+    "open_store",
+    "summarize",
+]
 
 EntropyKind = Literal["distribution", "drawn", "greedy"]
 ENTROPY_KINDS: dict[EntropyKind, str] = {
@@ -90,20 +99,27 @@ def evaluate(
     finally:
         if store is not None:
             store.flush()
-    if share is not None:
-        judged = share.join(judged)
+    judged = judged if share is None else share.join(judged)
+    evaluation = summarize(backend.name, task, sampling, n, problems, judged)
+    if not evaluation.judged:
+        raise VerifierFailedError(f"The verifier failed on all {n * len(problems)} samples.")
+    if with_diversity:
+        results = [replace(p, diversity=_diversity(judged[p.problem_id], embedding_model)) for p in evaluation.problems]
+        evaluation = replace(evaluation, problems=results)
+    return evaluation
+
+
+def summarize(
+    backend: str, task: Task, sampling: Sampling, n: int, problems: Sequence[Problem], judged: dict[str, list[Judged]]
+) -> Evaluation:
+    """The evaluation of judged samples, which ``judged`` holds by problem id; the other arguments are its settings."""
     results = [count(task, problem, judged[problem["problem_id"]]) for problem in problems]
     kind = _entropy_kind(judged.values(), sampling)
     if kind is None:
         results = [replace(result, entropy=None) for result in results]
-    if with_diversity:
-        results = [replace(r, diversity=_diversity(judged[r.problem_id], embedding_model)) for r in results]
-    settings = {"task": task.name, "samples": n, "backend": backend.name} | asdict(sampling)
+    settings = {"task": task.name, "samples": n, "backend": backend} | asdict(sampling)
     warnings = equal_samples(judged.values(), sampling.temperature)
-    evaluation = Evaluation(settings | {"entropy": kind, "warnings": warnings}, results)
-    if not evaluation.judged:
-        raise VerifierFailedError(f"The verifier failed on all {n * len(problems)} samples.")
-    return evaluation
+    return Evaluation(settings | {"entropy": kind, "warnings": warnings}, results)
 
 
 def open_store(folder: Path, backend: Backend, task: Task, sampling: Sampling, *, writer: int = 0) -> SampleStore:
