@@ -80,15 +80,15 @@ def evaluate(
     if sampling.is_greedy and n > 1:
         raise ConfigError(f"at temperature 0 all samples of a problem are the same: n must be 1, got {n}.")
     problems = task.heldout_problems() if problems is None else problems
-    of_process = problems if share is None else share.own(problems)
-    judged = {problem["problem_id"]: list[Judged]() for problem in of_process}
+    process_problems = problems if share is None else share.own(problems)
+    judged = {problem["problem_id"]: list[Judged]() for problem in process_problems}
     if store is not None:
-        judged |= {problem: samples[:n] for problem, samples in store.judged(of_process).items()}
+        judged |= {problem: samples[:n] for problem, samples in store.judged(process_problems).items()}
     report = on_progress or (lambda responses: None)
     report(sum(map(len, judged.values())))
     watch = ErrorWatch(max_error_share)
     try:
-        for problem, samples, verdicts in _sample_and_verify(backend, task, sampling, of_process, judged, n):
+        for problem, samples, verdicts in _sample_and_verify(backend, task, sampling, process_problems, judged, n):
             known = judged[problem["problem_id"]]
             if store is None:
                 known += map(Judged.of, samples, verdicts)
@@ -217,7 +217,7 @@ def _sample_and_verify(
 
 def _entropy_kind(judged: Iterable[Sequence[Judged]], sampling: Sampling) -> EntropyKind | None:
     """Which entropy the samples have: one backend draws all of them, and gives all of them the same."""
-    samples = [sample for of_problem in judged for sample in of_problem if sample.tokens]
+    samples = [sample for group in judged for sample in group if sample.tokens]
     if not samples:
         return None
     if all(sample.entropy is not None for sample in samples):

@@ -102,16 +102,6 @@ class Answer(BaseModel):
         return [replace(s, counted_tokens=b - a) for s, (a, b) in zip(samples, pairwise(shares), strict=True)]
 
 
-class _Model(BaseModel):
-    id: str
-
-
-class Models(BaseModel):
-    """The answer to the question which models a server has."""
-
-    data: list[_Model]
-
-
 def fault(error: ValidationError) -> str:
     """What is wrong with an answer, in one line."""
     first = error.errors()[0]

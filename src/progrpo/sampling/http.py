@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from progrpo.common.errors import ConfigError, ServerAwayError
 from progrpo.sampling import Request, Sample, Sampling, in_thinking, sample_seed
-from progrpo.sampling.answers import Answer, Models, fault, one_line
+from progrpo.sampling.answers import Answer, fault, one_line
 from progrpo.sampling.pieces import InOrder, split
 from progrpo.verify.thinking import closes_unopened
 
@@ -257,12 +257,12 @@ class HttpBackend:
 
         try:
             with start_blocking_portal() as portal:
-                names = [model.id for model in Models.model_validate_json(portal.call(ask)).data]
+                names = [str(model["id"]) for model in json.loads(portal.call(ask))["data"]]
         except openai.APIError as error:
             raise self._error(error) from None
-        except ValidationError as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"the server {self.base_url} does not list its models ({fault(error)}); name one as model."
+                f"the server {self.base_url} does not list its models ({error!r}); name one as model."
             ) from None
         if len(names) != 1:
             listed = ", ".join(map(repr, names)) or "none"
@@ -338,6 +338,6 @@ def _checked_key(key: str | None) -> str:
     checked = (os.environ.get("OPENAI_API_KEY") if key is None else key) or "none"
     if not (checked.isascii() and checked.isprintable()):
         raise ConfigError(
-            "OPENAI_API_KEY, or api_key, must be printable ASCII, for it goes into a header; this one is not."
+            "OPENAI_API_KEY, or api_key, must be printable ASCII, because it goes into a header; this one is not."
         )
     return checked
