@@ -123,24 +123,6 @@ def test_the_key_is_sent_and_never_shown(server: Server, monkeypatch: pytest.Mon
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("no.", "no"),
-        ({"error": {"message": "too\nlong"}}, "too long"),
-        ({"detail": "not here"}, "not here"),
-        ({"other": 1}, '{"other": 1}'),
-        ("", "nothing"),
-        ("x" * 300, "x" * 300),
-        ("x" * 301, "x" * 300 + " "),
-    ],
-)
-def test_a_servers_message_becomes_one_line(body: object, message: str) -> None:
-    from progrpo.sampling.answers import one_line
-
-    assert one_line(body) == message
-
-
 @pytest.mark.parametrize("path", ["p", CHAT], ids=["text", "chat"])
 def test_a_server_that_refuses_extensions_is_asked_without_them(server: Server, path: Any) -> None:
     server.always = server_side.refuse_extras

@@ -31,10 +31,9 @@ def check_mask(name: str, mask: Tensor, like: Tensor, like_name: str) -> None:
 
 def check_groups(groups_B: Tensor, like: Tensor, like_name: str) -> None:
     """Raise unless ``groups_B`` holds one integer group id per response."""
-    check_vector("groups_B", groups_B)
+    check_vector("groups_B", groups_B, like=like, like_name=like_name)
     if groups_B.dtype.is_floating_point or groups_B.dtype.is_complex or groups_B.dtype == torch.bool:
         raise TypeError(f"groups_B must hold integer group ids, got {groups_B.dtype}; pass one id per response.")
-    _check_alike("groups_B", groups_B, like_name, like)
 
 
 def counted_logps(name: str, logps: Tensor, mask: Tensor) -> Tensor:
