@@ -161,18 +161,14 @@ class SampleStore:
 
     def next_part(self) -> Path:
         """The file for this writer's next samples."""
-        numbers = [int(part.stem.split("-")[1]) for part in _parts(self.folder)]
+        numbers = [int(part.stem.split("-")[1]) for part in self.folder.glob("part-*.parquet")]
         return self.folder / f"part-{max(numbers, default=-1) + 1:06d}{self._suffix}.parquet"
-
-
-def _parts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("part-*.parquet"))
 
 
 def _batches(folder: Path, columns: Sequence[str]) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile
 
-    for part in _parts(folder):
+    for part in sorted(folder.glob("part-*.parquet")):
         try:
             with ParquetFile(part) as file:
                 yield from file.iter_batches(batch_size=1024, columns=list(columns))

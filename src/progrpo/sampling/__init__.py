@@ -93,6 +93,10 @@ class Request:
     count: int
 
 
+SampleStream = Generator[tuple[int, list[Sample]], None, None]
+"""Some samples at a time, with the place of their request."""
+
+
 def in_thinking(samples: Sequence[Sample], prompt: Prompt, template_opens: bool) -> list[Sample]:
     """The samples of a prompt, with its ``<think>`` if it ends in one; see
     :func:`progrpo.tasks.templates.opens_thinking`."""
@@ -114,9 +118,7 @@ class Backend(Protocol):
         """Identifies the model's weights; for a server, its address and its name for the model."""
         ...
 
-    def sample(
-        self, requests: Sequence[Request], sampling: Sampling
-    ) -> Generator[tuple[int, list[Sample]], None, None]:
+    def sample(self, requests: Sequence[Request], sampling: Sampling) -> SampleStream:
         """Yield the samples as they come: a request's place, and its next samples.
 
         Requests come in any order and in several pieces. The samples of one request come in the order of their index,

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from progrpo.common.errors import ConfigError, ServerAwayError
-from progrpo.sampling import Request, Sample, Sampling, in_thinking, sample_seed
+from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_thinking, sample_seed
 from progrpo.sampling.answers import Answer, fault, one_line
 from progrpo.sampling.pieces import InOrder, split
 from progrpo.verify.thinking import closes_unopened
@@ -122,9 +122,7 @@ class HttpBackend:
         parts = [self.base_url, self.model, *(["opens thinking"] if self.opens_thinking else [])]
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
-    def sample(
-        self, requests: Sequence[Request], sampling: Sampling
-    ) -> Generator[tuple[int, list[Sample]], None, None]:
+    def sample(self, requests: Sequence[Request], sampling: Sampling) -> SampleStream:
         """The samples of each request, as they come; see :class:`progrpo.sampling.Backend`.
 
         A thread sends the requests, so that they go on while the caller works. It ends with the generator.

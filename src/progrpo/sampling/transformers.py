@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from progrpo.common.errors import ConfigError
-from progrpo.sampling import Request, Sample, Sampling, in_thinking, sample_seed
+from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_thinking, sample_seed
 from progrpo.sampling.pieces import split
 from progrpo.tasks.templates import Prompt, template_opens_thinking
 
@@ -38,9 +38,7 @@ class TransformersBackend:
     def __init__(self, model: Any, tokenizer: Any, *, batch: int = 1024, model_digest: str = "") -> None:
         self.model, self.tokenizer, self.batch, self.model_digest = model, tokenizer, batch, model_digest
 
-    def sample(
-        self, requests: Sequence[Request], sampling: Sampling
-    ) -> Generator[tuple[int, list[Sample]], None, None]:
+    def sample(self, requests: Sequence[Request], sampling: Sampling) -> SampleStream:
         """The samples of each request, the longest prompts first; see :class:`progrpo.sampling.Backend`.
 
         Raises:

@@ -1,12 +1,12 @@
 """Samples from vLLM's engine in this process."""
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from progrpo.common.errors import ConfigError
-from progrpo.sampling import Request, Sample, Sampling, in_thinking, sample_seed
+from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_thinking, sample_seed
 from progrpo.sampling.pieces import InOrder, split
 from progrpo.tasks.templates import template_opens_thinking
 
@@ -67,9 +67,7 @@ class VllmBackend:
 
         return model_digest(self.model)
 
-    def sample(
-        self, requests: Sequence[Request], sampling: Sampling
-    ) -> Generator[tuple[int, list[Sample]], None, None]:
+    def sample(self, requests: Sequence[Request], sampling: Sampling) -> SampleStream:
         """The samples of each request, as they come; see :class:`progrpo.sampling.Backend`.
 
         The engine gets all requests at the start.
