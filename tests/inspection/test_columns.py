@@ -5,9 +5,8 @@ import pytest
 from progrpo.common.errors import ConfigError
 from progrpo.inspection.columns import choose_columns
 
-TRL = {"step": "number", "prompt": "text", "completion": "text", "accuracy": "number", "format": "number"}
-TRL |= {"note": "text", "advantage": "number"}
-OTHER = {"question": "text", "text": "text", "score": "number", "a,b": "number"}
+TRL = {"step": 1, "prompt": "1 + 1?", "completion": "2", "accuracy": 1.0, "format": None, "note": "x", "advantage": 0.0}
+OTHER = {"question": "1 + 1?", "text": "2", "score": 1.0, "a,b": 1.0}
 
 
 def test_trl_sums_the_reward_functions_between_completion_and_advantage():
@@ -56,4 +55,4 @@ def test_what_is_missing_is_told(given, rewards, said):
 
 def test_trl_without_rewards():
     with pytest.raises(ConfigError, match="no column of rewards between 'completion' and 'advantage'"):
-        choose_columns({name: kind for name, kind in TRL.items() if name not in ("accuracy", "format")}, {})
+        choose_columns({name: value for name, value in TRL.items() if name not in ("accuracy", "format")}, {})

@@ -14,6 +14,7 @@ from tests.inspection.rollouts import NAMED, random_rows, write_jsonl, write_par
 from progrpo.common.errors import ConfigError
 from progrpo.inspection import Options, inspect
 from progrpo.inspection.files import BATCH_ROWS, RolloutFile
+from progrpo.inspection.table import read_rows
 
 OPTIONS = Options(columns=NAMED, rewards="r")
 
@@ -41,8 +42,8 @@ def test_json_lines_and_parquet_read_the_same(rows, tmp_path):
     for jsonl, parquet in zip(*(file.batches(["o", "logps"]) for file in files), strict=True):
         assert jsonl.size == parquet.size <= BATCH_ROWS
         assert jsonl["o"] == parquet["o"]
-        np.testing.assert_array_equal(jsonl.ragged("logps").values, parquet.ragged("logps").values)
-        np.testing.assert_array_equal(jsonl.lengths("logps"), parquet.lengths("logps"))
+        np.testing.assert_array_equal(np.concatenate(jsonl.numbers("logps")), np.concatenate(parquet.numbers("logps")))
+        assert list(map(len, jsonl.numbers("logps"))) == list(map(len, parquet.numbers("logps")))
     sizes = [sum(batch.size for batch in file.batches(["o"])) for file in files]
     assert sizes == [len(rows)] * 2
 
@@ -50,19 +51,20 @@ def test_json_lines_and_parquet_read_the_same(rows, tmp_path):
 def test_single_rows_are_found_again(rows, tmp_path):
     wanted = [0, 3, BATCH_ROWS, len(rows) - 1]
     for path in (write_jsonl(tmp_path / "a.jsonl", rows), write_parquet(tmp_path / "a.parquet", rows)):
-        found = RolloutFile(path).rows(["o", "logps"], wanted)
-        assert list(found) == wanted
-        assert all(found[i] == {"o": rows[i]["o"], "logps": rows[i]["logps"]} for i in wanted)
-        assert RolloutFile(path).rows(["o"], []) == {}
+        source = inspect([path], OPTIONS).source
+        read = read_rows(source, wanted)
+        assert sorted(read) == wanted
+        assert all(read[i][name] == rows[i][name] for i in wanted for name in ("o", "logps"))
+        assert read_rows(source, []) == {}
 
 
 def test_lists_may_be_null_and_hold_nulls(tmp_path):
     rows = [{"logps": [-1.0, None]}, {"logps": None}, {"logps": []}, {"logps": [-3]}]
     for path in (write_jsonl(tmp_path / "a.jsonl", rows), write_parquet(tmp_path / "a.parquet", rows)):
         (batch,) = RolloutFile(path).batches(["logps"])
-        ragged = batch.ragged("logps")
-        assert ragged.lengths.tolist() == [2, 0, 0, 1]
-        np.testing.assert_array_equal(ragged.values, np.array([-1, np.nan, -3], dtype=np.float32))
+        numbers = batch.numbers("logps")
+        assert [len(values) for values in numbers] == [2, 0, 0, 1]
+        np.testing.assert_array_equal(np.concatenate(numbers), np.array([-1, np.nan, -3], dtype=np.float32))
 
 
 def test_a_line_that_was_cut_off_is_left_out_and_told(tmp_path):
@@ -84,7 +86,7 @@ def test_a_damaged_parquet_file(rows, tmp_path):
     path = write_parquet(tmp_path / "a.parquet", rows)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ConfigError, match=r"a\.parquet' is a damaged parquet file: "):
-        print(RolloutFile(path).columns)
+        print(RolloutFile(path).examples)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_log_probs_must_be_lists_of_numbers(value, tmp_path):
     for path in (write_jsonl(tmp_path / "a.jsonl", rows), write_parquet(tmp_path / "a.parquet", rows)):
         (batch,) = RolloutFile(path).batches(["logps"])
         with pytest.raises(ConfigError, match="column 'logps' must hold a list of numbers for each response"):
-            batch.ragged("logps")
+            batch.numbers("logps")
 
 
 def test_later_lines_may_leave_columns_out(tmp_path):
@@ -143,7 +145,7 @@ def test_csv_reads_the_same_as_json_lines(rows, tmp_path):
     expected = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], OPTIONS)
     for name, delimiter in (("a.csv", ","), ("b.csv", ";"), ("a.tsv", "\t")):
         same(inspect([write_csv(tmp_path / name, rows, delimiter)], OPTIONS), expected)
-    read = RolloutFile(tmp_path / "a.csv").rows(["o", "r"], [3, BATCH_ROWS])
+    read = read_rows(inspect([tmp_path / "a.csv"], OPTIONS).source, [3, BATCH_ROWS])
     assert [read[i]["o"] for i in (3, BATCH_ROWS)] == [rows[3]["o"], rows[BATCH_ROWS]["o"]]
 
 
@@ -171,7 +173,7 @@ def test_packed_files_read_the_same(suffix, kind, rows, tmp_path):
     packed = tmp_path / f"a{kind}{suffix}"
     packed.write_bytes(pack(content[:half]) + pack(content[half:]))  # in two pieces, as of a run that was resumed
     read = []
-    for batch in RolloutFile(packed).batches(["o"], read.append):
+    for batch in RolloutFile(packed).batches(["o"], on_bytes=read.append):
         assert batch.size <= BATCH_ROWS
     assert sum(read) == packed.stat().st_size
     same(inspect([packed], OPTIONS), inspect([plain], OPTIONS))
@@ -217,7 +219,7 @@ def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"q,o,r\n1 + 1?,\xff\xfe,1\n")
     (tmp_path / "a.jsonl").write_bytes(b'{"q": "1 + 1?", "o": "\xff\xfe", "r": 1}\n')
     for name, said in (
-        ("a.parquet", "can't be read: 'utf-8' codec"),
+        ("a.parquet", "is a damaged parquet file, in column 'o' of row 1 or soon after: .*UTF8"),
         ("a.csv", "is not CSV"),
         ("a.jsonl", "not a JSON obj"),
     ):

@@ -10,9 +10,9 @@ from tests.pages.runs import make_recipe, rollout
 
 from progrpo.common.errors import ConfigError
 from progrpo.core import arm_advantages, group_relative_advantages
-from progrpo.inspection import Options, inspect, print_summary, write_page
+from progrpo.inspection import Options, inspect, print_summary
 from progrpo.inspection.summary import NO_WARNING, rows
-from progrpo.pages.inspection import assemble
+from progrpo.pages.inspection import assemble, write_page
 from progrpo.runs.folder import RunFolder
 
 COLUMNS = {"prompt": "q", "response": "o"}
@@ -160,7 +160,9 @@ def test_a_response_of_which_it_is_not_known_whether_it_is_right_takes_part_in_a
 def test_the_reward_that_means_right_is_known_of_one_response_at_least(tmp_path):
     rows = [{"q": "1 + 1?", "o": "2", "r": 0.5, "exact": None}, {"q": "1 + 1?", "o": "3", "r": 0.2, "exact": None}]
     options = Options(columns=COLUMNS, rewards="r", correct_reward="exact")
-    with pytest.raises(ConfigError, match="of no response is known whether it is right: all of column 'exact' is null"):
+    with pytest.raises(
+        ConfigError, match="of no response is it known whether it is right: all of column 'exact' is null"
+    ):
         inspect([write_jsonl(tmp_path / "a.jsonl", rows)], options)
 
 

@@ -8,7 +8,8 @@ import torch
 from tests.inspection.test_collapse import make_table
 
 from progrpo.common.errors import ConfigError
-from progrpo.inspection.score import MOST_RESPONSES, choose_responses, score
+from progrpo.inspection.score import score
+from progrpo.inspection.table import MOST_RESPONSES, choose_responses
 from progrpo.sampling import Request, Sampling
 from progrpo.sampling.models import load_model
 from progrpo.sampling.transformers import TransformersBackend

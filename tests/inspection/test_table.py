@@ -12,8 +12,7 @@ from tests.inspection.rollouts import NAMED, random_rows, write_jsonl, write_par
 
 from progrpo.common.errors import ConfigError
 from progrpo.inspection import Options, inspect
-from progrpo.inspection.batches import Ragged
-from progrpo.inspection.table import PADDED_CELLS, padded
+from progrpo.inspection.score import PADDED_CELLS, padded
 
 OPTIONS = Options(columns=NAMED, rewards="r")
 
@@ -63,16 +62,15 @@ def test_padded_pieces_hold_every_row_once_and_stay_small():
     rng = np.random.default_rng(0)
     lengths = rng.integers(0, 40, 500)
     lengths[7] = 3000
-    values = rng.normal(size=lengths.sum()).astype(np.float32)
-    values[5] = np.nan
-    ragged = Ragged(values, lengths)
+    lists = [rng.normal(size=length).astype(np.float32) for length in lengths]
+    lists[5][0] = np.nan
     seen = {}
-    for rows, values_BT, mask_BT in padded(ragged, 1000):
+    for rows, values_BT, mask_BT in padded(lists, 1000):
         assert values_BT.numel() <= 1000 or len(rows) == 1
         for row, found, mask in zip(rows, values_BT, mask_BT, strict=True):
             seen[int(row)] = found[mask].numpy()
     assert sorted(seen) == list(range(500))
-    for row, expected in enumerate(ragged.rows()):
+    for row, expected in enumerate(lists):
         np.testing.assert_array_equal(seen[row], expected[np.isfinite(expected)])
     assert PADDED_CELLS * 4 < 10e6
 

@@ -12,8 +12,8 @@ from tests.inspection.rollouts import NAMED, random_rows, write_jsonl, write_ver
 from tests.pages.browser import open_page, severe, wait_for
 from tests.pages.runs import HOSTILE
 
-from progrpo.inspection import Options, inspect, write_page
-from progrpo.pages.inspection import MOST_POINTS, SCATTERED, assemble, thinned
+from progrpo.inspection import Options, inspect
+from progrpo.pages.inspection import MOST_POINTS, SCATTERED, assemble, thinned, write_page
 
 OPTIONS = Options(columns=NAMED, rewards="r")
 

@@ -88,8 +88,9 @@ def inspect(
     if corrections is not None:
         _check_corrections(corrections)
     from progrpo.cli.progress import Bars
-    from progrpo.inspection import Options, print_summary, write_corrections, write_page
+    from progrpo.inspection import Options, print_summary, write_corrections
     from progrpo.inspection import inspect as inspect_files
+    from progrpo.pages.inspection import write_page
 
     options = Options(
         columns={name: context.params[name] for name in COLUMNS if context.params[name] is not None},

@@ -1,219 +1,244 @@
-"""Which column of a rollout file holds what: some formats are known, others are named by the user."""
+"""What each column of a rollout file holds: some formats are known, and the user names the columns of others."""
 
 import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 from progrpo.common.errors import ConfigError
-from progrpo.inspection.files import listed
-from progrpo.inspection.values import LARGEST, NESTED, Kind
+from progrpo.inspection.files import Batch, listed
+from progrpo.inspection.values import LARGEST, described, first_of, holds_several, is_empty, is_nested
+from progrpo.runs import rollouts
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a file's columns; None where it has no such column."""
+    """The names of the columns of a file; None where it has no such column."""
 
     prompt: str
     """Text, or chat messages."""
     response: str
     """Text, or chat messages."""
     rewards: tuple[tuple[str, float], ...]
-    """Names with weights: the reward is the weighted sum. A column holds numbers, also as text, or our verdicts'
-    ``status``."""
+    """Names with weights: the reward is the weighted sum. A column holds numbers, also as text, or the ``status`` of
+    our verdicts."""
     step: str | None = None
     group: str | None = None
-    """Tells a step's groups apart. Without one, a group is the responses to one prompt at one step."""
+    """Tells the groups of a step apart. Without it, a group is the responses to one prompt at one step."""
     logps: str | None = None
     """Log-prob of each response token, nats."""
     prompt_logps: str | None = None
     """Log-prob of each prompt token but the first, nats."""
     token_ids: str | None = None
-    """Of the response."""
+    """The tokens of the response."""
     answer: str | None = None
-    """What tells answers apart; the response's text where it is null."""
+    """Tells answers apart; where it is null, the text of the response does."""
     entropy: str | None = None
-    """In nats: a mean over the response's tokens, or a list with one a token."""
+    """In nats: a mean over the tokens of the response, or a list with a value for each."""
     prompt_confidence: str | None = None
     """c(q), as a run of progrpo records it."""
     gold: str | None = None
-    """What a verifier compares with: its verdicts are then the rewards, and none are read."""
-
+    """What a verifier compares with. Its verdicts are then the rewards, and no column of rewards is read."""
     correct_reward: str | None = None
-    """The reward that means right; the weighted sum of ``rewards`` where there is none."""
+    """The reward that means right; without it, the weighted sum of ``rewards`` does."""
 
-    def by_role(self) -> list[tuple[str, str]]:
-        """The columns but those of ``rewards``, each as the name of a field and the column's name."""
-        named = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "rewards")
-        return [(role, name) for role, name in named if name is not None]
+    def roles(self) -> list[tuple[str, str]]:
+        """What each column is, and its name: the name of a field, and ``"reward"``."""
+        named = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "rewards"]
+        return [(role, name) for role, name in named if name is not None] + [
+            ("reward", name) for name, _ in self.rewards
+        ]
 
     def names(self) -> list[str]:
-        """Every column that is read, each once."""
-        return list(dict.fromkeys([*(name for _, name in self.by_role()), *(name for name, _ in self.rewards)]))
+        """The columns that are read, each once."""
+        return list(dict.fromkeys(name for _, name in self.roles()))
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """A format that is recognised by its columns."""
 
     title: str
-    marks: frozenset[str]
+    marks: set[str]
     columns: Columns
 
 
 COMPARED = ("answer", "group", "gold")
 """Columns that may hold anything: their values are compared with each other, or are for a verifier."""
+PER_TOKEN = ("logps", "prompt_logps", "token_ids")
+"""Columns with a list for each response; where a row holds several responses, a list of lists."""
+SHARED = ("prompt", "step", "group", "gold", "prompt_logps", "prompt_confidence")
+"""All responses of a row may share these: the row then holds them once."""
 
-# Of two formats whose marks are all there, the first. "rewards" of TRL are the reward functions' names: see below.
+_REWARD = (("reward", 1.0),)
+_SAMPLED = {"logps": "logps", "token_ids": "token_ids"}
+_RUN = {column.name: column.name for column in rollouts.COLUMNS if hasattr(Columns, column.name)}
+"""The columns of a run's rollout table that have the same name here, as fields with a default."""
+
+# The first format whose marks are all there counts. Without rewards, they are TRL's: see _reward_functions.
 FORMATS = (
     Format(
         "rollouts of a progrpo run",
-        frozenset({"step", "group", "prompt", "text", "reward"}),
-        Columns(
-            "prompt",
-            "text",
-            (("reward", 1.0),),
-            step="step",
-            group="group",
-            logps="logps",
-            token_ids="token_ids",
-            answer="canonical",
-            prompt_confidence="prompt_confidence",
-        ),
+        {"step", "group", "prompt", "text", "reward"},
+        Columns("prompt", "text", _REWARD, answer="canonical", **_RUN),
     ),
     Format(
         "samples of a progrpo evaluation",
-        frozenset({"problem_id", "prompt", "text", "status"}),
+        {"problem_id", "prompt", "text", "status"},
         Columns(
             "prompt",
             "text",
             (("status", 1.0),),
             group="problem_id",
-            logps="logps",
-            token_ids="token_ids",
             answer="canonical",
             entropy="entropies",
+            **_SAMPLED,
         ),
     ),
     Format(
         "episodes of verifiers",
-        frozenset({"trace", "group", "prompt", "response"}),
-        Columns(
-            "prompt",
-            "response",
-            (("reward", 1.0),),
-            step="step",
-            group="group",
-            logps="logps",
-            token_ids="token_ids",
-            entropy="entropies",
-        ),
+        {"trace", "group", "prompt", "response"},
+        Columns("prompt", "response", _REWARD, step="step", group="group", entropy="entropies", **_SAMPLED),
     ),
     Format(
         "results of verifiers",
-        frozenset({"example_id", "prompt", "completion", "reward"}),
+        {"example_id", "prompt", "completion", "reward"},
         # Its "answer" is the right one, not that of the response.
-        Columns("prompt", "completion", (("reward", 1.0),), step="step", group="example_id"),
+        Columns("prompt", "completion", _REWARD, step="step", group="example_id"),
     ),
     Format(
         "completions logged by TRL",
-        frozenset({"step", "prompt", "completion", "advantage"}),
+        {"step", "prompt", "completion", "advantage"},
         Columns("prompt", "completion", (), step="step"),
     ),
     Format(
         "rollouts dumped by verl",
-        frozenset({"input", "output", "score"}),
-        # Reward functions of verl that also return what they took for the answer call it "pred".
+        {"input", "output", "score"},
+        # Where a reward function of verl also returns the answer that it extracted, it calls that "pred".
         Columns("input", "output", (("score", 1.0),), step="step", answer="pred"),
     ),
     *(
         Format(
             "one row a prompt",
-            frozenset({"prompt", "responses", rewards}),
-            Columns("prompt", "responses", ((rewards, 1.0),), step="step"),
+            {"prompt", "responses", name},
+            Columns("prompt", "responses", ((name, 1.0),), step="step"),
         )
-        for rewards in ("rewards", "scores")
+        for name in ("rewards", "scores")
     ),
 )
 
 
 def choose_columns(
-    present: Mapping[str, Kind], given: Mapping[str, str], rewards: str | None = None
+    examples: Mapping[str, Any], named: Mapping[str, str], rewards: str | None = None
 ) -> tuple[str, Columns]:
-    """What a file's format is called, and its columns: those of a format that is recognised, and those given.
+    """The title of a file's format, and its columns: those of a format that is recognised, and those that are named.
 
     Args:
-        present: the file's columns in order, and what each holds; the entries of dicts under dotted names.
-        given: fields of :class:`Columns` (but ``rewards``) by name, each the name of a column.
+        examples: a value of each of the file's columns, in order; the entries of dicts have dotted names.
+        named: fields of :class:`Columns` (but ``rewards``) by name, each the name of a column.
         rewards: columns of rewards, separated by commas, each with a weight after a colon if it is not 1.
 
     Raises:
-        ConfigError: a given column is not there, neither a format nor the given names tell prompt, response and
-            reward, or one of these holds dicts.
+        ConfigError: a named column is missing, neither a format nor the names tell prompt, response and reward, or one
+            of these holds dicts.
 
-    >>> present = {"input": "text", "output": "text", "score": "number", "step": "number", "acc": "number"}
-    >>> title, columns = choose_columns(present, {}, rewards="acc:2")
+    >>> examples = {"input": "1 + 1?", "output": "2", "score": 1.0, "step": 1, "acc": True}
+    >>> title, columns = choose_columns(examples, {}, rewards="acc:2")
     >>> title, columns.rewards, columns.answer
     ('rollouts dumped by verl', (('acc', 2.0),), None)
     """
-    for field, name in given.items():
-        _check_present(f"--{field.replace('_', '-')}", name, present)
-    weighted = _parse_rewards(rewards, present) if rewards is not None else () if "gold" in given else None
-    known = next((format for format in FORMATS if format.marks <= present.keys()), None)
+    for role, name in named.items():
+        _check_present(_option(role), name, examples)
+    weighted = _parse_rewards(rewards, examples) if rewards is not None else () if "gold" in named else None
+    known = next((format for format in FORMATS if format.marks <= examples.keys()), None)
     if known is not None:
-        title, columns = known.title, _columns_of(known.columns, present, given, weighted)
+        title = known.title
+        changes: dict[str, Any] = {role: None for role, name in known.columns.roles() if name not in examples}
+        if weighted is None:
+            weighted = known.columns.rewards or _reward_functions(examples)
+        columns = replace(known.columns, **changes | dict(named) | {"rewards": weighted})
     else:
-        lacking = [name for name in ("prompt", "response") if name not in given] + (
-            ["reward"] if weighted is None else []
-        )
-        if lacking:
+        missing = [_option(role) for role in ("prompt", "response") if role not in named]
+        missing += ["--reward"] if weighted is None else []
+        if missing or weighted is None:
             raise ConfigError(
                 "the file's columns are not those of a known format (TRL, verl, prime-rl, verifiers, progrpo); "
-                f"{listed(present)}: name the missing ones with {' '.join(f'--{name} COL' for name in lacking)}."
+                f"{listed(examples)}: name the missing ones with {' '.join(f'{option} COL' for option in missing)}."
             )
-        assert weighted is not None
-        title, columns = "columns as given", Columns(rewards=weighted, **given)
-    for role, name in (*columns.by_role(), *(("reward", name) for name, _ in columns.rewards)):
-        if role not in COMPARED and present.get(name) in NESTED:
-            raise ConfigError(_which_entry(role, name, present))
+        title, columns = "columns as given", Columns(rewards=weighted, **named)
+    for role, name in columns.roles():
+        if role not in COMPARED and is_nested(examples.get(name)):
+            entries = ", ".join(column for column in examples if column.startswith(f"{name}."))
+            raise ConfigError(
+                f"column {name!r} holds dicts, which are not read as text; name the entry that is meant with "
+                f"{_option(role)}: {entries}."
+            )
     return title, columns
 
 
-def _columns_of(
-    columns: Columns,
-    present: Mapping[str, Kind],
-    given: Mapping[str, str],
-    weighted: tuple[tuple[str, float], ...] | None,
-) -> Columns:
-    """A known format's columns, without those that are not there, and with those that are given in their place."""
-    absent = dict.fromkeys((role for role, name in columns.by_role() if name not in present), None)
-    if weighted is None:
-        weighted = columns.rewards or _reward_functions(present)
-    return replace(columns, **absent | dict(given), rewards=weighted)  # type: ignore[arg-type]
+def split_rows(batch: Batch, columns: Columns) -> Batch:
+    """A batch with a row for each response, from one whose rows hold several.
+
+    Raises:
+        ConfigError: the lists of a row differ in length, or a column that must hold a list does not.
+
+    >>> from pathlib import Path
+    >>> rows = {"q": ["1 + 1?"], "texts": [["2", "3"]], "scores": [[1, 0]]}
+    >>> split_rows(Batch(Path("a.jsonl"), rows, [0]), Columns("q", "texts", (("scores", 1.0),))).columns
+    {'q': ['1 + 1?', '1 + 1?'], 'texts': ['2', '3'], 'scores': [1, 0]}
+    """
+    sizes = []
+    for i, responses in enumerate(batch[columns.response]):
+        if not (holds_several(responses) or is_empty(responses)):
+            raise ConfigError(
+                f"{batch.place(i)}: column {columns.response!r} must hold a list of responses, as in the file's first "
+                f"rows; here it holds {described(responses)}."
+            )
+        sizes.append(len(responses or []))
+    roles = {name: role for role, name in columns.roles()}
+    split: dict[str, list[Any]] = {name: [] for name in columns.names()}
+    for name in split:
+        for i, value in enumerate(batch[name]):
+            split[name] += _spread(value, roles[name], name, sizes[i], f"column {columns.response!r}", batch.place(i))
+    return Batch(batch.path, split, [row for row, n in zip(batch.row_numbers, sizes, strict=True) for _ in range(n)])
 
 
-def _check_present(option: str, name: str, present: Mapping[str, Kind]) -> None:
-    if name not in present:
-        near = difflib.get_close_matches(name, present, n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ConfigError(f"{option} {name!r} is not a column of the file{meant}; {listed(present)}.")
-
-
-def _which_entry(role: str, name: str, present: Mapping[str, Kind]) -> str:
-    """Dicts are no text and no number: which of their entries is meant?"""
-    option = f"--{role.replace('_', '-')}"
-    entries = [column for column in present if column.startswith(f"{name}.")]
-    return (
-        f"column {name!r} holds dicts, which are not read as text; name the entry that is meant with {option}: "
-        f"{', '.join(entries)}."
+def _spread(value: Any, role: str, name: str, n: int, responses: str, place: str) -> list[Any]:
+    """The value of a column for each of n responses."""
+    first = first_of(value)
+    is_kind = isinstance(first, list) if role in PER_TOKEN else not isinstance(first, dict)
+    is_listed = isinstance(value, list) and (first is None or is_kind)
+    if is_listed and len(value) == n:
+        return list(value)
+    if role in SHARED or value is None:
+        return [value] * n
+    if is_listed:
+        raise ConfigError(
+            f"{place}: column {name!r} holds {len(value)} entries and {responses} {n} responses; there must be one "
+            "entry for each response."
+        )
+    raise ConfigError(
+        f"{place}: column {name!r} holds {described(value)} for the {n} responses in {responses}; {_option(role)} must "
+        "name a column with a list that has one entry for each response."
     )
 
 
-def _reward_functions(present: Mapping[str, Kind]) -> tuple[tuple[str, float], ...]:
+def _option(role: str) -> str:
+    return f"--{role.replace('_', '-')}"
+
+
+def _check_present(option: str, name: str, examples: Mapping[str, Any]) -> None:
+    if name not in examples:
+        near = difflib.get_close_matches(name, examples, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ConfigError(f"{option} {name!r} is not a column of the file{meant}; {listed(examples)}.")
+
+
+def _reward_functions(examples: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
     """TRL's columns of rewards: it writes them between the completion and the advantage, under the functions' names."""
-    names = list(present)
+    names = list(examples)
     between = names[names.index("completion") + 1 : names.index("advantage")]
-    numeric = [name for name in between if present[name] in ("number", "none")]
+    numeric = [name for name in between if not isinstance(examples[name], (str, list, dict))]
     if not numeric:
         raise ConfigError(
             f"the file has no column of rewards between 'completion' and 'advantage'; {listed(names)}: name one with "
@@ -222,22 +247,23 @@ def _reward_functions(present: Mapping[str, Kind]) -> tuple[tuple[str, float], .
     return tuple((name, 1.0) for name in numeric)
 
 
-def _parse_rewards(text: str, present: Mapping[str, Kind]) -> tuple[tuple[str, float], ...]:
-    if text in present:
+def _parse_rewards(text: str, examples: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    if text in examples:
         return ((text, 1.0),)
     weighted = []
-    for part in text.split(","):
-        name, colon, weight = part.strip().rpartition(":") if part.strip() not in present else (part.strip(), "", "")
-        name = name if colon else part.strip()
-        _check_present("--reward", name, present)
+    for part in map(str.strip, text.split(",")):
+        name, colon, weight = part.rpartition(":")
+        if part in examples or not colon:
+            name, weight = part, "1"
+        _check_present("--reward", name, examples)
         try:
-            number = float(weight) if colon else 1.0
+            number = float(weight)
         except ValueError:
             number = math.nan
         if not abs(number) <= LARGEST:
             raise ConfigError(
-                f"--reward {part.strip()!r}: the weight after the colon must be a finite number of at most "
-                f"{LARGEST:g}; for example --reward accuracy:1,format:0.2."
+                f"--reward {part!r}: the weight after the colon must be a finite number of at most {LARGEST:g}; for "
+                "example --reward accuracy:1,format:0.2."
             )
         weighted.append((name, number))
     return tuple(weighted)

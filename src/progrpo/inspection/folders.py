@@ -1,4 +1,4 @@
-"""Which rollout files a path stands for: the folders that TRL, verl, prime-rl, verifiers and progrpo leave behind."""
+"""The rollout files of a path: it may be a folder of TRL, verl, prime-rl, verifiers or progrpo."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,23 +8,23 @@ from progrpo.common.errors import ConfigError
 
 PACKED = (".gz", ".zst")
 PATTERNS = ("*.parquet", "*.jsonl", "*.csv", "*.tsv")
-INSIDE = ("rollouts", "completions", "monitors/file/traces/stream", "traces/stream", ".")
-"""Where a run keeps its rollouts: progrpo and older prime-rl, TRL, newer prime-rl; else the folder itself."""
-OF_A_STEP = ("train_rollouts.jsonl", "train/all/traces.jsonl", "train/effective/traces.jsonl")
-"""Of prime-rl, in a folder step_N. ``effective`` lacks the groups that teach nothing, which are to be seen here."""
+FOLDERS = ("rollouts", "completions", "monitors/file/traces/stream", "traces/stream", ".")
+"""A run keeps its rollouts in one of these: progrpo and older prime-rl, TRL, newer prime-rl, else the folder itself."""
+STEP_FILES = ("train_rollouts.jsonl", "train/all/traces.jsonl", "train/effective/traces.jsonl")
+"""Of prime-rl, in a folder ``step_N``. ``effective`` lacks the groups that teach nothing, so it comes last."""
 RESULTS = ("results.jsonl", "traces.jsonl")
 """Of an evaluation by verifiers."""
-NO_ROLLOUTS = ("metrics.jsonl", "eval_rollouts.jsonl", "train_group_stats.jsonl")
-"""They lie beside rollouts, or where rollouts are to come."""
+OTHER_FILES = ("metrics.jsonl", "eval_rollouts.jsonl", "train_group_stats.jsonl")
+"""These lie beside rollouts, and are none."""
 _STEP = re.compile(r"(?:^|[_-])(?:step|iteration)[_-]?(\d+)")
 _PARENTS = 3
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The rollout files that the paths stand for, files of a folder in the order of the numbers in their names.
+    """The rollout files that the paths stand for; those of a folder are in the order of the numbers in their names.
 
-    A folder is a run folder of progrpo or prime-rl, TRL's output folder, an evaluation's folder of verifiers, or holds
-    parquet, JSON-lines or CSV files itself. Of prime-rl's folders the evaluations are left out.
+    A folder is a run folder of progrpo or prime-rl, an output folder of TRL, or an evaluation of verifiers, or it holds
+    parquet, JSON-lines or CSV files itself. The evaluations in prime-rl's folders are left out.
 
     Raises:
         ConfigError: nothing is there, nothing that can be read, or several runs.
@@ -39,10 +39,8 @@ def step_in_name(path: Path) -> int | None:
     (12, None)
     """
     parents = [parent.name for parent in list(path.absolute().parents)[:_PARENTS]]
-    for name in (path.name, *parents):
-        if step := _STEP.search(name):
-            return int(step[1])
-    return None
+    steps = (_STEP.search(name) for name in (path.name, *parents))
+    return next((int(step[1]) for step in steps if step), None)
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -52,9 +50,9 @@ def _files_of(path: Path) -> list[Path]:
         raise ConfigError(
             f"{str(path)!r} does not exist; give a parquet, JSON-lines or CSV file of rollouts, or a folder."
         )
-    if found := _in_folder(path):
-        return found
-    # `outputs` of prime-rl holds a folder a run, `outputs/evals` of verifiers one a model and in it one a run.
+    if files := _in_folder(path):
+        return files
+    # `outputs` of prime-rl holds a folder for each run; `outputs/evals` of verifiers one for each model, with its runs.
     runs = [run for depth in ("*", "*/*") for run in sorted(path.glob(depth)) if run.is_dir() and _is_run(run)]
     if len(runs) > 1:
         shown = ", ".join(repr(str(run)) for run in runs[:5])
@@ -70,42 +68,42 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _in_folder(path: Path) -> list[Path]:
-    for inside in INSIDE:
-        folder = path / inside
-        steps = [found for found in folder.glob("step_*") if found.is_dir() and _STEP.fullmatch(found.name)]
-        if files := [file for step in sorted(steps, key=_natural) for file in _of_step(step)]:
+    for name in FOLDERS:
+        folder = path / name
+        steps = [step for step in folder.glob("step_*") if step.is_dir() and _STEP.fullmatch(step.name)]
+        if files := [file for step in sorted(steps, key=_natural) for file in _files_of_step(step)]:
             return files
         if files := _matching(folder):
             return files
-    return _of_step(path) if _STEP.fullmatch(path.name) else []
+    return _files_of_step(path) if _STEP.fullmatch(path.name) else []
 
 
-def _of_step(folder: Path) -> list[Path]:
-    for name in OF_A_STEP:
-        if found := _unpacked_first(folder / f"{name}{suffix}" for suffix in ("", *PACKED)):
-            return found
+def _files_of_step(folder: Path) -> list[Path]:
+    for name in STEP_FILES:
+        if files := _unpacked_first(folder / f"{name}{suffix}" for suffix in ("", *PACKED)):
+            return files
     return _matching(folder)
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a folder within the one that was given is a run or an evaluation."""
-    if any((folder / f"{name}{suffix}").is_file() for name in RESULTS for suffix in ("", *PACKED)):
+    """Whether a folder inside the one that was named is a run or an evaluation."""
+    if _unpacked_first(folder / f"{name}{suffix}" for name in RESULTS for suffix in ("", *PACKED)):
         return True
-    return any(_in_folder(folder / inside) for inside in INSIDE[:-1])
+    return any(_in_folder(folder / name) for name in FOLDERS[:-1])
 
 
 def _matching(folder: Path) -> list[Path]:
-    """The files of the first pattern that any match, packed ones included."""
+    """The files of the first pattern that matches any, packed or not."""
     for pattern in PATTERNS:
-        found = _unpacked_first(file for suffix in ("", *PACKED) for file in folder.glob(pattern + suffix))
-        found = [file for file in found if not file.name.startswith((".", *NO_ROLLOUTS))]
-        if found:
-            return sorted(found, key=_natural)
+        files = _unpacked_first(file for suffix in ("", *PACKED) for file in folder.glob(pattern + suffix))
+        files = [file for file in files if not file.name.startswith((".", *OTHER_FILES))]
+        if files:
+            return sorted(files, key=_natural)
     return []
 
 
 def _unpacked_first(files: Iterable[Path]) -> list[Path]:
-    """Each file once, also where it lies there packed as well: it is being packed."""
+    """Each file once, even if it lies there packed as well because it is being packed."""
     by_name: dict[str, Path] = {}
     for file in files:
         if file.is_file():
@@ -114,5 +112,5 @@ def _unpacked_first(files: Iterable[Path]) -> list[Path]:
 
 
 def _natural(file: Path) -> list[tuple[int, str]]:
-    """``9.jsonl`` before ``10.jsonl``."""
+    """A key that sorts ``9.jsonl`` before ``10.jsonl``."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]

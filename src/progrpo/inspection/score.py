@@ -1,44 +1,104 @@
-"""Log-probs of prompts and responses under a model, for files that don't hold them."""
+"""Scores of responses: confidences from log-probs, log-probs from a model, and verdicts from a verifier."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from progrpo.common.errors import ConfigError
-from progrpo.core import token_logps
-from progrpo.inspection.batches import Ragged
-from progrpo.inspection.table import Ints, Source, Table, confidences, padded, prompt_confidences
-from progrpo.inspection.values import as_list, response_of
+from progrpo.core import answer_confidence, prompt_confidence, token_logps
+from progrpo.inspection.values import as_text, is_message, is_missing
+from progrpo.tasks.templates import opens_thinking, response_text
+from progrpo.verify import Verdict
+from progrpo.verify.registry import VERIFIERS, verify
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+PADDED_CELLS = 1 << 20
+"""Lists are padded to the longest of a piece; a piece has at most so many places."""
 BATCH_BYTES = 256 << 20
-"""Logits of a batch of sequences: of a vocabulary of 152k, 440 tokens at a time; of a tiny one, thousands."""
-MOST_RESPONSES = 64
-"""A group has at most so many responses scored."""
+"""Logits of a batch of sequences: with a vocabulary of 152k, 440 tokens at a time; with a tiny one, thousands."""
+
+
+def prompt_confidences(logps: Sequence[NDArray[Any]], name: str) -> NDArray[np.float32]:
+    """c(q) of each prompt, (B,). Arguments and errors are those of :func:`answer_confidences`."""
+    return _measured(logps, name, lambda *piece: prompt_confidence(*piece)[None], 1)[0].astype(np.float32)
+
+
+def answer_confidences(
+    logps: Sequence[NDArray[Any]], fractions: Sequence[float], name: str
+) -> tuple[NDArray[np.float32], Floats]:
+    """c(o|q) by fraction (F, B), and the mean of -log p over the tokens of each response (B,); NaN without tokens.
+
+    Args:
+        logps: one array for each response, nats; a value that is not finite does not count.
+        fractions: values of low_prob_fraction.
+        name: the column's, for messages.
+
+    Raises:
+        ConfigError: a value is above 0.
+
+    >>> c_o, surprisal = answer_confidences([np.log([0.5, 0.1]), np.array([])], [0.5, 1.0], "logps")
+    >>> c_o.round(3).tolist(), surprisal.round(3).tolist()
+    ([[0.1, nan], [0.224, nan]], [1.498, nan])
+    """
+
+    def measures(logps_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        c_o = [answer_confidence(logps_BT, mask_BT, low_prob_fraction=f).double() for f in fractions]
+        sum_B = torch.where(mask_BT, -logps_BT, 0.0).sum(dim=1, dtype=torch.float64)
+        return torch.stack([*c_o, sum_B / mask_BT.sum(dim=1)])
+
+    values = _measured(logps, name, measures, len(fractions) + 1)
+    return values[:-1].astype(np.float32), values[-1]
+
+
+def _measured(
+    logps: Sequence[NDArray[Any]], name: str, measures: Callable[[Tensor, Tensor], Tensor], n_measures: int
+) -> Floats:
+    """``measures`` of padded log-probs (B, T) and their mask, (n_measures, B)."""
+    values = np.full((n_measures, len(logps)), np.nan)
+    for rows, logps_BT, mask_BT in padded(logps):
+        try:
+            values[:, rows] = measures(logps_BT, mask_BT).numpy()
+        except ValueError as error:
+            raise ConfigError(f"column {name!r} does not hold log-probs: {error}") from None
+    return values
+
+
+def padded(lists: Sequence[NDArray[Any]], cells: int = PADDED_CELLS) -> Iterator[tuple[Ints, Tensor, Tensor]]:
+    """Lists of similar length side by side: their numbers, values (B, T) and mask (B, T).
+
+    A piece has at most so many cells, but for a list that alone has more. A value that is not finite is masked out.
+    """
+    lengths = np.array([len(values) for values in lists], dtype=np.int64)
+    order = np.argsort(lengths, kind="stable")
+    while len(order):
+        longest = np.maximum(lengths[order], 1)
+        # The lengths rise: a piece of the first k lists has k * longest[k - 1] places.
+        k = max(1, int(np.searchsorted(longest * np.arange(1, len(order) + 1), cells, side="right")))
+        rows, order = order[:k], order[k:]
+        mask = np.arange(longest[k - 1]) < lengths[rows, None]
+        values = np.zeros(mask.shape, dtype=lists[0].dtype)
+        values[mask] = np.concatenate([lists[row] for row in rows])
+        values_BT = torch.from_numpy(values)
+        yield rows, values_BT, torch.from_numpy(mask) & values_BT.isfinite()
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One response under the model: its tokens with their log-probs and entropies, and the prompt's log-probs."""
+    """One response under the model: its tokens with their log-probs and entropies, and the log-probs of the prompt."""
 
     token_ids: list[int]
     logps: list[float]
     entropies: list[float]
     prompt_logps: list[float]
-    """Of every prompt token but the first."""
-
-
-def choose_responses(table: Table, groups: int) -> Ints:
-    """The responses of so many groups, at even distances in the order of the files; of a large group the first."""
-    n = table.n_groups
-    chosen = np.unique(np.linspace(0, n - 1, min(groups, n)).round().astype(np.int64))
-    rows = np.flatnonzero(np.isin(table.groups_B, chosen))
-    rows = rows[np.argsort(table.groups_B[rows], kind="stable")]
-    starts = np.flatnonzero(np.r_[True, np.diff(table.groups_B[rows]) != 0])
-    place = np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
-    return np.sort(rows[place < MOST_RESPONSES])
+    """Without the first token of the prompt, which has none."""
 
 
 @torch.no_grad()
@@ -50,14 +110,14 @@ def score(
     temperature: float = 1.0,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Scored]:
-    """Log-probs of prompts and responses.
+    """Log-probs of prompts and responses, nats.
 
     A prompt of chat messages goes through the tokenizer's template, as in training; text is tokenised as it is.
 
     Args:
         model, tokenizer: a causal language model and its tokenizer.
-        pairs: prompt, response text, and the response's token ids where they are known. A text is tokenised without
-            special tokens: the end token that a response stopped with is not in its text, and has no log-prob.
+        pairs: prompt, response text, and the token ids of the response where they are known. A text is tokenised
+            without special tokens: the end token that stopped a response is not in its text, and has no log-prob.
         temperature: of log-probs and entropies.
         on_progress: called with the number of responses after each batch.
 
@@ -73,57 +133,23 @@ def score(
         list(ids) if ids is not None else tokenizer(text, add_special_tokens=False)["input_ids"]
         for _, text, ids in pairs
     ]
-    _check(model, prompts, responses)
-    whole = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-    lengths = np.array([len(ids) for ids in whole], dtype=np.int64)
-    flat = np.array([token for ids in whole for token in ids], dtype=np.int64)
+    _check_lengths_and_ids(model, prompts, responses)
+    sequences = [np.array([*prompt, *response]) for prompt, response in zip(prompts, responses, strict=True)]
     places = max(1, BATCH_BYTES // (4 * model.config.get_text_config().vocab_size))
-    found: list[Scored | None] = [None] * len(pairs)
-    for rows, tokens_BT, mask_BT in padded(Ragged(flat, lengths), places):
+    scored: dict[int, Scored] = {}
+    for rows, tokens_BT, mask_BT in padded(sequences, places):
         ids_BT = tokens_BT.to(model.device)
         attention_mask = mask_BT.long().to(model.device)
         logits_BTV = model(input_ids=ids_BT, attention_mask=attention_mask, use_cache=False).logits
         logps_BT, entropy_BT = token_logps(logits_BTV[:, :-1], ids_BT[:, 1:], temperature=temperature)
         logps, entropies = logps_BT.float().cpu().tolist(), entropy_BT.float().cpu().tolist()
         for i, row in enumerate(rows.tolist()):
-            # Place t holds the log-prob of token t + 1: the first token has nothing before it.
-            start, end = len(prompts[row]) - 1, len(whole[row]) - 1
-            found[row] = Scored(responses[row], logps[i][start:end], entropies[i][start:end], logps[i][:start])
+            # Place t holds the log-prob of token t + 1, because nothing stands before the first token.
+            start, end = len(prompts[row]) - 1, len(sequences[row]) - 1
+            scored[row] = Scored(responses[row], logps[i][start:end], entropies[i][start:end], logps[i][:start])
         if on_progress is not None:
             on_progress(len(rows))
-    return [one for one in found if one is not None]
-
-
-def with_scores(table: Table, rows: Ints, scored: Sequence[Scored]) -> Table:
-    """The table with what it lacks: c(q), and where log-probs of responses are missing c(o|q), entropy and lengths."""
-    c_q_B = table.c_q_B.copy()
-    if np.isnan(c_q_B).all():
-        c_q_B[rows] = prompt_confidences(_ragged([one.prompt_logps for one in scored]), "prompt")
-    if not np.isnan(table.c_o_FB).all():
-        return replace(table, c_q_B=c_q_B)
-    c_o_FB, entropy_B = table.c_o_FB.copy(), table.entropy_B.copy()
-    c_o_FB[:, rows], _ = confidences(_ragged([one.logps for one in scored]), table.fractions, "response")
-    if np.isnan(entropy_B).all():
-        entropy_B[rows] = [np.mean(one.entropies) if one.entropies else np.nan for one in scored]
-    return replace(table, c_q_B=c_q_B, c_o_FB=c_o_FB, entropy_B=entropy_B)
-
-
-def pairs_of(source: Source, rows: Sequence[dict[str, Any]]) -> list[tuple[Any, str, Sequence[int] | None]]:
-    """What :func:`score` takes, from a file's raw rows."""
-    columns = source.columns
-    return [
-        (
-            row[columns.prompt],
-            response_of(row[columns.response]),
-            as_list(row[columns.token_ids]) if columns.token_ids else None,
-        )
-        for row in rows
-    ]
-
-
-def _ragged(lists: Sequence[Sequence[float]]) -> Ragged:
-    values = np.array([value for one in lists for value in one], dtype=np.float32)
-    return Ragged(values, np.array([len(one) for one in lists], dtype=np.int64))
+    return [scored[row] for row in range(len(pairs))]
 
 
 def _prompt_ids(tokenizer: Any, prompts: Sequence[Any]) -> list[list[int]]:
@@ -138,10 +164,10 @@ def _prompt_ids(tokenizer: Any, prompts: Sequence[Any]) -> list[list[int]]:
     return token_ids(tokenizer, prompts)
 
 
-def _check(model: Any, prompts: list[list[int]], responses: list[list[int]]) -> None:
+def _check_lengths_and_ids(model: Any, prompts: list[list[int]], responses: list[list[int]]) -> None:
     config = model.config.get_text_config()
     if any(not ids for ids in prompts):
-        raise ConfigError("a prompt has no tokens, so that its response's first token has nothing to follow from.")
+        raise ConfigError("a prompt has no tokens, so nothing stands before the first token of its response.")
     highest = max((token for ids in responses for token in ids), default=0)
     if highest >= config.vocab_size:
         raise ConfigError(
@@ -152,3 +178,74 @@ def _check(model: Any, prompts: list[list[int]], responses: list[list[int]]) -> 
     most = getattr(config, "max_position_embeddings", None)
     if most is not None and longest > most:
         raise ConfigError(f"a prompt with its response has {longest} tokens, and the model of --model takes {most}.")
+
+
+@dataclass
+class Judge:
+    """Verifies the responses of a file with the golds in one of its columns.
+
+    Args:
+        verifier: a name of :data:`progrpo.verify.registry.VERIFIERS`, such as ``"math_any"``.
+        template_opens: whether the chat template ends a prompt of messages inside a thinking part; a prompt that is
+            text shows that itself.
+
+    Raises:
+        ConfigError: an unknown verifier.
+
+    >>> judge = Judge("math_any")
+    >>> verdicts = judge(["3 / 4?", "<think>"], ["The answer is 0.75.", "Maybe 3/4? Wait"], ["3/4", "3/4"])
+    >>> [verdict.status for verdict in verdicts]
+    ['correct', 'incorrect']
+    """
+
+    verifier: str
+    template_opens: bool = False
+    failures: list[str] = field(default_factory=list)
+    """The reason for each response that the verifier itself failed on."""
+
+    def __post_init__(self) -> None:
+        if self.verifier not in VERIFIERS:
+            raise ConfigError(f"--verify must be one of {', '.join(VERIFIERS)}, got {self.verifier!r}.")
+
+    def __call__(self, prompts: Sequence[Any], responses: Sequence[Any], golds: Sequence[Any]) -> list[Verdict]:
+        """The verdict on each response; the reasons of errors are kept.
+
+        Args:
+            prompts, responses: as the file has them, text or chat messages. The verifier reads of a response what it
+                reads in training, see :func:`progrpo.tasks.templates.response_text`.
+            golds: of any type; where one is null, NaN or blank, the verdict is an error.
+        """
+        texts = [
+            response_text(_as_completion(response), in_thinking=opens_thinking(prompt, self.template_opens))
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        gold_texts = [_gold_text(gold) for gold in golds]
+        known = [i for i, gold in enumerate(gold_texts) if gold.strip()]
+        verdicts = [Verdict("error", "the gold is null or blank")] * len(texts)
+        judged = verify([self.verifier] * len(known), [gold_texts[i] for i in known], [texts[i] for i in known])
+        for i, verdict in zip(known, judged, strict=True):
+            verdicts[i] = verdict
+        self.failures += [verdict.reason for verdict in verdicts if verdict.status == "error"]
+        return verdicts
+
+    def notes(self) -> list[str]:
+        """A sentence about the failures, if there are any."""
+        if not self.failures:
+            return []
+        return [f"The verifier {self.verifier!r} failed on {len(self.failures)} responses: {self.failures[0]}"]
+
+
+def _as_completion(response: Any) -> Any:
+    """A response as TRL passes it on: text, or a list of messages."""
+    if is_message(response):
+        return [response]
+    return response if isinstance(response, list) else as_text(response)
+
+
+def _gold_text(value: Any) -> str:
+    """A gold as verifiers take it: a number as the shortest text, a list or a dict as JSON, nothing as empty text."""
+    if is_missing(value):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)

@@ -1,16 +1,20 @@
-"""The summary in the terminal: what goes wrong, the measures, what ProGRPO would have done, what is missing."""
+"""An inspection in sentences and in the terminal: how the files were read, what goes wrong, the measures, and what
+ProGRPO would have done."""
 
 import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from progrpo.inspection.collapse import LEAST_GROUPS
-from progrpo.inspection.inspect import Inspection
-from progrpo.pages.summary import signed
+from progrpo.inspection.collapse import LEAST_GROUPS, Collapse
+from progrpo.inspection.score import Ints
+from progrpo.inspection.table import MOST_RESPONSES, Source, Table
+from progrpo.inspection.what_if import Settings, WhatIf
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from progrpo.inspection.inspect import Inspection
 
 TITLES = {
     "reward": "reward",
@@ -29,60 +33,177 @@ TITLES = {
     "confidence/prompt": "confidence of prompts c(q)",
 }
 SHARES = ("groups/", "commonest_answer", "duplicates", "pass@")
-"""How the names of measures begin that are shown in percent."""
+"""The beginnings of the names of measures that are shown in percent."""
 NO_WARNING = "Nothing here says that the policy collapses."
 
 
-def no_warning(inspection: Inspection) -> str:
-    """What can be said where nothing is warned of; without steps, that is not that all is well."""
-    found = inspection.collapse
-    if found.enough_groups:
+def rule(source: Source, table: Table) -> str:
+    """When a response counts as right."""
+    column = source.columns.correct_reward
+    return f"A response is right if its {column or 'reward'} is above {table.correct_above:g}"
+
+
+def how_read(source: Source, table: Table) -> list[str]:
+    """How the files were read, and what was assumed."""
+    columns = source.columns
+    notes = _how_rewarded(source, table)
+    if source.has_named_steps:
+        notes.append("The steps are those in the names of the files or of their folders (--step COL names a column).")
+    elif columns.step is None:
+        notes.append("There is no column of steps, so nothing is shown over training (--step COL names one).")
+    if columns.group is None and source.row_is_group:
+        notes.append("Each row of the file holds one prompt and a list of responses, which are a group.")
+    elif columns.group is None:
+        where = "prompt and step" if source.has_steps else "prompt"
+        notes.append(f"A group is the responses with the same {where} (--group COL names a column).")
+    if table.n_groups == table.size > 1:
+        notes.append(
+            "Every group has one response only, so nothing can be said of groups: is --group the right column?"
+        )
+    if repeated := _repeated_steps(table):
+        notes.append(
+            f"{repeated} steps hold the same responses as the step before them: TRL logs a generation again at each "
+            "step that trains on it. Each counts as often as it is there."
+        )
+    if unjudged := int((~table.judged_B).sum()):
+        notes.append(f"{unjudged} responses have no reward: they take no part in their groups.")
+    if unknown := int((table.judged_B & ~table.known_B).sum()):
+        notes.append(
+            f"Of {unknown} responses {columns.correct_reward} is not known: they count in the reward and in A, and are "
+            "neither right nor wrong."
+        )
+    return notes
+
+
+def _how_rewarded(source: Source, table: Table) -> list[str]:
+    """What the reward is made of, and what was taken for right where that is not obvious."""
+    rewards = source.columns.rewards
+    notes = []
+    if len(rewards) > 1:
+        terms = " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in rewards)
+        notes.append(f"The reward is {terms}; --reward {rewards[0][0]} looks at one alone.")
+    values = np.unique(table.correct_rewards_B[table.known_B])
+    low, high = f"{values[0]:g}", f"{values[-1]:g}"
+    ways_out = "--correct-above FLOAT sets another threshold, --correct-reward COL names the reward that means right"
+    right = rule(source, table)
+    if not table.right_B.any():
+        notes.append(f"No response counts as right. {right}, and the highest is {high}; {ways_out}.")
+    elif len(values) > 1 and table.right_B[table.known_B].all():
+        notes.append(f"Every response counts as right. {right}, and the lowest is {low}; {ways_out}.")
+    elif len(values) > 2:
+        notes.append(f"Rewards are graded: {len(values)} values from {low} to {high}. {right}; {ways_out}.")
+    elif len(rewards) > 1 or source.columns.correct_reward is not None or table.correct_above:
+        notes.append(f"{right}; {ways_out}.")
+    return notes
+
+
+def _repeated_steps(table: Table) -> int:
+    """How many steps have exactly the texts of the step before."""
+    _, index_B, sizes_S = np.unique(table.steps_B, return_inverse=True, return_counts=True)
+    sums_S = np.zeros(len(sizes_S), dtype=np.uint64)
+    # A sum of hashes, which wraps around, is the same in whatever order they come.
+    np.add.at(sums_S, index_B, table.texts_B.view(np.uint64))
+    return int(((np.diff(sums_S) == 0) & (np.diff(sizes_S) == 0)).sum())
+
+
+def how_scored(source: Source, table: Table, model: str | None, temperature: float, rows: Ints) -> str:
+    """Which responses a model scored, and how."""
+    n = len(np.unique(table.groups_B[rows]))
+    is_cut = np.bincount(table.groups_B).max() > MOST_RESPONSES
+    cut = f", of each at most {MOST_RESPONSES} responses" if is_cut else ""
+    tokens = "" if source.columns.token_ids else " Texts were tokenised anew, without the end token."
+    return (
+        f"Log-probs are those of {model} at temperature {temperature:g}, computed for {len(rows)} "
+        f"responses in {n} of {table.n_groups} groups{cut}: what follows from them is about these. One model judges "
+        f"all steps, also those that an earlier policy sampled.{tokens}"
+    )
+
+
+def what_lacks(table: Table, settings: Settings, changed: WhatIf | None, measured: Collapse) -> list[str]:
+    """What the files lack, and what can't be shown without it."""
+    notes = []
+    if not table.has_c_o:
+        lacking = "Confidence" if not np.isnan(table.entropy_B).all() else "Entropy, confidence"
+        notes.append(
+            f"There are no log-probs of responses. {lacking}, and what ProGRPO would have done need them: --logps COL "
+            "names their column, --model PATH computes them for a sample of groups. All else is shown."
+        )
+    elif not table.has_c_q:
+        notes.append(
+            "There are no log-probs of prompts, so c(q) is not known. What ProGRPO would have done is shown with "
+            f"center={settings.center!r}, which does without; the paper's correction needs them: --prompt-logps COL, "
+            "or --model PATH."
+        )
+    elif changed is None:
+        notes.append("No group has both a judged response and its confidences, so there is nothing to correct.")
+    if measured.first and not measured.enough_groups:
+        notes.append(
+            f"The first or the last tenth of the steps has fewer than {LEAST_GROUPS} groups with a reward, too few to "
+            "tell what changes."
+        )
+    return notes
+
+
+def no_warning(inspection: "Inspection") -> str:
+    """What can be said where there is no warning; without steps, that is not that all is well."""
+    measured = inspection.collapse
+    if measured.enough_groups:
         return NO_WARNING
     if not inspection.source.has_steps:
         why = "nothing tells the training steps of the responses apart; --step COL names the column that does"
-    elif not found.first:
+    elif not measured.first:
         why = "all responses are of one step"
     else:
         why = f"the first or the last tenth of the steps has fewer than {LEAST_GROUPS} groups with a reward"
     return f"Whether the policy collapses over training can't be said: {why}."
 
 
-def no_curves(inspection: Inspection) -> str:
+def no_curves(inspection: "Inspection") -> str:
     """Why nothing is drawn over training."""
     if inspection.source.has_steps:
         return "All responses are of one step: there are no curves to draw."
     return "Nothing tells the training steps of the responses apart: there are no curves to draw."
 
 
-def title_of(inspection: Inspection, name: str) -> str:
-    """A measure's name for people, with the unit of what can have two, and of pass@k how many groups it is over."""
-    if name == "length":
-        return f"length, {length_unit(inspection)}"
-    if name.startswith("pass@"):
-        known_N = np.bincount(inspection.table.groups_B[inspection.table.known_B])
-        n, enough = int((known_N > 0).sum()), int((known_N >= int(name.removeprefix("pass@"))).sum())
-        return name if enough == n else f"{name}, {enough:,} of {_count(n, 'group')}"
-    return TITLES[name]
-
-
-def length_unit(inspection: Inspection) -> str:
+def length_unit(inspection: "Inspection") -> str:
     """Tokens, if the file tells how many there are."""
     columns = inspection.source.columns
     return "tokens" if columns.token_ids or columns.logps else "words"
 
 
-def entropy_kind(inspection: Inspection) -> str:
+def entropy_kind(inspection: "Inspection") -> str:
     """Where the entropy comes from; empty if it is not known."""
-    if inspection.source.columns.entropy:
-        return f"Entropy is that of column {inspection.source.columns.entropy!r}."
-    if inspection.source.columns.logps:
+    columns = inspection.source.columns
+    if columns.entropy:
+        return f"Entropy is that of column {columns.entropy!r}."
+    if columns.logps:
         return "Entropy is the mean of −log p over the sampled tokens: an unbiased estimate of the policy's."
     return (
         "Entropy is that of the model's whole distribution, on tokens that were sampled." if inspection.scored else ""
     )
 
 
-def cell(name: str, value: float) -> str:
+def rows(inspection: "Inspection") -> list[tuple[str, list[str]]]:
+    """The measures that are known: a title, and the values over all, the first tenth and the last tenth."""
+    measured = inspection.collapse
+    parts = [part for part in (measured.overall, measured.first, measured.last) if part]
+    names = [*TITLES, *(name for name in measured.overall if name.startswith("pass@"))]
+    known = [name for name in names if not math.isnan(measured.overall[name])]
+    return [(_title(inspection, name), [_cell(name, part[name]) for part in parts]) for name in known]
+
+
+def _title(inspection: "Inspection", name: str) -> str:
+    """A measure's name for people: length with its unit, pass@k with the number of groups that it is over."""
+    if name == "length":
+        return f"length, {length_unit(inspection)}"
+    if not name.startswith("pass@"):
+        return TITLES[name]
+    known_N = np.bincount(inspection.table.groups_B[inspection.table.known_B])
+    n, enough = int((known_N > 0).sum()), int((known_N >= int(name.removeprefix("pass@"))).sum())
+    return name if enough == n else f"{name}, {enough:,} of {_count(n, 'group')}"
+
+
+def _cell(name: str, value: float) -> str:
     """A measure's value as it is shown; a dash where it is not known."""
     if math.isnan(value):
         return "–"
@@ -91,59 +212,45 @@ def cell(name: str, value: float) -> str:
     return f"{value:.1f}" if name == "length" else f"{value:.3f}"
 
 
-def rows(inspection: Inspection) -> list[tuple[str, list[str]]]:
-    """The measures that are known, each with all, first tenth and last tenth."""
-    found = inspection.collapse
-    parts = [part for part in (found.overall, found.first, found.last) if part]
-    shown = [*TITLES, *(name for name in found.overall if name.startswith("pass@"))]
-    known = [name for name in shown if not math.isnan(found.overall[name])]
-    return [(title_of(inspection, name), [cell(name, part[name]) for part in parts]) for name in known]
+def headings(inspection: "Inspection") -> list[str]:
+    """The headings of the values of :func:`rows`."""
+    measured = inspection.collapse
+    spans = [measured.first_steps, measured.last_steps] if measured.first else []
+    return ["all", *(f"step {a}" if a == b else f"steps {a}–{b}" for a, b in spans)]
 
 
-def headings(inspection: Inspection) -> list[str]:
-    """Of the columns of :func:`rows`."""
-    found = inspection.collapse
-
-    def steps(first_last: tuple[int, int]) -> str:
-        first, last = first_last
-        return f"step {first}" if first == last else f"steps {first}–{last}"
-
-    return ["all", steps(found.first_steps), steps(found.last_steps)] if found.first else ["all"]
-
-
-def size(inspection: Inspection) -> str:
+def size(inspection: "Inspection") -> str:
     """``6,400 responses in 400 groups, 50 steps; rollouts dumped by verl``."""
-    table = inspection.table
-    steps = len(inspection.collapse.steps)
-    told = f"{_count(table.size, 'response')} in {_count(table.n_groups, 'group')}"
-    told += f", {_count(steps, 'step')}" if inspection.source.has_steps else ""
-    return f"{told}; {inspection.source.title}"
+    table, source = inspection.table, inspection.source
+    steps = f", {_count(len(inspection.collapse.steps), 'step')}" if source.has_steps else ""
+    return f"{_count(table.size, 'response')} in {_count(table.n_groups, 'group')}{steps}; {source.title}"
 
 
-def what_if_sentences(inspection: Inspection) -> list[str]:
+def what_if_sentences(inspection: "Inspection") -> list[str]:
     """What ProGRPO would have done, in words; empty where that can't be known."""
-    found = inspection.what_if
-    if found is None:
+    changed = inspection.what_if
+    if changed is None:
         return []
-    effect, settings = found.effect, found.settings
+    effect, settings = changed.effect, changed.settings
     moved = "" if math.isnan(effect.moved) else f" or {effect.moved:.2f} times the weight that GRPO gives out"
-    told = [
+    shift = f"{effect.shift:+.3f}".replace("-", "−")
+    sentences = [
         f"With alpha={settings.alpha:g}, low_prob_fraction={settings.low_prob_fraction:g} and "
-        f"center={settings.center!r}, ProGRPO acts on {effect.activated:.0%} of {_count(found.n_groups, 'group')}; the "
-        f"correction is {signed(effect.shift)} on average, its size {effect.size:.3f}{moved}.",
+        f"center={settings.center!r}, ProGRPO acts on {effect.activated:.0%} of {_count(changed.n_groups, 'group')}; "
+        f"the correction is {shift} on average, its size {effect.size:.3f}{moved}.",
         f"{effect.taught:.0%} of the responses get an advantage that have none from GRPO; {effect.flipped:.0%} change "
         "their sign.",
     ]
     if not math.isnan(effect.ordered):
-        told.append(
+        sentences.append(
             f"Within groups, {effect.ordered:.0%} of the pairs that can be formed are alike to GRPO and told apart by "
             f"ProGRPO, {effect.reversed:.0%} change their order; in {effect.new_best:.0%} of the groups another "
             "response becomes the best."
         )
-    return [sentence.replace("%", " %") for sentence in told]
+    return [sentence.replace("%", " %") for sentence in sentences]
 
 
-def print_summary(inspection: Inspection, console: "Console | None" = None) -> None:
+def print_summary(inspection: "Inspection", console: "Console | None" = None) -> None:
     """Print the summary; on a pipe as plain text, 80 columns wide."""
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -154,8 +261,7 @@ def print_summary(inspection: Inspection, console: "Console | None" = None) -> N
     for sentence in inspection.warnings or [no_warning(inspection)]:
         console.print(f"! {sentence}" if inspection.warnings else sentence, markup=False)
     console.print()
-    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
+    table = RichTable("", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in headings(inspection):
         table.add_column(heading, justify="right")
     for title, cells in rows(inspection):
@@ -163,9 +269,8 @@ def print_summary(inspection: Inspection, console: "Console | None" = None) -> N
     console.print(table)
     for part in (what_if_sentences(inspection), [*inspection.notes, entropy_kind(inspection)]):
         console.print()
-        for sentence in part:
-            if sentence:
-                console.print(sentence, markup=False)
+        for sentence in filter(None, part):
+            console.print(sentence, markup=False)
 
 
 def _count(number: int, noun: str) -> str:

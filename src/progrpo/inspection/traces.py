@@ -1,4 +1,4 @@
-"""What verifiers records of an episode, and prime-rl with it: message graphs, as one row a response.
+"""The episodes that verifiers records, and prime-rl with it: message graphs, read as a row for each response.
 
 A line holds an episode with the traces of its agents, or one trace. A trace is a graph of messages: those that the
 model sampled carry the tokens that they added, with the log-prob of each. The names are those of verifiers 0.4
@@ -20,17 +20,17 @@ def is_record(row: Record) -> bool:
 
 
 def responses(record: Record, note: Callable[[str], None]) -> Iterator[Record]:
-    """A row for each trace that the policy sampled: prompt, response, reward, and what is known of step and tokens.
+    """A row for each trace that the policy sampled: prompt, response, reward, and the step and the tokens if known.
 
-    A trace whose scoring did not run has no reward. What belongs to an evaluation during training, and what another
-    model than the policy sampled, is left out.
+    A trace that was not scored has no reward. Evaluations during training, and what another model than the policy
+    sampled, are left out.
 
     Args:
         record: a line.
-        note: takes a sentence that says what was left out.
+        note: called with a sentence that says what was left out.
     """
     run = record.get("run") or {}
-    work = run.get("work") or run  # a trace has type and step in its run, an episode in the run's work
+    work = run.get("work") or run  # a trace has its type and step in `run`, an episode in `run.work`
     if run.get("type") == "train" and work.get("type") == "eval":
         note("Evaluations during the training are left out.")
         return
@@ -47,12 +47,11 @@ def responses(record: Record, note: Callable[[str], None]) -> Iterator[Record]:
 def _row(trace: Record, record: Record, agent: str | None, step: int | None) -> Record:
     nodes = _last_branch(trace.get("nodes") or [])
     sampled = [node for node in nodes if node.get("sampled")]
-    task = trace.get("task") or record["task"]
     rewards = {name: reward for name, reward in (trace.get("rewards") or {}).items() if reward is not None}
     scores = [reward["score"] * reward.get("weight", 1.0) for reward in rewards.values()]
     row = {
         "trace": trace.get("id"),
-        "group": as_key([agent, _group(trace, record, task)]),
+        "group": as_key([agent, _group(trace, record)]),
         "prompt": [node["message"] for node in takewhile(lambda node: not node.get("sampled"), nodes)],
         "response": [node["message"] for node in dropwhile(lambda node: not node.get("sampled"), nodes)],
         "reward": sum(scores) if scores else None,
@@ -63,12 +62,12 @@ def _row(trace: Record, record: Record, agent: str | None, step: int | None) -> 
         "logps": [logp for node in sampled for logp in node.get("logprobs") or []],
         "entropies": [entropy for node in sampled for entropy in node.get("entropies") or []],
     }
-    # Servers that are asked for chat messages give no tokens.
+    # A server that is asked for chat messages returns no tokens.
     return {name: value for name, value in row.items() if value not in (None, []) or name in ("prompt", "response")}
 
 
 def _last_branch(nodes: list[Record]) -> list[Record]:
-    """The messages from the first one to the last: history that was rewritten on the way makes other branches."""
+    """The messages from the first one to the last. Where the history was rewritten, other branches remain."""
     branch: list[Record] = []
     index = len(nodes) - 1 if nodes else None
     while index is not None:
@@ -78,8 +77,9 @@ def _last_branch(nodes: list[Record]) -> list[Record]:
     return branch[::-1]
 
 
-def _group(trace: Record, record: Record, task: Record) -> Any:
-    """What the responses to one task have in common: the group, else the task's key, its hash, or its data."""
+def _group(trace: Record, record: Record) -> Any:
+    """What the responses to one task share: the id of the group, else the key, the hash or the data of the task."""
+    task = trace.get("task") or record["task"]
     group = (record.get("group") or {}).get("id") or (trace.get("info") or {}).get("group_id")
     return group or task.get("key") or task.get("hash") or task.get("data")
 

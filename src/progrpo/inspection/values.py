@@ -1,59 +1,72 @@
-"""What a cell of a rollout file holds: text, chat messages, a number, or a list of them."""
+"""The cells of a rollout file: text, chat messages, numbers, dicts, and lists of them."""
 
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from progrpo.tasks.templates import content_text
 
-Kind = Literal["number", "text", "messages", "object", "texts", "numbers", "objects", "conversations", "lists", "none"]
-"""``messages`` are one conversation, ``conversations`` several; ``object`` is a dict, ``objects`` a list of them;
-``lists`` is a list of lists, such as one list of log-probs a response; ``none`` is null or an empty list."""
-SEVERAL: tuple[Kind, ...] = ("texts", "conversations")
-"""What a column of responses holds where one row of the file is one prompt."""
-NESTED: tuple[Kind, ...] = ("object", "objects")
-VERDICTS = {"correct": 1.0, "incorrect": 0.0, "error": math.nan}
 MOST_DEPTH = 4
 LARGEST = 1e100
-"""A larger number is a mistake, and the square of one that is much larger is infinite."""
+"""A larger number is a mistake: the squares of still larger ones overflow."""
+_WORDS = {"true": 1.0, "false": 0.0, "correct": 1.0, "incorrect": 0.0}
+_WORDS |= dict.fromkeys(("", "none", "null", "error"), math.nan)
 
 
-def kind_of(value: Any) -> Kind:
-    """What one value is.
-
-    >>> kind_of([{"role": "user", "content": "1 + 1?"}]), kind_of(["2", "3"]), kind_of({"text": "2", "score": 1.0})
-    ('messages', 'texts', 'object')
-    """
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, dict):
-        return "messages" if is_message(value) else "object"
-    if isinstance(value, list):
-        return _kind_of_list(value)
-    return "none" if value is None else "number"
+def first_of(value: Any) -> Any:
+    """The first entry of a list that is not null; None if there is none, or the value is no list."""
+    return next((entry for entry in value if entry is not None), None) if isinstance(value, list) else None
 
 
-def _kind_of_list(values: list[Any]) -> Kind:
-    inside: dict[Kind, Kind] = {"text": "texts", "object": "objects", "messages": "conversations"}
-    first = next((value for value in values if value is not None), None)
-    if first is None:
-        return "none"
-    if isinstance(first, dict):
-        return "messages" if is_message(first) else "objects"
-    if isinstance(first, list):
-        return "conversations" if kind_of(first) == "messages" else "lists"
-    return inside.get(kind_of(first), "numbers")
+def is_empty(value: Any) -> bool:
+    """Whether a value is null, or a list with nothing but nulls."""
+    return value is None or (isinstance(value, list) and first_of(value) is None)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is null, or the NaN that pandas writes for a missing text."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def is_message(value: Any) -> bool:
-    """A chat message has a role."""
+    """Whether a value is a chat message, which is a dict with a role."""
     return isinstance(value, dict) and "role" in value
 
 
+def is_nested(value: Any) -> bool:
+    """Whether a value is a dict that is no chat message, or a list of such dicts."""
+    entry = value if isinstance(value, dict) else first_of(value)
+    return isinstance(entry, dict) and not is_message(entry)
+
+
+def holds_several(value: Any) -> bool:
+    """Whether a value is a list of responses: texts, or conversations. A list of chat messages is one response.
+
+    >>> holds_several(["2", "3"]), holds_several([{"role": "assistant", "content": "2"}])
+    (True, False)
+    """
+    first = first_of(value)
+    return isinstance(first, str) or is_message(first_of(first))
+
+
+def with_entries(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """The name and the value of a column, and those of the entries of its dicts, under dotted names.
+
+    >>> dict(with_entries("completion", {"text": "2", "score": 1.0}))
+    {'completion': {'text': '2', 'score': 1.0}, 'completion.text': '2', 'completion.score': 1.0}
+    """
+    yield name, value
+    if is_nested(value) and depth < MOST_DEPTH:
+        is_list = isinstance(value, list)
+        for key, entry in (first_of(value) if is_list else value).items():
+            # In a list of dicts, each entry stands for a list of such entries.
+            yield from with_entries(f"{name}.{key}", [entry] if is_list else entry, depth + 1)
+
+
 def value_at(value: Any, name: str) -> Any:
-    """What a name leads to within a row: ``completion.text`` is the entry ``text`` of what ``completion`` holds, and
-    of a list of dicts the list of their entries. None where there is no such entry.
+    """The value that a dotted name leads to: ``completion.text`` is the entry ``text`` of the dict ``completion``. In a
+    list of dicts, it leads to the list of their entries. None where there is no such entry.
 
     >>> value_at({"samples": [{"text": "2"}, {"text": "3"}]}, "samples.text")
     ['2', '3']
@@ -64,61 +77,31 @@ def value_at(value: Any, name: str) -> Any:
         return None
     if name in value:
         return value[name]
-    end = name.find(".")
-    while end >= 0:
-        if name[:end] in value:
-            return value_at(value[name[:end]], name[end + 1 :])
-        end = name.find(".", end + 1)
+    for dot in (i for i, character in enumerate(name) if character == "."):
+        if name[:dot] in value:
+            return value_at(value[name[:dot]], name[dot + 1 :])
     return None
 
 
-def kinds_within(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Kind]]:
-    """A column's name and kind, and those of the entries of its dicts, under dotted names.
-
-    >>> dict(kinds_within("completion", {"text": "2", "score": 1.0}))
-    {'completion': 'object', 'completion.text': 'text', 'completion.score': 'number'}
-    """
-    kind = kind_of(value)
-    yield name, kind
-    if kind not in NESTED or depth == MOST_DEPTH:
-        return
-    entries = value if isinstance(value, dict) else next(entry for entry in value if entry is not None)
-    for key, entry in entries.items():
-        # Through a list of dicts, each entry becomes a list.
-        yield from kinds_within(f"{name}.{key}", entry if kind == "object" else [entry], depth + 1)
-
-
 def as_number(value: Any) -> float:
-    """A number, also one that is written as text; None is NaN.
+    """A number, which may be written as text. Null and NaN are NaN.
 
     Raises:
-        ValueError: it is something else, infinite, or larger than :data:`LARGEST`.
+        TypeError, ValueError, OverflowError: it is something else, or larger than :data:`LARGEST`.
 
     >>> as_number("0.5"), as_number(True), as_number("correct"), as_number("False")
     (0.5, 1.0, 1.0, 0.0)
     """
-    if value is None:
-        return math.nan
-    if isinstance(value, int) and abs(value) > LARGEST:  # float() can't take every whole number
-        raise ValueError(described(value))
     if isinstance(value, str):
-        text = value.strip()
-        if text in VERDICTS:
-            return VERDICTS[text]
-        if text.lower() in ("true", "false"):
-            return float(text.lower() == "true")
-        number = math.nan if text.lower() in ("", "none", "null") else float(text)
-    elif isinstance(value, (list, dict)):
-        raise ValueError(described(value))
-    else:
-        number = float(value)
+        value = _WORDS.get(value.strip().lower(), value)
+    number = math.nan if value is None else float(value)
     if abs(number) > LARGEST:
         raise ValueError(f"{number} is too large")
     return number
 
 
 def as_text(value: Any) -> str:
-    """A prompt or a response as text: of chat messages each with its role; of a response see :func:`response_of`.
+    """A prompt or a response as text; each chat message comes with its role.
 
     Raises:
         ValueError: it holds a dict that is no chat message, or a list of something else.
@@ -134,8 +117,37 @@ def as_text(value: Any) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
+def response_of(value: Any) -> str:
+    """The whole text of a response, which tells two responses apart. A single message is its content; of several (with
+    tools or turns), each comes with its role. A verifier reads less: :func:`progrpo.tasks.templates.response_text`.
+
+    >>> response_of([{"role": "assistant", "content": "2"}]), response_of("2")
+    ('2', '2')
+    """
+    return as_text(value[0] if isinstance(value, list) and len(value) == 1 and is_message(value[0]) else value)
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list, which may be written as JSON, as in a CSV file. Null is an empty list.
+
+    Raises:
+        TypeError, ValueError: it is something else.
+    """
+    entries = json.loads(value) if isinstance(value, str) and value else value
+    if entries is None or entries == "":
+        return []
+    if not isinstance(entries, list):
+        raise TypeError("not a list")
+    return entries
+
+
+def as_key(value: Any) -> str:
+    """A text that two values share exactly if they are the same: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
 def described(value: Any) -> str:
-    """What a value is, in a few words.
+    """A value in a few words, for messages.
 
     >>> described({"text": "2", "score": 1.0}), described(["2", "3"]), described("2")
     ("a dict with 'text', 'score'", 'a list of 2 entries', "'2'")
@@ -148,39 +160,8 @@ def described(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def response_of(value: Any) -> str:
-    """All that a response says, which tells two responses apart: of a single message its content, of several (tools,
-    turns) each with its role. A verifier reads less: :func:`progrpo.tasks.templates.response_text`.
-
-    >>> response_of([{"role": "assistant", "content": "2"}]), response_of("2")
-    ('2', '2')
-    """
-    if isinstance(value, list) and len(value) == 1 and is_message(value[0]):
-        return _content(value[0])
-    return as_text(value)
-
-
-def as_list(value: Any) -> list[Any]:
-    """A list; in a CSV file it is written as JSON. None is an empty one.
-
-    Raises:
-        TypeError, ValueError: it is something else.
-    """
-    parsed = json.loads(value) if isinstance(value, str) and value.strip() else value
-    if parsed is None or parsed == "":
-        return []
-    if not isinstance(parsed, list):
-        raise TypeError("not a list")
-    return parsed
-
-
-def as_key(value: Any) -> str:
-    """What two values have in common exactly if they are the same: text as it is, all else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-
-
 def _content(message: Mapping[str, Any]) -> str:
-    """A message's reasoning, its text, and the tools that it calls, which tell two messages apart as well."""
+    """The reasoning, the text and the tool calls of a message: each of them tells two messages apart."""
     if isinstance(message.get("content"), dict):
         raise ValueError(f"a chat message whose content is {described(message['content'])}")
     calls = message.get("tool_calls")

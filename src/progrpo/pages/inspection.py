@@ -11,8 +11,9 @@ from progrpo.common.files import write_text
 from progrpo.inspection import summary
 from progrpo.inspection.collapse import means
 from progrpo.inspection.inspect import Inspection
-from progrpo.inspection.notes import rule
-from progrpo.inspection.table import Floats, Ints, read_rows
+from progrpo.inspection.score import Floats, Ints
+from progrpo.inspection.summary import rule
+from progrpo.inspection.table import read_rows
 from progrpo.inspection.values import as_list, as_text, response_of
 from progrpo.inspection.what_if import Effect
 from progrpo.pages import plots
