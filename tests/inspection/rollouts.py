@@ -18,7 +18,7 @@ NAMED = {
 
 
 def random_rows(n: int = 200, *, seed: int = 0, steps: int = 5, groups: int = 6) -> list[dict[str, Any]]:
-    """Ragged groups in no order, texts and answers that repeat, a few responses without a reward."""
+    """Ragged groups in random order, with repeated texts and answers, and a few responses without a reward."""
     rng = np.random.default_rng(seed)
     rows = []
     for _ in range(n):
@@ -49,7 +49,7 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def verl_rows(step: int, n: int = 4, seed: int = 0) -> list[dict[str, Any]]:
-    """As verl's trainer writes them: json.dumps of a dict with these keys, then those of the reward function."""
+    """Rows as verl's trainer writes them: these keys, then those of the reward function."""
     rng = np.random.default_rng(seed + step)
     rows = []
     for problem in range(3):
@@ -78,7 +78,7 @@ def write_verl(folder: Path, steps: range) -> Path:
 
 
 def verifiers_results(problems: int = 3, n: int = 4) -> list[dict[str, Any]]:
-    """As verifiers up to 0.3.0 writes results.jsonl, and older prime-rl train_rollouts.jsonl."""
+    """Rows as verifiers up to 0.3.0 writes them to results.jsonl, and older prime-rl to train_rollouts.jsonl."""
     return [
         {
             "example_id": problem,
@@ -99,7 +99,7 @@ def verifiers_results(problems: int = 3, n: int = 4) -> list[dict[str, Any]]:
 
 
 def verifiers_trace(problem: int, right: bool, text: str, *, tokens: bool = True, turns: int = 1) -> dict[str, Any]:
-    """As ``verifiers.v1.Trace.to_record`` of verifiers 0.4 gives it, less what nobody here reads."""
+    """A record as ``verifiers.v1.Trace.to_record`` of verifiers 0.4 returns it, without what is not read here."""
     nodes: list[dict[str, Any]] = [
         {"message": {"role": "user", "content": f"What is {problem} + 11?"}, "sampled": False, "token_ids": [5, 6, 7]}
     ]
@@ -124,7 +124,7 @@ def verifiers_trace(problem: int, right: bool, text: str, *, tokens: bool = True
 
 
 def verifiers_episode(trace: dict[str, Any], *, step: int | None = None, work: str = "train") -> dict[str, Any]:
-    """As ``verifiers.v1.Episode.to_record`` gives it; with a step as prime-rl stamps it."""
+    """A record as ``verifiers.v1.Episode.to_record`` returns it; prime-rl adds the step."""
     episode: dict[str, Any] = {"id": f"episode-{trace['id']}", "env": {"id": "sums"}, "task": trace["task"], "ok": True}
     if step is not None:
         episode["group"] = {"id": f"{trace['task']['key']}@{step}"}

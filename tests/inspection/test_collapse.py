@@ -1,4 +1,4 @@
-"""Measures of collapse against plain loops, and warnings that come exactly when the numbers say so."""
+"""Measures of collapse match plain loops, and warnings appear exactly when the numbers call for them."""
 
 import math
 from collections import Counter, defaultdict
@@ -34,12 +34,12 @@ def make_table(rows: list[tuple[int, int, float, str, str]], **more: list[float]
     )
 
 
-def test_against_plain_loops(tmp_path):
+def test_measures_match_plain_loops(tmp_path):
     rows = random_rows(400)
-    found = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], Options(columns=NAMED, rewards="r"))
-    table, by_step = found.table, found.collapse.by_step
-    assert found.collapse.steps.tolist() == [1, 2, 3, 4, 5]
-    for i, step in enumerate(found.collapse.steps):
+    inspection = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], Options(columns=NAMED, rewards="r"))
+    table, by_step = inspection.table, inspection.collapse.by_step
+    assert inspection.collapse.steps.tolist() == [1, 2, 3, 4, 5]
+    for i, step in enumerate(inspection.collapse.steps):
         of_step = [(j, row) for j, row in enumerate(rows) if row["step"] == step]
         judged = [(j, row) for j, row in of_step if row["r"] is not None]
         groups = defaultdict(list)
@@ -83,7 +83,7 @@ def plain_pass_at_k(groups: list[list[dict]], k: int) -> float:
     return fmean(shares) if shares else math.nan
 
 
-def test_worked_by_hand():
+def test_measures_match_values_worked_by_hand():
     table = make_table(
         [
             (1, 0, 1.0, "2*6", "12"),
@@ -94,15 +94,15 @@ def test_worked_by_hand():
             (1, 2, math.nan, "?", "?"),
         ]
     )
-    found = {name: value.item() for name, value in measure(table, 0.2, np.zeros(6, dtype=np.int64), 1).items()}
-    assert found["reward"] == 0.5
+    measured = {name: value.item() for name, value in measure(table, 0.2, np.zeros(6, dtype=np.int64), 1).items()}
+    assert measured["reward"] == 0.5
     # Group 2 was not judged at all: it is neither right nor wrong, and counts nowhere.
-    assert (found["groups/all_right"], found["groups/mixed"], found["groups/all_wrong"]) == (0, 0.5, 0.5)
-    assert (found["distinct_answers"], found["distinct_solutions"]) == (1.5, 0.5)
-    assert found["commonest_answer"] == pytest.approx(2 / 3)
-    assert found["duplicates"] == pytest.approx(2 / 6)
-    assert math.isnan(found["entropy"])
-    assert math.isnan(found["confidence/answer"])
+    assert (measured["groups/all_right"], measured["groups/mixed"], measured["groups/all_wrong"]) == (0, 0.5, 0.5)
+    assert (measured["distinct_answers"], measured["distinct_solutions"]) == (1.5, 0.5)
+    assert measured["commonest_answer"] == pytest.approx(2 / 3)
+    assert measured["duplicates"] == pytest.approx(2 / 6)
+    assert math.isnan(measured["entropy"])
+    assert math.isnan(measured["confidence/answer"])
 
 
 CALM = {"reward": 0.5, "entropy": 1.0, "groups/all_right": 0.2, "groups/mixed": 0.6, "groups/all_wrong": 0.2}
@@ -111,20 +111,22 @@ CALM |= {"distinct_answers": 4.0, "distinct_solutions": 2.0, "commonest_answer":
 CALM |= {"confidence/answer": 0.4, "confidence/right": 0.5, "confidence/wrong": 0.3, "confidence/prompt": 0.2}
 
 
-def changed(**last: float) -> Collapse:
-    """Nothing is wrong but what changed until the last tenth of the steps."""
+def collapse_with(**last: float) -> Collapse:
+    """Measures without anything wrong, but for these of the last tenth of the steps."""
     later = CALM | {name.replace("__", "/"): value for name, value in last.items()}
     return Collapse(np.arange(1, 101), {}, CALM, CALM, later, (1, 10), (91, 100), True)
 
 
 def test_no_warning_where_nothing_is_wrong():
-    assert warnings(changed(), answers_are_final=False) == []
-    better = changed(reward=0.9, entropy=0.6, confidence__right=0.55, duplicates=0.2, commonest_answer=0.7, length=30.0)
+    assert warnings(collapse_with(), answers_are_final=False) == []
+    better = collapse_with(
+        reward=0.9, entropy=0.6, confidence__right=0.55, duplicates=0.2, commonest_answer=0.7, length=30.0
+    )
     assert warnings(better, answers_are_final=False) == []
 
 
 @pytest.mark.parametrize(
-    ("last", "said"),
+    ("last", "message"),
     [
         ({"entropy": 0.49}, "Entropy fell to less than half: 1.000 nats in steps 1 to 10, 0.490 in steps 91 to 100."),
         (
@@ -151,75 +153,75 @@ def test_no_warning_where_nothing_is_wrong():
     ],
     ids=lambda value: "" if isinstance(value, str) else ", ".join(value),
 )
-def test_each_warning(last, said):
-    assert warnings(changed(**last), answers_are_final=False) == [said]
-    # Too few groups for a trend: only what is so now is told, of everything.
-    few = replace(changed(**last), enough_groups=False)
+def test_each_warning_names_its_numbers(last, message):
+    assert warnings(collapse_with(**last), answers_are_final=False) == [message]
+    # With too few groups there is no trend, and only the state over everything can give a warning.
+    few = replace(collapse_with(**last), enough_groups=False)
     assert warnings(few, answers_are_final=False) == []
 
 
-def test_a_final_answer_may_take_over_and_fewer_right_ones_are_no_collapse():
-    assert warnings(changed(commonest_answer=0.95), answers_are_final=True) == []
-    less_right = changed(reward=0.2, confidence__right=0.8, distinct_solutions=1.0)
+def test_no_warning_where_a_final_answer_takes_over_or_fewer_are_right():
+    assert warnings(collapse_with(commonest_answer=0.95), answers_are_final=True) == []
+    less_right = collapse_with(reward=0.2, confidence__right=0.8, distinct_solutions=1.0)
     assert warnings(less_right, answers_are_final=False) == []
 
 
-def test_what_is_not_known_warns_of_nothing():
+def test_unknown_measures_give_no_warning():
     unknown = {name: math.nan for name in ("entropy", "confidence__right", "commonest_answer", "distinct_solutions")}
-    assert warnings(changed(**unknown), answers_are_final=False) == []
+    assert warnings(collapse_with(**unknown), answers_are_final=False) == []
 
 
 @pytest.mark.parametrize(("groups_a_step", "enough"), [(LEAST_GROUPS, True), (LEAST_GROUPS - 1, False)])
-def test_a_trend_needs_groups(groups_a_step, enough):
+def test_a_trend_needs_enough_groups(groups_a_step, enough):
     rows = [
         (step, 100 * step + g, 1.0 * (i > 0), f"{i}", f"{i}")
         for step in (1, 2)
         for g in range(groups_a_step)
         for i in range(2)
     ]
-    found = collapse(make_table(rows, entropy_B=[1.0 if row[0] == 1 else 0.1 for row in rows]), 0.2)
-    assert found.enough_groups is enough
-    assert bool(warnings(found, answers_are_final=False)) is enough
+    measured = collapse(make_table(rows, entropy_B=[1.0 if row[0] == 1 else 0.1 for row in rows]), 0.2)
+    assert measured.enough_groups is enough
+    assert bool(warnings(measured, answers_are_final=False)) is enough
 
 
 def test_one_step_has_no_first_and_last():
-    found = collapse(make_table([(0, g, 1.0, "a", "a") for g in range(20)]), 0.2)
-    assert found.first == found.last == {}
-    assert "100 % of the groups teach GRPO nothing" in warnings(found, answers_are_final=False)[0]
+    measured = collapse(make_table([(0, g, 1.0, "a", "a") for g in range(20)]), 0.2)
+    assert measured.first == measured.last == {}
+    assert "100 % of the groups teach GRPO nothing" in warnings(measured, answers_are_final=False)[0]
 
 
-def graded(rewards: list[list[float]]) -> Table:
+def table_of_rewards(rewards: list[list[float]]) -> Table:
     """Groups of these rewards at one step."""
     return make_table([(1, g, r, f"{i}", f"{i}") for g, group in enumerate(rewards) for i, r in enumerate(group)])
 
 
-def test_rewards_that_differ_teach_also_where_all_are_above_0():
-    """Of rewards from 0.1 to 1, every response counts as right, and yet GRPO learns from each group."""
-    found = collapse(graded([[0.1, 1.0, 0.4], [0.2, 0.3, 0.3]] * 10), 0.2)
-    assert found.overall["groups/all_right"] == 1
-    assert found.overall["groups/same_reward"] == 0
-    assert warnings(found, answers_are_final=False) == []
-    same = collapse(graded([[0.4, 0.4, math.nan], [0.1 + 0.2, 0.3]] * 10), 0.2)
+def test_groups_teach_if_rewards_differ_even_where_all_are_right():
+    """With rewards from 0.1 to 1, every response counts as right, and still GRPO learns from each group."""
+    measured = collapse(table_of_rewards([[0.1, 1.0, 0.4], [0.2, 0.3, 0.3]] * 10), 0.2)
+    assert measured.overall["groups/all_right"] == 1
+    assert measured.overall["groups/same_reward"] == 0
+    assert warnings(measured, answers_are_final=False) == []
+    same = collapse(table_of_rewards([[0.4, 0.4, math.nan], [0.1 + 0.2, 0.3]] * 10), 0.2)
     assert same.overall["groups/same_reward"] == 1
     assert warnings(same, answers_are_final=False)[0].startswith("100 % of the groups teach GRPO nothing")
 
 
-def test_right_is_above_the_threshold_and_by_the_reward_that_means_right():
-    table = replace(graded([[0.1, 1.0, 0.4], [0.2, 0.3, 0.3]]), correct_above=0.35)
+def test_the_threshold_and_the_correct_reward_say_what_is_right():
+    table = replace(table_of_rewards([[0.1, 1.0, 0.4], [0.2, 0.3, 0.3]]), correct_above=0.35)
     assert table.right_B.tolist() == [False, True, True, False, False, False]
-    found = collapse(table, 0.2).overall
-    assert (found["groups/mixed"], found["groups/all_wrong"]) == (0.5, 0.5)
-    assert found["pass@1"] == pytest.approx(1 / 3)
+    measured = collapse(table, 0.2).overall
+    assert (measured["groups/mixed"], measured["groups/all_wrong"]) == (0.5, 0.5)
+    assert measured["pass@1"] == pytest.approx(1 / 3)
     by_another = replace(table, correct_above=0.0, correct_rewards_B=np.array([0.0, 0.0, 0.0, 1.0, 0.0, 0.0]))
     assert collapse(by_another, 0.2).overall["pass@1"] == pytest.approx(1 / 6)
 
 
-def test_pass_at_k_by_hand_over_ragged_groups():
+def test_pass_at_k_of_ragged_groups_worked_by_hand():
     table = make_table(
         [(1, 0, r, "a", "a") for r in (1.0, 0.0, 0.0, 0.0, math.nan)] + [(1, 1, r, "a", "a") for r in (1.0, 0.0)]
     )
-    found = collapse(table, 0.2).overall
-    assert {name: value for name, value in found.items() if name.startswith("pass@")} == pytest.approx(
+    measured = collapse(table, 0.2).overall
+    assert {name: value for name, value in measured.items() if name.startswith("pass@")} == pytest.approx(
         # The unjudged response is none of the four, and the second group has no four.
         {"pass@1": (1 / 4 + 1 / 2) / 2, "pass@2": (1 / 2 + 1) / 2, "pass@4": 1.0}
     )

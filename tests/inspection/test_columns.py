@@ -1,4 +1,4 @@
-"""Which column holds what: known formats, and names that are given."""
+"""What each column holds: known formats, and columns that the user names."""
 
 import pytest
 
@@ -23,13 +23,13 @@ def test_rewards_are_chosen_and_weighted():
     assert choose_columns(OTHER, named, "a,b")[1].rewards == (("a,b", 1.0),)
 
 
-def test_a_given_column_takes_the_place_of_the_format_s():
+def test_a_named_column_replaces_the_column_of_the_format():
     _, columns = choose_columns(TRL, {"answer": "note"})
     assert columns.answer == "note"
     assert columns.names() == ["prompt", "completion", "step", "note", "accuracy", "format"]
 
 
-def test_a_format_s_columns_that_are_not_there_are_left_away():
+def test_missing_columns_of_a_format_are_left_out():
     present = dict.fromkeys(("step", "group", "prompt", "text", "reward"), "text")
     title, columns = choose_columns(present, {})
     assert title == "rollouts of a progrpo run"
@@ -38,7 +38,7 @@ def test_a_format_s_columns_that_are_not_there_are_left_away():
 
 
 @pytest.mark.parametrize(
-    ("given", "rewards", "said"),
+    ("named", "rewards", "message"),
     [
         ({}, None, "name the missing ones with --prompt COL --response COL --reward COL"),
         ({"prompt": "question", "response": "text"}, None, "name the missing ones with --reward COL"),
@@ -48,11 +48,11 @@ def test_a_format_s_columns_that_are_not_there_are_left_away():
         ({}, "score:much", "the weight after the colon must be a finite number"),
     ],
 )
-def test_what_is_missing_is_told(given, rewards, said):
-    with pytest.raises(ConfigError, match=said):
-        choose_columns(OTHER, given, rewards)
+def test_missing_columns_are_reported(named, rewards, message):
+    with pytest.raises(ConfigError, match=message):
+        choose_columns(OTHER, named, rewards)
 
 
-def test_trl_without_rewards():
+def test_trl_without_rewards_is_refused():
     with pytest.raises(ConfigError, match="no column of rewards between 'completion' and 'advantage'"):
         choose_columns({name: value for name, value in TRL.items() if name not in ("accuracy", "format")}, {})

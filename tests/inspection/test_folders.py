@@ -1,4 +1,4 @@
-"""Which files a path stands for, and the step in their names."""
+"""The rollout files that a path stands for, and the step in their names."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from progrpo.common.errors import ConfigError
 from progrpo.inspection.folders import find_files, step_in_name
 
 
-def test_files_of_a_folder_come_in_the_order_of_their_numbers(tmp_path):
+def test_files_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
     for name in ("10.jsonl", "9.jsonl", ".8.jsonl.tmp", "readme.txt"):
         (tmp_path / name).write_text("{}\n")
     assert [file.name for file in find_files([tmp_path])] == ["9.jsonl", "10.jsonl"]
@@ -22,7 +22,7 @@ def test_the_rollouts_of_a_run_are_found(folder, tmp_path):
     assert find_files([tmp_path]) == [tmp_path / folder / "completions_00001.parquet"]
 
 
-def test_packed_files_are_found_and_one_that_is_being_packed_once(tmp_path):
+def test_a_file_that_is_being_packed_is_found_once(tmp_path):
     for name in ("1.jsonl.gz", "2.jsonl", "2.jsonl.gz", "3.jsonl.zst"):
         (tmp_path / name).write_text("{}\n")
     assert [file.name for file in find_files([tmp_path])] == ["1.jsonl.gz", "2.jsonl", "3.jsonl.zst"]
@@ -35,7 +35,7 @@ def test_csv_files_are_found(name, tmp_path):
 
 
 @pytest.mark.parametrize("names", [[], ["metrics.jsonl"], ["step_3/rank_0.bin"], ["checkpoints/step_3/model.bin"]])
-def test_a_folder_without_rollouts_is_told_where_they_would_be(names, tmp_path):
+def test_the_error_for_a_folder_without_rollouts_says_where_they_would_be(names, tmp_path):
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")

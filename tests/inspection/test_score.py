@@ -1,4 +1,4 @@
-"""Log-probs that are computed, against those of a run and against a plain forward pass."""
+"""Log-probs of a model match those of the sampler, and a plain forward pass."""
 
 import copy
 
@@ -23,29 +23,29 @@ def model():
     return load_model("countdown")
 
 
-def test_the_sampler_s_own_log_probs_and_entropies(model):
+def test_scores_match_those_of_the_sampler(model):
     drawn = TransformersBackend(*model).sample([Request(prompt, 0, 5) for prompt in PROMPTS], Sampling(14, 0.8, seed=1))
     samples = [samples for _, samples in sorted(drawn, key=lambda pair: pair[0])]
     pairs = [(prompt, one.text, one.token_ids) for prompt, of in zip(PROMPTS, samples, strict=True) for one in of]
     seen = []
-    found = score(*model, pairs, temperature=0.8, on_progress=seen.append)
+    scores = score(*model, pairs, temperature=0.8, on_progress=seen.append)
     assert sum(seen) == len(pairs)
-    for one, scored in zip([one for of in samples for one in of], found, strict=True):
+    for one, scored in zip([one for of in samples for one in of], scores, strict=True):
         assert scored.token_ids == one.token_ids
         np.testing.assert_allclose(scored.logps, one.logps, atol=1e-4)
         np.testing.assert_allclose(scored.entropies, one.entropies, atol=1e-4)
 
 
-def test_a_text_alone_and_its_prompt_by_a_plain_forward_pass(model):
+def test_scores_of_a_text_match_a_plain_forward_pass(model):
     lm, tokenizer = model
-    (found,) = score(lm, tokenizer, [(PROMPTS[0], "4 * 3 = 12", None)])
+    (scores,) = score(lm, tokenizer, [(PROMPTS[0], "4 * 3 = 12", None)])
     prompt, response = tokenizer(PROMPTS[0])["input_ids"], tokenizer("4 * 3 = 12")["input_ids"]
-    assert found.token_ids == response
+    assert scores.token_ids == response
     ids = torch.tensor([prompt + response])
     with torch.no_grad():
         logps = lm(ids).logits[0, :-1].log_softmax(dim=-1).gather(1, ids[0, 1:, None]).squeeze(1)
-    np.testing.assert_allclose(found.prompt_logps + found.logps, logps, atol=1e-5)
-    assert len(found.prompt_logps) == len(prompt) - 1
+    np.testing.assert_allclose(scores.prompt_logps + scores.logps, logps, atol=1e-5)
+    assert len(scores.prompt_logps) == len(prompt) - 1
 
 
 def test_chat_messages_go_through_the_template(model):
@@ -62,7 +62,7 @@ def test_chat_messages_go_through_the_template(model):
     assert by_template == as_text
 
 
-def test_what_the_model_cannot_take(model):
+def test_tokens_that_the_model_cannot_take_are_refused(model):
     lm, tokenizer = model
     with pytest.raises(ConfigError, match="token id 5000, and the model of --model has"):
         score(lm, tokenizer, [(PROMPTS[0], "", [5000])])
@@ -75,7 +75,7 @@ def test_what_the_model_cannot_take(model):
         score(lm, tokenizer, [("4", "", [1] * most)])
 
 
-def test_groups_are_chosen_at_even_distances_and_whole():
+def test_whole_groups_are_chosen_at_even_distances():
     rows = [(1, group, 1.0, "a", "a") for group in range(10) for _ in range(3)]
     chosen = choose_responses(make_table(rows), 4)
     assert {rows[i][1] for i in chosen} == {0, 3, 6, 9}

@@ -1,4 +1,4 @@
-"""Responses as numbers, against plain loops over the same rows."""
+"""The table of responses matches plain loops over the same rows."""
 
 import math
 import random
@@ -23,7 +23,7 @@ def confidence(logps: list[float], fraction: float) -> float:
 
 
 @pytest.mark.parametrize("write", [write_jsonl, write_parquet])
-def test_against_plain_loops(write, tmp_path):
+def test_the_table_matches_plain_loops(write, tmp_path):
     rows = random_rows(300)
     table = inspect([write(tmp_path / "rollouts", rows)], OPTIONS).table
     assert table.steps_B.tolist() == [row["step"] for row in rows]
@@ -46,7 +46,7 @@ def test_against_plain_loops(write, tmp_path):
         assert len(set().union(*by_text.values())) == len(by_text)
 
 
-def test_the_order_of_rows_and_their_files_do_not_matter(tmp_path):
+def test_the_order_of_rows_and_files_does_not_matter(tmp_path):
     rows = random_rows(300)
     whole = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], OPTIONS)
     random.Random(0).shuffle(rows)
@@ -67,8 +67,8 @@ def test_padded_pieces_hold_every_row_once_and_stay_small():
     seen = {}
     for rows, values_BT, mask_BT in padded(lists, 1000):
         assert values_BT.numel() <= 1000 or len(rows) == 1
-        for row, found, mask in zip(rows, values_BT, mask_BT, strict=True):
-            seen[int(row)] = found[mask].numpy()
+        for row, values, mask in zip(rows, values_BT, mask_BT, strict=True):
+            seen[int(row)] = values[mask].numpy()
     assert sorted(seen) == list(range(500))
     for row, expected in enumerate(lists):
         np.testing.assert_array_equal(seen[row], expected[np.isfinite(expected)])
@@ -76,7 +76,7 @@ def test_padded_pieces_hold_every_row_once_and_stay_small():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"r": "good"}, "row 2: the reward, column 'r', must be a finite number of at most 1e\\+100, got 'good'"),
         ({"r": float("inf")}, "row 2: the reward, column 'r', must be a finite number of at most 1e\\+100, got inf"),
@@ -97,16 +97,16 @@ def test_padded_pieces_hold_every_row_once_and_stay_small():
         ({"q_logps": [2.0]}, "column 'q_logps' does not hold log-probs"),
     ],
 )
-def test_values_that_cannot_be(change, said, tmp_path):
+def test_impossible_values_are_refused(change, message, tmp_path):
     rows = [row | {"q_c": 0.5} for row in random_rows(3)]
     rows[1] |= change
     options = replace(OPTIONS, columns=NAMED | ({"prompt_confidence": "q_c"} if "q_c" in change else {}))
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         inspect([write_jsonl(tmp_path / "a.jsonl", rows)], options)
 
 
 @pytest.mark.parametrize(
-    ("rewards", "said"),
+    ("rewards", "message"),
     [
         ("r:1e300", r"--reward 'r:1e300': the weight after the colon must be a finite number of at most 1e\+100"),
         ("r:inf", "--reward 'r:inf': the weight after the colon must be a finite number"),
@@ -120,20 +120,20 @@ def test_values_that_cannot_be(change, said, tmp_path):
         ("r:1e99,s", r"the weighted sum of r, s, must be at most 1e\+100"),
     ],
 )
-def test_weights_that_cannot_be(rewards, said, tmp_path):
+def test_impossible_weights_are_refused(rewards, message, tmp_path):
     rows = [row | {"r": 1.0, "s": 1.0} for row in random_rows(3)]
     rows[1]["r"] = 100.0
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         inspect([write_jsonl(tmp_path / "a.jsonl", rows)], Options(columns=NAMED, rewards=rewards))
 
 
-def test_no_reward_anywhere(tmp_path):
+def test_a_file_without_rewards_is_refused(tmp_path):
     rows = [row | {"r": None} for row in random_rows(3)]
     with pytest.raises(ConfigError, match="no response has a reward: all of column 'r' is null or NaN"):
         inspect([write_parquet(tmp_path / "a.parquet", rows)], OPTIONS)
 
 
-def test_no_rows(tmp_path):
+def test_a_file_without_rows_is_refused(tmp_path):
     pd.DataFrame(random_rows(3)).head(0).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(ConfigError, match="holds no responses: it has columns, but no row"):
         inspect([tmp_path / "a.parquet"], OPTIONS)
@@ -154,7 +154,7 @@ def test_entropy_may_be_a_mean_or_a_list(tmp_path):
         *((unknown, math.nan) for unknown in ("", "nan", "None", "error")),
     ],
 )
-def test_numbers_that_are_written_as_text(written, reward, tmp_path):
+def test_numbers_may_be_written_as_text(written, reward, tmp_path):
     rows = [
         {"q": "1 + 1?", "o": "2", "r": written, "step": "3", "logps": ["-0.5", "-1"], "h": "0.25"},
         {"q": "1 + 1?", "o": "2", "r": "0", "step": "4.0", "logps": [-0.5, -1.0], "h": None},

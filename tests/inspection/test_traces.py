@@ -1,4 +1,4 @@
-"""What verifiers and prime-rl leave behind: results of older releases, episodes of newer ones, and their folders."""
+"""The files of verifiers and prime-rl: results of older releases, episodes of newer ones, and their folders."""
 
 import gzip
 import json
@@ -28,11 +28,11 @@ def test_results_of_an_evaluation_by_verifiers(tmp_path):
     write_jsonl(run / "results.jsonl", verifiers_results())
     (run / "metadata.json").write_text(json.dumps({"env_id": "gsm8k", "rollouts_per_example": 4}))
     for folder in (run, run.parent, tmp_path / "outputs" / "evals"):
-        found = inspect([folder], Options())
-        assert found.source.title == "results of verifiers"
-        assert np.bincount(found.table.groups_B).tolist() == [4, 4, 4]
-        assert found.collapse.overall["reward"] == 0.5
-        assert found.collapse.overall["distinct_answers"] == 2  # not told apart by the right answer
+        inspection = inspect([folder], Options())
+        assert inspection.source.title == "results of verifiers"
+        assert np.bincount(inspection.table.groups_B).tolist() == [4, 4, 4]
+        assert inspection.collapse.overall["reward"] == 0.5
+        assert inspection.collapse.overall["distinct_answers"] == 2  # the right answer does not tell responses apart
     other = run.with_name("9a8b7c6d")
     other.mkdir()
     write_jsonl(other / "results.jsonl", verifiers_results())
@@ -41,40 +41,40 @@ def test_results_of_an_evaluation_by_verifiers(tmp_path):
 
 
 def test_episodes_of_an_evaluation_by_verifiers(tmp_path):
-    """Without tokens, as of a server of chat messages."""
+    """The episodes hold no tokens, as with a server of chat messages."""
     episodes = [verifiers_episode(trace) for trace in traces(1, tokens=False)]
     failed = {name: value for name, value in episodes[0].items() if name != "traces"} | {"ok": False, "traces": []}
     write_jsonl(tmp_path / "traces.jsonl", [*episodes, failed])
-    found = inspect([tmp_path], Options())
-    assert found.source.title == "episodes of verifiers"
-    assert np.bincount(found.table.groups_B).tolist() == [4, 4, 4]
+    inspection = inspect([tmp_path], Options())
+    assert inspection.source.title == "episodes of verifiers"
+    assert np.bincount(inspection.table.groups_B).tolist() == [4, 4, 4]
     # The weighted sum; what was not scored takes no part.
-    assert np.unique(found.table.rewards_B).tolist() == [0.2, 1.2]
-    assert any("Every response counts as right" in note for note in found.notes)
-    assert any("Episodes that failed before a response was sampled are left out" in note for note in found.notes)
+    assert np.unique(inspection.table.rewards_B).tolist() == [0.2, 1.2]
+    assert any("Every response counts as right" in note for note in inspection.notes)
+    assert any("Episodes that failed before a response was sampled are left out" in note for note in inspection.notes)
     right = inspect([tmp_path], Options(correct_reward="rewards.right"))
     assert right.collapse.overall["pass@1"] == 0.25
-    shown = assemble(found)["reader"][0]["steps"][0]["groups"][0]
+    shown = assemble(inspection)["reader"][0]["steps"][0]["groups"][0]
     assert shown["prompt"] == "user: What is 0 + 11?"
 
 
-def check_training(found, steps):
-    """Three groups of four at each step, of which one response more is right at each."""
-    assert found.collapse.steps.tolist() == steps
-    assert np.bincount(found.table.groups_B).tolist() == [4, 4, 4] * len(steps)
-    np.testing.assert_allclose(found.collapse.by_step["reward"], [0.2 + step / 4 for step in steps])
-    assert found.table.lengths_B.tolist() == [2] * found.table.size
-    lowest = [-0.5 if reward > 1 else -1.5 for reward in found.table.rewards_B]
-    np.testing.assert_allclose(found.table.c_o_B(0.2), np.exp(lowest), rtol=1e-6)
-    assert found.what_if is not None
+def check_training(inspection, steps):
+    """Check three groups of four at each step; each step has one more right response in a group."""
+    assert inspection.collapse.steps.tolist() == steps
+    assert np.bincount(inspection.table.groups_B).tolist() == [4, 4, 4] * len(steps)
+    np.testing.assert_allclose(inspection.collapse.by_step["reward"], [0.2 + step / 4 for step in steps])
+    assert inspection.table.lengths_B.tolist() == [2] * inspection.table.size
+    lowest = [-0.5 if reward > 1 else -1.5 for reward in inspection.table.rewards_B]
+    np.testing.assert_allclose(inspection.table.c_o_B(0.2), np.exp(lowest), rtol=1e-6)
+    assert inspection.what_if is not None
 
 
 @pytest.mark.parametrize(
     "name",
     ["train_rollouts.jsonl", "train/all/traces.jsonl", "train/all/traces.jsonl.gz", "train/effective/traces.jsonl"],
 )
-def test_prime_rl_a_folder_a_step(name, tmp_path):
-    """Steps as the folders are called: 2, 10; evaluations beside them are left out."""
+def test_prime_rl_with_a_folder_per_step(name, tmp_path):
+    """The folders name steps 2 and 10; the evaluations beside them are left out."""
     for step in (10, 2):
         folder = tmp_path / "run" / "rollouts" / f"step_{step}"
         path = folder / name
@@ -85,11 +85,13 @@ def test_prime_rl_a_folder_a_step(name, tmp_path):
         content = "".join(json.dumps(trace) + "\n" for trace in traces(2 if step == 2 else 3)).encode()
         path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     for folder in (tmp_path, tmp_path / "run", tmp_path / "run" / "rollouts"):
-        found = inspect([folder], Options())
-        assert found.collapse.steps.tolist() == [2, 10]
-        np.testing.assert_allclose(found.collapse.by_step["reward"], [0.7, 0.95])
-        assert found.table.n_groups == 6
-        assert any("The steps are those in the names of the files or of their folders" in note for note in found.notes)
+        inspection = inspect([folder], Options())
+        assert inspection.collapse.steps.tolist() == [2, 10]
+        np.testing.assert_allclose(inspection.collapse.by_step["reward"], [0.7, 0.95])
+        assert inspection.table.n_groups == 6
+        assert any(
+            "The steps are those in the names of the files or of their folders" in note for note in inspection.notes
+        )
     one = inspect([tmp_path / "run" / "rollouts" / "step_10"], Options())
     assert one.collapse.steps.tolist() == [10]
 
@@ -99,14 +101,14 @@ def test_prime_rl_rows_of_older_releases(tmp_path):
         folder = tmp_path / "rollouts" / f"step_{step}"
         folder.mkdir(parents=True)
         write_jsonl(folder / "train_rollouts.jsonl", verifiers_results())
-    found = inspect([tmp_path], Options())
-    assert found.source.title == "results of verifiers"
-    assert found.collapse.steps.tolist() == [0, 1, 2]
-    assert found.table.n_groups == 9
+    inspection = inspect([tmp_path], Options())
+    assert inspection.source.title == "results of verifiers"
+    assert inspection.collapse.steps.tolist() == [0, 1, 2]
+    assert inspection.table.n_groups == 9
 
 
-def test_prime_rl_a_stream_of_episodes(tmp_path):
-    """Of newer releases: sealed chunks are packed, and the step stands in the episode."""
+def test_prime_rl_with_a_stream_of_episodes(tmp_path):
+    """Newer releases pack finished chunks, and write the step into the episode."""
     stream = tmp_path / "monitors" / "file" / "traces" / "stream"
     stream.mkdir(parents=True)
     first = "".join(json.dumps(verifiers_episode(trace, step=1)) + "\n" for trace in traces(1)).encode()
@@ -114,12 +116,12 @@ def test_prime_rl_a_stream_of_episodes(tmp_path):
     evaluated = [verifiers_episode(trace, step=2, work="eval") for trace in traces(4)]
     write_jsonl(stream / "00001.jsonl", [*evaluated, *(verifiers_episode(trace, step=2) for trace in traces(2))])
     (stream.parent / "stream.index.jsonl").write_text('{"id": "episode-0001", "reward": 1.0}\n')
-    found = inspect([tmp_path], Options())
-    check_training(found, [1, 2])
-    assert "Evaluations during the training are left out." in found.notes
+    inspection = inspect([tmp_path], Options())
+    check_training(inspection, [1, 2])
+    assert "Evaluations during the training are left out." in inspection.notes
 
 
-def test_turns_tools_and_branches(tmp_path):
+def test_episodes_with_turns_tools_and_branches(tmp_path):
     trace = verifiers_trace(0, True, "I call.", turns=2)
     rewritten = {
         "message": {"role": "user", "content": "A branch that was given up."},
@@ -133,17 +135,17 @@ def test_turns_tools_and_branches(tmp_path):
     judge["agent"] = {"name": "judge", "trainable": False}
     episode = verifiers_episode(trace, step=1)
     episode["traces"].append(judge)
-    found = inspect([write_jsonl(tmp_path / "traces.jsonl", [episode])], Options())
-    assert found.table.size == 1
-    assert found.table.lengths_B.tolist() == [4]  # of two turns, without the tool's
-    group = assemble(found)["reader"][0]["steps"][0]["groups"][0]
+    inspection = inspect([write_jsonl(tmp_path / "traces.jsonl", [episode])], Options())
+    assert inspection.table.size == 1
+    assert inspection.table.lengths_B.tolist() == [4]  # of two turns, without the tool's
+    group = assemble(inspection)["reader"][0]["steps"][0]["groups"][0]
     text = "".join(token[0] for token in group["responses"][0]["tokens"])
     assert text == "assistant: I call.\ntool: 7\nassistant: I call."
     assert group["prompt"] == "user: What is 0 + 11?"
-    assert "Responses of agents that are not trained are left out." in found.notes
+    assert "Responses of agents that are not trained are left out." in inspection.notes
 
 
-def test_what_only_looks_like_an_episode_is_refused_with_its_row(tmp_path):
+def test_a_record_that_only_looks_like_an_episode_is_refused(tmp_path):
     bad = verifiers_episode(verifiers_trace(0, True, "2"), step=1)
     bad["traces"][0]["rewards"]["right"] = 1.0
     good = verifiers_episode(verifiers_trace(0, True, "2"), step=1)
@@ -151,8 +153,8 @@ def test_what_only_looks_like_an_episode_is_refused_with_its_row(tmp_path):
         inspect([write_jsonl(tmp_path / "traces.jsonl", [good, bad])], Options())
 
 
-def test_what_verifiers_itself_writes(tmp_path):
-    """With verifiers installed, its own record and its own writer of traces.jsonl."""
+def test_files_that_verifiers_writes(tmp_path):
+    """Where verifiers is installed, its classes make the records and its writer writes traces.jsonl."""
     vf = pytest.importorskip("verifiers.v1", reason="verifiers is not installed")
     from verifiers.v1.utils.trace_store import write_episode
 
@@ -160,12 +162,12 @@ def test_what_verifiers_itself_writes(tmp_path):
         record = vf.WireTrace.model_validate(trace | {"agent": wire_agent()})
         episode = vf.WireEpisode(task=record.task, traces=[record], ok=True)
         write_episode(tmp_path, episode)
-    found = inspect([tmp_path], Options())
-    assert found.source.title == "episodes of verifiers"
-    assert np.bincount(found.table.groups_B).tolist() == [8, 8, 8]
-    np.testing.assert_allclose(found.collapse.overall["reward"], 0.2 + 3 / 8)
-    assert found.table.lengths_B.tolist() == [2] * 24
-    assert np.isfinite(found.table.c_o_B(0.2)).all()
+    inspection = inspect([tmp_path], Options())
+    assert inspection.source.title == "episodes of verifiers"
+    assert np.bincount(inspection.table.groups_B).tolist() == [8, 8, 8]
+    np.testing.assert_allclose(inspection.collapse.overall["reward"], 0.2 + 3 / 8)
+    assert inspection.table.lengths_B.tolist() == [2] * 24
+    assert np.isfinite(inspection.table.c_o_B(0.2)).all()
 
 
 def wire_agent():

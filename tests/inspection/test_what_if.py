@@ -1,4 +1,4 @@
-"""What ProGRPO would have done, against pairs counted one by one, scipy, and GRPO itself."""
+"""What ProGRPO would have done matches pairs counted one by one, scipy, and GRPO."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -17,8 +17,8 @@ def table(tmp_path):
     return inspect([write_jsonl(tmp_path / "a.jsonl", random_rows(400))], Options(columns=NAMED, rewards="r")).table
 
 
-def plainly(table, grpo, progrpo):
-    """The effect, response by response and pair by pair."""
+def plain_effect(table, grpo, progrpo):
+    """The effect, counted response by response and pair by pair."""
     judged = [i for i in range(table.size) if not np.isnan(table.rewards_B[i])]
     groups = {}
     for i in judged:
@@ -48,18 +48,18 @@ def plainly(table, grpo, progrpo):
 
 @pytest.mark.parametrize("alpha", [0.3, 5.0])
 @pytest.mark.parametrize("center", ["prompt", "group", "correct"])
-def test_the_effect_against_plain_loops(table, alpha, center):
+def test_the_effect_matches_plain_loops(table, alpha, center):
     settings = Settings(alpha=alpha, center=center)
     grpo, progrpo = advantages(table, settings)
-    found = vars(effect(grpo, progrpo, table, settings))
-    assert found == pytest.approx(plainly(table, grpo, progrpo))
+    changed = vars(effect(grpo, progrpo, table, settings))
+    assert changed == pytest.approx(plain_effect(table, grpo, progrpo))
     if alpha == 5.0:
-        assert found["reversed"] > 0
-        assert found["new_best"] > 0
+        assert changed["reversed"] > 0
+        assert changed["new_best"] > 0
 
 
-def test_pairs_against_kendall_s_tau(table):
-    """tau-c's and tau-b's numerator is concordant less discordant pairs; of A without ties, tau says how many turn."""
+def test_pairs_match_kendalls_tau(table):
+    """Without ties in A, tau is 1 less twice the share of pairs whose order changes."""
     rng = np.random.default_rng(0)
     before, after = rng.normal(size=30), rng.normal(size=30)
     one = replace(
@@ -73,12 +73,12 @@ def test_pairs_against_kendall_s_tau(table):
         correct_rewards_B=np.ones(30),
         groups_B=np.zeros(30, dtype=np.int64),
     )
-    found = effect(before, after, one, Settings())
-    assert 1 - 2 * found.reversed == pytest.approx(kendalltau(before, after).statistic)
-    assert found.ordered == 0
+    changed = effect(before, after, one, Settings())
+    assert 1 - 2 * changed.reversed == pytest.approx(kendalltau(before, after).statistic)
+    assert changed.ordered == 0
 
 
-def test_every_pair_of_a_group_once_and_of_large_groups_a_part():
+def test_every_pair_of_a_small_group_comes_once_and_a_part_of_those_of_a_large_one():
     groups = np.random.default_rng(1).permutation(np.repeat([3, 5, 8], [MOST_LAGS + 1, 1, 4]))
     pairs = [
         frozenset(pair) for left, right in _pairs(groups) for pair in zip(left.tolist(), right.tolist(), strict=True)
@@ -91,30 +91,30 @@ def test_every_pair_of_a_group_once_and_of_large_groups_a_part():
 
 
 def test_alpha_0_is_grpo(table):
-    found = what_if(table, Settings(alpha=0.0))
-    np.testing.assert_array_equal(found.progrpo_B, found.grpo_B)
-    effects = vars(found.effect)
+    changed = what_if(table, Settings(alpha=0.0))
+    np.testing.assert_array_equal(changed.progrpo_B, changed.grpo_B)
+    effects = vars(changed.effect)
     assert {name: value for name, value in effects.items() if value} == {"activated": effects["activated"]}
 
 
-def test_curves_pass_through_what_was_asked_for(table):
+def test_curves_pass_through_the_settings(table):
     settings = Settings(alpha=0.6)
-    found = what_if(table, settings)
-    assert found.by_alpha[0.6] == found.effect == found.by_fraction[0.2]
-    sizes = [found.by_alpha[alpha].size for alpha in sorted(found.by_alpha)]
+    changed = what_if(table, settings)
+    assert changed.by_alpha[0.6] == changed.effect == changed.by_fraction[0.2]
+    sizes = [changed.by_alpha[alpha].size for alpha in sorted(changed.by_alpha)]
     # The correction is proportional to alpha.
-    np.testing.assert_allclose(sizes, np.array(sorted(found.by_alpha)) / 0.6 * found.effect.size)
+    np.testing.assert_allclose(sizes, np.array(sorted(changed.by_alpha)) / 0.6 * changed.effect.size)
     np.testing.assert_allclose(
-        found.by_fraction[1.0].shift,
+        changed.by_fraction[1.0].shift,
         effect(*advantages(table, replace(settings, low_prob_fraction=1.0)), table, settings).shift,
     )
 
 
-def test_only_groups_with_known_confidence_are_looked_at(table):
+def test_groups_without_known_confidence_are_left_out(table):
     unknown = table.groups_B % 2 == 1
     partly = replace(table, c_o_FB=np.where(unknown, np.nan, table.c_o_FB))
-    found = what_if(partly, Settings())
-    assert set(found.groups_B) == {g for g in range(table.n_groups) if g % 2 == 0}
-    np.testing.assert_array_equal(found.progrpo_B, advantages(table, Settings())[1][~unknown])
+    changed = what_if(partly, Settings())
+    assert set(changed.groups_B) == {g for g in range(table.n_groups) if g % 2 == 0}
+    np.testing.assert_array_equal(changed.progrpo_B, advantages(table, Settings())[1][~unknown])
     assert what_if(replace(table, c_q_B=np.full_like(table.c_q_B, np.nan)), Settings()) is None
     assert what_if(replace(table, c_q_B=np.full_like(table.c_q_B, np.nan)), Settings(center="group")) is not None

@@ -49,15 +49,16 @@ def collapse(table: Table, fraction: float) -> Collapse:
     tenths = measure(table, fraction, tenth_B, 3)
     judged_groups = [len(np.unique(table.groups_B[table.judged_B & (tenth_B == bin)])) for bin in (0, 1)]
     several = len(steps) > 1
+    first, last = ({name: float(value[bin]) for name, value in tenths.items() if several} for bin in (0, 1))
     return Collapse(
-        steps,
-        measure(table, fraction, index_B, len(steps)),
-        {name: float(value[0]) for name, value in overall.items()},
-        {name: float(value[0]) for name, value in tenths.items()} if several else {},
-        {name: float(value[1]) for name, value in tenths.items()} if several else {},
-        (int(steps[0]), int(steps[tenth - 1])),
-        (int(steps[-tenth]), int(steps[-1])),
-        several and min(judged_groups) >= LEAST_GROUPS,
+        steps=steps,
+        by_step=measure(table, fraction, index_B, len(steps)),
+        overall={name: float(value[0]) for name, value in overall.items()},
+        first=first,
+        last=last,
+        first_steps=(int(steps[0]), int(steps[tenth - 1])),
+        last_steps=(int(steps[-tenth]), int(steps[-1])),
+        enough_groups=several and min(judged_groups) >= LEAST_GROUPS,
     )
 
 
@@ -95,7 +96,7 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
         table: the responses.
         fraction: low_prob_fraction of c(o|q), one of the table's.
         bins_B: each response's bin, 0 to n_bins - 1; all responses of a group are in one bin.
-        n_bins: how many bins there are.
+        n_bins: the number of bins.
     """
     groups_B, n_groups, judged_B, right_B = table.groups_B, table.n_groups, table.judged_B, table.right_B
     bin_N = np.zeros(n_groups, dtype=np.int64)
@@ -179,23 +180,19 @@ def warnings(measured: Collapse, *, answers_are_final: bool) -> list[str]:
         answers_are_final: answers are final results, as of a mathematical problem. Where there is one right result, a
             policy that learns gives it ever more often, so a commonest answer is no sign of collapse.
     """
-    sentences = _teaches_nothing(measured)
+    sentences = []
+    # The last tenth shows what the policy is now; without steps, everything does.
+    values = measured.last if measured.enough_groups else measured.overall
+    where = f"In {_span(measured.last_steps)}, " if measured.enough_groups else ""
+    if values["groups/same_reward"] > HALF:
+        sentences.append(
+            f"{where}{values['groups/same_reward']:.0%} of the groups teach GRPO nothing: all their responses have the "
+            f"same reward, so that every advantage is 0. {values['groups/all_right']:.0%} of the groups are all right "
+            f"and {values['groups/all_wrong']:.0%} all wrong."
+        )
     if measured.enough_groups:
         sentences += _trends(measured, answers_are_final)
     return [sentence.replace("%", " %") for sentence in sentences]
-
-
-def _teaches_nothing(measured: Collapse) -> list[str]:
-    # The last tenth shows what the policy is now; without steps, everything does.
-    values = measured.last if measured.enough_groups else measured.overall
-    if not values["groups/same_reward"] > HALF:
-        return []
-    where = f"In {_span(measured.last_steps)}, " if measured.enough_groups else ""
-    return [
-        f"{where}{values['groups/same_reward']:.0%} of the groups teach GRPO nothing: all their responses have the "
-        f"same reward, so that every advantage is 0. {values['groups/all_right']:.0%} of the groups are all right "
-        f"and {values['groups/all_wrong']:.0%} all wrong."
-    ]
 
 
 def _trends(measured: Collapse, answers_are_final: bool) -> list[str]:

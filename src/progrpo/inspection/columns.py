@@ -150,13 +150,12 @@ def choose_columns(
     for role, name in named.items():
         _check_present(_option(role), name, examples)
     weighted = _parse_rewards(rewards, examples) if rewards is not None else () if "gold" in named else None
-    known = next((format for format in FORMATS if format.marks <= examples.keys()), None)
-    if known is not None:
-        title = known.title
-        changes: dict[str, Any] = {role: None for role, name in known.columns.roles() if name not in examples}
-        if weighted is None:
-            weighted = known.columns.rewards or _reward_functions(examples)
-        columns = replace(known.columns, **changes | dict(named) | {"rewards": weighted})
+    format = next((format for format in FORMATS if format.marks <= examples.keys()), None)
+    if format is not None:
+        absent = {role: None for role, name in format.columns.roles() if name not in examples}
+        weights = weighted if weighted is not None else format.columns.rewards or _reward_functions(examples)
+        changes: dict[str, Any] = absent | dict(named) | {"rewards": weights}
+        title, columns = format.title, replace(format.columns, **changes)
     else:
         missing = [_option(role) for role in ("prompt", "response") if role not in named]
         missing += ["--reward"] if weighted is None else []
@@ -195,15 +194,18 @@ def split_rows(batch: Batch, columns: Columns) -> Batch:
                 f"rows; here it holds {described(responses)}."
             )
         sizes.append(len(responses or []))
-    roles = {name: role for role, name in columns.roles()}
-    split: dict[str, list[Any]] = {name: [] for name in columns.names()}
-    for name in split:
-        for i, value in enumerate(batch[name]):
-            split[name] += _spread(value, roles[name], name, sizes[i], f"column {columns.response!r}", batch.place(i))
+    split = {
+        name: [
+            entry
+            for i, value in enumerate(batch[name])
+            for entry in _entries(value, role, sizes[i], f"{batch.place(i)}: column {name!r}", columns.response)
+        ]
+        for role, name in columns.roles()
+    }
     return Batch(batch.path, split, [row for row, n in zip(batch.row_numbers, sizes, strict=True) for _ in range(n)])
 
 
-def _spread(value: Any, role: str, name: str, n: int, responses: str, place: str) -> list[Any]:
+def _entries(value: Any, role: str, n: int, place: str, responses: str) -> list[Any]:
     """The value of a column for each of n responses."""
     first = first_of(value)
     is_kind = isinstance(first, list) if role in PER_TOKEN else not isinstance(first, dict)
@@ -214,12 +216,12 @@ def _spread(value: Any, role: str, name: str, n: int, responses: str, place: str
         return [value] * n
     if is_listed:
         raise ConfigError(
-            f"{place}: column {name!r} holds {len(value)} entries and {responses} {n} responses; there must be one "
-            "entry for each response."
+            f"{place} holds {len(value)} entries and column {responses!r} {n} responses; there must be one entry for "
+            "each response."
         )
     raise ConfigError(
-        f"{place}: column {name!r} holds {described(value)} for the {n} responses in {responses}; {_option(role)} must "
-        "name a column with a list that has one entry for each response."
+        f"{place} holds {described(value)} for the {n} responses in column {responses!r}; {_option(role)} must name a "
+        "column with a list that has one entry for each response."
     )
 
 

@@ -4,6 +4,7 @@ Nothing here knows what a column means: :mod:`progrpo.inspection.columns` does.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from progrpo.common.errors import ConfigError
 from progrpo.inspection import traces
-from progrpo.inspection.folders import PACKED, step_in_name
+from progrpo.inspection.folders import PACKED
 from progrpo.inspection.text_files import BOM, BytesRead, Row, csv_header, csv_rows, first_line, json_rows, unpacked
 from progrpo.inspection.values import as_list, as_number, is_empty, value_at, with_entries
 
@@ -91,8 +92,6 @@ class RolloutFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.notes: list[str] = []
-        self.step = step_in_name(path)
-        """The step in the name of the file, or of a folder that it lies in."""
         with unpacked(path) as content:
             head = content.read(4096).removeprefix(BOM)
         if not head.strip():
@@ -107,25 +106,21 @@ class RolloutFile:
                 "a CSV file has the suffix .csv or .tsv."
             )
 
-    @property
-    def n_bytes(self) -> int:
-        return self.path.stat().st_size
-
     @cached_property
     def examples(self) -> dict[str, Any]:
         """A value of each column by name, in their order. The entries of dicts are columns too, with dotted names."""
         if self.is_parquet:
             with self._parquet() as file:
-                values = [(field.name, _example(field.type)) for field in file.schema_arrow]
-            return dict(pair for name, value in values for pair in with_entries(name, value))
+                fields = list(file.schema_arrow)
+            return dict(pair for field in fields for pair in with_entries(field.name, _example(field.type)))
         examples: dict[str, Any] = {}
         if self._delimiter is not None:
             examples = dict.fromkeys(csv_header(self.path, self._delimiter))
         for _, row in islice(self._rows(), SAMPLED_ROWS):
             for name, value in row.items():
-                for dotted, entry in with_entries(name, value if self._delimiter is None else _typed(value)):
+                for dotted, entry in with_entries(name, _typed(value) if self._delimiter else value):
                     # All cells of CSV are text: a column holds numbers if every one of them is a number.
-                    if is_empty(examples.get(dotted)) or (self._delimiter is not None and isinstance(entry, str)):
+                    if is_empty(examples.get(dotted)) or (self._delimiter and isinstance(entry, str)):
                         examples[dotted] = entry
         return examples
 
@@ -166,42 +161,38 @@ class RolloutFile:
                     f"0.3 and 0.4 write them ({type(error).__name__}: {error})."
                 ) from None
 
-    def _parquet(self) -> Any:
+    @contextmanager
+    def _parquet(self) -> Iterator[Any]:
         import pyarrow as pa
         from pyarrow.parquet import ParquetFile
 
         try:
-            return ParquetFile(self.path, buffer_size=PARQUET_BUFFER, pre_buffer=False)
+            with ParquetFile(self.path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
+                yield file
         except (pa.ArrowException, OSError) as error:
             raise ConfigError(f"{str(self.path)!r} is a damaged parquet file: {first_line(error)}.") from None
 
     def _parquet_batches(self, names: Sequence[str], size: int, on_bytes: BytesRead | None) -> Iterator[Batch]:
         """Batches of the top-level columns that these columns stand in."""
-        import pyarrow as pa
-
-        start, checked = 0, ""
+        start = 0
         with self._parquet() as file:
             roots = {root for root in file.schema_arrow.names for name in names if f"{name}.".startswith(f"{root}.")}
-            share = self.n_bytes / max(file.metadata.num_rows, 1)
-            try:
-                for arrow in file.iter_batches(batch_size=size, columns=list(roots)):
-                    batch = Batch(
-                        self.path,
-                        dict(zip(arrow.schema.names, arrow.columns, strict=True)),
-                        range(start, start + arrow.num_rows),
-                    )
-                    for name, values in batch.columns.items():
-                        checked = f", in column {name!r} of row {start + 1} or soon after"
-                        values.validate(full=True)  # text may hold bytes that are no text
-                    checked = ""
-                    yield batch
-                    start += arrow.num_rows
-                    if on_bytes is not None:
-                        on_bytes(round(share * arrow.num_rows))
-            except (pa.ArrowException, OSError) as error:
-                raise ConfigError(
-                    f"{str(self.path)!r} is a damaged parquet file{checked}: {first_line(error)}."
-                ) from None
+            bytes_per_row = self.path.stat().st_size / max(file.metadata.num_rows, 1)
+            for arrow in file.iter_batches(batch_size=size, columns=list(roots)):
+                columns = dict(zip(arrow.schema.names, arrow.columns, strict=True))
+                batch = Batch(self.path, columns, range(start, start + arrow.num_rows))
+                for name, values in columns.items():
+                    try:
+                        values.validate(full=True)
+                    except ValueError as error:  # bytes that are no text
+                        place = batch.place(0)
+                        raise ConfigError(
+                            f"column {name!r} of {place}, or soon after, can't be read: {error}"
+                        ) from None
+                yield batch
+                start += batch.size
+                if on_bytes is not None:
+                    on_bytes(round(bytes_per_row * batch.size))
 
     def _note(self, note: str) -> None:
         if note not in self.notes:

@@ -1,17 +1,18 @@
 """The rollout files of a path: it may be a folder of TRL, verl, prime-rl, verifiers or progrpo."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from progrpo.common.errors import ConfigError
 
 PACKED = (".gz", ".zst")
-PATTERNS = ("*.parquet", "*.jsonl", "*.csv", "*.tsv")
 FOLDERS = ("rollouts", "completions", "monitors/file/traces/stream", "traces/stream", ".")
 """A run keeps its rollouts in one of these: progrpo and older prime-rl, TRL, newer prime-rl, else the folder itself."""
 STEP_FILES = ("train_rollouts.jsonl", "train/all/traces.jsonl", "train/effective/traces.jsonl")
 """Of prime-rl, in a folder ``step_N``. ``effective`` lacks the groups that teach nothing, so it comes last."""
+FILES = (*STEP_FILES, "*.parquet", "*.jsonl", "*.csv", "*.tsv")
+PATTERNS = tuple(f"{folder}{file}" for folder in ("step_[0-9]*/", "") for file in FILES)
 RESULTS = ("results.jsonl", "traces.jsonl")
 """Of an evaluation by verifiers."""
 OTHER_FILES = ("metrics.jsonl", "eval_rollouts.jsonl", "train_group_stats.jsonl")
@@ -68,49 +69,26 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _in_folder(path: Path) -> list[Path]:
-    for name in FOLDERS:
-        folder = path / name
-        steps = [step for step in folder.glob("step_*") if step.is_dir() and _STEP.fullmatch(step.name)]
-        if files := [file for step in sorted(steps, key=_natural) for file in _files_of_step(step)]:
-            return files
-        if files := _matching(folder):
-            return files
-    return _files_of_step(path) if _STEP.fullmatch(path.name) else []
-
-
-def _files_of_step(folder: Path) -> list[Path]:
-    for name in STEP_FILES:
-        if files := _unpacked_first(folder / f"{name}{suffix}" for suffix in ("", *PACKED)):
-            return files
-    return _matching(folder)
+    return next((files for name in FOLDERS if (files := _matching(path / name, PATTERNS))), [])
 
 
 def _is_run(folder: Path) -> bool:
     """Whether a folder inside the one that was named is a run or an evaluation."""
-    if _unpacked_first(folder / f"{name}{suffix}" for name in RESULTS for suffix in ("", *PACKED)):
-        return True
-    return any(_in_folder(folder / name) for name in FOLDERS[:-1])
+    return bool(_matching(folder, RESULTS)) or any(_matching(folder / name, PATTERNS) for name in FOLDERS[:-1])
 
 
-def _matching(folder: Path) -> list[Path]:
-    """The files of the first pattern that matches any, packed or not."""
-    for pattern in PATTERNS:
-        files = _unpacked_first(file for suffix in ("", *PACKED) for file in folder.glob(pattern + suffix))
-        files = [file for file in files if not file.name.startswith((".", *OTHER_FILES))]
-        if files:
-            return sorted(files, key=_natural)
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """The files of the first pattern that matches any; each once, even if it lies there both packed and not."""
+    for pattern in patterns:
+        by_name: dict[str, Path] = {}
+        for file in (file for suffix in ("", *PACKED) for file in folder.glob(pattern + suffix)):
+            if file.is_file() and not file.name.startswith((".", *OTHER_FILES)):
+                by_name.setdefault(str(file).removesuffix(".gz").removesuffix(".zst"), file)
+        if by_name:
+            return sorted(by_name.values(), key=_natural)
     return []
-
-
-def _unpacked_first(files: Iterable[Path]) -> list[Path]:
-    """Each file once, even if it lies there packed as well because it is being packed."""
-    by_name: dict[str, Path] = {}
-    for file in files:
-        if file.is_file():
-            by_name.setdefault(file.name.removesuffix(".gz").removesuffix(".zst"), file)
-    return list(by_name.values())
 
 
 def _natural(file: Path) -> list[tuple[int, str]]:
     """A key that sorts ``9.jsonl`` before ``10.jsonl``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(file))]

@@ -18,45 +18,39 @@ from progrpo.inspection.collapse import Collapse, collapse, warnings
 from progrpo.inspection.columns import choose_columns
 from progrpo.inspection.files import RolloutFile
 from progrpo.inspection.folders import find_files
-from progrpo.inspection.score import Judge, Scored, score
+from progrpo.inspection.score import Ints, Judge, Scored, score
 from progrpo.inspection.summary import how_read, how_scored, what_lacks
-from progrpo.inspection.table import (
-    Source,
-    Table,
-    choose_responses,
-    fractions_with,
-    read_rows,
-    read_table,
-    with_scores,
-)
-from progrpo.inspection.values import as_list, holds_several, response_of
+from progrpo.inspection.table import FRACTIONS, Source, Table, choose_responses, read_rows, read_table, with_scores
+from progrpo.inspection.values import as_list, response_of
 from progrpo.inspection.what_if import Settings, WhatIf, what_if
 from progrpo.runs.folder import RunFolder
 from progrpo.tasks.templates import template_opens_thinking
 
 LONG_BYTES = 20_000_000
 """Files that are read in a second have no progress bar."""
+_BOUNDS: dict[str, dict[str, Any]] = {
+    "alpha": {"low": 0.0},
+    "low_prob_fraction": {"low": 0.0, "high": 1.0, "open_low": True},
+    "temperature": {"low": 0.0, "open_low": True},
+    "groups": {"low": 1},
+}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to look at, and how.
+    """What to look at, and how. None takes the setting of the run whose folder is inspected, else the default.
 
     Args:
         columns: fields of :class:`progrpo.inspection.columns.Columns` by name, each the name of a column.
         rewards: columns of rewards, separated by commas, each with its weight after a colon if that is not 1.
-        correct_above: a response is right if its reward is above this. None takes the setting of the run whose folder
-            is inspected, else 0.
-        correct_reward: the column of the reward that means right. None takes that of the run, else the weighted sum of
-            ``rewards``.
-        alpha, low_prob_fraction, activation, center: ProGRPO's. None takes the settings of the run, if its method
-            corrects at all; else 1, 0.2, ``"any_correct"``, and ``"prompt"``, or ``"group"`` where c(q) is not known.
-        model: computes log-probs that are missing, as :func:`progrpo.sampling.models.load_model` takes it.
-        groups: the number of groups that it computes them for.
-        temperature: of those log-probs.
+        correct_above: a response is right if its reward is above this; by default 0.
+        correct_reward: the column of the reward that means right; by default the weighted sum of ``rewards``.
+        alpha, low_prob_fraction, activation, center: ProGRPO's; by default 1, 0.2, ``"any_correct"``, and ``"prompt"``,
+            or ``"group"`` where c(q) is not known. A run's settings count only if its method corrects at all.
+        model: computes missing log-probs for so many ``groups`` at a ``temperature``; as
+            :func:`progrpo.sampling.models.load_model` takes it.
         verify: a verifier by name, whose verdicts by the column of golds take the place of rewards.
-        opens_thinking: the chat template ends prompts of messages inside a thinking part. With ``model``, its template
-            says so.
+        opens_thinking: the chat template ends prompts of messages inside a thinking part; that of ``model`` says so.
 
     Raises:
         ConfigError: an option out of its range.
@@ -80,16 +74,12 @@ class Options:
         try:
             if self.correct_above is not None and not math.isfinite(self.correct_above):
                 raise ValueError(f"--correct-above must be a finite number, got {self.correct_above!r}.")
-            if self.alpha is not None:
-                check_number("--alpha", self.alpha, low=0.0)
-            if self.low_prob_fraction is not None:
-                check_number("--low-prob-fraction", self.low_prob_fraction, low=0.0, high=1.0, open_low=True)
-            check_number("--temperature", self.temperature, low=0.0, open_low=True)
-            check_number("--groups", self.groups, low=1)
-            if self.activation is not None:
-                check_choice("--activation", self.activation, ACTIVATIONS)
-            if self.center is not None:
-                check_choice("--center", self.center, CENTERS)
+            for name, bounds in _BOUNDS.items():
+                if (value := getattr(self, name)) is not None:
+                    check_number(f"--{name.replace('_', '-')}", value, **bounds)
+            for name, choices in (("activation", ACTIVATIONS), ("center", CENTERS)):
+                if (value := getattr(self, name)) is not None:
+                    check_choice(f"--{name}", value, choices)
         except ValueError as error:
             raise ConfigError(str(error)) from None
         if (self.verify is None) != ("gold" not in self.columns):
@@ -150,28 +140,34 @@ def inspect(paths: Sequence[Path], options: Options, progress: Progress | None =
     files = [RolloutFile(path) for path in find_files(paths)]
     # Before the files are read, so that a wrong name or path is reported at once.
     judge = Judge(options.verify, options.opens_thinking) if options.verify is not None else None
-    loaded = _load_model(options.model) if options.model is not None else None
-    settings, correct_reward, unknown = _settings(paths[0], options, files[0])
+    model, tokenizer = _load_model(options.model) if options.model is not None else (None, None)
+    settings, correct_reward, notes = _settings(paths[0], options, files[0])
     named = dict(options.columns) | ({"correct_reward": correct_reward} if correct_reward and not judge else {})
     title, columns = choose_columns(files[0].examples, named, options.rewards)
-    row_is_group = holds_several(files[0].examples[columns.response])
-    fractions = fractions_with(settings.low_prob_fraction)
-    source = Source(_name(paths), files, title, columns, fractions, judge, row_is_group)
-    if judge is not None and loaded is not None:
-        judge.template_opens |= template_opens_thinking(loaded[1])
-    on_bytes = _by_megabytes(progress, source.bytes) if progress and source.bytes > LONG_BYTES else None
+    fractions = tuple(sorted({*FRACTIONS, settings.low_prob_fraction}))
+    source = Source(_name(paths), files, title, columns, fractions, judge)
+    if judge is not None and tokenizer is not None:
+        judge.template_opens |= template_opens_thinking(tokenizer)
+    size = sum(file.path.stat().st_size for file in files)
+    on_bytes = _by_megabytes(progress, size) if progress and size > LONG_BYTES else None
     table = read_table(source, on_bytes, correct_above=settings.correct_above)
-    sentences = [*unknown, *how_read(source, table), *source.notes, *(judge.notes() if judge else [])]
-    decode, scored = None, {}
-    if loaded is not None:
-        decode = _decoder(loaded[1])
-        table, scored = _scored(source, table, loaded, options, progress, sentences)
+    notes += [*how_read(source, table), *dict.fromkeys(note for file in files for note in file.notes)]
+    notes += judge.notes() if judge else []
+    scored: dict[int, Scored] = {}
+    if model is not None and table.has_c_o and table.has_c_q:
+        notes.append(f"All log-probs are in the file: {options.model} computed none.")
+    elif model is not None:
+        rows = choose_responses(table, options.groups)
+        scored = _scored(source, rows, model, tokenizer, options, progress)
+        table = with_scores(table, scored)
+        notes.append(how_scored(source, table, options.model, options.temperature, rows))
     settings = replace(settings, center=_center(table, options.center or settings.center, options.center is not None))
     changed = what_if(table, settings)
     measured = collapse(table, settings.low_prob_fraction)
-    sentences += what_lacks(table, settings, changed, measured)
+    notes += what_lacks(source, table, settings, changed, measured)
     warned = warnings(measured, answers_are_final=columns.answer not in (None, "canonical"))
-    return Inspection(source, settings, table, scored, decode, measured, changed, warned, sentences)
+    decode = None if tokenizer is None else lambda token: str(tokenizer.decode([token]))
+    return Inspection(source, settings, table, scored, decode, measured, changed, warned, notes)
 
 
 def write_corrections(inspection: Inspection, out: Path) -> None:
@@ -182,7 +178,7 @@ def write_corrections(inspection: Inspection, out: Path) -> None:
     table, changed = inspection.table, inspection.what_if
     grpo_B, progrpo_B = (np.full(table.size, np.nan) for _ in range(2))
     if changed is not None:
-        grpo_B[changed.rows_B], progrpo_B[changed.rows_B] = changed.grpo_B, changed.progrpo_B
+        grpo_B[changed.rows_B], progrpo_B[changed.rows_B] = (changed.grpo_B, changed.progrpo_B)
     frame = pd.DataFrame(
         {
             "row": np.arange(table.size),
@@ -215,38 +211,20 @@ def _load_model(path: str) -> tuple[Any, Any]:
     return load_model(path)
 
 
-def _decoder(tokenizer: Any) -> Callable[[int], str]:
-    return lambda token: str(tokenizer.decode([token]))
-
-
 def _scored(
-    source: Source,
-    table: Table,
-    loaded: tuple[Any, Any],
-    options: Options,
-    progress: Progress | None,
-    sentences: list[str],
-) -> tuple[Table, dict[int, Scored]]:
-    """The table with log-probs that were missing, and the responses that the model scored; adds a sentence on them."""
-    if table.has_c_o and table.has_c_q:
-        sentences.append(f"All log-probs are in the file: {options.model} computed none.")
-        return table, {}
-    rows = choose_responses(table, options.groups)
+    source: Source, rows: Ints, model: Any, tokenizer: Any, options: Options, progress: Progress | None
+) -> dict[int, Scored]:
+    """The responses with these numbers under the model."""
+    columns, raw = source.columns, read_rows(source, rows.tolist())
+    pairs = []
+    for row in map(raw.__getitem__, rows.tolist()):
+        token_ids = as_list(row[columns.token_ids]) if columns.token_ids else None
+        pairs.append((row[columns.prompt], response_of(row[columns.response]), token_ids))
     if progress is not None:
         progress.stage("log-probs", len(rows))
-    columns, raw = source.columns, read_rows(source, rows.tolist())
-    pairs = [
-        (
-            raw[row][columns.prompt],
-            response_of(raw[row][columns.response]),
-            as_list(raw[row][columns.token_ids]) if columns.token_ids else None,
-        )
-        for row in rows.tolist()
-    ]
     advance = progress.advance if progress is not None else None
-    scored = score(*loaded, pairs, temperature=options.temperature, on_progress=advance)
-    sentences.append(how_scored(source, table, str(options.model), options.temperature, rows))
-    return with_scores(table, rows, scored), dict(zip(rows.tolist(), scored, strict=True))
+    scored = score(model, tokenizer, pairs, temperature=options.temperature, on_progress=advance)
+    return dict(zip(rows.tolist(), scored, strict=True))
 
 
 def _settings(path: Path, options: Options, file: RolloutFile) -> tuple[Settings, str | None, list[str]]:

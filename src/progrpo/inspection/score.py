@@ -27,22 +27,19 @@ BATCH_BYTES = 256 << 20
 
 
 def prompt_confidences(logps: Sequence[NDArray[Any]], name: str) -> NDArray[np.float32]:
-    """c(q) of each prompt, (B,). Arguments and errors are those of :func:`answer_confidences`."""
+    """c(q) of each prompt, (B,), as :func:`answer_confidences`."""
     return _measured(logps, name, lambda *piece: prompt_confidence(*piece)[None], 1)[0].astype(np.float32)
 
 
 def answer_confidences(
     logps: Sequence[NDArray[Any]], fractions: Sequence[float], name: str
 ) -> tuple[NDArray[np.float32], Floats]:
-    """c(o|q) by fraction (F, B), and the mean of -log p over the tokens of each response (B,); NaN without tokens.
+    """c(o|q) by low_prob_fraction (F, B), and the mean of -log p over the tokens of each response (B,).
 
-    Args:
-        logps: one array for each response, nats; a value that is not finite does not count.
-        fractions: values of low_prob_fraction.
-        name: the column's, for messages.
+    Log-probs are in nats; one that is not finite does not count, and without any the result is NaN.
 
     Raises:
-        ConfigError: a value is above 0.
+        ConfigError: a log-prob of the column ``name`` is above 0.
 
     >>> c_o, surprisal = answer_confidences([np.log([0.5, 0.1]), np.array([])], [0.5, 1.0], "logps")
     >>> c_o.round(3).tolist(), surprisal.round(3).tolist()
@@ -110,25 +107,28 @@ def score(
     temperature: float = 1.0,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Scored]:
-    """Log-probs of prompts and responses, nats.
+    """Log-probs of prompts and responses under a causal language model, nats.
 
     A prompt of chat messages goes through the tokenizer's template, as in training; text is tokenised as it is.
 
     Args:
-        model, tokenizer: a causal language model and its tokenizer.
         pairs: prompt, response text, and the token ids of the response where they are known. A text is tokenised
             without special tokens: the end token that stopped a response is not in its text, and has no log-prob.
         temperature: of log-probs and entropies.
         on_progress: called with the number of responses after each batch.
 
-    Returns:
-        One for each pair, in order.
-
     Raises:
         ConfigError: a prompt without tokens, token ids that the model does not have, or more tokens than it takes.
     """
+    from progrpo.sampling.transformers import token_ids  # files that hold log-probs don't need transformers
+
     model.eval()
-    prompts = _prompt_ids(tokenizer, [prompt for prompt, _, _ in pairs])
+    if tokenizer.chat_template is None and any(isinstance(prompt, list) for prompt, _, _ in pairs):
+        raise ConfigError(
+            "the prompts are chat messages, but the tokenizer of --model has no chat template; give the model that the "
+            "responses were sampled from."
+        )
+    prompts = token_ids(tokenizer, [prompt for prompt, _, _ in pairs])
     responses = [
         list(ids) if ids is not None else tokenizer(text, add_special_tokens=False)["input_ids"]
         for _, text, ids in pairs
@@ -150,18 +150,6 @@ def score(
         if on_progress is not None:
             on_progress(len(rows))
     return [scored[row] for row in range(len(pairs))]
-
-
-def _prompt_ids(tokenizer: Any, prompts: Sequence[Any]) -> list[list[int]]:
-    # Where there is a tokenizer there is transformers, which files with log-probs don't need.
-    from progrpo.sampling.transformers import token_ids
-
-    if tokenizer.chat_template is None and any(isinstance(prompt, list) for prompt in prompts):
-        raise ConfigError(
-            "the prompts are chat messages, but the tokenizer of --model has no chat template; give the model that the "
-            "responses were sampled from."
-        )
-    return token_ids(tokenizer, prompts)
 
 
 def _check_lengths_and_ids(model: Any, prompts: list[list[int]], responses: list[list[int]]) -> None:
@@ -208,23 +196,17 @@ class Judge:
             raise ConfigError(f"--verify must be one of {', '.join(VERIFIERS)}, got {self.verifier!r}.")
 
     def __call__(self, prompts: Sequence[Any], responses: Sequence[Any], golds: Sequence[Any]) -> list[Verdict]:
-        """The verdict on each response; the reasons of errors are kept.
-
-        Args:
-            prompts, responses: as the file has them, text or chat messages. The verifier reads of a response what it
-                reads in training, see :func:`progrpo.tasks.templates.response_text`.
-            golds: of any type; where one is null, NaN or blank, the verdict is an error.
-        """
-        texts = [
-            response_text(_as_completion(response), in_thinking=opens_thinking(prompt, self.template_opens))
-            for prompt, response in zip(prompts, responses, strict=True)
-        ]
-        gold_texts = [_gold_text(gold) for gold in golds]
-        known = [i for i, gold in enumerate(gold_texts) if gold.strip()]
-        verdicts = [Verdict("error", "the gold is null or blank")] * len(texts)
-        judged = verify([self.verifier] * len(known), [gold_texts[i] for i in known], [texts[i] for i in known])
-        for i, verdict in zip(known, judged, strict=True):
-            verdicts[i] = verdict
+        """The verdict on each response, of which the verifier reads what it reads in training, see
+        :func:`progrpo.tasks.templates.response_text`. Where a gold is null, NaN or blank, the verdict is an error."""
+        texts = []
+        for prompt, response in zip(prompts, responses, strict=True):
+            completion = [response] if is_message(response) else response
+            completion = completion if isinstance(completion, list) else as_text(completion)
+            texts.append(response_text(completion, in_thinking=opens_thinking(prompt, self.template_opens)))
+        known = {i: text for i, gold in enumerate(golds) if (text := _gold_text(gold)).strip()}
+        judged = verify([self.verifier] * len(known), list(known.values()), [texts[i] for i in known])
+        by_number = dict(zip(known, judged, strict=True))
+        verdicts = [by_number.get(i, Verdict("error", "the gold is null or blank")) for i in range(len(texts))]
         self.failures += [verdict.reason for verdict in verdicts if verdict.status == "error"]
         return verdicts
 
@@ -233,13 +215,6 @@ class Judge:
         if not self.failures:
             return []
         return [f"The verifier {self.verifier!r} failed on {len(self.failures)} responses: {self.failures[0]}"]
-
-
-def _as_completion(response: Any) -> Any:
-    """A response as TRL passes it on: text, or a list of messages."""
-    if is_message(response):
-        return [response]
-    return response if isinstance(response, list) else as_text(response)
 
 
 def _gold_text(value: Any) -> str:

@@ -60,7 +60,11 @@ def how_read(source: Source, table: Table) -> list[str]:
         notes.append(
             "Every group has one response only, so nothing can be said of groups: is --group the right column?"
         )
-    if repeated := _repeated_steps(table):
+    _, index_B, sizes_S = np.unique(table.steps_B, return_inverse=True, return_counts=True)
+    sums_S = np.zeros(len(sizes_S), dtype=np.uint64)
+    # The sum of the hashes of a step's texts, which wraps around, does not depend on their order.
+    np.add.at(sums_S, index_B, table.texts_B.view(np.uint64))
+    if repeated := int(((np.diff(sums_S) == 0) & (np.diff(sizes_S) == 0)).sum()):
         notes.append(
             f"{repeated} steps hold the same responses as the step before them: TRL logs a generation again at each "
             "step that trains on it. Each counts as often as it is there."
@@ -97,15 +101,6 @@ def _how_rewarded(source: Source, table: Table) -> list[str]:
     return notes
 
 
-def _repeated_steps(table: Table) -> int:
-    """How many steps have exactly the texts of the step before."""
-    _, index_B, sizes_S = np.unique(table.steps_B, return_inverse=True, return_counts=True)
-    sums_S = np.zeros(len(sizes_S), dtype=np.uint64)
-    # A sum of hashes, which wraps around, is the same in whatever order they come.
-    np.add.at(sums_S, index_B, table.texts_B.view(np.uint64))
-    return int(((np.diff(sums_S) == 0) & (np.diff(sizes_S) == 0)).sum())
-
-
 def how_scored(source: Source, table: Table, model: str | None, temperature: float, rows: Ints) -> str:
     """Which responses a model scored, and how."""
     n = len(np.unique(table.groups_B[rows]))
@@ -119,7 +114,9 @@ def how_scored(source: Source, table: Table, model: str | None, temperature: flo
     )
 
 
-def what_lacks(table: Table, settings: Settings, changed: WhatIf | None, measured: Collapse) -> list[str]:
+def what_lacks(
+    source: Source, table: Table, settings: Settings, changed: WhatIf | None, measured: Collapse
+) -> list[str]:
     """What the files lack, and what can't be shown without it."""
     notes = []
     if not table.has_c_o:
@@ -137,32 +134,30 @@ def what_lacks(table: Table, settings: Settings, changed: WhatIf | None, measure
     elif changed is None:
         notes.append("No group has both a judged response and its confidences, so there is nothing to correct.")
     if measured.first and not measured.enough_groups:
-        notes.append(
-            f"The first or the last tenth of the steps has fewer than {LEAST_GROUPS} groups with a reward, too few to "
-            "tell what changes."
-        )
+        notes.append(f"What changes over training can't be said: {_no_trend(source, measured)}.")
     return notes
 
 
 def no_warning(inspection: "Inspection") -> str:
     """What can be said where there is no warning; without steps, that is not that all is well."""
-    measured = inspection.collapse
-    if measured.enough_groups:
-        return NO_WARNING
-    if not inspection.source.has_steps:
-        why = "nothing tells the training steps of the responses apart; --step COL names the column that does"
-    elif not measured.first:
-        why = "all responses are of one step"
-    else:
-        why = f"the first or the last tenth of the steps has fewer than {LEAST_GROUPS} groups with a reward"
-    return f"Whether the policy collapses over training can't be said: {why}."
+    why = _no_trend(inspection.source, inspection.collapse)
+    return f"Whether the policy collapses over training can't be said: {why}." if why else NO_WARNING
 
 
 def no_curves(inspection: "Inspection") -> str:
     """Why nothing is drawn over training."""
-    if inspection.source.has_steps:
-        return "All responses are of one step: there are no curves to draw."
-    return "Nothing tells the training steps of the responses apart: there are no curves to draw."
+    return f"There are no curves to draw: {_no_trend(inspection.source, inspection.collapse)}."
+
+
+def _no_trend(source: Source, measured: Collapse) -> str:
+    """Why nothing can be said of what changes over training; empty if it can."""
+    if not source.has_steps:
+        return "nothing tells the training steps of the responses apart; --step COL names the column that does"
+    if not measured.first:
+        return "all responses are of one step"
+    if not measured.enough_groups:
+        return f"the first or the last tenth of the steps has fewer than {LEAST_GROUPS} groups with a reward"
+    return ""
 
 
 def length_unit(inspection: "Inspection") -> str:
@@ -178,9 +173,8 @@ def entropy_kind(inspection: "Inspection") -> str:
         return f"Entropy is that of column {columns.entropy!r}."
     if columns.logps:
         return "Entropy is the mean of −log p over the sampled tokens: an unbiased estimate of the policy's."
-    return (
-        "Entropy is that of the model's whole distribution, on tokens that were sampled." if inspection.scored else ""
-    )
+    is_scored = bool(inspection.scored)
+    return "Entropy is that of the model's whole distribution, on tokens that were sampled." if is_scored else ""
 
 
 def rows(inspection: "Inspection") -> list[tuple[str, list[str]]]:
@@ -232,12 +226,13 @@ def what_if_sentences(inspection: "Inspection") -> list[str]:
     if changed is None:
         return []
     effect, settings = changed.effect, changed.settings
+    groups = _count(len(np.unique(changed.groups_B)), "group")
     moved = "" if math.isnan(effect.moved) else f" or {effect.moved:.2f} times the weight that GRPO gives out"
     shift = f"{effect.shift:+.3f}".replace("-", "−")
     sentences = [
         f"With alpha={settings.alpha:g}, low_prob_fraction={settings.low_prob_fraction:g} and "
-        f"center={settings.center!r}, ProGRPO acts on {effect.activated:.0%} of {_count(changed.n_groups, 'group')}; "
-        f"the correction is {shift} on average, its size {effect.size:.3f}{moved}.",
+        f"center={settings.center!r}, ProGRPO acts on {effect.activated:.0%} of {groups}; the "
+        f" correction is {shift} on average, its size {effect.size:.3f}{moved}.",
         f"{effect.taught:.0%} of the responses get an advantage that have none from GRPO; {effect.flipped:.0%} change "
         "their sign.",
     ]

@@ -5,8 +5,9 @@ scattered over files. The few texts that a page shows are read again (:func:`rea
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,16 @@ from progrpo.inspection.files import BATCH_ROWS, Batch, RolloutFile
 from progrpo.inspection.folders import step_in_name
 from progrpo.inspection.score import Floats, Ints, Judge, Scored, answer_confidences, prompt_confidences
 from progrpo.inspection.text_files import BytesRead, Row
-from progrpo.inspection.values import LARGEST, as_key, as_number, as_text, described, is_missing, response_of
+from progrpo.inspection.values import (
+    LARGEST,
+    as_key,
+    as_number,
+    as_step,
+    as_text,
+    holds_several,
+    is_missing,
+    response_of,
+)
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """The values of low_prob_fraction that its curve is drawn through."""
@@ -112,8 +122,6 @@ class Source:
     fractions: tuple[float, ...] = FRACTIONS
     judge: Judge | None = None
     """Gives the rewards in place of columns."""
-    row_is_group: bool = False
-    """Whether each row of the files holds several responses to one prompt."""
     starts: list[int] = field(default_factory=list)
     """The number of the first response of each file, once :func:`read_table` has read them."""
 
@@ -122,40 +130,23 @@ class Source:
         batches = file.batches(self.columns.names(), GROUP_ROWS if self.row_is_group else BATCH_ROWS, on_bytes)
         return (split_rows(batch, self.columns) for batch in batches) if self.row_is_group else batches
 
-    @property
-    def bytes(self) -> int:
-        return sum(file.n_bytes for file in self.files)
-
-    @property
-    def notes(self) -> list[str]:
-        return list(dict.fromkeys(note for file in self.files for note in file.notes))
+    @cached_property
+    def row_is_group(self) -> bool:
+        """Whether each row of the files holds several responses to one prompt."""
+        return holds_several(self.files[0].examples[self.columns.response])
 
     @property
     def has_named_steps(self) -> bool:
         """Whether the steps are those in the names of the files or of their folders."""
-        return self.columns.step is None and all(file.step is not None for file in self.files)
+        return self.columns.step is None and all(step_in_name(file.path) is not None for file in self.files)
 
     @property
     def has_steps(self) -> bool:
         return self.columns.step is not None or self.has_named_steps
 
 
-def fractions_with(fraction: float) -> tuple[float, ...]:
-    """:data:`FRACTIONS`, and one more.
-
-    >>> fractions_with(0.2) == FRACTIONS, fractions_with(0.3)[3]
-    (True, 0.3)
-    """
-    return tuple(sorted({*FRACTIONS, fraction}))
-
-
 def read_table(source: Source, on_bytes: BytesRead | None = None, *, correct_above: float = 0.0) -> Table:
     """Read every file once, and keep only numbers.
-
-    Args:
-        source: what to read.
-        on_bytes: called with the number of bytes after each batch.
-        correct_above: a response is right if its reward is above this.
 
     Raises:
         ConfigError: a value that its column can't hold, or no reward anywhere.
@@ -173,9 +164,9 @@ def read_table(source: Source, on_bytes: BytesRead | None = None, *, correct_abo
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
     # Where no other reward means right, one array is both.
     joined.setdefault("correct_rewards_B", joined["rewards_B"])
+    if np.isnan(joined["rewards_B"]).all() and source.judge is not None:
+        raise ConfigError(f"no response could be judged. {source.judge.notes()[0]}")
     if np.isnan(joined["rewards_B"]).all():
-        if source.judge is not None:
-            raise ConfigError(f"no response could be judged. {source.judge.notes()[0]}")
         names = ", ".join(repr(name) for name, _ in source.columns.rewards)
         raise ConfigError(
             f"no response has a reward: all of column {names} is null or NaN; name another with --reward."
@@ -216,16 +207,17 @@ def choose_responses(table: Table, groups: int) -> Ints:
     return np.flatnonzero(is_chosen.to_numpy())
 
 
-def with_scores(table: Table, rows: Ints, scored: Sequence[Scored]) -> Table:
-    """The table with c(q), c(o|q) and entropy from a model's log-probs of these rows, where the files lack them."""
+def with_scores(table: Table, scored: Mapping[int, Scored]) -> Table:
+    """The table with c(q), c(o|q) and entropy of the responses that a model scored, where the files lack them."""
+    rows, scores = list(scored), scored.values()
     c_q_B, c_o_FB, entropy_B = table.c_q_B.copy(), table.c_o_FB.copy(), table.entropy_B.copy()
     if not table.has_c_q:
-        c_q_B[rows] = prompt_confidences([np.array(score.prompt_logps, np.float32) for score in scored], "prompt")
+        c_q_B[rows] = prompt_confidences([np.array(score.prompt_logps, np.float32) for score in scores], "prompt")
     if not table.has_c_o:
-        logps = [np.array(score.logps, np.float32) for score in scored]
+        logps = [np.array(score.logps, np.float32) for score in scores]
         c_o_FB[:, rows], _ = answer_confidences(logps, table.fractions, "response")
         if np.isnan(entropy_B).all():
-            entropy_B[rows] = [_mean(np.array(score.entropies)) for score in scored]
+            entropy_B[rows] = [_mean(np.array(score.entropies)) for score in scores]
     return replace(table, c_q_B=c_q_B, c_o_FB=c_o_FB, entropy_B=entropy_B)
 
 
@@ -234,7 +226,9 @@ def _numbers(batch: Batch, source: Source) -> dict[str, NDArray[Any]]:
     columns = source.columns
     texts = _texts(batch, columns.response, "response", response_of)
     _texts(batch, columns.prompt, "prompt", as_text)
-    steps_B = _steps(batch, columns.step, (step_in_name(batch.path) or 0) if source.has_named_steps else 0)
+    steps = [(step_in_name(batch.path) or 0) if source.has_named_steps else 0] * batch.size
+    if columns.step:
+        steps = _read(batch, columns.step, as_step, f"the step, column {columns.step!r}, must be a whole number")
     answers = batch[columns.answer] if columns.answer else [None] * batch.size
     if source.judge is not None:
         assert columns.gold is not None, "a judge compares with a column"
@@ -262,8 +256,8 @@ def _numbers(batch: Batch, source: Source) -> dict[str, NDArray[Any]]:
     elif columns.prompt_logps:
         c_q_B = prompt_confidences(batch.numbers(columns.prompt_logps), columns.prompt_logps)
     return {
-        "steps_B": steps_B,
-        "groups_B": _hashes(_group_keys(batch, source, steps_B)),
+        "steps_B": np.array(steps, dtype=np.int64),
+        "groups_B": _hashes(_group_keys(batch, source, steps)),
         **rewards,
         "texts_B": _hashes(texts),
         "answers_B": _hashes(
@@ -286,7 +280,7 @@ def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _group_keys(batch: Batch, source: Source, steps_B: Ints) -> Iterable[Any]:
+def _group_keys(batch: Batch, source: Source, steps: list[int]) -> Iterable[Any]:
     if source.columns.group is None and source.row_is_group:
         return [batch.place(i) for i in range(batch.size)]
     name = source.columns.group or source.columns.prompt
@@ -294,7 +288,7 @@ def _group_keys(batch: Batch, source: Source, steps_B: Ints) -> Iterable[Any]:
     if None in keys:
         place = batch.place(keys.index(None))
         raise ConfigError(f"{place}: column {name!r} is null, so the response belongs to no group.")
-    return zip(steps_B.tolist(), map(as_key, keys), strict=True)
+    return zip(steps, map(as_key, keys), strict=True)
 
 
 def _rewards(batch: Batch, columns: Columns) -> dict[str, Floats]:
@@ -317,46 +311,23 @@ def _rewards(batch: Batch, columns: Columns) -> dict[str, Floats]:
     return {"rewards_B": total_B, "correct_rewards_B": np.where(np.isnan(total_B), np.nan, correct_B)}
 
 
-def _read(batch: Batch, name: str, read: Callable[[Any], Any], message: Callable[[Any, Exception], str]) -> list[Any]:
-    """Each value of a column, read; ``message`` says what is wrong with one that can't be."""
+def _read(batch: Batch, name: str, read: Callable[[Any], Any], must: str, remedy: str = "") -> list[Any]:
+    """Each value of a column, read. ``read`` raises a ValueError that describes the value."""
     values = []
     for i, value in enumerate(batch[name]):
         try:
             values.append(read(value))
-        except (ValueError, OverflowError, TypeError) as error:
-            raise ConfigError(f"{batch.place(i)}: {message(value, error)}") from None
+        except ValueError as error:
+            raise ConfigError(f"{batch.place(i)}: {must}, got {error}{remedy}.") from None
     return values
 
 
 def _texts(batch: Batch, name: str, role: str, read: Callable[[Any], str]) -> list[str]:
-    def message(value: Any, error: Exception) -> str:
-        return (
-            f"column {name!r} must hold a {role}, as text or as chat messages, and holds {error}; name another column "
-            f"with --{role}, or an entry of this one: --{role} {name}.ENTRY."
-        )
-
-    return _read(batch, name, read, message)
+    must = f"column {name!r} must hold a {role}, as text or as chat messages"
+    remedy = f"; name another column with --{role}, or an entry of this one: --{role} {name}.ENTRY"
+    return _read(batch, name, read, must, remedy)
 
 
 def _floats(batch: Batch, name: str, what: str, unknown: str) -> Floats:
-    def message(value: Any, error: Exception) -> str:
-        return (
-            f"{what}, column {name!r}, must be a finite number of at most {LARGEST:g}, got {described(value)}; null or "
-            f"NaN stands for a {unknown}."
-        )
-
-    return np.array(_read(batch, name, as_number, message), dtype=np.float64)
-
-
-def _steps(batch: Batch, name: str | None, default: int) -> Ints:
-    def whole_number(value: Any) -> int:
-        number = as_number(value)
-        if isinstance(value, bool) or int(number) != number or abs(number) >= 2**63:
-            raise ValueError
-        return int(number)
-
-    def message(value: Any, error: Exception) -> str:
-        return f"the step, column {name!r}, must be a whole number, got {value!r}."
-
-    steps = [default] * batch.size if name is None else _read(batch, name, whole_number, message)
-    return np.array(steps, dtype=np.int64)
+    must = f"{what}, column {name!r}, must be a finite number of at most {LARGEST:g}"
+    return np.array(_read(batch, name, as_number, must, f"; null or NaN stands for a {unknown}"))

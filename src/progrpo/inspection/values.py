@@ -20,7 +20,7 @@ def first_of(value: Any) -> Any:
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a value is null, or a list with nothing but nulls."""
+    """Whether a value is null, or a list that holds nothing else."""
     return value is None or (isinstance(value, list) and first_of(value) is None)
 
 
@@ -87,17 +87,32 @@ def as_number(value: Any) -> float:
     """A number, which may be written as text. Null and NaN are NaN.
 
     Raises:
-        TypeError, ValueError, OverflowError: it is something else, or larger than :data:`LARGEST`.
+        ValueError: it is something else, or larger than :data:`LARGEST`.
 
     >>> as_number("0.5"), as_number(True), as_number("correct"), as_number("False")
     (0.5, 1.0, 1.0, 0.0)
     """
     if isinstance(value, str):
         value = _WORDS.get(value.strip().lower(), value)
-    number = math.nan if value is None else float(value)
+    try:
+        number = math.nan if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
     if abs(number) > LARGEST:
-        raise ValueError(f"{number} is too large")
+        raise ValueError(described(value))
     return number
+
+
+def as_step(value: Any) -> int:
+    """A whole number, which may be written as text.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    number = as_number(value)
+    if isinstance(value, bool) or not number.is_integer() or abs(number) >= 2**63:
+        raise ValueError(described(value))
+    return int(number)
 
 
 def as_text(value: Any) -> str:
@@ -119,11 +134,7 @@ def as_text(value: Any) -> str:
 
 def response_of(value: Any) -> str:
     """The whole text of a response, which tells two responses apart. A single message is its content; of several (with
-    tools or turns), each comes with its role. A verifier reads less: :func:`progrpo.tasks.templates.response_text`.
-
-    >>> response_of([{"role": "assistant", "content": "2"}]), response_of("2")
-    ('2', '2')
-    """
+    tools or turns), each comes with its role. A verifier reads less: :func:`progrpo.tasks.templates.response_text`."""
     return as_text(value[0] if isinstance(value, list) and len(value) == 1 and is_message(value[0]) else value)
 
 

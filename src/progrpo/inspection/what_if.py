@@ -77,10 +77,6 @@ class WhatIf:
     by_alpha: dict[float, Effect]
     by_fraction: dict[float, Effect]
 
-    @property
-    def n_groups(self) -> int:
-        return len(np.unique(self.groups_B))
-
 
 def what_if(table: Table, settings: Settings) -> WhatIf | None:
     """What ProGRPO would have done; None where no group has the confidences that ``settings.center`` needs.
@@ -104,16 +100,9 @@ def what_if(table: Table, settings: Settings) -> WhatIf | None:
         changed = replace(settings, **changes)  # type: ignore[arg-type]
         return effect(*advantages(known, changed), known, changed, pairs)
 
-    return WhatIf(
-        settings,
-        rows_B,
-        known.groups_B,
-        grpo_B,
-        progrpo_B,
-        effect_of(),
-        {alpha: effect_of(alpha=alpha) for alpha in sorted({*ALPHAS, settings.alpha})},
-        {fraction: effect_of(low_prob_fraction=fraction) for fraction in table.fractions},
-    )
+    by_alpha = {alpha: effect_of(alpha=alpha) for alpha in sorted({*ALPHAS, settings.alpha})}
+    by_fraction = {fraction: effect_of(low_prob_fraction=fraction) for fraction in table.fractions}
+    return WhatIf(settings, rows_B, known.groups_B, grpo_B, progrpo_B, effect_of(), by_alpha, by_fraction)
 
 
 def advantages(table: Table, settings: Settings) -> tuple[Floats, Floats]:

@@ -1,4 +1,4 @@
-"""What was assumed is said, and nothing is claimed that can't be known."""
+"""The notes say what was assumed, and nothing is claimed that can't be known."""
 
 import math
 
@@ -18,8 +18,8 @@ from progrpo.runs.folder import RunFolder
 COLUMNS = {"prompt": "q", "response": "o"}
 
 
-def looked(tmp_path, rewards, *, steps=None, options=None, **given):
-    """An inspection of groups of four with these rewards, over and over."""
+def inspect_rewards(tmp_path, rewards, *, steps=None, **options):
+    """Inspect groups of four; their rewards are these, repeated."""
     rows = [
         {
             "q": f"problem {i // 4}",
@@ -32,11 +32,11 @@ def looked(tmp_path, rewards, *, steps=None, options=None, **given):
         for i, reward in enumerate((rewards * 160)[:160])
     ]
     columns = COLUMNS | {"logps": "logps"} | ({} if steps is None else {"step": "step"})
-    return inspect([write_jsonl(tmp_path / "a.jsonl", rows)], options or Options(columns=columns, rewards="r", **given))
+    return inspect([write_jsonl(tmp_path / "a.jsonl", rows)], Options(columns=columns, rewards="r", **options))
 
 
-def shown(found, capsys):
-    print_summary(found)
+def summary_of(inspection, capsys):
+    print_summary(inspection)
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -48,10 +48,13 @@ def shown(found, capsys):
         (8, "the first or the last tenth of the steps has fewer than 10 groups with a reward."),
     ],
 )
-def test_without_steps_nothing_is_said_of_collapse(steps, why, tmp_path, capsys):
-    found = looked(tmp_path, [0.0, 1.0, 0.0, 1.0], steps=steps)
-    assert found.warnings == []
-    for text in (shown(found, capsys), write_page(found, tmp_path / "page.html").read_text(encoding="utf-8")):
+def test_the_summary_says_why_collapse_is_not_known(steps, why, tmp_path, capsys):
+    inspection = inspect_rewards(tmp_path, [0.0, 1.0, 0.0, 1.0], steps=steps)
+    assert inspection.warnings == []
+    for text in (
+        summary_of(inspection, capsys),
+        write_page(inspection, tmp_path / "page.html").read_text(encoding="utf-8"),
+    ):
         assert NO_WARNING not in text
         assert f"Whether the policy collapses over training can't be said: {why}" in text.replace("&#39;", "'")
 
@@ -59,21 +62,25 @@ def test_without_steps_nothing_is_said_of_collapse(steps, why, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("steps", "why"),
     [
-        (None, "Nothing tells the training steps of the responses apart: there are no curves to draw."),
-        (1, "All responses are of one step: there are no curves to draw."),
+        (
+            None,
+            "There are no curves to draw: nothing tells the training steps of the responses apart; --step COL names "
+            "the column that does.",
+        ),
+        (1, "There are no curves to draw: all responses are of one step."),
     ],
 )
-def test_why_there_are_no_curves(steps, why, tmp_path):
-    found = looked(tmp_path, [0.0, 1.0, 0.0, 1.0], steps=steps)
-    assert why in write_page(found, tmp_path / "page.html").read_text(encoding="utf-8")
+def test_the_page_says_why_there_are_no_curves(steps, why, tmp_path):
+    inspection = inspect_rewards(tmp_path, [0.0, 1.0, 0.0, 1.0], steps=steps)
+    assert why in write_page(inspection, tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_with_enough_steps_it_is_said(tmp_path, capsys):
-    assert NO_WARNING in shown(looked(tmp_path, [0.0, 1.0, 0.0, 1.0], steps=4), capsys)
+def test_the_summary_says_that_nothing_collapses(tmp_path, capsys):
+    assert NO_WARNING in summary_of(inspect_rewards(tmp_path, [0.0, 1.0, 0.0, 1.0], steps=4), capsys)
 
 
 @pytest.mark.parametrize(
-    ("rewards", "said"),
+    ("rewards", "message"),
     [
         ([0.0, 1.0, 0.0, 1.0], None),
         ([-1.0, 1.0, -1.0, 1.0], None),
@@ -92,46 +99,46 @@ def test_with_enough_steps_it_is_said(tmp_path, capsys):
         ([1.0, 1.0, 1.0, 1.0], None),
     ],
 )
-def test_what_counts_as_right_is_said_where_it_is_not_plain(rewards, said, tmp_path):
-    notes = [note for note in looked(tmp_path, rewards).notes if "right" in note]
-    assert len(notes) == (said is not None)
-    if said is not None:
-        assert notes[0].startswith(said)
+def test_notes_say_what_counts_as_right_where_it_is_not_obvious(rewards, message, tmp_path):
+    notes = [note for note in inspect_rewards(tmp_path, rewards).notes if "right" in note]
+    assert len(notes) == (message is not None)
+    if message is not None:
+        assert notes[0].startswith(message)
         assert "--correct-above FLOAT sets another threshold, --correct-reward COL names the reward" in notes[0]
 
 
-def test_graded_rewards_teach_and_a_threshold_tells_right_from_wrong(tmp_path, capsys):
-    """By default all four are right; above 0.45 two of them."""
-    found = looked(tmp_path, [0.1, 1.0, 0.4, 0.5])
-    assert "teach GRPO nothing" not in shown(found, capsys)
-    assert found.collapse.overall["groups/same_reward"] == 0
-    found = looked(tmp_path, [0.1, 1.0, 0.4, 0.5], correct_above=0.45)
-    assert found.collapse.overall["pass@1"] == 0.5
-    assert "A response is right if its reward is above 0.45" in shown(found, capsys)
-    assert "A response is right if its reward is above 0.45." in write_page(found, tmp_path / "a.html").read_text()
+def test_a_threshold_separates_graded_rewards(tmp_path, capsys):
+    """By default all four responses are right; with a threshold of 0.45, two of them are."""
+    inspection = inspect_rewards(tmp_path, [0.1, 1.0, 0.4, 0.5])
+    assert "teach GRPO nothing" not in summary_of(inspection, capsys)
+    assert inspection.collapse.overall["groups/same_reward"] == 0
+    inspection = inspect_rewards(tmp_path, [0.1, 1.0, 0.4, 0.5], correct_above=0.45)
+    assert inspection.collapse.overall["pass@1"] == 0.5
+    assert "A response is right if its reward is above 0.45" in summary_of(inspection, capsys)
+    assert "A response is right if its reward is above 0.45." in write_page(inspection, tmp_path / "a.html").read_text()
 
 
-def test_arm_acts_on_right_responses_of_the_same_rule(tmp_path):
-    """Its groups and its centre are those of the core, by the threshold and by the reward that means right."""
-    for given, right in (
+def test_arm_uses_the_same_rule_for_right_responses(tmp_path):
+    """ARM's groups and centre follow the threshold, or the reward that means right, as in the core."""
+    for options, right in (
         ({"correct_above": 0.45}, [False, True, False, True]),
         ({"correct_reward": "exact"}, [False, False, False, True]),
         ({"correct_above": 1.0}, [False] * 4),
     ):
-        found = looked(tmp_path, [0.1, 1.0, 0.4, 0.5], center="correct", **given)
-        assert found.table.right_B.tolist() == right * 40
-        rewards, c_o = (np.array(found.table.rewards_B), np.array(found.table.c_o_B(0.2)))
-        groups = torch.from_numpy(found.table.groups_B)
+        inspection = inspect_rewards(tmp_path, [0.1, 1.0, 0.4, 0.5], center="correct", **options)
+        assert inspection.table.right_B.tolist() == right * 40
+        rewards, c_o = (np.array(inspection.table.rewards_B), np.array(inspection.table.c_o_B(0.2)))
+        groups = torch.from_numpy(inspection.table.groups_B)
         grpo = group_relative_advantages(torch.from_numpy(rewards), groups)
         verdicts = torch.tensor(right * 40, dtype=torch.float64)
         known = torch.from_numpy(c_o)
         expected = arm_advantages(grpo, verdicts, known, known, groups, alpha=1.0, center="correct")
-        np.testing.assert_array_equal(found.what_if.progrpo_B, expected.numpy())
-        assert found.what_if.effect.activated == float(any(right))
+        np.testing.assert_array_equal(inspection.what_if.progrpo_B, expected.numpy())
+        assert inspection.what_if.effect.activated == float(any(right))
 
 
-def test_a_response_of_which_it_is_not_known_whether_it_is_right_takes_part_in_a_alone(tmp_path):
-    """As in training: A is made from its reward, and ARM leaves it out."""
+def test_a_response_without_the_correct_reward_counts_in_the_advantages_alone(tmp_path):
+    """As in training, A is made from its reward, and ARM leaves it out."""
     rows = [
         {"q": "1 + 1?", "o": "2", "r": 0.5, "exact": 1.0},
         {"q": "1 + 1?", "o": "3", "r": 0.2, "exact": 0.0},
@@ -139,25 +146,25 @@ def test_a_response_of_which_it_is_not_known_whether_it_is_right_takes_part_in_a
     ]
     rows = [row | {"logps": [-0.5]} for row in rows]
     options = Options(columns=COLUMNS | {"logps": "logps"}, rewards="r", correct_reward="exact", center="correct")
-    found = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], options)
+    inspection = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], options)
     expected = group_relative_advantages(torch.tensor([0.5, 0.2, 0.9], dtype=torch.float64), torch.zeros(3).long())
-    np.testing.assert_allclose(found.what_if.grpo_B, expected)
-    assert found.what_if.progrpo_B[2] == found.what_if.grpo_B[2]
-    measured = found.collapse.overall
+    np.testing.assert_allclose(inspection.what_if.grpo_B, expected)
+    assert inspection.what_if.progrpo_B[2] == inspection.what_if.grpo_B[2]
+    measured = inspection.collapse.overall
     assert measured["reward"] == pytest.approx(1.6 / 3)
     assert (measured["pass@1"], measured["groups/mixed"], measured["confidence/wrong"]) == (
         *(0.5, 1.0),
         pytest.approx(math.exp(-0.5)),
     )
-    assert not any("no reward" in note for note in found.notes)
+    assert not any("no reward" in note for note in inspection.notes)
     assert (
         "Of 1 responses exact is not known: they count in the reward and in A, and are neither right nor wrong."
-        in found.notes
+        in inspection.notes
     )
-    assert write_page(found, tmp_path / "a.html").exists()
+    assert write_page(inspection, tmp_path / "a.html").exists()
 
 
-def test_the_reward_that_means_right_is_known_of_one_response_at_least(tmp_path):
+def test_a_correct_reward_that_is_always_null_is_refused(tmp_path):
     rows = [{"q": "1 + 1?", "o": "2", "r": 0.5, "exact": None}, {"q": "1 + 1?", "o": "3", "r": 0.2, "exact": None}]
     options = Options(columns=COLUMNS, rewards="r", correct_reward="exact")
     with pytest.raises(
@@ -166,8 +173,8 @@ def test_the_reward_that_means_right_is_known_of_one_response_at_least(tmp_path)
         inspect([write_jsonl(tmp_path / "a.jsonl", rows)], options)
 
 
-def test_the_threshold_of_a_run_of_ours(tmp_path):
-    """Also of a run of GRPO, whose other settings are not ProGRPO's."""
+def test_the_threshold_comes_from_the_recipe_of_a_run(tmp_path):
+    """This holds for a run of GRPO too, whose other settings are not ProGRPO's."""
     recipe = make_recipe("grpo", 0)
     recipe.methods["grpo"] = {"correct_above": 0.5}
     folder = RunFolder(tmp_path / "run")
@@ -178,39 +185,39 @@ def test_the_threshold_of_a_run_of_ours(tmp_path):
     assert inspect([folder.path], Options(correct_above=0.2)).table.correct_above == 0.2
 
 
-def test_a_reward_that_the_rollouts_of_a_run_do_not_hold_is_named(tmp_path):
+def test_a_note_names_the_correct_reward_that_the_rollouts_lack(tmp_path):
     recipe = make_recipe("progrpo", 0)
     recipe.methods["progrpo"] = {"correct_reward": "exact"}
     folder = RunFolder(tmp_path / "run")
     folder.start(recipe, {})
     folder.rollouts.mkdir()
     rollout(1).to_parquet(folder.rollouts / "step-000001-rank0.parquet")
-    found = inspect([folder.path], Options())
-    assert found.notes[0].startswith(
+    inspection = inspect([folder.path], Options())
+    assert inspection.notes[0].startswith(
         "The run took reward 'exact' for what says whether a response is right, and its ro"
     )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_threshold_is_a_finite_number(value):
+def test_the_threshold_must_be_finite(value):
     with pytest.raises(ConfigError, match="--correct-above must be a finite number"):
         Options(correct_above=value)
 
 
-def test_pass_at_k_is_shown_with_the_groups_that_it_is_over(tmp_path, capsys):
-    rows_ = [{"q": f"p{g}", "o": f"{i}", "r": float(i == 0)} for g in range(10) for i in range(8 if g < 3 else 2)]
-    found = inspect([write_jsonl(tmp_path / "a.jsonl", rows_)], Options(columns=COLUMNS, rewards="r"))
-    table = dict(rows(found))
+def test_pass_at_k_is_shown_with_its_number_of_groups(tmp_path, capsys):
+    rollouts = [{"q": f"p{g}", "o": f"{i}", "r": float(i == 0)} for g in range(10) for i in range(8 if g < 3 else 2)]
+    inspection = inspect([write_jsonl(tmp_path / "a.jsonl", rollouts)], Options(columns=COLUMNS, rewards="r"))
+    table = dict(rows(inspection))
     assert table["pass@1"] == ["38.8 %"]  # 3 groups of 1/8, 7 of 1/2
     assert table["pass@8, 3 of 10 groups"] == ["100.0 %"]
-    text = shown(found, capsys)
+    text = summary_of(inspection, capsys)
     assert "pass@4, 3 of 10 groups" in text
-    page = write_page(found, tmp_path / "page.html").read_text(encoding="utf-8")
+    page = write_page(inspection, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "pass@8, 3 of 10 groups" in page
 
 
 def test_pass_at_k_over_training_is_on_the_page(tmp_path):
-    found = looked(tmp_path, [0.0, 1.0, 0.0, 0.0], steps=4)
-    figure = assemble(found)["figures"]["pass-at-k"]
+    inspection = inspect_rewards(tmp_path, [0.0, 1.0, 0.0, 0.0], steps=4)
+    figure = assemble(inspection)["figures"]["pass-at-k"]
     assert [line["name"] for line in figure["data"]] == ["pass@1", "pass@4"]
     assert [line["y"] for line in figure["data"]] == [[0.25] * 4, [1.0] * 4]

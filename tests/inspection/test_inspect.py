@@ -1,4 +1,4 @@
-"""What trainers write: TRL's own files of a real run, and verl's rows."""
+"""The files of trainers: those of a real run of TRL, and rows as verl writes them."""
 
 from dataclasses import replace
 
@@ -64,61 +64,61 @@ def trl_output(tmp_path_factory):
     return out, trainer.state.log_history
 
 
-def test_a_run_of_trl(trl_output):
+def test_completions_of_a_trl_run(trl_output):
     out, log = trl_output
-    found = inspect([out], Options())
-    assert found.source.title == "completions logged by TRL"
-    assert found.source.columns.rewards == (("even", 1.0), ("sometimes_unknown", 1.0))
-    assert found.table.size == 32
-    assert np.bincount(found.table.groups_B).tolist() == [GROUP] * 8
+    inspection = inspect([out], Options())
+    assert inspection.source.title == "completions logged by TRL"
+    assert inspection.source.columns.rewards == (("even", 1.0), ("sometimes_unknown", 1.0))
+    assert inspection.table.size == 32
+    assert np.bincount(inspection.table.groups_B).tolist() == [GROUP] * 8
     logged = {entry["step"]: entry["reward"] for entry in log if "reward" in entry}
-    assert dict(zip(found.collapse.steps.tolist(), found.collapse.by_step["reward"], strict=True)) == pytest.approx(
-        logged
-    )
-    assert any("The reward is even + sometimes_unknown" in note for note in found.notes)
-    assert any("There are no log-probs of responses" in note for note in found.notes)
-    assert found.what_if is None
+    assert dict(
+        zip(inspection.collapse.steps.tolist(), inspection.collapse.by_step["reward"], strict=True)
+    ) == pytest.approx(logged)
+    assert any("The reward is even + sometimes_unknown" in note for note in inspection.notes)
+    assert any("There are no log-probs of responses" in note for note in inspection.notes)
+    assert inspection.what_if is None
 
 
-def test_grpo_s_advantage_is_trl_s(trl_output):
-    """With log-probs from the model; TRL's own advantages stand in its files."""
+def test_grpo_advantages_match_those_of_trl(trl_output):
+    """The model computes the log-probs; the advantages that TRL computed are in its files."""
     out, _ = trl_output
-    found = inspect([out / "completions"], Options(model="countdown", center="group", rewards="even"))
+    inspection = inspect([out / "completions"], Options(model="countdown", center="group", rewards="even"))
     frames = [pd.read_parquet(path) for path in sorted((out / "completions").glob("*.parquet"))]
     table = pd.concat(frames, ignore_index=True)
-    assert found.what_if.rows_B.tolist() == list(range(32))
+    assert inspection.what_if.rows_B.tolist() == list(range(32))
     both = inspect([out], Options(model="countdown"))
     assert (table["advantage"] != 0).mean() > 0.4
     np.testing.assert_allclose(both.what_if.grpo_B, table["advantage"], atol=1e-4)
-    assert not np.allclose(found.what_if.grpo_B, table["advantage"], atol=0.1)
+    assert not np.allclose(inspection.what_if.grpo_B, table["advantage"], atol=0.1)
 
 
-def test_verl(tmp_path, capsys):
-    found = inspect([write_verl(tmp_path / "rollouts", range(9, 12))], Options())
+def test_rollouts_of_verl(tmp_path, capsys):
+    inspection = inspect([write_verl(tmp_path / "rollouts", range(9, 12))], Options())
     rows = [row for step in range(9, 12) for row in verl_rows(step)]
-    assert found.source.title == "rollouts dumped by verl"
-    assert found.collapse.steps.tolist() == [9, 10, 11]
-    assert np.bincount(found.table.groups_B).tolist() == [4] * 9
-    assert found.collapse.overall["reward"] == np.mean([row["score"] for row in rows])
-    assert found.table.right_B.tolist() == [row["acc"] for row in rows]
-    # Where reward functions tell what they took for the answer, answers are told apart by that.
+    assert inspection.source.title == "rollouts dumped by verl"
+    assert inspection.collapse.steps.tolist() == [9, 10, 11]
+    assert np.bincount(inspection.table.groups_B).tolist() == [4] * 9
+    assert inspection.collapse.overall["reward"] == np.mean([row["score"] for row in rows])
+    assert inspection.table.right_B.tolist() == [row["acc"] for row in rows]
+    # Where reward functions return the answer that they extracted, it tells answers apart.
     by_group = pd.DataFrame(rows).groupby(["step", "input"])["pred"].nunique()
-    assert found.collapse.overall["distinct_answers"] == by_group.mean()
-    print_summary(found)
+    assert inspection.collapse.overall["distinct_answers"] == by_group.mean()
+    print_summary(inspection)
     shown = capsys.readouterr().out
     assert max(len(line) for line in shown.splitlines()) <= 80
     assert "36 responses in 9 groups, 3 steps; rollouts dumped by verl" in shown
     assert "--logps COL names" in shown
 
 
-def test_generations_that_are_logged_again_are_told(tmp_path):
+def test_a_note_counts_generations_that_are_logged_again(tmp_path):
     rows = [row | {"step": step} for step in (1, 2, 3, 4) for row in verl_rows((step + 1) // 2)]
-    found = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], Options())
-    assert any(note.startswith("2 steps hold the same responses as the step before them") for note in found.notes)
+    inspection = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], Options())
+    assert any(note.startswith("2 steps hold the same responses as the step before them") for note in inspection.notes)
     assert not any("hold the same" in note for note in inspect([write_verl(tmp_path / "b", range(4))], Options()).notes)
 
 
-def test_the_settings_of_a_run_of_ours(tmp_path):
+def test_settings_come_from_the_recipe_of_a_run(tmp_path):
     for method, expected in (
         ("grpo", Settings()),
         ("progrpo_correct", Settings(alpha=3.0, center="correct")),
@@ -131,7 +131,7 @@ def test_the_settings_of_a_run_of_ours(tmp_path):
         assert inspect([folder.path], Options(alpha=0.5)).settings == replace(expected, alpha=0.5)
 
 
-def test_chat_messages(tmp_path):
+def test_completions_may_be_chat_messages(tmp_path):
     prompt = [{"role": "user", "content": "1 + 1?"}]
     rows = [
         {"step": 1, "prompt": prompt, "completion": [{"role": "assistant", "content": text}], "right": right}
@@ -139,7 +139,7 @@ def test_chat_messages(tmp_path):
     ]
     frame = pd.DataFrame([row | {"advantage": 0.0} for row in rows])
     frame.to_parquet(tmp_path / "completions_00001.parquet")
-    found = inspect([tmp_path], Options())
-    assert found.table.n_groups == 1
-    assert found.collapse.overall["duplicates"] == pytest.approx(1 / 3)
-    assert found.collapse.overall["distinct_answers"] == 2
+    inspection = inspect([tmp_path], Options())
+    assert inspection.table.n_groups == 1
+    assert inspection.collapse.overall["duplicates"] == pytest.approx(1 / 3)
+    assert inspection.collapse.overall["distinct_answers"] == 2

@@ -1,4 +1,4 @@
-"""Responses of others, judged by our verifiers in the place of their rewards."""
+"""Our verifiers judge the responses of a file, and their verdicts take the place of its rewards."""
 
 import json
 import math
@@ -19,7 +19,7 @@ RESPONSES = [CUT_OFF, "2 and 3.</think> The answer is 5.", "Hm.</think> So 6.", 
 
 
 def verl_rows(prompt: Any, responses: list[str] = RESPONSES) -> list[dict[str, Any]]:
-    """As verl dumps them: rewards of a reward function of its own, and the golds."""
+    """Rows as verl dumps them: the rewards of another reward function, and the golds."""
     return [{"input": prompt, "output": text, "gts": "5", "score": 0.25, "step": 1} for text in responses]
 
 
@@ -43,7 +43,7 @@ def rewards(file: Path, **options: Any) -> list[float]:
         ([{"role": "user", "content": "2 + 3?"}], {"verify": "math_any", "opens_thinking": True}, [0, 1, 0, 1]),
     ],
 )
-def test_verdicts_are_the_rewards(prompt: Any, options: Any, expected: list[float], tmp_path: Path) -> None:
+def test_verdicts_take_the_place_of_rewards(prompt: Any, options: Any, expected: list[float], tmp_path: Path) -> None:
     assert rewards(write(tmp_path, verl_rows(prompt)), **options) == expected
 
 
@@ -82,7 +82,7 @@ def test_responses_are_graded_as_in_training(
     assert rewards(file, verify="math", opens_thinking=opens_thinking) == [expected]
 
 
-def test_a_single_message_and_no_response_at_all(tmp_path: Path) -> None:
+def test_a_response_may_be_a_single_message_or_missing(tmp_path: Path) -> None:
     file = write(tmp_path, verl_rows("2 + 3?", [assistant(r"\boxed{5}"), None, []]))  # type: ignore[list-item]
     assert rewards(file, verify="math") == [1, 0, 0]
 
@@ -92,34 +92,36 @@ def test_a_response_without_a_gold_is_not_judged(missing: Any, tmp_path: Path) -
     file = tmp_path / "rows.jsonl"
     rows = [{"q": "2 + 3?", "o": text, "g": gold} for text, gold in (("5", "5"), ("", missing), ("nan", missing))]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = inspect([file], Options(columns={"prompt": "q", "response": "o", "gold": "g"}, verify="exact"))
-    assert found.table.judged_B.tolist() == [True, False, False]
-    assert any("failed on 2 responses: the gold is null" in note for note in found.notes)
+    inspection = inspect([file], Options(columns={"prompt": "q", "response": "o", "gold": "g"}, verify="exact"))
+    assert inspection.table.judged_B.tolist() == [True, False, False]
+    assert any("failed on 2 responses: the gold is null" in note for note in inspection.notes)
 
 
-def test_a_gold_that_is_a_whole_number_is_written_as_one(tmp_path: Path) -> None:
+def test_a_whole_number_as_a_gold_has_no_decimal_point(tmp_path: Path) -> None:
     file = tmp_path / "rows.parquet"
     pd.DataFrame([{"q": "20 + 7?", "o": "27", "g": gold} for gold in (27, None)]).to_parquet(file)
     options = Options(columns={"prompt": "q", "response": "o", "gold": "g"}, verify="exact")
     np.testing.assert_array_equal(inspect([file], options).table.rewards_B, [1, math.nan])
 
 
-def test_solutions_are_told_apart_by_the_verifier(tmp_path: Path) -> None:
-    found = inspect(
+def test_the_verifier_tells_solutions_apart(tmp_path: Path) -> None:
+    inspection = inspect(
         [write(tmp_path, verl_rows("2 + 3?", ["It is 5.", "So 5.0.", "6"]))],
         Options(columns={"gold": "gts"}, verify="math_any"),
     )
-    assert found.collapse.overall["distinct_solutions"] == 1
+    assert inspection.collapse.overall["distinct_solutions"] == 1
 
 
-def test_golds_of_any_type_and_what_the_verifier_fails_at(tmp_path: Path) -> None:
+def test_golds_may_have_any_type_and_failures_are_counted(tmp_path: Path) -> None:
     rows = [{"q": "2 + 3?", "o": "It is 5.", "g": gold} for gold in ("5", r"\frac{")]
     file = tmp_path / "rows.parquet"
     pd.DataFrame(rows).to_parquet(file)
     columns = {"prompt": "q", "response": "o", "gold": "g"}
-    found = inspect([file], Options(columns=columns, verify="math_any"))
-    assert found.table.judged_B.tolist() == [True, False]
-    assert [note for note in found.notes if note.startswith("The verifier 'math_any' failed on 1 responses: the gold")]
+    inspection = inspect([file], Options(columns=columns, verify="math_any"))
+    assert inspection.table.judged_B.tolist() == [True, False]
+    assert [
+        note for note in inspection.notes if note.startswith("The verifier 'math_any' failed on 1 responses: the gold")
+    ]
     pd.DataFrame([{"q": "2 + 3?", "o": "It is 5.", "g": 5}]).to_parquet(file)
     assert inspect([file], Options(columns=columns, verify="math_any")).table.rewards_B.tolist() == [1]
     pd.DataFrame(rows[1:]).to_parquet(file)
@@ -128,7 +130,7 @@ def test_golds_of_any_type_and_what_the_verifier_fails_at(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"verify": "math"}, "--verify NAME and --gold COL go together"),
         ({"columns": {"gold": "gts"}}, "--verify NAME and --gold COL go together"),
@@ -138,7 +140,7 @@ def test_golds_of_any_type_and_what_the_verifier_fails_at(tmp_path: Path) -> Non
         ({"opens_thinking": True}, "--opens-thinking says how --verify reads responses"),
     ],
 )
-def test_bad_options_get_a_sentence(options: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_bad_options_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     file = write(tmp_path, verl_rows("2 + 3?"))
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         inspect([file], Options(**options))
