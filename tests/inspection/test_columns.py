@@ -3,7 +3,8 @@
 import pytest
 
 from progrpo.common.errors import ConfigError
-from progrpo.inspection.columns import choose_columns
+from progrpo.inspection.columns import FORMATS, choose_columns
+from progrpo.runs import rollouts
 
 TRL = {"step": 1, "prompt": "1 + 1?", "completion": "2", "accuracy": 1.0, "format": None, "note": "x", "advantage": 0.0}
 OTHER = {"question": "1 + 1?", "text": "2", "score": 1.0, "a,b": 1.0}
@@ -35,6 +36,16 @@ def test_missing_columns_of_a_format_are_left_out():
     assert title == "rollouts of a progrpo run"
     assert columns.logps is None
     assert columns.answer is None
+
+
+def test_columns_of_a_run_are_those_of_the_rollout_table():
+    """A column of the table that is renamed must be renamed here, or it would be left out without a word."""
+    table = [column.name for column in rollouts.COLUMNS]
+    _, marks, all_columns = FORMATS[0]
+    assert marks.union(all_columns.names()) <= set(table)
+    _, columns = choose_columns(dict.fromkeys(table), {})
+    assert columns == all_columns
+    assert (columns.logps, columns.token_ids, columns.prompt_confidence) == ("logps", "token_ids", "prompt_confidence")
 
 
 @pytest.mark.parametrize(

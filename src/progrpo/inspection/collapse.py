@@ -68,35 +68,30 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
     ====================  ==========================================================================================
     reward                mean over judged responses
     entropy               mean over response tokens, nats; over responses where tokens are not counted
-    groups/all_right      share of groups without a wrong response, among those in which it is known of some response
-                          whether it is right
-    groups/mixed          ... that have both
-    groups/all_wrong      ... that have no right response
+    groups/all_right      share of groups without a wrong response; groups in which nothing is known to be right or
+                          wrong do not count here
+    groups/mixed          share of groups with right and wrong responses
+    groups/all_wrong      share of groups without a right response
     groups/same_reward    share of groups (with a judged response) whose judged responses all have the same reward, to
                           1e-8, so that every advantage of GRPO is 0; ``groups/zero_variance`` of a run's metrics is
                           the share of all groups, and takes rewards for the same only if they are equal
     distinct_answers      different answers among the judged responses of a group, mean over groups
-    distinct_solutions    different answers among its right responses (0 if none is), mean over groups
+    distinct_solutions    different answers among the right responses of a group, mean over groups
     commonest_answer      share of a group's judged responses that give its commonest answer, mean over groups of two
                           and more
     duplicates            share of responses that repeat the text of an earlier one of their group
     length                mean over responses, tokens or words
     confidence/answer     mean c(o|q)
-    confidence/right      ... of right responses
-    confidence/wrong      ... of wrong ones
+    confidence/right      mean c(o|q) of right responses
+    confidence/wrong      mean c(o|q) of wrong responses
     confidence/prompt     mean c(q)
     pass@k                the chance that one of k responses is right, unbiased, mean over groups with at least k judged
                           responses; k = 1, 2, 4, ... up to the largest group
     ====================  ==========================================================================================
 
     Where another reward means right, a response counts in the kinds of groups, in solutions and in pass@k if that
-    reward is known.
-
-    Args:
-        table: the responses.
-        fraction: low_prob_fraction of c(o|q), one of the table's.
-        bins_B: each response's bin, 0 to n_bins - 1; all responses of a group are in one bin.
-        n_bins: the number of bins.
+    reward is known. ``fraction`` is one of the table's values of low_prob_fraction. ``bins_B`` holds the bin of each
+    response, 0 to n_bins - 1; all responses of a group are in one bin.
     """
     groups_B, n_groups, judged_B, right_B = table.groups_B, table.n_groups, table.judged_B, table.right_B
     bin_N = np.zeros(n_groups, dtype=np.int64)
@@ -117,6 +112,7 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
     spread_N = (rewards.max() - rewards.min()).reindex(range(n_groups)).to_numpy()
     duplicate_B = pd.DataFrame({"group": groups_B, "text": table.texts_B}).duplicated().to_numpy()
     c_o_B = table.c_o_B(fraction)
+    ks = [1 << power for power in range(int(known_N.max(initial=0)).bit_length())]
     return {
         "reward": over_responses(table.rewards_B),
         "entropy": over_responses(table.entropy_B, table.lengths_B),
@@ -133,17 +129,8 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
         "confidence/right": over_responses(np.where(right_B, c_o_B, np.nan)),
         "confidence/wrong": over_responses(np.where(table.wrong_B, c_o_B, np.nan)),
         "confidence/prompt": over_responses(table.c_q_B),
-        **{f"pass@{k}": over_groups(_pass_at_k(known_N, right_N, k), known_N >= k) for k in ks(known_N)},
+        **{f"pass@{k}": over_groups(_pass_at_k(known_N, right_N, k), known_N >= k) for k in ks},
     }
-
-
-def ks(sizes_N: Ints) -> list[int]:
-    """1, 2, 4, ... up to the size of the largest group.
-
-    >>> ks(np.array([3, 9]))
-    [1, 2, 4, 8]
-    """
-    return [1 << power for power in range(int(sizes_N.max(initial=0)).bit_length())]
 
 
 def means(values: NDArray[np.floating], bins: Ints, n_bins: int, weights: NDArray[np.floating] | None = None) -> Floats:
@@ -159,8 +146,8 @@ def _pass_at_k(known_N: Ints, right_N: Ints, k: int) -> Floats:
     """pass@k of each group; NaN where it has fewer than k responses."""
     values_N = np.full(len(known_N), np.nan)
     # Many groups have the same counts: each pair of them once.
-    pairs, index = np.unique(np.stack([known_N, right_N])[:, known_N >= k], axis=1, return_inverse=True)
-    values_N[known_N >= k] = np.atleast_1d(pass_at_k(*pairs, k))[index.ravel()]
+    (known, right), index = np.unique(np.stack([known_N, right_N])[:, known_N >= k], axis=1, return_inverse=True)
+    values_N[known_N >= k] = np.atleast_1d(pass_at_k(known, right, k))[index.ravel()]
     return values_N
 
 

@@ -4,7 +4,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from progrpo.common.errors import ConfigError
 from progrpo.inspection.files import Batch, listed
@@ -55,14 +55,6 @@ class Columns:
         return list(dict.fromkeys(name for _, name in self.roles()))
 
 
-class Format(NamedTuple):
-    """A format that is recognised by its columns."""
-
-    title: str
-    marks: set[str]
-    columns: Columns
-
-
 COMPARED = ("answer", "group", "gold")
 """Columns that may hold anything: their values are compared with each other, or are for a verifier."""
 PER_TOKEN = ("logps", "prompt_logps", "token_ids")
@@ -75,14 +67,15 @@ _SAMPLED = {"logps": "logps", "token_ids": "token_ids"}
 _RUN = {column.name: column.name for column in rollouts.COLUMNS if hasattr(Columns, column.name)}
 """The columns of a run's rollout table that have the same name here, as fields with a default."""
 
-# The first format whose marks are all there counts. Without rewards, they are TRL's: see _reward_functions.
-FORMATS = (
-    Format(
+# Title, columns that mark the format, and all its columns. The first format whose marks are all there counts; TRL's
+# columns of rewards have no fixed names, see _reward_functions.
+FORMATS: tuple[tuple[str, set[str], Columns], ...] = (
+    (
         "rollouts of a progrpo run",
         {"step", "group", "prompt", "text", "reward"},
         Columns("prompt", "text", _REWARD, answer="canonical", **_RUN),
     ),
-    Format(
+    (
         "samples of a progrpo evaluation",
         {"problem_id", "prompt", "text", "status"},
         Columns(
@@ -95,30 +88,30 @@ FORMATS = (
             **_SAMPLED,
         ),
     ),
-    Format(
+    (
         "episodes of verifiers",
         {"trace", "group", "prompt", "response"},
         Columns("prompt", "response", _REWARD, step="step", group="group", entropy="entropies", **_SAMPLED),
     ),
-    Format(
+    (
         "results of verifiers",
         {"example_id", "prompt", "completion", "reward"},
         # Its "answer" is the right one, not that of the response.
         Columns("prompt", "completion", _REWARD, step="step", group="example_id"),
     ),
-    Format(
+    (
         "completions logged by TRL",
         {"step", "prompt", "completion", "advantage"},
         Columns("prompt", "completion", (), step="step"),
     ),
-    Format(
+    (
         "rollouts dumped by verl",
         {"input", "output", "score"},
         # Where a reward function of verl also returns the answer that it extracted, it calls that "pred".
         Columns("input", "output", (("score", 1.0),), step="step", answer="pred"),
     ),
     *(
-        Format(
+        (
             "one row a prompt",
             {"prompt", "responses", name},
             Columns("prompt", "responses", ((name, 1.0),), step="step"),
@@ -150,12 +143,13 @@ def choose_columns(
     for role, name in named.items():
         _check_present(_option(role), name, examples)
     weighted = _parse_rewards(rewards, examples) if rewards is not None else () if "gold" in named else None
-    format = next((format for format in FORMATS if format.marks <= examples.keys()), None)
-    if format is not None:
-        absent = {role: None for role, name in format.columns.roles() if name not in examples}
-        weights = weighted if weighted is not None else format.columns.rewards or _reward_functions(examples)
+    known = next((row for row in FORMATS if row[1] <= examples.keys()), None)
+    if known is not None:
+        title, _, columns = known
+        absent = {role: None for role, name in columns.roles() if name not in examples}
+        weights = weighted if weighted is not None else columns.rewards or _reward_functions(examples)
         changes: dict[str, Any] = absent | dict(named) | {"rewards": weights}
-        title, columns = format.title, replace(format.columns, **changes)
+        columns = replace(columns, **changes)
     else:
         missing = [_option(role) for role in ("prompt", "response") if role not in named]
         missing += ["--reward"] if weighted is None else []

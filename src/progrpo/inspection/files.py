@@ -64,6 +64,7 @@ class Batch:
             ConfigError: the column holds something else.
         """
         column = self._column(name)
+        lists: list[NDArray[Any]]
         try:
             with np.errstate(over="ignore"):  # a number that is too large becomes infinite, and is masked out
                 if isinstance(column, list):

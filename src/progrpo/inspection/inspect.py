@@ -118,7 +118,7 @@ def inspect(paths: Sequence[Path], options: Options, progress: Progress | None =
     Args:
         paths: files or folders, see :func:`progrpo.inspection.folders.find_files`.
         options: what to look at.
-        progress: hears of the progress.
+        progress: called as the files are read and log-probs computed.
 
     Raises:
         ConfigError: a file or an option that can't be used.

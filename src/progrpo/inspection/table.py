@@ -5,7 +5,7 @@ scattered over files. The few texts that a page shows are read again (:func:`rea
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -181,14 +181,13 @@ def read_table(source: Source, on_bytes: BytesRead | None = None, *, correct_abo
     return Table(**joined, fractions=source.fractions, correct_above=correct_above)
 
 
-def read_rows(source: Source, wanted: Iterable[int]) -> dict[int, Row]:
+def read_rows(source: Source, wanted: Collection[int]) -> dict[int, Row]:
     """The raw rows of the responses with these numbers, from a second pass over the files that hold them."""
     rows: dict[int, Row] = {}
-    missing = set(wanted)
     for file, first, end in zip(source.files, source.starts, [*source.starts[1:], math.inf], strict=True):
-        start = first
-        batches = source.batches(file)
-        while any(start <= number < end for number in missing):
+        missing = {number for number in wanted if first <= number < end}
+        start, batches = first, source.batches(file)
+        while missing:
             batch = next(batches)
             if inside := missing.intersection(range(start, start + batch.size)):
                 columns = {name: batch[name] for name in source.columns.names()}

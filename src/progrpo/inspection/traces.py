@@ -47,11 +47,14 @@ def responses(record: Record, note: Callable[[str], None]) -> Iterator[Record]:
 def _row(trace: Record, record: Record, agent: str | None, step: int | None) -> Record:
     nodes = _last_branch(trace.get("nodes") or [])
     sampled = [node for node in nodes if node.get("sampled")]
+    # The responses to one task share the id of the group, else the key, the hash or the data of the task.
+    group = (record.get("group") or {}).get("id") or (trace.get("info") or {}).get("group_id")
+    task = trace.get("task") or record["task"]
     rewards = {name: reward for name, reward in (trace.get("rewards") or {}).items() if reward is not None}
     scores = [reward["score"] * reward.get("weight", 1.0) for reward in rewards.values()]
     row = {
         "trace": trace.get("id"),
-        "group": as_key([agent, _group(trace, record)]),
+        "group": as_key([agent, group or task.get("key") or task.get("hash") or task.get("data")]),
         "prompt": [node["message"] for node in takewhile(lambda node: not node.get("sampled"), nodes)],
         "response": [node["message"] for node in dropwhile(lambda node: not node.get("sampled"), nodes)],
         "reward": sum(scores) if scores else None,
@@ -75,13 +78,6 @@ def _last_branch(nodes: list[Record]) -> list[Record]:
         parent = nodes[index].get("parent")
         index = parent if parent is not None and 0 <= parent < index else None
     return branch[::-1]
-
-
-def _group(trace: Record, record: Record) -> Any:
-    """What the responses to one task share: the id of the group, else the key, the hash or the data of the task."""
-    task = trace.get("task") or record["task"]
-    group = (record.get("group") or {}).get("id") or (trace.get("info") or {}).get("group_id")
-    return group or task.get("key") or task.get("hash") or task.get("data")
 
 
 def _sampled_tokens(node: Record) -> list[int]:

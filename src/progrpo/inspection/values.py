@@ -10,8 +10,8 @@ from progrpo.tasks.templates import content_text
 MOST_DEPTH = 4
 LARGEST = 1e100
 """A larger number is a mistake: the squares of still larger ones overflow."""
-_WORDS = {"true": 1.0, "false": 0.0, "correct": 1.0, "incorrect": 0.0}
-_WORDS |= dict.fromkeys(("", "none", "null", "error"), math.nan)
+_STATUS = {"correct": 1.0, "incorrect": 0.0, "error": math.nan}
+_WORDS = {"true": 1.0, "false": 0.0, "": math.nan, "none": math.nan, "null": math.nan}
 
 
 def first_of(value: Any) -> Any:
@@ -93,7 +93,7 @@ def as_number(value: Any) -> float:
     (0.5, 1.0, 1.0, 0.0)
     """
     if isinstance(value, str):
-        value = _WORDS.get(value.strip().lower(), value)
+        value = _STATUS.get(value.strip(), _WORDS.get(value.strip().lower(), value))
     try:
         number = math.nan if value is None else float(value)
     except (TypeError, ValueError, OverflowError):

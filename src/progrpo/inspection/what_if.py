@@ -124,13 +124,9 @@ def advantages(table: Table, settings: Settings) -> tuple[Floats, Floats]:
 
 
 def effect(grpo_B: Floats, progrpo_B: Floats, table: Table, settings: Settings, pairs: Pairs | None = None) -> Effect:
-    """What the change from A to A~ does within groups and to single responses.
+    """What the change from A to A~ of the table's responses does within groups and to single responses.
 
-    Args:
-        grpo_B, progrpo_B: A and A~ of the table's responses.
-        table: for groups and rewards. A response without a reward takes no part.
-        settings: for activation.
-        pairs: those of :func:`_pairs`, if they are computed already.
+    A response without a reward takes no part. ``pairs`` are those of :func:`_pairs`, if they are computed already.
     """
     judged_B, groups_B = table.judged_B, table.groups_B
     ordered, turned = _changed_pairs(grpo_B, progrpo_B, judged_B, _pairs(groups_B) if pairs is None else pairs)
@@ -151,7 +147,7 @@ def effect(grpo_B: Floats, progrpo_B: Floats, table: Table, settings: Settings, 
         new_best=_new_best(grpo_B[judged_B], progrpo_B[judged_B], groups_B[judged_B]),
         flipped=int((grpo_B * progrpo_B < 0).sum()) / judged,
         taught=int(((grpo_B == 0) & (progrpo_B != 0)).sum()) / judged,
-        activated=len(np.unique(groups_B[activated_B])) / max(len(np.unique(groups_B)), 1),
+        activated=float(pd.Series(activated_B).groupby(groups_B).any().mean()),
     )
 
 
