@@ -62,62 +62,27 @@ PER_TOKEN = ("logps", "prompt_logps", "token_ids")
 SHARED = ("prompt", "step", "group", "gold", "prompt_logps", "prompt_confidence")
 """All responses of a row may share these: the row then holds them once."""
 
-_REWARD = (("reward", 1.0),)
-_SAMPLED = {"logps": "logps", "token_ids": "token_ids"}
+_REWARD, _SCORE, _STATUS = (("reward", 1.0),), (("score", 1.0),), (("status", 1.0),)
 _RUN = {column.name: column.name for column in rollouts.COLUMNS if hasattr(Columns, column.name)}
 """The columns of a run's rollout table that have the same name here, as fields with a default."""
+_TOKENS = {"logps": "logps", "token_ids": "token_ids", "entropy": "entropies"}
 
-# Title, columns that mark the format, and all its columns. The first format whose marks are all there counts; TRL's
-# columns of rewards have no fixed names, see _reward_functions.
+# Title, columns that mark the format beside those of prompt, response and rewards, and all columns. The first format
+# whose marks are all there counts. TRL's columns of rewards have no fixed names, see _reward_functions; the "answer" of
+# verifiers is the right one; reward functions of verl that return the answer which they extracted call it "pred".
 FORMATS: tuple[tuple[str, set[str], Columns], ...] = (
-    (
-        "rollouts of a progrpo run",
-        {"step", "group", "prompt", "text", "reward"},
-        Columns("prompt", "text", _REWARD, answer="canonical", **_RUN),
-    ),
+    ("rollouts of a progrpo run", {"step", "group"}, Columns("prompt", "text", _REWARD, answer="canonical", **_RUN)),
     (
         "samples of a progrpo evaluation",
-        {"problem_id", "prompt", "text", "status"},
-        Columns(
-            "prompt",
-            "text",
-            (("status", 1.0),),
-            group="problem_id",
-            answer="canonical",
-            entropy="entropies",
-            **_SAMPLED,
-        ),
+        {"problem_id"},
+        Columns("prompt", "text", _STATUS, group="problem_id", answer="canonical", **_TOKENS),
     ),
-    (
-        "episodes of verifiers",
-        {"trace", "group", "prompt", "response"},
-        Columns("prompt", "response", _REWARD, step="step", group="group", entropy="entropies", **_SAMPLED),
-    ),
-    (
-        "results of verifiers",
-        {"example_id", "prompt", "completion", "reward"},
-        # Its "answer" is the right one, not that of the response.
-        Columns("prompt", "completion", _REWARD, step="step", group="example_id"),
-    ),
-    (
-        "completions logged by TRL",
-        {"step", "prompt", "completion", "advantage"},
-        Columns("prompt", "completion", (), step="step"),
-    ),
-    (
-        "rollouts dumped by verl",
-        {"input", "output", "score"},
-        # Where a reward function of verl also returns the answer that it extracted, it calls that "pred".
-        Columns("input", "output", (("score", 1.0),), step="step", answer="pred"),
-    ),
-    *(
-        (
-            "one row a prompt",
-            {"prompt", "responses", name},
-            Columns("prompt", "responses", ((name, 1.0),), step="step"),
-        )
-        for name in ("rewards", "scores")
-    ),
+    ("episodes of verifiers", {"trace", "group"}, Columns("prompt", "response", _REWARD, "step", "group", **_TOKENS)),
+    ("results of verifiers", {"example_id"}, Columns("prompt", "completion", _REWARD, "step", "example_id")),
+    ("completions logged by TRL", {"step", "advantage"}, Columns("prompt", "completion", (), "step")),
+    ("rollouts dumped by verl", set(), Columns("input", "output", _SCORE, "step", answer="pred")),
+    ("one row a prompt", set(), Columns("prompt", "responses", (("rewards", 1.0),), "step")),
+    ("one row a prompt", set(), Columns("prompt", "responses", (("scores", 1.0),), "step")),
 )
 
 
@@ -143,9 +108,9 @@ def choose_columns(
     for role, name in named.items():
         _check_present(_option(role), name, examples)
     weighted = _parse_rewards(rewards, examples) if rewards is not None else () if "gold" in named else None
-    known = next((row for row in FORMATS if row[1] <= examples.keys()), None)
+    known = next(((title, columns) for title, marks, columns in FORMATS if _is_format(marks, columns, examples)), None)
     if known is not None:
-        title, _, columns = known
+        title, columns = known
         absent = {role: None for role, name in columns.roles() if name not in examples}
         weights = weighted if weighted is not None else columns.rewards or _reward_functions(examples)
         changes: dict[str, Any] = absent | dict(named) | {"rewards": weights}
@@ -217,6 +182,11 @@ def _entries(value: Any, role: str, n: int, place: str, responses: str) -> list[
         f"{place} holds {described(value)} for the {n} responses in column {responses!r}; {_option(role)} must name a "
         "column with a list that has one entry for each response."
     )
+
+
+def _is_format(marks: set[str], columns: Columns, examples: Mapping[str, Any]) -> bool:
+    rewards = (name for name, _ in columns.rewards)
+    return marks.union({columns.prompt, columns.response}, rewards) <= examples.keys()
 
 
 def _option(role: str) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from progrpo.common.errors import ConfigError
 from progrpo.inspection import traces
 from progrpo.inspection.folders import PACKED
-from progrpo.inspection.text_files import BOM, BytesRead, Row, csv_header, csv_rows, first_line, json_rows, unpacked
+from progrpo.inspection.text_files import BOM, BytesRead, Row, first_line, json_rows, read_csv, unpacked
 from progrpo.inspection.values import as_list, as_number, is_empty, value_at, with_entries
 
 BATCH_ROWS = 512
@@ -116,7 +116,7 @@ class RolloutFile:
             return dict(pair for field in fields for pair in with_entries(field.name, _example(field.type)))
         examples: dict[str, Any] = {}
         if self._delimiter is not None:
-            examples = dict.fromkeys(csv_header(self.path, self._delimiter))
+            examples = dict.fromkeys(read_csv(self.path, self._delimiter)[0])
         for _, row in islice(self._rows(), SAMPLED_ROWS):
             for name, value in row.items():
                 for dotted, entry in with_entries(name, _typed(value) if self._delimiter else value):
@@ -148,7 +148,7 @@ class RolloutFile:
     def _rows(self, on_bytes: BytesRead | None = None) -> Iterator[tuple[int, Row]]:
         """The rows of a text file with their numbers; of an episode of verifiers, a row for each response."""
         if self._delimiter is not None:
-            yield from csv_rows(self.path, self._delimiter, on_bytes)
+            yield from read_csv(self.path, self._delimiter, on_bytes)[1]
             return
         for number, row in json_rows(self.path, self._note, on_bytes):
             if not traces.is_record(row):
@@ -224,12 +224,11 @@ def _example(type_: Any) -> Any:
     """
     from pyarrow import types
 
-    if types.is_dictionary(type_):
-        return _example(type_.value_type)
     if types.is_struct(type_):
         return {field.name: _example(field.type) for field in type_}
-    if types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_):
-        return [_example(type_.value_type)]
+    if hasattr(type_, "value_type"):  # a list, or a dictionary of texts
+        inside = _example(type_.value_type)
+        return inside if types.is_dictionary(type_) else [inside]
     if types.is_null(type_):
         return None
     # Times and bytes count as numbers: a message shows the value to whoever names such a column.

@@ -42,7 +42,7 @@ def answer_confidences(
         ConfigError: a log-prob of the column ``name`` is above 0.
 
     >>> c_o, surprisal = answer_confidences([np.log([0.5, 0.1]), np.array([])], [0.5, 1.0], "logps")
-    >>> c_o.round(3).tolist(), surprisal.round(3).tolist()
+    >>> c_o.astype(float).round(3).tolist(), surprisal.round(3).tolist()
     ([[0.1, nan], [0.224, nan]], [1.498, nan])
     """
 

@@ -87,34 +87,32 @@ def json_rows(path: Path, note: Callable[[str], None], on_bytes: BytesRead | Non
         note(f"The last line of {path.name} was cut off: it is left out. Is the run still writing?")
 
 
-def csv_rows(path: Path, delimiter: str, on_bytes: BytesRead | None = None) -> Iterator[tuple[int, Row]]:
-    """The number, from 0, and the cells of each row that is not blank. CSV has no null: an empty cell stands for it.
+def read_csv(
+    path: Path, delimiter: str, on_bytes: BytesRead | None = None
+) -> tuple[list[str], Iterator[tuple[int, Row]]]:
+    """The names of the columns, and the number, from 0, and the cells of each row that is not blank.
+
+    CSV has no null: an empty cell stands for it.
 
     Raises:
-        ConfigError: a row has more or fewer cells than the header, or the file is not CSV.
+        ConfigError: two columns have the same name, a row has more or fewer cells than the header, or it is not CSV.
     """
     lines = _csv_lines(path, delimiter, on_bytes)
     _, header = next(lines)
-    for number, (line_number, cells) in enumerate(lines):
-        if len(cells) != len(header):
-            raise ConfigError(
-                f"line {line_number} of {str(path)!r} ends a row of {len(cells)} cells, and the header has "
-                f"{len(header)}; mend or remove the row."
-            )
-        yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
-
-
-def csv_header(path: Path, delimiter: str) -> list[str]:
-    """The names of the columns of a CSV file.
-
-    Raises:
-        ConfigError: two columns have the same name.
-    """
-    _, names = next(_csv_lines(path, delimiter))
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"{str(path)!r} has two columns {twice!r}; rename one of them in its first line.")
-    return names
+
+    def rows() -> Iterator[tuple[int, Row]]:
+        for number, (line_number, cells) in enumerate(lines):
+            if len(cells) != len(header):
+                raise ConfigError(
+                    f"line {line_number} of {str(path)!r} ends a row of {len(cells)} cells, and the header has "
+                    f"{len(header)}; mend or remove the row."
+                )
+            yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
+
+    return header, rows()
 
 
 def _csv_lines(path: Path, delimiter: str, on_bytes: BytesRead | None = None) -> Iterator[tuple[int, list[str]]]:
