@@ -56,6 +56,14 @@ def test_known_columns_of_lists_need_no_names(tmp_path):
     assert inspection.collapse.overall["distinct_answers"] == 2
 
 
+def test_rows_without_responses_are_left_out(tmp_path):
+    full = [{"prompt": "1 + 1?", "responses": ["2", "3"], "rewards": [1, 0]}]
+    rows = [*full, *({"prompt": f"p{i}", "responses": [], "rewards": []} for i in range(40)), *full]
+    inspection = inspect([write_jsonl(tmp_path / "a.jsonl", rows)], Options())
+    assert np.bincount(inspection.table.groups_B).tolist() == [2, 2]
+    assert assemble(inspection)["reader"][0]["steps"][0]["groups"][0]["prompt"] == "1 + 1?"
+
+
 def test_chat_messages_are_one_response_and_lists_of_them_several(tmp_path):
     def message(text):
         return [{"role": "assistant", "content": text}]

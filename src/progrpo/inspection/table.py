@@ -127,15 +127,17 @@ class Source:
 
     def batches(self, file: RolloutFile, on_bytes: BytesRead | None = None) -> Iterator[Batch]:
         """The responses of one of the files, some at a time."""
-        batches = file.batches(self.columns.names(), GROUP_ROWS if self.row_is_group else BATCH_ROWS, on_bytes)
-        return (split_rows(batch, self.columns) for batch in batches) if self.row_is_group else batches
+        if not self.row_is_group:
+            return file.batches(self.columns.names(), BATCH_ROWS, on_bytes)
+        groups = file.batches(self.columns.names(), GROUP_ROWS, on_bytes)
+        return (batch for group in groups if (batch := split_rows(group, self.columns)).size)
 
     @cached_property
     def row_is_group(self) -> bool:
         """Whether each row of the files holds several responses to one prompt."""
         return holds_several(self.files[0].examples[self.columns.response])
 
-    @property
+    @cached_property
     def has_named_steps(self) -> bool:
         """Whether the steps are those in the names of the files or of their folders."""
         return self.columns.step is None and all(step_in_name(file.path) is not None for file in self.files)
