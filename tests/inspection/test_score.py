@@ -26,14 +26,16 @@ def model():
 def test_scores_match_those_of_the_sampler(model):
     drawn = TransformersBackend(*model).sample([Request(prompt, 0, 5) for prompt in PROMPTS], Sampling(14, 0.8, seed=1))
     samples = [samples for _, samples in sorted(drawn, key=lambda pair: pair[0])]
-    pairs = [(prompt, one.text, one.token_ids) for prompt, of in zip(PROMPTS, samples, strict=True) for one in of]
+    prompts = [prompt for prompt, drawn in zip(PROMPTS, samples, strict=True) for _ in drawn]
+    samples = [sample for drawn in samples for sample in drawn]
+    pairs = [(prompt, sample.text, sample.token_ids) for prompt, sample in zip(prompts, samples, strict=True)]
     seen = []
     scores = score(*model, pairs, temperature=0.8, on_progress=seen.append)
     assert sum(seen) == len(pairs)
-    for one, scored in zip([one for of in samples for one in of], scores, strict=True):
-        assert scored.token_ids == one.token_ids
-        np.testing.assert_allclose(scored.logps, one.logps, atol=1e-4)
-        np.testing.assert_allclose(scored.entropies, one.entropies, atol=1e-4)
+    for sample, scored in zip(samples, scores, strict=True):
+        assert scored.token_ids == sample.token_ids
+        np.testing.assert_allclose(scored.logps, sample.logps, atol=1e-4)
+        np.testing.assert_allclose(scored.entropies, sample.entropies, atol=1e-4)
 
 
 def test_scores_of_a_text_match_a_plain_forward_pass(model):
@@ -56,8 +58,8 @@ def test_chat_messages_go_through_the_template(model):
     )
     messages = [{"role": "user", "content": PROMPTS[0].removesuffix(" ;")}]
     by_template, as_text = (
-        score(lm, one, [(prompt, "4 * 3 = 12", None)])
-        for one, prompt in ((templated, messages), (tokenizer, PROMPTS[0]))
+        score(lm, chosen, [(prompt, "4 * 3 = 12", None)])
+        for chosen, prompt in ((templated, messages), (tokenizer, PROMPTS[0]))
     )
     assert by_template == as_text
 

@@ -73,8 +73,8 @@ def test_chat_messages_are_one_response_and_lists_of_them_several(tmp_path):
         inspection = inspect([write(tmp_path / "several", rows)], LISTS)
         assert inspection.table.size == 2
         assert inspection.collapse.overall["distinct_answers"] == 2
-        one = [{"q": "1 + 1?", "texts": message("2"), "scores": 1.0}]
-        assert inspect([write(tmp_path / "one", one)], LISTS).table.size == 1
+        single = [{"q": "1 + 1?", "texts": message("2"), "scores": 1.0}]
+        assert inspect([write(tmp_path / "one", single)], LISTS).table.size == 1
 
 
 @pytest.mark.parametrize("write", [write_jsonl, write_parquet])

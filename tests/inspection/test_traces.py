@@ -92,8 +92,8 @@ def test_prime_rl_with_a_folder_per_step(name, tmp_path):
         assert any(
             "The steps are those in the names of the files or of their folders" in note for note in inspection.notes
         )
-    one = inspect([tmp_path / "run" / "rollouts" / "step_10"], Options())
-    assert one.collapse.steps.tolist() == [10]
+    last = inspect([tmp_path / "run" / "rollouts" / "step_10"], Options())
+    assert last.collapse.steps.tolist() == [10]
 
 
 def test_prime_rl_rows_of_older_releases(tmp_path):

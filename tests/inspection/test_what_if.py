@@ -62,7 +62,7 @@ def test_pairs_match_kendalls_tau(table):
     """Without ties in A, tau is 1 less twice the share of pairs whose order changes."""
     rng = np.random.default_rng(0)
     before, after = rng.normal(size=30), rng.normal(size=30)
-    one = replace(
+    single_group = replace(
         table,
         **{
             name: value[..., :30]
@@ -73,7 +73,7 @@ def test_pairs_match_kendalls_tau(table):
         correct_rewards_B=np.ones(30),
         groups_B=np.zeros(30, dtype=np.int64),
     )
-    changed = effect(before, after, one, Settings())
+    changed = effect(before, after, single_group, Settings())
     assert 1 - 2 * changed.reversed == pytest.approx(kendalltau(before, after).statistic)
     assert changed.ordered == 0
 

@@ -123,7 +123,7 @@ def choose_columns(
                 "the file's columns are not those of a known format (TRL, verl, prime-rl, verifiers, progrpo); "
                 f"{listed(examples)}: name the missing ones with {' '.join(f'{option} COL' for option in missing)}."
             )
-        title, columns = "columns as given", Columns(rewards=weighted, **named)
+        title, columns = "columns named by the user", Columns(rewards=weighted, **named)
     for role, name in columns.roles():
         if role not in COMPARED and is_nested(examples.get(name)):
             entries = ", ".join(column for column in examples if column.startswith(f"{name}."))

@@ -231,8 +231,8 @@ def what_if_sentences(inspection: "Inspection") -> list[str]:
     shift = f"{effect.shift:+.3f}".replace("-", "−")
     sentences = [
         f"With alpha={settings.alpha:g}, low_prob_fraction={settings.low_prob_fraction:g} and "
-        f"center={settings.center!r}, ProGRPO acts on {effect.activated:.0%} of {groups}; the "
-        f" correction is {shift} on average, its size {effect.size:.3f}{moved}.",
+        f"center={settings.center!r}, ProGRPO acts on {effect.activated:.0%} of {groups}; the correction is {shift} on "
+        f"average, its size {effect.size:.3f}{moved}.",
         f"{effect.taught:.0%} of the responses get an advantage that have none from GRPO; {effect.flipped:.0%} change "
         "their sign.",
     ]
