@@ -6,9 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from progrpo.verify import AssertTests, CallTests
+from progrpo.verify.choice import choice_gold
 from progrpo.verify.code.programs import gold_of
 from progrpo.verify.reasoning_gym.answers import extract_tagged_answer
-from progrpo.verify.registry import choice_gold, count_votes, verify
+from progrpo.verify.registry import count_votes, verify
 from progrpo.verify.thinking import after_thinking, begin_thinking, ends_in_thinking
 
 HEAD = 'def f(x):\n    """Return x."""\n'

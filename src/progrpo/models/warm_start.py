@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from progrpo.common.files import write_folder
-from progrpo.tasks.countdown import MAX_VALUE, OPERATORS, is_heldout, prompt_text, random_problem, steps_text
+from progrpo.tasks.countdown import is_heldout, prompt_text, random_problem, steps_text
+from progrpo.verify.countdown import MAX_VALUE, OPERATORS
 
 SPECIAL = ("<pad>", "<eos>", "<unk>")
 # Most of the practice goes to the size that the default recipe trains on.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
 from progrpo.tasks.rows import BadRowError, Data, Row, column, digest, text_column
-from progrpo.verify.registry import choice_gold
+from progrpo.verify.choice import choice_gold
 
 INSTRUCTION = r"Please reason step by step, and put the letter of the right option, alone, within \boxed{}."
 

@@ -2,10 +2,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from progrpo.tasks.votes import count_classes
 from progrpo.verify import CallTests
+from progrpo.verify.choice import choice_gold
 from progrpo.verify.code.programs import gold_of
-from progrpo.verify.registry import choice_gold, count_votes
+from progrpo.verify.registry import count_votes
+from progrpo.verify.votes import count_classes
 
 
 def test_classes_and_no_answers() -> None:
