@@ -10,15 +10,8 @@ from progrpo.verify.code.tests import (
     run_code_tests,
     run_code_tests_batch,
 )
-from progrpo.verify.math.answer import (
-    AnswerStyle,
-    GoldError,
-    check_gold,
-    extract_answer,
-    verify_math,
-    verify_math_batch,
-    wrong_golds,
-)
+from progrpo.verify.extract import AnswerStyle, extract_answer
+from progrpo.verify.math.answer import GoldError, check_gold, verify_math, verify_math_batch, wrong_golds
 from progrpo.verify.verdict import Status, Verdict, VerifierFailedError
 
 __all__ = [

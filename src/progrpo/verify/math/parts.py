@@ -1,6 +1,12 @@
-r"""The parts of an answer's text: the members of a list, the sides of an equation, the brackets around it."""
+r"""The parts of an answer's text: members of a list, sides of an equation, the outer brackets, inequalities."""
 
 import re
+
+
+def connective(words: str) -> str:
+    r"""A pattern for words such as ``or|and``, as ``or``, ``\lor`` or ``\text{or}``."""
+    return rf"(?:\\(?:text|mathrm)\s*\{{\s*(?:{words})\s*\}}|(?<![A-Za-z])(?:\\l)?(?:{words})(?![A-Za-z]))"
+
 
 _EQUALS = re.compile(r"(?<![<>:=])(?<![^\d)}\]]!)=")
 _NO_PART_OF_A_NAME = re.compile(r"[0-9^]|^-|\\(?:sqrt|ln|log|exp)(?![a-z])")
@@ -8,19 +14,19 @@ _SUBSCRIPTS_AND_ARGUMENTS = re.compile(r"_(?:\{[^{}]*\}|\w)|(?<=[A-Za-z'])\([^()
 
 
 def members(body: str, separator: re.Pattern[str] = re.compile(",")) -> list[str]:
-    """What stands between the commas that are in no brackets.
+    """What stands between the commas, or other separators, outside of brackets.
 
     >>> members("(1,2), 3")
     ['(1,2)', '3']
     """
-    parts, depth, last = [], 0, 0
-    places = {match.start(): match.end() for match in separator.finditer(body)}
+    parts, depth, start = [], 0, 0
+    separators = {match.start(): match.end() for match in separator.finditer(body)}
     for i, character in enumerate(body):
-        if i in places and depth <= 0:
-            parts.append(body[last:i].strip())
-            last = places[i]
+        if i in separators and depth <= 0:
+            parts.append(body[start:i].strip())
+            start = separators[i]
         depth += (character in "{([") - (character in "})]")
-    return [*parts, body[last:].strip()]
+    return [*parts, body[start:].strip()]
 
 
 def sides(body: str) -> list[str]:
@@ -35,8 +41,8 @@ def sides(body: str) -> list[str]:
 def values(parts: list[str]) -> list[str]:
     r"""The sides of an equation that claim to be the answer: all but a name for it on the left.
 
-    A name is letters, with subscripts and arguments: ``m+n``, ``[ABC]``, ``\sin\theta``. A side with numbers or powers
-    is none: who writes ``x^2=5`` has not said what x is, and ``3=5`` is no 5.
+    A name has letters, with subscripts and arguments: ``m+n``, ``[ABC]``, ``\sin\theta``. A side with numbers or powers
+    is no name: ``x^2=5`` does not say what x is, and ``3=5`` is not 5.
 
     >>> values(["m+n", "5"]), values(["2x", "5"])
     (['5'], ['2x', '5'])
@@ -47,7 +53,7 @@ def values(parts: list[str]) -> list[str]:
 
 
 def brackets(body: str) -> str:
-    r"""``set`` and ``ordered`` for what is in such brackets as a whole, else nothing.
+    r"""``set`` or ``ordered`` for what as a whole is in such brackets, else nothing.
 
     >>> brackets(r"\{1,2\}"), brackets("(1,2]"), brackets("(1,2),(3,4)")
     ('set', 'ordered', '')
@@ -56,3 +62,48 @@ def brackets(body: str) -> str:
         return "set"
     is_whole = body[:1] in ("(", "[") and body[-1:] in (")", "]") and len(members(body)) == 1
     return "ordered" if is_whole and "," in body else ""
+
+
+_OR = re.compile(rf"\s*{connective('or')}\s*")
+_COMPARISON = re.compile(r"\s*(<=|>=|<|>|\\[lg]e(?![A-Za-z]))\s*")
+_BOUND = re.compile(r"(?:[^<>=,A-Za-z\\]|\\(?:frac|sqrt|pi|infty)(?![A-Za-z]))+")
+
+
+def intervals(body: str) -> tuple[str, str] | None:
+    r"""The variable of inequalities, and their solutions as a union of intervals; None for anything else.
+
+    >>> intervals("x<1 or x\\ge 2")
+    ('x', '(-\\infty,1)\\cup[2,\\infty)')
+    >>> intervals("1<x\\le 2"), intervals("x+y<1")
+    (('x', '(1,2]'), None)
+    """
+    alternatives = _OR.split(body)
+    known = [interval for text in alternatives if (interval := _interval(text)) is not None]
+    variables = {variable for variable, _ in known}
+    if len(known) < len(alternatives) or len(variables) != 1:
+        return None
+    return variables.pop(), r"\cup".join(interval for _, interval in known)
+
+
+def _interval(text: str) -> tuple[str, str] | None:
+    """The variable of one inequality, with one bound or two, and its interval."""
+    terms = _COMPARISON.split(text.strip())  # bounds and the variable at even places, signs at odd ones
+    are_less = {sign.startswith(("<", r"\l")) for sign in terms[1::2]}
+    if len(are_less) != 1:
+        return None
+    if are_less == {False}:
+        terms.reverse()
+    places = [i for i, term in enumerate(terms) if re.fullmatch("[A-Za-z]", term)]
+    bounds = [term for term in terms[::2] if _BOUND.fullmatch(term)]
+    is_one_sided = len(terms) == 3 and places in ([0], [2])
+    if not (is_one_sided or (len(terms) == 5 and places == [2])) or len(bounds) != len(terms) // 2:
+        return None
+    (place,) = places
+    low, high = terms[:place], terms[place + 1 :]
+    left = f"{'[' if _is_closed(low[1]) else '('}{low[0]}" if low else r"(-\infty"
+    right = f"{high[1]}{']' if _is_closed(high[0]) else ')'}" if high else r"\infty)"
+    return terms[place], f"{left},{right}"
+
+
+def _is_closed(sign: str) -> bool:
+    return "=" in sign or "e" in sign
