@@ -72,16 +72,15 @@ def verify_choice(response: str, letter: str, options: Sequence[str]) -> Verdict
     'the response answers several letters: B, C'
     """
     letters = _letters(response, options)
+    known = ascii_uppercase[: len(options)]
+    if letters == [letter]:
+        return Verdict("correct", canonical=letter)
     if not letters:
         return Verdict("incorrect", r'the response answers no letter in a \boxed{} or after "Answer:"')
     if len(letters) > 1:
         return Verdict("incorrect", f"the response answers several letters: {', '.join(letters)}")
-    if letters[0] not in ascii_uppercase[: len(options)]:
-        last = ascii_uppercase[len(options) - 1]
-        return Verdict("incorrect", f"the response answers {letters[0]}, where the options are A to {last}")
-    if letters[0] != letter:
-        return Verdict("incorrect", f"the response answers {letters[0]}")
-    return Verdict("correct", canonical=letter)
+    beyond = "" if letters[0] in known else f", where the options are A to {known[-1]}"
+    return Verdict("incorrect", f"the response answers {letters[0]}{beyond}")
 
 
 def choice_gold(letter: str, options: Sequence[str]) -> str:

@@ -43,13 +43,7 @@ class Expression(NamedTuple):
     def combine(self, operator: str, other: "Expression", value: int) -> "Expression":
         """``self operator other``, which has this value."""
         left, right = (self.value, other.value) if operator == "-" else sorted((self.value, other.value))
-        step = f"{left}{operator}{right}={value}"
-        return Expression(value, tuple(sorted((*self.steps, *other.steps, step))))
-
-    @property
-    def text(self) -> str:
-        """The canonical form of a solution."""
-        return ",".join(self.steps)
+        return Expression(value, tuple(sorted((*self.steps, *other.steps, f"{left}{operator}{right}={value}"))))
 
 
 def apply(left: int, operator: str, right: int) -> int | None:
@@ -100,7 +94,7 @@ def check_steps(numbers: Sequence[int], target: int, response: str) -> Verdict:
             return Verdict("incorrect", reason)
     if left_over[0].value != target:
         return Verdict("incorrect", f"the last result is {left_over[0].value}, not {target}")
-    return Verdict("correct", canonical=left_over[0].text)
+    return Verdict("correct", canonical=",".join(left_over[0].steps))
 
 
 def _take_step(left_over: list[Expression], text: str, name: str) -> str:
@@ -109,18 +103,18 @@ def _take_step(left_over: list[Expression], text: str, name: str) -> str:
     if match is None:
         return f"{name} is not of the form 'a + b = c'"
     left, operator, right, result = int(match[1]), match[2], int(match[3]), int(match[4])
-    operands = []
-    for number in (left, right):
-        index = next((i for i, expression in enumerate(left_over) if expression.value == number), None)
-        if index is None:
-            return f"{name} uses {left} {operator} {right}, which are not both left"
-        operands.append(left_over.pop(index))
+    first = next((number for number in left_over if number.value == left), None)
+    second = next((number for number in left_over if number.value == right and number is not first), None)
+    if first is None or second is None:
+        return f"{name} uses {left} {operator} {right}, which are not both left"
     value = apply(left, operator, right)
     if value is None:
         return f"the result of {name} is not a whole number from 0 to {MAX_VALUE}"
     if value != result:
         return f"{name} says {left} {operator} {right} = {result}"
-    left_over.append(operands[0].combine(operator, operands[1], value))
+    left_over.remove(first)
+    left_over.remove(second)
+    left_over.append(first.combine(operator, second, value))
     return ""
 
 
@@ -130,7 +124,7 @@ def solutions(numbers: Sequence[int], target: int) -> frozenset[str]:
     >>> sorted(solutions([2, 3, 5], 16))
     ['2*8=16,3+5=8']
     """
-    return frozenset(expression.text for expression in _expressions(tuple(sorted(numbers)), target))
+    return frozenset(",".join(expression.steps) for expression in _expressions(tuple(sorted(numbers)), target))
 
 
 # 6 numbers have 6 parts of 5, each of about 20 MB: the cache serves one problem at a time, not all of them.

@@ -8,7 +8,7 @@ for the others: the tests for ``code``, the letter and the options for ``choice`
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from progrpo.verify.choice import answered_letter, read_choice, verify_choice
 from progrpo.verify.code.programs import read_gold, verify_programs
@@ -23,16 +23,18 @@ from progrpo.verify.thinking import after_thinking
 from progrpo.verify.verdict import Verdict
 from progrpo.verify.votes import Equivalent, count_classes
 
+_Result = TypeVar("_Result")
+
 
 @dataclass(frozen=True)
 class Verifier:
     """How golds and responses become verdicts.
 
     Attributes:
-        verify: gives the verdicts on responses, from their golds.
-        wrong_golds: says why each gold cannot be used, or nothing where it can. A task asks when it is loaded.
-        answers: gives the answer of each response in one spelling, from golds and responses; None where a response has
-            no answer. There is no such function where votes make no sense, as for programs.
+        verify: the verdicts, from golds and responses.
+        wrong_golds: why each gold cannot be used, empty where it can. A task asks when it is loaded.
+        answers: the answer of each response in one spelling, from golds and responses; None for no answer. There is no
+            such function where votes make no sense, as for programs.
         same: whether answers of different spelling are the same after all. By default, they are not.
     """
 
@@ -48,11 +50,9 @@ def verify(names: Sequence[str], golds: Sequence[str], responses: Sequence[str])
     >>> [v.status for v in verify(["exact", "exact"], ["a b", "a"], [" a  b", "b"])]
     ['correct', 'incorrect']
     """
-    verdicts: dict[int, Verdict] = {}
-    for name, places in _places_by_name(names).items():
-        batch = VERIFIERS[name].verify([golds[i] for i in places], [responses[i] for i in places])
-        verdicts |= zip(places, batch, strict=True)
-    return [verdicts[i] for i in range(len(names))]
+    return _by_verifier(
+        names, lambda name, places: VERIFIERS[name].verify([golds[i] for i in places], [responses[i] for i in places])
+    )
 
 
 def wrong_golds(names: Sequence[str], golds: Sequence[str]) -> list[str]:
@@ -61,14 +61,13 @@ def wrong_golds(names: Sequence[str], golds: Sequence[str]) -> list[str]:
     >>> wrong_golds(["countdown"], ["34"])
     ["the gold '34' has no numbers and target"]
     """
-    reasons: dict[int, str] = {}
-    for name, places in _places_by_name(names).items():
-        if name in VERIFIERS:
-            batch = VERIFIERS[name].wrong_golds([golds[i] for i in places])
-        else:
-            batch = [f"the verifier {name!r} is not one of {', '.join(VERIFIERS)}"] * len(places)
-        reasons |= zip(places, batch, strict=True)
-    return [reasons[i] for i in range(len(names))]
+
+    def reasons(name: str, places: list[int]) -> list[str]:
+        if name not in VERIFIERS:
+            return [f"the verifier {name!r} is not one of {', '.join(VERIFIERS)}"] * len(places)
+        return VERIFIERS[name].wrong_golds([golds[i] for i in places])
+
+    return _by_verifier(names, reasons)
 
 
 def count_votes(name: str, gold: str, responses: Sequence[str]) -> tuple[list[int], int] | None:
@@ -85,11 +84,13 @@ def count_votes(name: str, gold: str, responses: Sequence[str]) -> tuple[list[in
     return count_classes(verifier.answers([gold] * len(responses), responses), verifier.same)
 
 
-def _places_by_name(names: Sequence[str]) -> dict[str, list[int]]:
+def _by_verifier(names: Sequence[str], run: Callable[[str, list[int]], Sequence[_Result]]) -> list[_Result]:
+    """What ``run`` gives for each verifier and the places of its name, brought back to these places."""
     places: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         places.setdefault(name, []).append(i)
-    return places
+    results = {i: result for name in places for i, result in zip(places[name], run(name, places[name]), strict=True)}
+    return [results[i] for i in range(len(names))]
 
 
 # -- The parts of the table --------------------------------------------------------------------------------------------
@@ -98,31 +99,27 @@ _ReadGold = Callable[[str], tuple[Any, ...]]
 """Takes a gold apart, or raises a ValueError that says why the gold cannot be used."""
 
 
+def _wrong_gold(read: _ReadGold, gold: str) -> str:
+    try:
+        read(gold)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _unreadable(read: _ReadGold, golds: Sequence[str]) -> list[str]:
+    return [_wrong_gold(read, gold) for gold in golds]
+
+
 def _check_each(
-    read_gold: _ReadGold, check: Callable[..., Verdict], golds: Sequence[str], responses: Sequence[str]
+    read: _ReadGold, check: Callable[..., Verdict], golds: Sequence[str], responses: Sequence[str]
 ) -> list[Verdict]:
     """The verdicts of ``check``, which takes a response and the parts of its gold."""
-    verdicts = []
-    for gold, response in zip(golds, responses, strict=True):
-        try:
-            parts = read_gold(gold)
-        except ValueError as error:
-            verdicts.append(Verdict("error", str(error)))
-        else:
-            verdicts.append(check(response, *parts))
-    return verdicts
-
-
-def _unreadable(read_gold: _ReadGold, golds: Sequence[str]) -> list[str]:
-    """Why each gold cannot be taken apart; empty where it can."""
-    reasons = []
-    for gold in golds:
-        try:
-            read_gold(gold)
-            reasons.append("")
-        except ValueError as error:
-            reasons.append(str(error))
-    return reasons
+    reasons = _unreadable(read, golds)
+    return [
+        Verdict("error", reason) if reason else check(response, *read(gold))
+        for gold, response, reason in zip(golds, responses, reasons, strict=True)
+    ]
 
 
 def _math(style: AnswerStyle) -> Verifier:

@@ -2,15 +2,19 @@ r"""The parts of an answer's text: members of a list, sides of an equation, the 
 
 import re
 
+_EQUALS = re.compile(r"(?<![<>:=])(?<![^\d)}\]]!)=")
+_NO_PART_OF_A_NAME = re.compile(r"[0-9^]|^-|\\(?:sqrt|ln|log|exp)(?![a-z])")
+_SUBSCRIPTS_AND_ARGUMENTS = re.compile(r"_(?:\{[^{}]*\}|\w)|(?<=[A-Za-z'])\([^()]*\)|\[[^\[\]]*\]")
+_COMPARISON = re.compile(r"\s*(<=|>=|<|>|\\[lg]e(?![A-Za-z]))\s*")
+_BOUND = re.compile(r"(?:[^<>=,A-Za-z\\]|\\(?:frac|sqrt|pi|infty)(?![A-Za-z]))+")
+
 
 def connective(words: str) -> str:
     r"""A pattern for words such as ``or|and``, as ``or``, ``\lor`` or ``\text{or}``."""
     return rf"(?:\\(?:text|mathrm)\s*\{{\s*(?:{words})\s*\}}|(?<![A-Za-z])(?:\\l)?(?:{words})(?![A-Za-z]))"
 
 
-_EQUALS = re.compile(r"(?<![<>:=])(?<![^\d)}\]]!)=")
-_NO_PART_OF_A_NAME = re.compile(r"[0-9^]|^-|\\(?:sqrt|ln|log|exp)(?![a-z])")
-_SUBSCRIPTS_AND_ARGUMENTS = re.compile(r"_(?:\{[^{}]*\}|\w)|(?<=[A-Za-z'])\([^()]*\)|\[[^\[\]]*\]")
+_OR = re.compile(rf"\s*{connective('or')}\s*")
 
 
 def members(body: str, separator: re.Pattern[str] = re.compile(",")) -> list[str]:
@@ -30,11 +34,7 @@ def members(body: str, separator: re.Pattern[str] = re.compile(",")) -> list[str
 
 
 def sides(body: str) -> list[str]:
-    r"""The sides of an equation, or of a chain of them.
-
-    >>> sides("x^2=2+2=4"), sides("1<x")
-    (['x^2', '2+2', '4'], ['1<x'])
-    """
+    """The sides of an equation, or of a chain of equations: ``x^2=2+2=4`` has three, ``1<x`` has one."""
     return members(body, _EQUALS)
 
 
@@ -53,20 +53,11 @@ def values(parts: list[str]) -> list[str]:
 
 
 def brackets(body: str) -> str:
-    r"""``set`` or ``ordered`` for what as a whole is in such brackets, else nothing.
-
-    >>> brackets(r"\{1,2\}"), brackets("(1,2]"), brackets("(1,2),(3,4)")
-    ('set', 'ordered', '')
-    """
+    r"""``set`` for ``\{1,2\}``, ``ordered`` for a pair, a longer tuple or an interval, nothing for anything else."""
     if body.startswith(r"\{") and body.endswith(r"\}"):
         return "set"
     is_whole = body[:1] in ("(", "[") and body[-1:] in (")", "]") and len(members(body)) == 1
     return "ordered" if is_whole and "," in body else ""
-
-
-_OR = re.compile(rf"\s*{connective('or')}\s*")
-_COMPARISON = re.compile(r"\s*(<=|>=|<|>|\\[lg]e(?![A-Za-z]))\s*")
-_BOUND = re.compile(r"(?:[^<>=,A-Za-z\\]|\\(?:frac|sqrt|pi|infty)(?![A-Za-z]))+")
 
 
 def intervals(body: str) -> tuple[str, str] | None:
@@ -74,35 +65,27 @@ def intervals(body: str) -> tuple[str, str] | None:
 
     >>> intervals("x<1 or x\\ge 2")
     ('x', '(-\\infty,1)\\cup[2,\\infty)')
-    >>> intervals("1<x\\le 2"), intervals("x+y<1")
-    (('x', '(1,2]'), None)
     """
-    alternatives = _OR.split(body)
-    known = [interval for text in alternatives if (interval := _interval(text)) is not None]
-    variables = {variable for variable, _ in known}
-    if len(known) < len(alternatives) or len(variables) != 1:
-        return None
-    return variables.pop(), r"\cup".join(interval for _, interval in known)
+    variables, unions = zip(*(_interval(text.strip()) for text in _OR.split(body)), strict=True)
+    is_known = variables[0] and len(set(variables)) == 1
+    return (variables[0], r"\cup".join(unions)) if is_known else None
 
 
-def _interval(text: str) -> tuple[str, str] | None:
-    """The variable of one inequality, with one bound or two, and its interval."""
-    terms = _COMPARISON.split(text.strip())  # bounds and the variable at even places, signs at odd ones
+def _interval(text: str) -> tuple[str, str]:
+    """The variable of an inequality with one bound or two, and its interval; two empty texts for anything else."""
+    terms = _COMPARISON.split(text)  # bounds and the variable at even places, signs at odd ones
     are_less = {sign.startswith(("<", r"\l")) for sign in terms[1::2]}
-    if len(are_less) != 1:
-        return None
     if are_less == {False}:
         terms.reverse()
-    places = [i for i, term in enumerate(terms) if re.fullmatch("[A-Za-z]", term)]
     bounds = [term for term in terms[::2] if _BOUND.fullmatch(term)]
-    is_one_sided = len(terms) == 3 and places in ([0], [2])
-    if not (is_one_sided or (len(terms) == 5 and places == [2])) or len(bounds) != len(terms) // 2:
-        return None
-    (place,) = places
-    low, high = terms[:place], terms[place + 1 :]
+    places = [i for i, term in enumerate(terms) if re.fullmatch("[A-Za-z]", term)]
+    is_known = len(are_less) == 1 and places in {3: ([0], [2]), 5: ([2],)}.get(len(terms), ())
+    if not is_known or len(bounds) != len(terms) // 2:
+        return "", ""
+    low, high = terms[: places[0]], terms[places[0] + 1 :]
     left = f"{'[' if _is_closed(low[1]) else '('}{low[0]}" if low else r"(-\infty"
     right = f"{high[1]}{']' if _is_closed(high[0]) else ')'}" if high else r"\infty)"
-    return terms[place], f"{left},{right}"
+    return terms[places[0]], f"{left},{right}"
 
 
 def _is_closed(sign: str) -> bool:

@@ -22,9 +22,8 @@ _POWERS = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": 
 _BARE_UNITS = {"cm", "mm", "km", "kg", "ft", "lb", "lbs", "ml", "mph", "min", "sec", "inches", "mile", "miles", "yards"}
 """Units without ``\\text{}``: 5m may also be a product, 5cm hardly."""
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_NTHS = ["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
-_PARTS = {name: n for n, nth in enumerate(_NTHS, start=3) for name in (nth, f"{nth}s")}
-_PARTS |= {"halves": 2, "hundredth": 100, "hundredths": 100, "thousandth": 1000, "thousandths": 1000}
+_NTHS = {nth: n for n, nth in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split(), start=3)}
+_NTHS |= {"halve": 2, "hundredth": 100, "thousandth": 1000}
 _NOT_A_UNIT = set(
     "or and not no if where with dozen half to is but for when than "
     "factorial plus minus divided multiplied sqrt root imaginary mod modulo".split()
@@ -120,9 +119,9 @@ def _without_words(body: str, match: re.Match[str]) -> tuple[str, str]:
         power = sum(_SCALES[scale] for scale in scales)
         exponent = f"{power}" if power < 10 else f"{{{power}}}"
         return rf"{start}\times 10^{exponent}", _unit(words[len(scales) :], None)
-    if words[0] in _PARTS and (len(words) == 1 or words[0].endswith("s") or words[1] == "of"):  # no fifth graders
-        is_whole = re.fullmatch(r"-?\d+", start) is not None
-        return rf"\frac{{{start}}}{{{_PARTS[words[0]]}}}" if is_whole else body, ""
+    nth = _NTHS.get(words[0].removesuffix("s"))
+    if nth and (len(words) == 1 or words[0].endswith("s") or words[1] == "of"):  # no fifth graders
+        return rf"\frac{{{start}}}{{{nth}}}" if re.fullmatch(r"-?\d+", start) else body, ""
     if words[0] == "base" and words[-1] in NUMBER_WORDS:
         return rf"{start}_{{{NUMBER_WORDS[words[-1]]}}}", ""
     if "".join(words) in ("percent", "pct"):
@@ -135,22 +134,17 @@ def _without_words(body: str, match: re.Match[str]) -> tuple[str, str]:
 
 
 def _unit(words: list[str], power: str | None) -> str:
-    """``mi/h`` for miles per hour: the units among the words, and their power."""
+    """The units among the words, and their power: ``mi/h`` for miles per hour."""
     names = [_UNIT_NAMES.get(word) or _UNIT_NAMES.get(word.removesuffix("s")) for word in words]
     raised = f"^{power}" if power else next((_POWERS[word] for word in words if word in _POWERS), "")
-    known = "/".join(name for name in names if name)
-    return known + raised if known else ""
+    known = "/".join(filter(None, names))
+    return known and known + raised
 
 
 def equation(reading: Reading) -> str:
-    r"""An equation with its name; empty for what is not an equation of two sides.
-
-    >>> equation(read("y=2x")), equation(read("2x-y=0")), equation(read("2x"))
-    ('y=2x', '2x-y=0', '')
-    """
-    parts = sides(reading.body)
-    whole = [reading.symbol, *parts] if reading.symbol else parts
-    return "=".join(whole) if len(whole) == 2 else ""
+    """An equation of two sides, with its name: ``y=2x``, ``2x-y=0``; empty for anything else."""
+    parts = ([reading.symbol] if reading.symbol else []) + sides(reading.body)
+    return "=".join(parts) if len(parts) == 2 else ""
 
 
 def are_equations(answer: Reading, gold: Reading) -> bool:
@@ -182,8 +176,8 @@ def _mentions(body: str, symbol: str) -> bool:
 def as_list(text: str, other: str) -> str:
     """``70,110`` with a blank if the other side is a list of two; otherwise it may be a number and stays as it is.
 
-    >>> as_list("70,110", "110, 70"), as_list("70,110", "70110"), as_list("70,110", "1, 2, 3")
-    ('70, 110', '70,110', '70,110')
+    >>> as_list("70,110", "110, 70"), as_list("70,110", "70110")
+    ('70, 110', '70,110')
     """
     listed = _GROUPING_COMMA.sub(", ", text)
     return listed if listed != text and _count(listed) == _count(other) > 1 else text

@@ -7,19 +7,16 @@ Letters count as 1 (and e as itself): ``2^n`` is small, ``2^{n+10^9}`` is not.
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 
 LONGEST_DIGITS = 300
 MOST_MEMBERS = 200
 LARGEST_DETERMINANT = 4
-MOST_DIGITS = 5_000
-"""A number with more digits is not worked out."""
-MOST_TERMS = 500
-"""What has more terms when it is multiplied out is not worked out."""
-MOST_CHOSEN_FROM = 2_000
-"""A binomial coefficient of a larger number is not worked out."""
+MOST_DIGITS = 5_000  # of a number that is worked out
+MOST_TERMS = 500  # when an expression is multiplied out
+MOST_CHOSEN_FROM = 2_000  # in a binomial coefficient
 DEEPEST = 30
 BIG_OPERATOR = re.compile(r"\\(?:sum|prod|int|iint|oint|lim|bigcup|bigcap)(?![A-Za-z])")
 _DETERMINANT = re.compile(r"\\begin\{vmatrix\}(.*?)\\end\{vmatrix\}|\\det(?![A-Za-z])(.*)")
@@ -81,17 +78,11 @@ def size(normalised: str) -> Size:
 
     >>> round(size("2^{2016}").log10), size("(x+1)^3(y+2)").terms
     (607, 8.0)
-    >>> size(r"\sin(9^{9^{9}})")
-    Traceback (most recent call last):
-    progrpo.verify.math.size.TooLargeError: the answer has a number of more than 5000 digits
     """
     reader, parts = _Reader(normalised), list[Size]()
-    while not reader.is_done:  # there may be closing brackets too many
+    while reader.tokens:  # there may be closing brackets too many
         parts.append(reader.read_sum())
     return _add(parts)
-
-
-# -- What the operations make of sizes ---------------------------------------------------------------------------------
 
 
 def _checked(result: Size) -> Size:
@@ -135,8 +126,6 @@ def _choose(chosen_from: Size) -> Size:
     return Size(chosen_from.number * math.log10(2), 1.0, chosen_from.has_letters)
 
 
-# -- The text ----------------------------------------------------------------------------------------------------------
-
 _TOKEN = re.compile(
     r"\\(?:left|right)(?![A-Za-z])|(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<command>\\(?:[A-Za-z]+|.))|(?P<letter>[A-Za-z])|"
     r"(?P<sign>[^\sA-Za-z])",
@@ -144,6 +133,7 @@ _TOKEN = re.compile(
 )
 _OPEN, _CLOSE = {"{", "(", "[", r"\{", r"\lfloor"}, {"}", ")", "]", r"\}", r"\rfloor"}
 _BETWEEN_TERMS = {"+", "-", ",", "=", "<", ">", "&", ";", r"\\", r"\pm", r"\mp", r"\le", r"\ge", r"\cup", r"\choose"}
+_ENDS = _BETWEEN_TERMS | _CLOSE
 _SIGNS = {r"\infty", r"\cdot", r"\times"}
 _E = Size(math.log10(math.e))
 _CONSTANTS = {r"\pi": math.log10(math.pi), "e": _E.log10}
@@ -158,27 +148,23 @@ class _Reader:
     """Recursive descent over the tokens: a sum of products of powers of atoms."""
 
     def __init__(self, text: str) -> None:
-        self._tokens = [(match.lastgroup, match[0]) for match in _TOKEN.finditer(text) if match.lastgroup]
-        self._next = 0
+        self.tokens = [(match.lastgroup, match[0]) for match in _TOKEN.finditer(text) if match.lastgroup][::-1]
         self._depth = 0
 
     def _peek(self) -> str:
-        return self._tokens[self._next][1] if self._next < len(self._tokens) else ""
+        return self.tokens[-1][1] if self.tokens else ""
 
-    @property
-    def is_done(self) -> bool:
-        return self._next == len(self._tokens)
+    def _take(self, tokens: Container[str]) -> str:
+        """The next token, taken away if it is one of these; else nothing."""
+        return self.tokens.pop()[1] if self._peek() in tokens else ""
 
     def read_sum(self) -> Size:
         """A sum, up to and with the bracket that closes it."""
         terms: list[Size] = []
         while True:
-            start = self._next
-            term = self._product()
-            if self._next > start:  # a sign before the first term separates nothing
-                terms.append(term)
-            sign = self._peek()
-            self._next += not self.is_done
+            if self._peek() not in _ENDS:  # a sign before the first term separates nothing
+                terms.append(self._product())
+            sign = self._take(_ENDS)
             if sign not in _BETWEEN_TERMS:
                 return _add(terms)
             if sign == r"\choose" and terms:
@@ -186,23 +172,21 @@ class _Reader:
 
     def _product(self) -> Size:
         result = Size()
-        while (token := self._peek()) and token not in _CLOSE and token not in _BETWEEN_TERMS:
+        while self.tokens and self._peek() not in _ENDS:
             result = _multiply(result, self._power())
         return result
 
     def _power(self) -> Size:
         """``a!^b^c``: the exponents are taken from the last to the first."""
         tower = [self._marked()]
-        while self._peek() == "^":
-            self._next += 1
+        while self._take(("^",)):
             tower.append(self._marked())
         return reduce(lambda exponent, base: _raise(base, exponent), reversed(tower))
 
     def _marked(self) -> Size:
         """An atom with its factorials, primes and subscripts."""
         result = self._atom()
-        while (sign := self._peek()) in ("!", "'", "_"):
-            self._next += 1
+        while sign := self._take(("!", "'", "_")):
             if sign == "!":
                 result = _factorial(result)
             elif sign == "_":
@@ -210,12 +194,9 @@ class _Reader:
         return result
 
     def _atom(self) -> Size:
-        while self._peek() in ("+", "-"):  # the sign of an exponent
-            self._next += 1
-        if self.is_done:
-            return Size()
-        kind, token = self._tokens[self._next]
-        self._next += 1
+        while self._take(("+", "-")):  # the sign of an exponent
+            pass
+        kind, token = self.tokens.pop() if self.tokens else ("end", "")
         if kind == "number":
             value = float(token)
             return Size(abs(math.log10(value)) if value else 0.0)

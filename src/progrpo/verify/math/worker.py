@@ -1,11 +1,9 @@
 r"""A worker's script (:mod:`progrpo.verify.workers.worker`) that compares answers with math-verify.
 
-A task is ``{"pairs": [[gold, answer, needs_large_gold], ...], "relative": 1e-06}``. The gold and the answer are LaTeX;
-the answer is right if one pair is equal. An answer of null only has its gold read. A decimal as gold is met by what
-differs from it by no more than the share ``relative``.
-
-The reply is ``"equal"``, ``"different"``, ``"unreadable"`` (the answer), ``"too large"`` (the comparison ran out of
-memory or of depth), or ``"bad gold"``. The parent handles deadlines and lost workers.
+A task is ``{"pairs": [[gold, answer, needs_large_gold], ...], "relative": 1e-06}``, with golds and answers in LaTeX.
+The answer is right if one pair is equal, up to the share ``relative`` for decimals. With null as answer, only the gold
+is read. The reply is ``"equal"``, ``"different"``, ``"unreadable"`` (the answer), ``"too large"`` (for the memory or
+the stack), or ``"bad gold"``. The parent handles deadlines and lost workers.
 """
 
 import logging
