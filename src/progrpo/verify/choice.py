@@ -11,13 +11,10 @@ from collections import deque
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from progrpo.verify.extract import last_box
+from progrpo.verify.extract import LONGEST_ANSWER, last_box
 from progrpo.verify.math.text import STYLED
 from progrpo.verify.thinking import after_thinking
 from progrpo.verify.verdict import Verdict
-
-LONGEST_ANSWER = 1000
-"""Characters. The longest option of MMLU-Pro has about 700."""
 
 _STATEMENT = re.compile(
     r"\b(?:answer|(?:correct|right|best)\s(?:option|choice))[ \t*_]*(?:is\b[\s*_]*:?|:)[\s*_]*(?P<answer>[^\n]*)",

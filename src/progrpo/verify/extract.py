@@ -10,6 +10,8 @@ from progrpo.verify.thinking import after_thinking
 
 AnswerStyle = Literal["boxed", "answer", "last_number", "any"]
 ANSWER_STYLES: tuple[AnswerStyle, ...] = get_args(AnswerStyle)
+LONGEST_ANSWER = 1000
+"""Characters. The longest gold of the public benchmarks has about 200, the longest option of MMLU-Pro about 700."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BRACE_OR_ESCAPE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -23,8 +25,6 @@ _ANY_MARKER = re.compile(
     r"[ \t*_}]*(?:(?:therefore|thus|then|simply|just|indeed|that|equal to|given by)\b[ \t,:]*)*",
     re.IGNORECASE | re.MULTILINE,
 )
-_LONGEST_STATEMENT = 1001
-"""Characters: one more than an answer may have, so that a longer answer stays too long."""
 _SENTENCE_END = re.compile(r"(?<!\.[A-Za-z])(?<!\b(?:Dr|Mr|Ms|St|Mt))(?<!\bMrs)[.?](?=[\s*_$]|\Z)")
 _REASON = re.compile(r",?\s+(?:because|since|as|so|which|where|when|therefore)\b", re.IGNORECASE)
 _PROSE = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z']{2,}[\s,;:]*){3}")
@@ -92,7 +92,7 @@ def _any_answer(text: str) -> str | None:
     if boxed:
         return boxed
     for marker in reversed(list(_ANY_MARKER.finditer(text))):
-        line = text[marker.end() : marker.end() + _LONGEST_STATEMENT].partition("\n")[0]
+        line = text[marker.end() : marker.end() + LONGEST_ANSWER + 1].partition("\n")[0]  # too long stays too long
         if answer := _stated(line):
             return answer
     # An empty box is the answer of a response; a number elsewhere is not.

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from progrpo.verify.choice import answered_letter, read_choice, verify_choice
 from progrpo.verify.code.programs import read_gold, verify_programs
 from progrpo.verify.countdown import check_steps, read_problem
-from progrpo.verify.extract import AnswerStyle, extract_answer
-from progrpo.verify.math.answer import LONGEST_ANSWER, verify_math_batch
+from progrpo.verify.extract import LONGEST_ANSWER, AnswerStyle, extract_answer
+from progrpo.verify.math.answer import verify_math_batch
 from progrpo.verify.math.answer import wrong_golds as wrong_math_golds
 from progrpo.verify.math.text import normalise
 from progrpo.verify.math.working import verify_working

@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from progrpo.common.errors import ConfigError
-from progrpo.verify.extract import AnswerStyle, extract_answer, last_box
+from progrpo.verify.extract import LONGEST_ANSWER, AnswerStyle, extract_answer, last_box
 from progrpo.verify.math.guards import conflict, unfinished
 from progrpo.verify.math.numbers import RELATIVE, forms, number, same_numbers
 from progrpo.verify.math.parts import intervals, members, sides, values
@@ -35,8 +35,6 @@ from progrpo.verify.workers.pool import Outcome, WorkerPool, WorkerStartError
 
 logger = logging.getLogger(__name__)
 
-LONGEST_ANSWER = 1000
-"""Characters. The longest gold of the public benchmarks has about 200."""
 DEADLINE_SECONDS = 5.0
 WORKERS = max(1, min(8, os.cpu_count() or 1))
 CACHED_VERDICTS = 100_000

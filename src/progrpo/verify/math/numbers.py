@@ -98,12 +98,12 @@ def same_numbers(answer: Reading, gold: Reading) -> bool | None:
     for divisor, gold_divisor, needs_large_gold in ways:
         pairs = [(value / divisor, golden / gold_divisor) for value, golden in zip(values, golds, strict=True)]
         is_open = not needs_large_gold or all(abs(golden) >= 1 for golden in golds)
-        if is_open and all(_same_number(value, golden, is_exact) for value, golden in pairs):
+        if is_open and all(_is_same(value, golden, is_exact) for value, golden in pairs):
             return True
     return False
 
 
-def _same_number(value: Fraction, gold: Fraction, is_exact: bool) -> bool:
+def _is_same(value: Fraction, gold: Fraction, is_exact: bool) -> bool:
     """Whole numbers and quotients are compared exactly; other golds are met by decimals that were cut off."""
     if is_exact or gold.denominator == 1:
         return value == gold

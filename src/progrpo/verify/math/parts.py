@@ -6,6 +6,7 @@ _EQUALS = re.compile(r"(?<![<>:=])(?<![^\d)}\]]!)=")
 _NO_PART_OF_A_NAME = re.compile(r"[0-9^]|^-|\\(?:sqrt|ln|log|exp)(?![a-z])")
 _SUBSCRIPTS_AND_ARGUMENTS = re.compile(r"_(?:\{[^{}]*\}|\w)|(?<=[A-Za-z'])\([^()]*\)|\[[^\[\]]*\]")
 _COMPARISON = re.compile(r"\s*(<=|>=|<|>|\\[lg]e(?![A-Za-z]))\s*")
+_CLOSED = {"<=", ">=", r"\le", r"\ge"}
 _BOUND = re.compile(r"(?:[^<>=,A-Za-z\\]|\\(?:frac|sqrt|pi|infty)(?![A-Za-z]))+")
 
 
@@ -83,10 +84,6 @@ def _interval(text: str) -> tuple[str, str]:
     if not is_known or len(bounds) != len(terms) // 2:
         return "", ""
     low, high = terms[: places[0]], terms[places[0] + 1 :]
-    left = f"{'[' if _is_closed(low[1]) else '('}{low[0]}" if low else r"(-\infty"
-    right = f"{high[1]}{']' if _is_closed(high[0]) else ')'}" if high else r"\infty)"
+    left = f"{'[' if low[1] in _CLOSED else '('}{low[0]}" if low else r"(-\infty"
+    right = f"{high[1]}{']' if high[0] in _CLOSED else ')'}" if high else r"\infty)"
     return terms[places[0]], f"{left},{right}"
-
-
-def _is_closed(sign: str) -> bool:
-    return "=" in sign or "e" in sign

@@ -177,21 +177,17 @@ class _Reader:
         return result
 
     def _power(self) -> Size:
-        """``a!^b^c``: the exponents are taken from the last to the first."""
-        tower = [self._marked()]
-        while self._take(("^",)):
-            tower.append(self._marked())
+        """``a!^b_c^d``: atoms with their marks, and exponents, which are taken from the last to the first."""
+        tower: list[Size] = []
+        while not tower or self._take(("^",)):
+            atom = self._atom()
+            while mark := self._take(("!", "'", "_")):
+                if mark == "!":
+                    atom = _factorial(atom)
+                elif mark == "_":
+                    self._atom()
+            tower.append(atom)
         return reduce(lambda exponent, base: _raise(base, exponent), reversed(tower))
-
-    def _marked(self) -> Size:
-        """An atom with its factorials, primes and subscripts."""
-        result = self._atom()
-        while sign := self._take(("!", "'", "_")):
-            if sign == "!":
-                result = _factorial(result)
-            elif sign == "_":
-                self._atom()
-        return result
 
     def _atom(self) -> Size:
         while self._take(("+", "-")):  # the sign of an exponent
