@@ -24,7 +24,7 @@ from pathlib import Path
 
 from progrpo.common.errors import ConfigError
 from progrpo.verify.extract import LONGEST_ANSWER, AnswerStyle, extract_answer, last_box
-from progrpo.verify.math.guards import conflict, unfinished
+from progrpo.verify.math.guards import conflict
 from progrpo.verify.math.numbers import RELATIVE, forms, number, same_numbers
 from progrpo.verify.math.parts import intervals, members, sides, values
 from progrpo.verify.math.reading import Reading, are_equations, as_list, equation, like, read
@@ -171,7 +171,7 @@ def _decide(answer: str, gold: str) -> Decision:
     is_right = same_numbers(said, right)
     if is_right is not None:
         return [] if is_right else _not_equal(answer_text, gold_text)
-    reason = explosion(said.body) or unfinished(said.body, right.body)
+    reason = explosion(said.body)
     if reason:
         return Verdict("incorrect", reason)
     # A gold that would explode is told from others by its text alone.

@@ -59,6 +59,8 @@ def _conflict_of_form(answer: Reading, gold: Reading) -> str:
         return "one is a set, the other an ordered pair or an interval"
     if _CLOSED_AT_INFINITY.search(answer.body) and not _CLOSED_AT_INFINITY.search(gold.body):
         return "the answer has an interval that is closed at infinity"
+    if _UNFINISHED.search(answer.body) and not BIG_OPERATOR.search(gold.body):
+        return "the answer leaves an integral or an infinite sum to be worked out"
     answers, golds = members(answer.body), members(gold.body)
     if len(golds) > len(set(golds)) and len(answers) > 1 and len(answers) != len(golds):
         return f"the answer lists {len(answers)} things, not {len(golds)}"
@@ -73,10 +75,3 @@ def _differ_in_primes(answer: Reading, gold: Reading) -> bool:
         return False
     primes, gold_primes = (set(_PRIMED.findall(STYLED.sub(" ", reading.body))) for reading in (answer, gold))
     return primes != gold_primes
-
-
-def unfinished(answer: str, gold: str) -> str:
-    """Why an answer still has to be worked out where the gold does not; empty if it does not either."""
-    if _UNFINISHED.search(answer) and not BIG_OPERATOR.search(gold):
-        return "the answer leaves an integral or an infinite sum to be worked out"
-    return ""
