@@ -137,18 +137,14 @@ class Countdown:
     def _problems(self, rng: random.Random, size: int, *, heldout: bool) -> list[Problem]:
         self.check_size(heldout=heldout)
         problems: dict[str, Problem] = {}
-        misses = 0
-        while len(problems) < size:
+        for _ in range(101 * size + 10_000):
             numbers, target, _ = random_problem(rng, self.numbers)
-            problem_id = prompt_text(sorted(numbers), target)
-            if is_heldout(numbers, target) != heldout or problem_id in problems:
-                misses += 1
-                if misses > 100 * size + 10_000:
-                    raise ConfigError(
-                        f"{'heldout' if heldout else 'train'}_size is {size}, but countdown with {self.numbers} "
-                        f"numbers has only about {len(problems)} such problems; ask for fewer, or for more numbers."
-                    )
-                continue
-            prompt = prompt_text(numbers, target)
-            problems[problem_id] = {"prompt": prompt, "problem_id": problem_id, "numbers": numbers, "target": target}
-        return list(problems.values())
+            prompt, problem_id = prompt_text(numbers, target), prompt_text(sorted(numbers), target)
+            if is_heldout(numbers, target) == heldout and problem_id not in problems:
+                problems[problem_id] = dict(prompt=prompt, problem_id=problem_id, numbers=numbers, target=target)
+            if len(problems) == size:
+                return list(problems.values())
+        raise ConfigError(
+            f"{'heldout' if heldout else 'train'}_size is {size}, but countdown with {self.numbers} numbers has only "
+            f"about {len(problems)} such problems; ask for fewer, or for more numbers."
+        )

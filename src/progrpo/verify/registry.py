@@ -99,27 +99,34 @@ _ReadGold = Callable[[str], tuple[Any, ...]]
 """Takes a gold apart, or raises a ValueError that says why the gold cannot be used."""
 
 
-def _wrong_gold(read: _ReadGold, gold: str) -> str:
-    try:
-        read(gold)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
 def _unreadable(read: _ReadGold, golds: Sequence[str]) -> list[str]:
-    return [_wrong_gold(read, gold) for gold in golds]
+    """Why ``read`` refuses each gold; empty where it does not."""
+    reasons = []
+    for gold in golds:
+        try:
+            read(gold)
+            reasons.append("")
+        except ValueError as error:
+            reasons.append(str(error))
+    return reasons
 
 
-def _check_each(
-    read: _ReadGold, check: Callable[..., Verdict], golds: Sequence[str], responses: Sequence[str]
-) -> list[Verdict]:
-    """The verdicts of ``check``, which takes a response and the parts of its gold."""
-    reasons = _unreadable(read, golds)
-    return [
-        Verdict("error", reason) if reason else check(response, *read(gold))
-        for gold, response, reason in zip(golds, responses, reasons, strict=True)
-    ]
+def _one_by_one(
+    read: _ReadGold, check: Callable[..., Verdict], answer: Callable[..., str | None] | None = None
+) -> Verifier:
+    """A verifier of single responses: ``check`` and ``answer`` take a response and the parts of its gold."""
+
+    def verify_each(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+        return [
+            Verdict("error", reason) if reason else check(response, *read(gold))
+            for gold, response, reason in zip(golds, responses, _unreadable(read, golds), strict=True)
+        ]
+
+    def answer_each(golds: Sequence[str], responses: Sequence[str]) -> list[str | None]:
+        assert answer is not None
+        return [answer(response, *read(gold)) for gold, response in zip(golds, responses, strict=True)]
+
+    return Verifier(verify_each, partial(_unreadable, read), answer_each if answer else None)
 
 
 def _math(style: AnswerStyle) -> Verifier:
@@ -136,10 +143,6 @@ def _math_answers(golds: Sequence[str], responses: Sequence[str], *, style: Answ
 def _same_math(first: Sequence[str], second: Sequence[str]) -> list[bool]:
     verdicts = verify_math_batch([rf"\boxed{{{answer}}}" for answer in first], second)
     return [verdict.correct for verdict in verdicts]
-
-
-def _choice_answers(golds: Sequence[str], responses: Sequence[str]) -> list[str | None]:
-    return [answered_letter(response, read_choice(gold)[1]) for gold, response in zip(golds, responses, strict=True)]
 
 
 def _check_text(response: str, gold: str) -> Verdict:
@@ -160,17 +163,10 @@ VERIFIERS: Mapping[str, Verifier] = {
     "math_last_number": _math("last_number"),
     "math_any": _math("any"),
     "code": Verifier(verify_programs, partial(_unreadable, read_gold)),
-    "choice": Verifier(
-        partial(_check_each, read_choice, verify_choice), partial(_unreadable, read_choice), _choice_answers
+    "choice": _one_by_one(
+        read_choice, verify_choice, lambda response, letter, options: answered_letter(response, options)
     ),
-    "exact": Verifier(
-        partial(_check_each, lambda gold: (gold,), _check_text),
-        lambda golds: [""] * len(golds),
-        lambda golds, responses: [_text(response) or None for response in responses],
-    ),
-    "countdown": Verifier(
-        partial(_check_each, read_problem, lambda response, numbers, target: check_steps(numbers, target, response)),
-        partial(_unreadable, read_problem),
-    ),
+    "exact": _one_by_one(lambda gold: (gold,), _check_text, lambda response, gold: _text(response) or None),
+    "countdown": _one_by_one(read_problem, lambda response, numbers, target: check_steps(numbers, target, response)),
     "reasoning_gym": Verifier(verify_reasoning_gym, wrong_entries),
 }

@@ -85,7 +85,8 @@ def is_equal(gold: Any, answer: Any, relative: float) -> bool:
         same = has_same_solutions(gold, answer)
         if same is not None:
             return same
-        if is_same_equation(gold, answer):
+        ratio = simplify((answer.lhs - answer.rhs) / (gold.lhs - gold.rhs))
+        if ratio.is_number and ratio.is_finite and not ratio.is_zero:  # 2x + 2y = 2 is x + y = 1
             return True
         if simplify(answer.lhs - answer.rhs) == 0:  # 5 = 5 says nothing
             return False
@@ -131,12 +132,6 @@ def has_same_solutions(gold: Eq, answer: Eq) -> bool | None:
     if first.is_ground or second.is_ground:
         return False
     return bool(first.sqf_part().monic() == second.sqf_part().monic())
-
-
-def is_same_equation(gold: Eq, answer: Eq) -> bool:
-    """Whether one is a multiple of the other: 2x + 2y = 2 is x + y = 1."""
-    ratio = simplify((answer.lhs - answer.rhs) / (gold.lhs - gold.rhs))
-    return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero)
 
 
 def is_close(gold: Any, answer: Any, relative: float) -> bool:
