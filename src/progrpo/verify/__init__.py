@@ -41,6 +41,7 @@ __all__ = [
 
 
 _MODULES = {
+    **dict.fromkeys(("Isolation", "Limits"), "code.sandbox"),
     **dict.fromkeys(("AnswerStyle", "extract_answer"), "extract"),
     **dict.fromkeys(("GoldError", "check_gold", "verify_math", "verify_math_batch", "wrong_golds"), "math.answer"),
 }

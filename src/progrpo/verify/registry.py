@@ -99,7 +99,7 @@ _ReadGold = Callable[[str], tuple[Any, ...]]
 """Takes a gold apart, or raises a ValueError that says why the gold cannot be used."""
 
 
-def _unreadable(read: _ReadGold, golds: Sequence[str]) -> list[str]:
+def _unreadable(read: Callable[[str], Any], golds: Sequence[str]) -> list[str]:
     """Why ``read`` refuses each gold; empty where it does not."""
     reasons = []
     for gold in golds:
