@@ -7,15 +7,17 @@ from progrpo.verify.math.reading import NO_SET, Reading, are_equations
 from progrpo.verify.math.size import BIG_OPERATOR
 from progrpo.verify.math.text import STYLED
 
-_APART = re.compile(
-    r"(?:(?<![\d.^_])(?<!binom )(?:\d+(?:\.\d+)?|\.\d+)|(?<![A-Za-z\\^_])[A-Za-z]) \d+(?![\d/])", re.ASCII
-)
-"""A number after a number or a letter, with only a blank between them; but no mixed number and no power."""
 _PRIMED = re.compile(r"(\w?)('+)")
 _FEET_OR_MINUTES = re.compile(r"(?<![\w.])[\d.]+'")
-_CLOSED_AT_INFINITY = re.compile(r"\\infty ?\]|\[[-+]?\\infty")
-_IN_NO_SET = re.compile(rf"\\in(?![a-z]) ?(?:{NO_SET})")
 _UNFINISHED = re.compile(r"\\(?:i+nt|oint)(?![A-Za-z])|\\(?:sum|prod)(?![A-Za-z])[^a-z]*(?:[a-z][^a-z]*)?\\infty")
+_APART = r"(?:(?<![\d.^_])(?<!binom )(?:\d+(?:\.\d+)?|\.\d+)|(?<![A-Za-z\\^_])[A-Za-z]) \d+(?![\d/])"
+"""A number after a number or a letter, with only a blank between them; but no mixed number and no power."""
+_FLAWS = {
+    "is an element of something that is not a set": re.compile(rf"\\in(?![a-z]) ?(?:{NO_SET})"),
+    "has a number after another without a sign between them": re.compile(_APART, re.ASCII),
+    "has an interval that is closed at infinity": re.compile(r"\\infty ?\]|\[[-+]?\\infty"),
+}
+"""What no answer may have, unless the gold has it."""
 
 
 def conflict(answer: Reading, gold: Reading) -> str:
@@ -33,10 +35,6 @@ def conflict(answer: Reading, gold: Reading) -> str:
         return "one is in per cent, the other has a unit"
     if answer.base not in ("", gold.base):
         return f"the base is {answer.base or 10}, not {gold.base or 10}"
-    return _conflict_of_names(answer, gold) or _conflict_of_form(answer, gold)
-
-
-def _conflict_of_names(answer: Reading, gold: Reading) -> str:
     symbol = "" if are_equations(answer, gold) else answer.symbol
     if symbol and gold.symbol and symbol.lower() != gold.symbol.lower():
         return f"the answer is about {symbol!r}, not {gold.symbol!r}"
@@ -45,22 +43,15 @@ def _conflict_of_names(answer: Reading, gold: Reading) -> str:
     solutions, gold_solutions = intervals(answer.body), intervals(gold.body)
     if solutions and gold_solutions and solutions[0] != gold_solutions[0]:
         return f"the answer is about {solutions[0]!r}, not {gold_solutions[0]!r}"
-    return ""
-
-
-def _conflict_of_form(answer: Reading, gold: Reading) -> str:
-    if _IN_NO_SET.search(answer.body):
-        return "the answer is an element of something that is not a set"
-    if _APART.search(answer.body) and not _APART.search(gold.body):
-        return "the answer has a number after another without a sign between them"
+    for flaw, pattern in _FLAWS.items():
+        if pattern.search(answer.body) and not pattern.search(gold.body):
+            return f"the answer {flaw}"
+    if _UNFINISHED.search(answer.body) and not BIG_OPERATOR.search(gold.body):
+        return "the answer leaves an integral or an infinite sum to be worked out"
     if _differ_in_primes(answer, gold):
         return "the primes of the answer are not the gold's"
     if {brackets(answer.body), brackets(gold.body)} == {"set", "ordered"}:
         return "one is a set, the other an ordered pair or an interval"
-    if _CLOSED_AT_INFINITY.search(answer.body) and not _CLOSED_AT_INFINITY.search(gold.body):
-        return "the answer has an interval that is closed at infinity"
-    if _UNFINISHED.search(answer.body) and not BIG_OPERATOR.search(gold.body):
-        return "the answer leaves an integral or an infinite sum to be worked out"
     answers, golds = members(answer.body), members(gold.body)
     if len(golds) > len(set(golds)) and len(answers) > 1 and len(answers) != len(golds):
         return f"the answer lists {len(answers)} things, not {len(golds)}"
