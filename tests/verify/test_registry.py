@@ -22,6 +22,7 @@ def test_each_verdict_comes_from_the_verifier_at_its_place() -> None:
     [
         ("countdown", "16"),
         ("countdown", "[" * 100_000),
+        ("countdown", '{"numbers": [1, 2], "target": Infinity}'),
         ("code", "[]"),
         ("code", '{"kind": "magic"}'),
         ("code", '{"kind": "stdin"}'),

@@ -65,7 +65,7 @@ def read_problem(gold: str) -> tuple[list[int], int]:
     try:
         problem = json.loads(gold)
         return [int(number) for number in problem["numbers"]], int(problem["target"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise ValueError(f"the gold {gold[:80]!r} has no numbers and target") from None
 
 
