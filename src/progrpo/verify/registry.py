@@ -18,7 +18,7 @@ from progrpo.verify.math.answer import verify_math_batch
 from progrpo.verify.math.answer import wrong_golds as wrong_math_golds
 from progrpo.verify.math.text import normalise
 from progrpo.verify.math.working import verify_working
-from progrpo.verify.reasoning_gym.answers import verify_reasoning_gym, wrong_entries
+from progrpo.verify.reasoning_gym.answers import read_entry, verify_reasoning_gym
 from progrpo.verify.thinking import after_thinking
 from progrpo.verify.verdict import Verdict
 from progrpo.verify.votes import Equivalent, count_classes
@@ -168,5 +168,5 @@ VERIFIERS: Mapping[str, Verifier] = {
     ),
     "exact": _one_by_one(lambda gold: (gold,), _check_text, lambda response, gold: _text(response) or None),
     "countdown": _one_by_one(read_problem, lambda response, numbers, target: check_steps(numbers, target, response)),
-    "reasoning_gym": Verifier(verify_reasoning_gym, wrong_entries),
+    "reasoning_gym": Verifier(verify_reasoning_gym, partial(_unreadable, read_entry)),
 }

@@ -9,14 +9,16 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from progrpo.verify import Verdict, isolation_level
 from progrpo.verify.code.sandbox import Isolation, Limits, NotIsolatedError, ProgramFailedError, Sandbox, SandboxError
+from progrpo.verify.code.tests import isolation_level
 from progrpo.verify.thinking import after_thinking
+from progrpo.verify.verdict import Verdict
 
 _MODULE = "progrpo.verify.reasoning_gym.scorer"
 _TO_SCORE = Limits(seconds=5.0, memory_mb=4096)
@@ -35,14 +37,15 @@ def verify_reasoning_gym(golds: Sequence[str], responses: Sequence[str]) -> list
 
 
 def _verify(gold: str, response: str) -> Verdict:
-    wrong = _wrong(gold)
-    if wrong:
-        return Verdict("error", wrong)
+    try:
+        entry = read_entry(gold)
+    except ValueError as error:
+        return Verdict("error", str(error))
     answer = extract_tagged_answer(response)
     if answer is None:
         return Verdict("incorrect", "the response has no <answer>...</answer>")
     try:
-        score = _sandbox().call(f"{_MODULE}:score", json.loads(gold) | {"answer": answer}, _TO_SCORE)
+        score = _sandbox().call(f"{_MODULE}:score", entry | {"answer": answer}, _TO_SCORE)
     except ProgramFailedError as error:
         return Verdict("incorrect", f"scoring the answer failed: {error}")
     except (NotIsolatedError, SandboxError) as error:
@@ -91,16 +94,14 @@ def extract_tagged_answer(response: str) -> str | None:
     return answers[-1].strip() if answers else None
 
 
-def wrong_entries(golds: Sequence[str]) -> list[str]:
-    """Why each gold does not say where its problem comes from; empty where it does."""
-    return [_wrong(gold) for gold in golds]
+def read_entry(gold: str) -> dict[str, Any]:
+    """The origin of a problem.
 
-
-def _wrong(gold: str) -> str:
-    try:
-        value = json.loads(gold)
-        if all(isinstance(value[key], kind) for key, kind in _KEYS.items()):
-            return ""
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    return f"the gold {gold[:80]!r} does not have {', '.join(_KEYS)}"
+    Raises:
+        ValueError: the gold does not say where its problem comes from.
+    """
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        entry: dict[str, Any] = json.loads(gold)
+        if all(isinstance(entry[key], kind) for key, kind in _KEYS.items()):
+            return entry
+    raise ValueError(f"the gold {gold[:80]!r} does not have {', '.join(_KEYS)}")

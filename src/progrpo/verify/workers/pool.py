@@ -113,6 +113,27 @@ class _Worker:
                 stream.close()
 
 
+class _Batch:
+    """The tasks of one call: those that wait, and the outcomes of the others."""
+
+    def __init__(self, tasks: Sequence[Any], seconds: float) -> None:
+        self._tasks, self._seconds = tasks, seconds
+        self._attempts = [0] * len(tasks)
+        self.waiting = deque(range(len(tasks)))
+        self.outcomes: dict[int, Outcome] = {}
+
+    def send_next(self, worker: _Worker) -> None:
+        index = self.waiting.popleft()
+        self._attempts[index] += 1
+        worker.send(index, self._tasks[index], self._seconds)
+
+    def record(self, index: int, outcome: Outcome) -> None:
+        if outcome.status == "lost" and self._attempts[index] < ATTEMPTS:
+            self.waiting.appendleft(index)
+        else:
+            self.outcomes[index] = outcome
+
+
 class WorkerPool:
     """Workers that are started when they are first needed, and shared by all threads.
 
@@ -142,22 +163,18 @@ class WorkerPool:
         Raises:
             WorkerStartError: a worker did not get ready.
         """
-        outcomes: dict[int, Outcome] = {}
-        waiting = deque(range(len(tasks)))
-        attempts = [0] * len(tasks)
-        failed_starts = 0
+        batch = _Batch(tasks, seconds)
         slots = self._take_slots(len(tasks))
         active = [worker for worker in slots if worker is not None]
         dying: list[_Worker] = []
+        failed_starts = 0
         try:
-            while len(outcomes) < len(tasks):
-                while waiting and len(active) < len(slots) + self._count_late(active):
+            while len(batch.outcomes) < len(tasks):
+                while batch.waiting and len(active) < len(slots) + self._count_late(active):
                     active.append(_Worker(self.script, self.memory_mb))
                 for worker in active:
-                    if waiting and not worker.is_busy:
-                        index = waiting.popleft()
-                        attempts[index] += 1
-                        worker.send(index, tasks[index], seconds)
+                    if batch.waiting and not worker.is_busy:
+                        batch.send_next(worker)
                 busy = [worker for worker in active if worker.is_busy]
                 _wait(busy)
                 for worker in busy:
@@ -169,24 +186,27 @@ class WorkerPool:
                         worker.kill()
                         active.remove(worker)
                         dying = [ended for ended in (*dying, worker) if ended.process.poll() is None]
-                    if task is None:
-                        failed_starts += 1
-                        if failed_starts >= ATTEMPTS * len(slots):
-                            raise WorkerStartError(f"{self.script.name} did not start as a worker: {outcome}.")
-                    elif outcome.status == "lost" and attempts[task] < ATTEMPTS:
-                        waiting.appendleft(task)
-                    else:
-                        outcomes[task] = outcome
+                    if task is not None:
+                        batch.record(task, outcome)
+                    elif (failed_starts := failed_starts + 1) >= ATTEMPTS * len(slots):
+                        raise WorkerStartError(f"{self.script.name} did not start as a worker: {outcome}.")
         finally:
-            idle = [worker for worker in active if worker.task is None][: len(slots)]
-            unfinished = [worker for worker in active if worker not in idle]
-            for worker in unfinished:  # after an exception
-                worker.kill()
-            for worker in (*unfinished, *dying):
-                worker.process.wait()
-            for place in range(len(slots)):
-                self._slots.put(idle[place] if place < len(idle) else None)
-        return [outcomes[i] for i in range(len(tasks))]
+            self._give_back(len(slots), active, dying)
+        return [batch.outcomes[i] for i in range(len(tasks))]
+
+    def _count_late(self, active: Sequence[_Worker]) -> int:
+        return min(sum(worker.is_late for worker in active), self.workers)
+
+    def _give_back(self, slots: int, active: Sequence[_Worker], dying: Sequence[_Worker]) -> None:
+        """Keep idle workers in their slots; end those with unfinished tasks, which an exception leaves behind."""
+        idle = [worker for worker in active if worker.task is None][:slots]
+        others = [worker for worker in active if worker not in idle]
+        for worker in others:
+            worker.kill()
+        for worker in (*others, *dying):
+            worker.process.wait()
+        for place in range(slots):
+            self._slots.put(idle[place] if place < len(idle) else None)
 
     def close(self) -> None:
         """End the workers that wait for work; the next task starts new ones."""
@@ -195,9 +215,6 @@ class WorkerPool:
                 worker.kill()
                 worker.process.wait()
             self._slots.put(None)
-
-    def _count_late(self, active: Sequence[_Worker]) -> int:
-        return min(sum(worker.is_late for worker in active), self.workers)
 
     def _take_slots(self, wanted: int) -> list["_Worker | None"]:
         """At least one slot, and as many more as are free and wanted; workers that have ended are left out."""

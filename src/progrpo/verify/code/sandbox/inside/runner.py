@@ -1,7 +1,7 @@
-"""What a shut-in process does: run a program, answer calls of its functions, run an assert script, or a scorer.
+"""The jobs of a shut-in process: run a program, answer calls of its functions, run an assert script or a scorer.
 
 Messages go over one socket, a JSON line each. Whatever a program does to this module, to the socket or to the built-in
-types happens in its own process, and can change its own output alone: what is right is decided elsewhere.
+types happens in its own process, and can change only its own output: another process decides what is right.
 """
 
 import ast
@@ -49,7 +49,7 @@ def run(channel: Channel) -> None:
     random.seed()
     try:
         {"program": _program, "calls": _calls, "script": _script, "scorer": _scorer}[job["kind"]](job, channel)
-    except BaseException as error:  # the program's own, of any kind: it ends the process, and is its failure
+    except BaseException as error:  # the program's own, of any kind: it ends the process as a failure
         channel.send({"failed": describe(error)})
         _flush()
         os._exit(1)
@@ -81,13 +81,13 @@ def load(program: str, name: str) -> dict[str, Any]:
     module.__dict__["__file__"] = "program.py"
     sys.modules[name] = module
     sys.argv = ["program.py"]
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # which come from site, and that was not loaded
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # these come from site, which was not loaded
     exec(compile(program, "program.py", "exec"), module.__dict__)
     return module.__dict__
 
 
 def _program(job: dict[str, Any], channel: Channel) -> None:
-    """Run a program on its standard input, to its end as the interpreter does: threads, exit functions, open files.
+    """Run a program on its standard input to its end, with threads, exit functions and open files as usual.
 
     An exit code other than 0 is a failure, as in a shell.
     """
@@ -107,10 +107,7 @@ def _program(job: dict[str, Any], channel: Channel) -> None:
 
 
 def _calls(job: dict[str, Any], channel: Channel) -> None:
-    """Run a program, then answer one request after another: names, attributes, calls.
-
-    As a module that is imported: what stands under ``if __name__ == "__main__"`` is for other uses of the program.
-    """
+    """Run a program as an imported module (not as ``"__main__"``), then answer requests: names, attributes, calls."""
     objects: dict[int, Any] = {}
 
     def keep(value: Any) -> int:
@@ -139,7 +136,7 @@ def _calls(job: dict[str, Any], channel: Channel) -> None:
 
 
 def _builtin_kind(error: BaseException) -> str:
-    """The name of the built-in exception that an exception is: the program's own classes are none of the tester's."""
+    """The name of an exception's nearest built-in class: the tester does not know the program's own classes."""
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")
 
 
@@ -152,7 +149,7 @@ def _text(error: BaseException) -> str:
 
 
 def _named(names: dict[str, Any], name: str) -> Any:
-    """A function of the program, or else a method of its class Solution."""
+    """A function of the program, or otherwise a method of its class Solution."""
     if name in names:
         return names[name]
     solution = names.get("Solution")
@@ -165,7 +162,7 @@ def _named(names: dict[str, Any], name: str) -> Any:
 
 
 def _script(job: dict[str, Any], channel: Channel) -> None:
-    """Run the dataset's own assert script, in which what it does not define is the program's, in another process."""
+    """Run the dataset's own assert script; names that it does not define are the program's, in another process."""
     remote = _Remote(channel)
     counter = [0]
     names: dict[str, Any] = {"__name__": "__main__"}
@@ -176,7 +173,7 @@ def _script(job: dict[str, Any], channel: Channel) -> None:
             raise _UnusableTestsError("assert nothing")
         names["__builtins__"] = _Names(remote, tree)
         exec(compile(job["setup"], "setup.py", "exec"), names)
-    except (Exception, _UnusableTestsError) as error:  # nothing of the program has had a part in this
+    except (Exception, _UnusableTestsError) as error:  # before the program had any part in it
         channel.send({"unusable": describe(error)})
         return
     if job["entry_point"] is not None:
@@ -194,14 +191,14 @@ def _script(job: dict[str, Any], channel: Channel) -> None:
 
 
 class _UnusableTestsError(BaseException):
-    """The tests themselves can't be run: the dataset's fault, whatever the program."""
+    """The tests themselves can't be run, whatever the program: this is the dataset's fault."""
 
 
 class _Names(dict[str, Any]):
-    """The built-in names; one that neither they nor the scripts define is the program's.
+    """The built-in names; a name that neither they nor the scripts define is the program's.
 
-    But where a script says ``math.isclose(...)`` and forgets to import it, it means the standard library: a program's
-    own ``math`` would be handed the expected value, and say that it is close.
+    An exception is a script that says ``math.isclose(...)`` without an import: it means the standard library. A
+    program's own ``math`` would get the expected value, and could say that it is close.
     """
 
     def __init__(self, remote: "_Remote", script: ast.Module) -> None:
@@ -221,7 +218,7 @@ _COUNT = "__count_assert__"
 
 
 def _count_asserts(tree: ast.Module) -> ast.Module:
-    """Before each assert, a call that counts it: a script that asserts nothing must not pass."""
+    """The script with a counting call before each assert: a script that asserts nothing must not pass."""
 
     class Counter(ast.NodeTransformer):
         def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
@@ -242,10 +239,12 @@ def _describe_assert(error: Exception, script: str) -> str:
 
 
 class _RemoteError(BaseException):
-    """The program could not be asked: no ``except Exception`` of a test script is meant for this."""
+    """The program could not be asked: no ``except Exception`` of a test script may catch this."""
 
 
 class _Remote:
+    """The program's process, as the assert script sees it."""
+
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
@@ -265,18 +264,16 @@ class _Remote:
 def _raised(name: str, text: str) -> BaseException:
     """The program's exception, as the built-in one of its name."""
     kind = getattr(builtins, name, None)
-    if kind in (StopIteration, StopAsyncIteration):  # it would end the script's own loops as if they were done
+    if kind in (StopIteration, StopAsyncIteration):  # these would end the script's own loops as if they were done
         kind = RuntimeError
     if isinstance(kind, type) and issubclass(kind, Exception):
-        try:
+        with suppress(TypeError):
             return kind(text)
-        except TypeError:
-            pass
     return _RemoteError(text)
 
 
 class RemoteObject:
-    """Something in the program's process: it can be called and has attributes. It is equal to itself alone."""
+    """An object in the program's process: it can be called and has attributes, and is equal only to itself."""
 
     def __init__(self, remote: _Remote, place: dict[str, Any]) -> None:
         self.__dict__["_remote"], self.__dict__["_place"] = remote, place
@@ -295,7 +292,7 @@ class RemoteObject:
 
 
 def _handle(value: Any) -> int:
-    """The number of a remote object, which a name gets when it is first passed on."""
+    """The number of a remote object; a name gets one when it is first passed on."""
     if isinstance(value, RemoteObject) and "name" in value._place:
         value = value._remote.ask(value._place)
     if not isinstance(value, RemoteObject) or "handle" not in value._place:
@@ -307,7 +304,7 @@ def _handle(value: Any) -> int:
 
 
 def _scorer(job: dict[str, Any], channel: Channel) -> None:
-    """Call a function of a module that was loaded before, on text that is not to be trusted."""
+    """Call a function of a preloaded module on text that is not to be trusted."""
     module, _, name = job["function"].partition(":")
     function: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
     try:
