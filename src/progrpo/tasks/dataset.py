@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from progrpo.common.errors import ConfigError
 from progrpo.tasks.base import Problem, Task
@@ -26,8 +26,7 @@ from progrpo.tasks.templates import BASE_STOP, check_template, render
 from progrpo.verify import Verdict
 from progrpo.verify.registry import VERIFIERS, wrong_golds
 
-CHECKED_AT_ONCE = 1024
-"""How many golds are checked together: a limit is then reached without checking a whole dataset."""
+CHECKED_AT_ONCE = 1024  # golds; a limit is then reached without checking a whole dataset
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,6 @@ class Item:
 
     @property
     def key(self) -> str:
-        """``problem["problem_id"]``"""
         return self.problem_id or digest(self.problem)
 
 
@@ -127,20 +125,6 @@ class DatasetTask(Task):
         """The sentence in the prompt that says how to write the answer."""
         return ""
 
-    @property
-    def stop(self) -> str | None:
-        """The text at which a response ends for the verifier; None where the whole response counts."""
-        return BASE_STOP if self.template == "base" else None
-
-    def _cut(self, responses: Sequence[str]) -> Sequence[str]:
-        return responses if self.stop is None else [response.split(self.stop)[0] for response in responses]
-
-    def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
-        return super().verify_batch(problems, self._cut(responses))
-
-    def count_votes(self, problem: Problem, responses: Sequence[str]) -> tuple[list[int], int] | None:
-        return super().count_votes(problem, self._cut(responses))
-
     def read_columns(self, data: Data) -> Callable[[Row], Item]:
         """How to read the rows of data without a preset."""
         return lambda row: Item(text_column(row, data.problem or "problem"), text_column(row, data.gold or "answer"))
@@ -149,12 +133,27 @@ class DatasetTask(Task):
         """The response in a worked example: the solution, and the answer where the verifier looks for it."""
         return item.solution or ""
 
+    @property
+    def stop(self) -> str | None:
+        """The text at which a response ends for the verifier; None where the whole response counts."""
+        return BASE_STOP if self.template == "base" else None
+
     def train_problems(self) -> list[Problem]:
-        self._require_train("training problems")
+        if self.train is None:
+            raise ConfigError("task.train is None, so there are no training problems; give it a path or a preset.")
         return self._problems[0]
 
     def heldout_problems(self) -> list[Problem]:
         return self._problems[1]
+
+    def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        return super().verify_batch(problems, self._cut(responses))
+
+    def count_votes(self, problem: Problem, responses: Sequence[str]) -> tuple[list[int], int] | None:
+        return super().count_votes(problem, self._cut(responses))
+
+    def _cut(self, responses: Sequence[str]) -> Sequence[str]:
+        return responses if self.stop is None else [response.split(self.stop)[0] for response in responses]
 
     @cached_property
     def bad_rows(self) -> list[BadRow]:
@@ -175,8 +174,8 @@ class DatasetTask(Task):
 
     @cached_property
     def _problems(self) -> tuple[list[Problem], list[Problem]]:
-        if self.examples:
-            self._require_train("worked examples")
+        if self.examples and self.train is None:
+            raise ConfigError("task.train is None, so there are no worked examples; give it a path or a preset.")
         all_train, heldout = (rows.items for rows in self._rows)
         for name, data, items in (("train", self.train, all_train), ("heldout", self.heldout, heldout)):
             if data is not None and not items:
@@ -194,10 +193,6 @@ class DatasetTask(Task):
                 "to train on; lower it, or give more rows."
             )
         return self._render(train, examples), self._render(heldout, examples)
-
-    def _require_train(self, wanted: str) -> None:
-        if self.train is None:
-            raise ConfigError(f"task.train is None, so there are no {wanted}; give it a path or a preset.")
 
     def _render(self, items: Mapping[str, Item], examples: Sequence[tuple[str, str]]) -> list[Problem]:
         return [
@@ -254,23 +249,22 @@ class DatasetTask(Task):
             if data.limit is None:
                 raise ConfigError(f"preset {data.preset!r} makes rows without end; say how many with limit.")
             return numbered_rows(data.preset, preset.make(data.seed)), preset.read
-        path = data.path or preset.hub
+        path, files = data.path or preset.hub, preset.files if data.path is None else ()
         assert path is not None, "a preset has a dataset or makes its rows"
-        subset, files = data.subset or preset.subset, preset.files if data.path is None else ()
-        if not isinstance(subset, tuple):
-            subsets: tuple[str | None, ...] = (subset,)
-        else:  # a local file holds all subsets; the hub has each under its own name alone
-            subsets = subset if data.path is None else (None,)
-        sources = (read_rows(path, subset, data.split or preset.split, files) for subset in subsets)
-        return chain.from_iterable(sources), preset.read_if_kept
+        subsets: Any = data.subset or preset.subset
+        if not isinstance(subsets, tuple):
+            subsets = (subsets,)
+        elif data.path is not None:
+            subsets = (None,)  # a local file holds all subsets; the hub has each under its own name
+        split = data.split or preset.split
+        return chain.from_iterable(read_rows(path, name, split, files) for name in subsets), preset.read_if_kept
 
 
 @dataclass
 class _Rows:
-    """The rows of one source."""
+    """The rows of one source; the items and their places are by problem id, in the order of the rows."""
 
     items: dict[str, Item] = field(default_factory=dict)
-    """By problem id, in the order of the rows."""
     places: dict[str, str] = field(default_factory=dict)
     bad: list[BadRow] = field(default_factory=list)
     repeated: int = 0

@@ -26,27 +26,19 @@ from progrpo.verify.thinking import begin_thinking, closes_unopened
 logger = logging.getLogger(__name__)
 
 MAX_ERROR_SHARE = 0.1
-ERROR_WINDOW = 512
-"""The number of newest responses that the share of errors is taken over."""
-FEWEST_JUDGED = 32
-"""The fewest responses that a share is taken over: one lost worker among ten responses is no trend."""
-KEPT_VERDICTS = 16384
-"""The number of newest verdicts that are kept: a training batch's, with a long evaluation in between."""
+ERROR_WINDOW = 512  # the newest responses, of which the share is taken
+FEWEST_JUDGED = 32  # one lost worker among ten responses is no trend
+KEPT_VERDICTS = 16384  # those of a training batch, with a long evaluation in between
+# TRL's rows and calls have these beside the columns of the problem: they differ by response or by call.
 NOT_OF_THE_PROBLEM = frozenset({"prompt", "completion", "completion_ids", "environments"})
-"""The names in TRL's rows and calls that are no column of the problem: they differ by response or by call."""
 
 
 class ErrorWatch:
-    """Counts the verifier's own failures among the newest responses, and raises when they pass a share.
+    """Counts the verifier's own failures among the newest responses, and raises when they pass a share (0 to 1).
 
-    Raises:
-        ValueError: the share is not from 0 to 1.
-
-    >>> watch = ErrorWatch(max_share=0.5)
-    >>> watch.see([Verdict("incorrect", "wrong")] * 32)
-    >>> watch.see([Verdict("error", "no isolation to be had")] * 40)
+    >>> ErrorWatch(max_share=0.5).see([Verdict("error", "no isolation to be had")] * 40)
     Traceback (most recent call last):
-    progrpo.verify.verdict.VerifierFailedError: The verifier failed on 40 of the last 72 responses, more than the \
+    progrpo.verify.verdict.VerifierFailedError: The verifier failed on 40 of the last 40 responses, more than the \
 allowed share of 0.5 (max_error_share); the last time because: no isolation to be had
     """
 
@@ -57,11 +49,7 @@ allowed share of 0.5 (max_error_share); the last time because: no isolation to b
         self._failed: deque[bool] = deque(maxlen=ERROR_WINDOW)
 
     def see(self, verdicts: Sequence[Verdict]) -> None:
-        """Count more verdicts.
-
-        Raises:
-            VerifierFailedError: the share of errors is too high.
-        """
+        """Count more verdicts; raises VerifierFailedError if the share of errors is too high."""
         self._failed += [verdict.status == "error" for verdict in verdicts]
         reasons = [verdict.reason for verdict in verdicts if verdict.status == "error"]
         if not reasons:
@@ -131,7 +119,7 @@ class Reward:
         return [verdict.reward for verdict in verdicts]
 
     def canonical_form(self, row: dict[str, Any], completion: Any) -> str | None:
-        """The canonical form of a correct completion, None for any other."""
+        """The canonical form of a correct completion; None for any other."""
         return self.verdict(row, completion).canonical
 
     def verdict(self, row: dict[str, Any], completion: Any) -> Verdict:
@@ -147,13 +135,8 @@ class Reward:
         return _digest(*parts).hex()
 
     def recall(self, problem_digest: str, text: str, verdict: Verdict) -> None:
-        """Take over a recorded verdict, so that this response to this problem is not verified again. What the verifier
-        failed at is tried again.
-
-        Args:
-            problem_digest: :meth:`problem_digest` of the row that was verified.
-            text: the response, as :meth:`response_text` returned it.
-            verdict: the verdict on it.
+        """Take over a recorded verdict, so that this response to this problem is not verified again; an error is not
+        taken over. The arguments are what :meth:`problem_digest`, :meth:`response_text` and :meth:`verdict` returned.
         """
         if verdict.status != "error":
             self._recorded[_key(problem_digest, text)] = verdict
@@ -182,8 +165,8 @@ class Reward:
         return [judged[key] for key in keys]
 
     def _value_digest(self, name: str, problem: Problem) -> bytes:
-        """The digest of a column's value. The responses of a group come one after the other, each with its problem:
-        comparing megabytes of tests with those of the row before takes a tenth of the time that hashing them takes."""
+        """The digest of a column's value. Rows of a group repeat their problem, and comparing megabytes of tests with
+        those of the row before takes a tenth of the time that hashing them takes."""
         value = problem[name]
         if type(value) is not str:
             return _digest(_as_bytes(value))
@@ -309,8 +292,8 @@ def compute_score(
         unused: verl's other arguments.
 
     Returns:
-        ``score`` (1 or 0), ``verifier_error`` (1 where the verifier failed: such a row's score means nothing, and the
-        row must take no part in its group), ``reason``, ``canonical`` and the row's ``problem_id``.
+        ``score`` (1 or 0), ``verifier_error`` (1 where the verifier failed: the score means nothing, and the row must
+        take no part in its group), ``reason``, ``canonical`` and the row's ``problem_id``.
 
     Raises:
         ValueError: no verifier is named, or an unknown one.
@@ -349,12 +332,8 @@ def verl_row(
 ) -> dict[str, Any]:
     """A problem as a row of verl's datasets; :func:`compute_score` verifies its responses.
 
-    Args:
-        task: the problem's task.
-        problem: one of its problems.
-        split: the split that the row names.
-        template_opens_thinking: whether the chat template that verl applies ends a prompt inside a thinking part, see
-            :func:`progrpo.tasks.templates.template_opens_thinking`.
+    ``template_opens_thinking`` is what :func:`progrpo.tasks.templates.template_opens_thinking` returns for the chat
+    template that verl applies.
 
     >>> from progrpo.tasks import Countdown
     >>> task = Countdown(numbers=3, train_size=1)

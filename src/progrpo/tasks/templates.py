@@ -27,11 +27,7 @@ CHAT = "{problem}\n\n{instruction}"
 
 
 def check_template(template: str) -> str:
-    """The template itself.
-
-    Raises:
-        ValueError: neither a name nor a text with ``{problem}``.
-    """
+    """The template itself; raises a ValueError if it is neither a name nor a text with ``{problem}``."""
     if template not in NAMES and "{problem}" not in template:
         raise ValueError(f"must be one of {', '.join(NAMES)}, or a text with {{problem}} in it")
     return template
@@ -40,11 +36,8 @@ def check_template(template: str) -> str:
 def render(template: str, problem: str, instruction: str, examples: Sequence[tuple[str, str]] = ()) -> Prompt:
     r"""A prompt: text, or messages for ``chat``.
 
-    Args:
-        template: a name or a text, see this module.
-        problem: the problem's text.
-        instruction: how to write the answer; left out of a chat with examples, which show it.
-        examples: problems with worked solutions, shown first (but not by ``plain`` and own texts).
+    Examples are problems with worked solutions, which ``plain`` and own texts leave out; in a chat they show how to
+    write an answer, so the instruction is left out.
 
     >>> render("base", "1 + 1?", "Give a number.")
     'Problem: 1 + 1?\nGive a number.\nSolution:'
@@ -115,11 +108,8 @@ def response_text(completion: str | list[Message], *, in_thinking: bool = False)
 
 
 def opens_thinking(prompt: Prompt, template_opens: bool = False) -> bool:
-    """Whether a response to a prompt begins inside a thinking part.
-
-    Args:
-        prompt: text, which shows it, or messages, which don't.
-        template_opens: for messages, what :func:`template_opens_thinking` says.
+    """Whether a response to a prompt begins inside a thinking part. A text shows it; for messages,
+    :func:`template_opens_thinking` of the tokenizer says it.
 
     >>> opens_thinking("1 + 1? <think>"), opens_thinking([{"role": "user", "content": "1 + 1?"}], True)
     (True, True)

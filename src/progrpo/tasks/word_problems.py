@@ -15,9 +15,8 @@ THINGS = ("apples", "books", "marbles", "stickers", "pencils", "shells", "coins"
 PLACES = ("box", "bag", "basket", "shelf", "drawer", "tray")
 
 Step = tuple[int, str, int]
-"""A left number, one of ``+ - * /``, a right number."""
+# Draws a question and its steps; the last step's result is the answer.
 Story = Callable[[random.Random], tuple[str, list[Step]]]
-"""Draws a question and its steps; the last step's result is the answer."""
 
 
 def _sum(rng: random.Random) -> tuple[str, list[Step]]:

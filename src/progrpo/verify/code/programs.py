@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 
-from progrpo.verify.code.tests import AssertTests, CallTests, CodeTests, Limits, StdinTests, run_code_tests_batch
+from progrpo.verify.code.sandbox import Limits
+from progrpo.verify.code.tests import AssertTests, CallTests, CodeTests, StdinTests, run_code_tests_batch
 from progrpo.verify.thinking import after_thinking
 from progrpo.verify.verdict import Verdict
 

@@ -1,15 +1,7 @@
 """Programs and their tests: the sandbox runs them, this process judges them.
 
-The expected outputs never enter the sandbox of a program::
-
-    this process                     a shut-in process
-    ------------                     -----------------
-    program, input           ->      runs it
-    output, as text or JSON  <-
-    compares with the expected
-
-An assert script (HumanEval, MBPP) holds its expected values. It runs in a second shut-in process, in which the
-program's functions are proxies; each call goes through this process to the program and comes back as plain values::
+The expected outputs never enter the sandbox of a program. An assert script (HumanEval, MBPP) holds its expected values,
+so it runs in a second sandbox, in which the program's functions are proxies::
 
     assert script  ->  call, arguments  ->  this process  ->  program
                    <-  a plain value    <-                <-
@@ -40,23 +32,9 @@ from progrpo.verify.code.sandbox import (
 from progrpo.verify.code.sandbox.inside.values import encode, plain
 from progrpo.verify.verdict import Verdict
 
-__all__ = [
-    "AssertTests",
-    "CallTests",
-    "CodeTests",
-    "Isolation",
-    "Limits",
-    "StdinTests",
-    "isolation_level",
-    "run_code_tests",
-    "run_code_tests_batch",
-]
-
 LONGEST_PROGRAM = 1 << 20
-TOLERANCE = 1e-6
-"""Absolute or relative, for decimal numbers in outputs."""
-MOST_CALLS = 100_000
-"""The greatest number of calls that an assert script makes."""
+TOLERANCE = 1e-6  # absolute or relative, for decimal numbers in outputs
+MOST_CALLS = 100_000  # that an assert script makes
 
 
 @dataclass(frozen=True)

@@ -42,19 +42,14 @@ class Sandbox:
         self._lock = threading.Lock()
         self._helper: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        _sandboxes.append(self)
+        os.register_at_fork(after_in_child=self._forget)
 
     @contextmanager
     def process(
         self, limits: Limits, min_isolation: Isolation = MIN_ISOLATION, stdin: bytes | None = None, cases: int = 1
     ) -> Iterator[Process]:
-        """A shut-in process that waits for its job, and is gone when the block ends.
-
-        Args:
-            limits: the limits of the process.
-            min_isolation: the least isolation.
-            stdin: its standard input, by default nothing.
-            cases: how many times it gets ``limits.seconds``.
+        """A shut-in process that waits for its job, which may take ``cases`` times ``limits.seconds``, and is gone when
+        the block ends.
 
         Raises:
             NotIsolatedError: it is shut in less well than ``min_isolation``.
@@ -102,7 +97,7 @@ class Sandbox:
         with self._lock:
             self._stop()
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """In a forked child: let go of the helper, which is the parent's."""
         self._lock = threading.Lock()
         if self._socket is not None:
@@ -205,14 +200,3 @@ def _file_of(content: bytes) -> int:
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(handle, fcntl.F_ADD_SEALS, seals)
     return handle
-
-
-_sandboxes: list[Sandbox] = []
-
-
-def _forget_all() -> None:
-    for sandbox in _sandboxes:
-        sandbox.forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)

@@ -59,14 +59,19 @@ def run(channel: Channel) -> None:
 def describe(error: BaseException) -> str:
     """One line about an exception, even where its own text can't be had."""
     try:
-        place, trace = "", error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename == "program.py":
-                place = f" (line {trace.tb_lineno})"
-            trace = trace.tb_next
-        return f"{type(error).__name__}: {error}{place}"[:MOST_REASON]
+        line = _last_line(error, "program.py")
+        return f"{type(error).__name__}: {error}{f' (line {line})' if line else ''}"[:MOST_REASON]
     except BaseException:
         return "an exception without a text"
+
+
+def _last_line(error: BaseException, file: str) -> int:
+    """The line of a file that an exception passed last; 0 if it passed none."""
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == file else line
+        trace = trace.tb_next
+    return line
 
 
 def _flush() -> None:
@@ -163,7 +168,6 @@ def _named(names: dict[str, Any], name: str) -> Any:
 
 def _script(job: dict[str, Any], channel: Channel) -> None:
     """Run the dataset's own assert script; names that it does not define are the program's, in another process."""
-    remote = _Remote(channel)
     counter = [0]
     names: dict[str, Any] = {"__name__": "__main__"}
     names[_COUNT] = lambda: counter.__setitem__(0, counter[0] + 1)
@@ -171,13 +175,13 @@ def _script(job: dict[str, Any], channel: Channel) -> None:
         tree = ast.parse(job["script"], "script.py")
         if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
             raise _UnusableTestsError("assert nothing")
-        names["__builtins__"] = _Names(remote, tree)
+        names["__builtins__"] = _Names(channel, tree)
         exec(compile(job["setup"], "setup.py", "exec"), names)
     except (Exception, _UnusableTestsError) as error:  # before the program had any part in it
         channel.send({"unusable": describe(error)})
         return
     if job["entry_point"] is not None:
-        names[job["entry_point"]] = RemoteObject(remote, {"name": job["entry_point"]})
+        names[job["entry_point"]] = RemoteObject(channel, {"name": job["entry_point"]})
     try:
         exec(compile(_count_asserts(tree), "script.py", "exec"), names)
     except _UnusableTestsError as error:
@@ -201,9 +205,9 @@ class _Names(dict[str, Any]):
     program's own ``math`` would get the expected value, and could say that it is close.
     """
 
-    def __init__(self, remote: "_Remote", script: ast.Module) -> None:
+    def __init__(self, channel: Channel, script: ast.Module) -> None:
         super().__init__(vars(builtins))
-        self._remote = remote
+        self._channel = channel
         calls = [node.func for node in ast.walk(script) if isinstance(node, ast.Call)]
         called = {function.id for function in calls if isinstance(function, ast.Name)}
         self._modules = sys.stdlib_module_names - called
@@ -211,7 +215,7 @@ class _Names(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         if name.startswith("__"):
             raise KeyError(name)
-        return importlib.import_module(name) if name in self._modules else RemoteObject(self._remote, {"name": name})
+        return importlib.import_module(name) if name in self._modules else RemoteObject(self._channel, {"name": name})
 
 
 _COUNT = "__count_assert__"
@@ -229,11 +233,7 @@ def _count_asserts(tree: ast.Module) -> ast.Module:
 
 
 def _describe_assert(error: Exception, script: str) -> str:
-    trace, line = error.__traceback__, 0
-    while trace is not None:
-        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == "script.py" else line
-        trace = trace.tb_next
-    lines = script.split("\n")
+    line, lines = _last_line(error, "script.py"), script.split("\n")
     text = lines[line - 1].strip() if 0 < line <= len(lines) else ""
     return f"{type(error).__name__} in {text!r}"[:MOST_REASON]
 
@@ -242,23 +242,18 @@ class _RemoteError(BaseException):
     """The program could not be asked: no ``except Exception`` of a test script may catch this."""
 
 
-class _Remote:
-    """The program's process, as the assert script sees it."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-
-    def ask(self, request: dict[str, Any]) -> Any:
-        self._channel.send({"ask": request})
-        answer = self._channel.receive()
-        if "raised" in answer:
-            raise _raised(answer["raised"], answer["text"])
-        if "value" not in answer:
-            raise _RemoteError(answer.get("failed", "the program is gone"))
-        try:
-            return decode(answer["value"], lambda number: RemoteObject(self, {"handle": number}))
-        except ValueError as error:
-            raise _RemoteError(f"the program returned no plain value ({error})") from None
+def _ask(channel: Channel, request: dict[str, Any]) -> Any:
+    """The program's answer to a request."""
+    channel.send({"ask": request})
+    answer = channel.receive()
+    if "raised" in answer:
+        raise _raised(answer["raised"], answer["text"])
+    if "value" not in answer:
+        raise _RemoteError(answer.get("failed", "the program is gone"))
+    try:
+        return decode(answer["value"], lambda number: RemoteObject(channel, {"handle": number}))
+    except ValueError as error:
+        raise _RemoteError(f"the program returned no plain value ({error})") from None
 
 
 def _raised(name: str, text: str) -> BaseException:
@@ -275,26 +270,26 @@ def _raised(name: str, text: str) -> BaseException:
 class RemoteObject:
     """An object in the program's process: it can be called and has attributes, and is equal only to itself."""
 
-    def __init__(self, remote: _Remote, place: dict[str, Any]) -> None:
-        self.__dict__["_remote"], self.__dict__["_place"] = remote, place
+    def __init__(self, channel: Channel, place: dict[str, Any]) -> None:
+        self.__dict__["_channel"], self.__dict__["_place"] = channel, place
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         request = {"arguments": encode(list(arguments), _handle), "keywords": encode(keywords, _handle)}
-        return self._remote.ask(self._place | request)
+        return _ask(self._channel, self._place | request)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return self._remote.ask(self._place | {"attribute": name})
+        return _ask(self._channel, self._place | {"attribute": name})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._remote.ask(self._place | {"set": name, "value": encode(value, _handle)})
+        _ask(self._channel, self._place | {"set": name, "value": encode(value, _handle)})
 
 
 def _handle(value: Any) -> int:
     """The number of a remote object; a name gets one when it is first passed on."""
     if isinstance(value, RemoteObject) and "name" in value._place:
-        value = value._remote.ask(value._place)
+        value = _ask(value._channel, value._place)
     if not isinstance(value, RemoteObject) or "handle" not in value._place:
         raise _UnusableTestsError(f"they pass a {type(value).__name__}, which can't be sent to the program")
     return int(value._place["handle"])
