@@ -44,7 +44,7 @@ class BadRowError(ValueError):
 
 
 class ForeignRowError(BadRowError):
-    """A row of another dataset than the preset's, although it has the columns; the text says how the row shows it."""
+    """A row has the columns, but belongs to another dataset than the preset's; the text says how it shows that."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,7 @@ def numbered_rows(name: str, rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
 
 
 def column(row: Row, path: str) -> Any:
-    """The value at a column; dots lead into objects and lists.
-
-    Raises:
-        BadRowError: the row has no such column.
+    """The value at a column; dots lead into objects and lists. Raises BadRowError if it is not there.
 
     >>> column({"prompt": [{"role": "user", "content": "1 + 1?"}]}, "prompt.0.content")
     '1 + 1?'
@@ -172,10 +169,7 @@ def column(row: Row, path: str) -> Any:
 
 
 def text_column(row: Row, path: str) -> str:
-    """The text at a column; a number comes as its shortest text.
-
-    Raises:
-        BadRowError: the row has no such column, or no text there.
+    """The text at a column; a number comes as its shortest text. Raises BadRowError if there is no text.
 
     >>> text_column({"answer": 27.0}, "answer")
     '27'
@@ -195,11 +189,7 @@ def first_column(row: Row, *paths: str) -> str:
 
 
 def refuse_bad_rows(bad: list[BadRow], *, skip: bool) -> None:
-    """Raise with the list of bad rows, unless ``skip`` is true.
-
-    Raises:
-        ConfigError: there are bad rows, each on a line of its own.
-    """
+    """Raise a ConfigError that lists the bad rows, if there are any and ``skip`` is false."""
     if not bad or skip:
         return
     listed = "\n".join(f"  {row}" for row in bad[:SHOWN_BAD_ROWS])

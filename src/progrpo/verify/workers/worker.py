@@ -17,10 +17,8 @@ from typing import Any
 
 
 def main(script: str, memory_mb: int) -> None:
-    """Load the script, report that it is ready, and answer tasks until the parent has gone.
-
-    An exception of ``handle`` ends the worker, and the parent counts its task as lost.
-    """
+    """Load the script, report that it is ready, and answer tasks until the parent has gone. An exception of
+    ``handle`` ends the worker, and the parent counts its task as lost."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a library prints must not become an answer
     end_with_parent()

@@ -79,7 +79,7 @@ class Sandbox:
         """The value of ``module:function`` of a preloaded module, called in a shut-in process with a JSON payload.
 
         Raises:
-            ProgramFailedError: it raised, took too long, or ended.
+            ProgramFailedError: the function raised, took too long, or ended the process.
             NotIsolatedError, SandboxError: see :meth:`process`.
         """
         with self.process(limits or Limits(), min_isolation) as process:

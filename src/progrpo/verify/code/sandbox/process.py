@@ -25,16 +25,11 @@ class Isolation(IntEnum):
     every attack that the tests know: so namespaces come last.
     """
 
-    NONE = 0
-    """No isolation at all: another system than Linux."""
-    RLIMITS = 1
-    """Bounds on memory, time, file size."""
-    LANDLOCK = 2
-    """No access to files outside the interpreter's libraries."""
-    SECCOMP = 3
-    """No new process, socket, signal or tracing."""
-    FULL = 4
-    """Its own process ids, network and /tmp."""
+    NONE = 0  # any system but Linux
+    RLIMITS = 1  # bounds on memory, time and file size
+    LANDLOCK = 2  # no access to files outside the interpreter's libraries
+    SECCOMP = 3  # no new process, socket, signal or tracing
+    FULL = 4  # its own process ids, network and /tmp
 
 
 MIN_ISOLATION = Isolation.SECCOMP
@@ -93,11 +88,7 @@ class Process:
         self.deadline = time.monotonic() + START_SECONDS
 
     def await_start(self) -> None:
-        """Wait until the process is shut in and has reported how well.
-
-        Raises:
-            HelperLostError: it ended before that.
-        """
+        """Wait until the process is shut in and has reported how well; raises HelperLostError if it ends before."""
         self._control.settimeout(START_SECONDS)
         try:
             _, descriptors, _, _ = socket.recv_fds(self._control, 64, 1)
@@ -120,11 +111,7 @@ class Process:
 
     @property
     def left(self) -> float:
-        """The seconds that are left.
-
-        Raises:
-            ProgramFailedError: the deadline has passed.
-        """
+        """The seconds that are left; raises ProgramFailedError if there are none."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise ProgramFailedError(f"took more than {self._limits.seconds:g} s")
@@ -143,11 +130,7 @@ class Process:
             raise ProgramFailedError(f"wrote more than {self._limits.output_mb} MB")
 
     def send(self, message: Any) -> None:
-        """A message to the process.
-
-        Raises:
-            ProgramFailedError: it does not take the message, in time or at all.
-        """
+        """Send a message; raises ProgramFailedError if the process does not take it, in time or at all."""
         try:
             with self._in_time(self._channel):
                 self._channel.sendall(to_line(message))
@@ -155,11 +138,8 @@ class Process:
             raise ProgramFailedError(self._end()) from None
 
     def receive(self) -> dict[str, Any]:
-        """The next message of the process: only its form is certain, and its content is the program's.
-
-        Raises:
-            ProgramFailedError: none came in time, it was no message, or the process ended.
-        """
+        """The next message of the process: only its form is certain, and its content is the program's. Raises
+        ProgramFailedError if none comes in time, if it is no message, or if the process ends."""
         while b"\n" not in self._read:
             part = b""
             with suppress(OSError), self._in_time(self._channel):
@@ -178,11 +158,8 @@ class Process:
         return message
 
     def output(self) -> bytes:
-        """Everything that the process writes to its standard output until it ends.
-
-        Raises:
-            ProgramFailedError: it took too long, wrote too much, or ended with an error.
-        """
+        """Everything that the process writes to its standard output until it ends; raises ProgramFailedError if it
+        takes too long, writes too much, or ends with an error."""
         output = bytearray()
         poll = select.poll()
         poll.register(self._stdout, select.POLLIN)

@@ -164,10 +164,7 @@ def landlock_version() -> int:
 
 def restrict_files(readable: tuple[str, ...], writable: tuple[str, ...]) -> None:
     """Allow these folders to be read and those to be written; no TCP, no signal and no abstract socket to the outside.
-
-    Raises:
-        OSError: the kernel has no Landlock.
-    """
+    Raises OSError if the kernel has no Landlock."""
     version = landlock_version()
     if version < 1:
         raise OSError(errno.ENOSYS, "the kernel has no Landlock")
@@ -339,10 +336,7 @@ class _Program(ctypes.Structure):
 
 def restrict_calls() -> None:
     """Deny the system calls that a program under test does not need, in this process and all its later threads.
-
-    Raises:
-        OSError: the kernel has no seccomp filters, or the machine is neither x86-64 nor 64-bit ARM.
-    """
+    Raises OSError if the kernel has no seccomp filters, or the machine is neither x86-64 nor 64-bit ARM."""
     text = _filter(_machine(), os.getpid())
     buffer = ctypes.create_string_buffer(text, len(text))
     program = _Program(len(text) // 8, ctypes.cast(buffer, ctypes.c_char_p))

@@ -251,11 +251,7 @@ def to_line(message: Any) -> bytes:
 
 
 def read_lines(read: Callable[[int], bytes], most: int) -> Iterator[Any]:
-    """The messages of a stream, until it ends.
-
-    Raises:
-        ValueError: a line is not JSON, or has more than ``most`` bytes.
-    """
+    """The messages of a stream, until it ends. Raises ValueError if a line is not JSON or exceeds ``most`` bytes."""
     rest = b""
     while True:
         line, newline, after = rest.partition(b"\n")
