@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
 from progrpo.tasks.evalplus import has_evalplus_tests, input_tests, script_tests
-from progrpo.tasks.rows import BadRowError, ForeignRowError, Row, column, first_column, text_column
+from progrpo.tasks.rows import BadRowError, ForeignRowError, Row, column, first_column, json_column, text_column
 from progrpo.tasks.small_functions import small_functions
 from progrpo.verify import AssertTests, CallTests, StdinTests
 from progrpo.verify.code.programs import gold_of
@@ -37,17 +37,6 @@ import collections, itertools, functools, heapq, bisect, math, re, string, rando
 """LeetCode's own judge imports these: the starting code of a function has ``List[int]`` and no import."""
 
 # -- Tests in a list, or as inputs and outputs -------------------------------------------------------------------------
-
-
-def _json(row: Row, path: str) -> Any:
-    """A column of JSON, parsed already or still text."""
-    value = column(row, path)
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise BadRowError(f"column {path!r} is not valid JSON: {error}") from None
 
 
 def _listed(tests: Any, function: str | None) -> StdinTests | CallTests:
@@ -118,7 +107,7 @@ def _with_starter(problem: str, row: Row) -> str:
 
 def _deepcoder(row: Row) -> Item:
     """DeepCoder-Preview: ``problem``, ``tests`` (a list, or TACO's inputs and outputs, or LeetCode's assert script)."""
-    tests, problem = _json(row, "tests"), text_column(row, "problem")
+    tests, problem = json_column(row, "tests"), text_column(row, "problem")
     if isinstance(tests, list):
         metadata = row.get("metadata")
         function = metadata.get("func_name") if isinstance(metadata, dict) else None
@@ -137,7 +126,7 @@ def _deepcoder(row: Row) -> Item:
 
 def _codeforces(row: Row) -> Item:
     """DeepCoder's Codeforces problems; the rating is looked up by a row's ``id``, e.g. ``1971A``, if it has one."""
-    if not isinstance(_json(row, "tests"), list):
+    if not isinstance(json_column(row, "tests"), list):
         raise ForeignRowError("has no list of inputs and outputs in column 'tests', as Codeforces' rows have")
     return replace(_deepcoder(row), source_id=text_column(row, "id").replace("/", "") if "id" in row else None)
 
@@ -150,8 +139,8 @@ MOST_TEST_BYTES = 512 * 1024 * 1024
 
 def _livecodebench(row: Row) -> Item:
     """LiveCodeBench: public tests, and private tests that are compressed and hold pickled text."""
-    tests = [*_json(row, "public_test_cases"), *_private_tests(text_column(row, "private_test_cases"))]
-    metadata = _json(row, "metadata") if row.get("metadata") else {}
+    tests = [*json_column(row, "public_test_cases"), *_private_tests(text_column(row, "private_test_cases"))]
+    metadata = json_column(row, "metadata") if row.get("metadata") else {}
     problem = _with_starter(text_column(row, "question_content"), row)
     return Item(problem, _gold(_listed(tests, metadata.get("func_name"))))
 

@@ -7,13 +7,12 @@ be stored.
 """
 
 import ast
-import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from progrpo.tasks.rows import BadRowError, Row, column, text_column
+from progrpo.tasks.rows import BadRowError, Row, json_column, text_column
 from progrpo.verify import AssertTests
 
 NUMPY = '''
@@ -71,17 +70,15 @@ for _arguments in _inputs:
     assert abs(poly(_arguments[0], find_zero(*_arguments))) <= 1e-4
 """
 """HumanEval/32, ``find_zero``, asks for any root of a polynomial."""
+# On the hub no answer passes its comparison (the arguments are swapped, and a number is unpacked): this corrects it.
 ROOT_ON_THE_HUB = ("_poly(*candidate(*inp), inp) <=", "abs(_poly(*inp, candidate(*inp))) <=")
-"""The comparison of HumanEval/32 on the hub, which no answer passes (the arguments are swapped, and a number is
-unpacked), and the right one."""
-COMPARISONS = dict.fromkeys(
-    ("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum",
-     "intersection_array", "find_dissimilar", "Diff"), "_same_set"
-) | dict.fromkeys(("check_str", "text_match_three", "text_starta_endb"), "_same_truth")  # fmt: skip
-"""The functions of MBPP+ whose results have no order, which EvalPlus compares as sets, and those that may return a
-match or None for True and False."""
+# MBPP+'s functions whose results have no order: EvalPlus compares them as sets.
+AS_SETS = ("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum",
+           "intersection_array", "find_dissimilar", "Diff")  # fmt: skip
+# MBPP+'s functions that may return a match or None for True and False.
+AS_TRUTH = ("check_str", "text_match_three", "text_starta_endb")
+# EvalPlus' scripts have lists of inputs and results; HumanEval's own scripts assert one call after the other.
 _SCRIPT = re.compile(r"^\s*inputs\s*=", re.MULTILINE)
-"""EvalPlus' scripts go through lists of inputs and results; HumanEval's own assert one call after the other."""
 
 
 def has_evalplus_tests(row: Row) -> bool:
@@ -113,16 +110,14 @@ def input_tests(row: Row, setup: str = "") -> AssertTests:
     examples = _called_with(str(row.get("assertion") or ""), name)
     by_place = [[call[i] for call in examples if i < len(call)] for i in range(max(map(len, inputs)))]
     typed = [[as_in(value, by_place[i]) for i, value in enumerate(arguments)] for arguments in inputs]
-    script = COMPARISON.format(comparison=COMPARISONS.get(name, "_same"), name=name)
-    if name == "find_zero":
-        script = ROOT_COMPARISON
+    comparison = "_same_set" if name in AS_SETS else "_same_truth" if name in AS_TRUTH else "_same"
+    script = ROOT_COMPARISON if name == "find_zero" else COMPARISON.format(comparison=comparison, name=name)
     reference = REFERENCE.format(code=code, name=name, atol=row.get("atol") or 0, inputs=typed)
     return AssertTests(script, setup=f"{setup}\n{NUMPY}{reference}", entry_point=name, cases=len(inputs))
 
 
 def _inputs(row: Row, path: str) -> list[list[Any]]:
-    value = column(row, path)
-    value = json.loads(value) if isinstance(value, str) else value
+    value = json_column(row, path)
     if value == {}:  # EvalPlus writes this where there are none
         return []
     if not isinstance(value, list) or not all(isinstance(arguments, list) for arguments in value):

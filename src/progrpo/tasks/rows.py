@@ -183,6 +183,15 @@ def text_column(row: Row, path: str) -> str:
     return text
 
 
+def json_column(row: Row, path: str) -> Any:
+    """The value at a column of JSON, parsed already or still text. Raises BadRowError if it is not valid JSON."""
+    value = column(row, path)
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise BadRowError(f"column {path!r} is not valid JSON: {error}") from None
+
+
 def first_column(row: Row, *paths: str) -> str:
     """The text of the first of these columns that the row has."""
     return text_column(row, next((path for path in paths if path.split(".")[0] in row), paths[0]))

@@ -19,13 +19,11 @@ DEEPEST = 100
 MOST_ITEMS = 1_000_000
 MOST_BITS = 400_000
 """The greatest size of an integer: some 120,000 decimal digits."""
-_ITERATORS = tuple(
-    type(i) for i in (iter([]), iter(()), iter(""), iter({}), iter(set()), map(str, ""), filter(str, ""))
-)
 _LAZY = (
-    *_ITERATORS, type(zip()), type(reversed([])), type(enumerate("")), type(i for i in ""),
+    *map(type, (iter([]), iter(()), iter(""), iter({}), iter(set()), reversed([]), (item for item in ()))),
+    *(map, filter, zip, enumerate),
     *(kind for kind in vars(itertools).values() if isinstance(kind, type) and hasattr(kind, "__next__")),
-)  # fmt: skip
+)
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)}
 
@@ -66,10 +64,6 @@ class _Encoder:
         self._items += 1
         if depth > DEEPEST or self._items > MOST_ITEMS:
             raise ValueTooLargeError(f"a value is deeper than {DEEPEST} or has more than {MOST_ITEMS} parts")
-
-        def parts(items: Iterable[Any]) -> list[Any]:
-            return [self.encode(item, depth + 1) for item in items]
-
         if value is None or value is True or value is False:
             return value
         if isinstance(value, int):
@@ -79,14 +73,16 @@ class _Encoder:
         if isinstance(value, str):
             return "".join(str.__iter__(value)).encode("utf-8", "backslashreplace").decode()
         if isinstance(value, list):
-            return parts(list.__iter__(value))
+            return self._parts(list.__iter__(value), depth)
         if isinstance(value, tuple):
-            return {"tuple": parts(tuple.__iter__(value))}
+            return {"tuple": self._parts(tuple.__iter__(value), depth)}
         if isinstance(value, dict):
-            return {"dict": [parts(pair) for pair in zip(dict.keys(value), dict.values(value), strict=True)]}
+            return {
+                "dict": [self._parts(pair, depth) for pair in zip(dict.keys(value), dict.values(value), strict=True)]
+            }
         if isinstance(value, set | frozenset):
             kind: Any = set if isinstance(value, set) else frozenset
-            return {kind.__name__: parts(kind.__iter__(value))}
+            return {kind.__name__: self._parts(kind.__iter__(value), depth)}
         if isinstance(value, bytes | bytearray):
             return {"bytes": bytes(value).hex()}
         if isinstance(value, complex):
@@ -96,14 +92,17 @@ class _Encoder:
         if type(value) in (Decimal, Fraction):
             return {type(value).__name__.lower(): str(value)}
         if type(value) is deque:
-            return {"deque": parts(value)}
+            return {"deque": self._parts(value, depth)}
         if type(value) in _VIEWS:
-            return parts(value)
+            return self._parts(value, depth)
         if type(value) in _LAZY:
-            return {"iterator": parts(islice(value, MOST_ITEMS))}
+            return {"iterator": self._parts(islice(value, MOST_ITEMS), depth)}
         if any(value is kind for kind in _TYPES.values()):
             return {"type": value.__name__}
         return {"handle": self._keep(value)}
+
+    def _parts(self, items: Iterable[Any], depth: int) -> list[Any]:
+        return [self.encode(item, depth + 1) for item in items]
 
     @staticmethod
     def _integer(value: int) -> Any:
