@@ -71,7 +71,7 @@ def _text(value: Any) -> str:
 def _calls(function: str, pairs: Sequence[tuple[Any, Any]]) -> CallTests:
     """LiveCodeBench writes one JSON value a line for the arguments, others write a list of arguments.
 
-    Most of the others put each output into a list of its own, as APPS did, and some don't.
+    Most of the others, but not all, put each output into a list, as APPS did.
     """
     if not pairs:
         raise BadRowError("has no tests")

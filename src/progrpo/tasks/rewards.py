@@ -36,10 +36,10 @@ NOT_OF_THE_PROBLEM = frozenset({"prompt", "completion", "completion_ids", "envir
 class ErrorWatch:
     """Counts the verifier's own failures among the newest responses, and raises when they pass a share (0 to 1).
 
-    >>> ErrorWatch(max_share=0.5).see([Verdict("error", "no isolation to be had")] * 40)
+    >>> ErrorWatch(max_share=0.5).see([Verdict("error", "the worker was lost")] * 40)
     Traceback (most recent call last):
     progrpo.verify.verdict.VerifierFailedError: The verifier failed on 40 of the last 40 responses, more than the \
-allowed share of 0.5 (max_error_share); the last time because: no isolation to be had
+allowed share of 0.5 (max_error_share); the last time because: the worker was lost
     """
 
     def __init__(self, max_share: float = MAX_ERROR_SHARE) -> None:
@@ -157,9 +157,9 @@ class Reward:
             problems = [_problem(rows[places[key]]) for key in missing]
             verdicts = self.verify_batch(problems, [texts[places[key]] for key in missing])
             judged |= zip(missing, verdicts, strict=True)
-        for key, verdict in judged.items():
+        for key in judged:
             self._verdicts.pop(key, None)
-            self._verdicts[key] = verdict
+        self._verdicts |= judged
         for key in list(self._verdicts)[: -max(KEPT_VERDICTS, len(judged))]:
             del self._verdicts[key]
         return [judged[key] for key in keys]

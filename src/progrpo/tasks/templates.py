@@ -4,7 +4,7 @@ r"""Prompt templates, all in plain text: the words around a problem.
 plain     the problem alone
 base      for pretrained models: ``Problem: ...``, the instruction, and ``Solution:``, which the model continues
 chat      for instruction-tuned models: a user message, which the tokenizer's own chat template wraps
-own text  any text with ``{problem}`` in it, and optionally ``{instruction}``
+your own  any text with ``{problem}`` in it, and optionally ``{instruction}``
 ========  ===================================================================================================
 
 Worked examples (few-shot) stand above the problem in ``base`` and are earlier turns in ``chat``.
@@ -36,8 +36,8 @@ def check_template(template: str) -> str:
 def render(template: str, problem: str, instruction: str, examples: Sequence[tuple[str, str]] = ()) -> Prompt:
     r"""A prompt: text, or messages for ``chat``.
 
-    Examples are problems with worked solutions, which ``plain`` and own texts leave out; in a chat they show how to
-    write an answer, so the instruction is left out.
+    Examples are problems with worked solutions; ``plain`` and your own texts leave them out. In a chat they show how
+    to write an answer, so the instruction is left out.
 
     >>> render("base", "1 + 1?", "Give a number.")
     'Problem: 1 + 1?\nGive a number.\nSolution:'

@@ -66,8 +66,8 @@ def _sandbox() -> Sandbox:
     place = Path(spec.origin).resolve().parent if spec and spec.origin else Path()
     if place.is_relative_to("/tmp") and isolation_level()[0] is Isolation.FULL:
         raise SandboxError(
-            f"reasoning-gym is installed in {place}, and the sandbox has a /tmp of its own, where most of it is "
-            "missing; make the environment elsewhere."
+            f"reasoning-gym is installed in {place}, and the sandbox has its own /tmp, where most of it is missing; "
+            "make the environment elsewhere."
         )
     return Sandbox(preload=(_MODULE, "reasoning_gym"))
 

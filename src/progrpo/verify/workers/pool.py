@@ -1,6 +1,6 @@
 """Worker processes with a deadline that the parent keeps.
 
-A worker is a script that is started as a program of its own: no fork of a process that may hold threads, CUDA or Ray,
+A worker is a script that is started as a separate program: no fork of a process that may hold threads, CUDA or Ray,
 and no second import of the caller's main module. So a pool works from any thread, inside Ray and asyncio, in a REPL,
 and again after a fork. The script defines ``handle(task)``; :mod:`progrpo.verify.workers.worker` runs it, one task at a
 time. Tasks and answers are JSON. A worker that exceeds its deadline is killed with SIGKILL, and another one takes its

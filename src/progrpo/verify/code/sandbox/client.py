@@ -64,7 +64,7 @@ class Sandbox:
             if process.isolation < min_isolation:
                 missing = "; ".join(f"{layer}: {why}" for layer, why in process.missing.items())
                 raise NotIsolatedError(
-                    f"isolation not to be had: level {process.isolation.name.lower()} is reached, "
+                    f"the isolation is too weak: level {process.isolation.name.lower()} is reached, "
                     f"{min_isolation.name.lower()} is needed ({missing}). Use a kernel that has what is missing, or "
                     "lower min_isolation if the programs can be trusted."
                 )

@@ -4,9 +4,9 @@ Each layer is applied if the kernel allows it, and the process reports which lay
 
 ==========  ===========================================================================================================
 rlimits     memory, CPU time, file size, threads; an unprivileged user where the trainer is root
-landlock    no file but the interpreter's own libraries can be opened; nothing can be written but the own /tmp
+landlock    only the interpreter's libraries can be opened, and only the process's own /tmp can be written
 seccomp     no new process, no program, no socket, no signal, no tracing, no mount, no link, no kernel keyring ...
-namespaces  own process ids (its end ends all), own empty network, own IPC, own /tmp in memory with a quota
+namespaces  its own process ids (its end ends all), empty network, IPC, and /tmp in memory with a quota
 ==========  ===========================================================================================================
 """
 
@@ -97,8 +97,8 @@ def new_process_ids() -> None:
 
     The setting would stay for later children, so each call first returns to the helper's own namespace.
     """
-    with open("/proc/self/ns/pid") as own:
-        _check(_libc.setns(own.fileno(), _CLONE_NEWPID), "setns")
+    with open("/proc/self/ns/pid") as namespace:
+        _check(_libc.setns(namespace.fileno(), _CLONE_NEWPID), "setns")
     _check(_libc.unshare(_CLONE_NEWPID), "unshare")
 
 

@@ -57,7 +57,7 @@ def run(channel: Channel) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """One line about an exception, even where its own text can't be had."""
+    """One line about an exception, even if its text raises an exception too."""
     try:
         line = _last_line(error, "program.py")
         return f"{type(error).__name__}: {error}{f' (line {line})' if line else ''}"[:MOST_REASON]
