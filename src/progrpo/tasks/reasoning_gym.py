@@ -70,13 +70,9 @@ class ReasoningGymTask(Task):
         problems: dict[str, Problem] = {}
         for index, question in enumerate(self._questions(seed, size) if size else []):
             gold = {"dataset": self.dataset, "config": self.config, "seed": seed, "size": size, "index": index}
-            problem = {
-                "prompt": render(self.template, question, INSTRUCTION),
-                "problem_id": digest(question),
-                "gold": json.dumps(gold),
-                "verifier": self.verifier,
-            }
-            problems.setdefault(problem["problem_id"], problem)
+            problem_id = digest(question)
+            problem = {"problem_id": problem_id, "gold": json.dumps(gold), "verifier": self.verifier}
+            problems.setdefault(problem_id, {"prompt": render(self.template, question, INSTRUCTION), **problem})
         return list(problems.values())
 
     def _questions(self, seed: int, size: int) -> list[str]:

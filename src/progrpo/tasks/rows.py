@@ -89,15 +89,10 @@ def _read_jsonl(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 place = f"{file.name}:{number}"
-                yield place, _parse_object(line, place)
-
-
-def _parse_object(line: bytes, place: str) -> Row | BadRow:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return BadRow(place, f"not valid JSON ({error})")
-    return row if isinstance(row, dict) else BadRow(place, f"a JSON object is needed, not a {type(row).__name__}")
+                try:
+                    yield place, _check_object(place, json.loads(line))
+                except (ValueError, RecursionError) as error:
+                    yield place, BadRow(place, f"not valid JSON ({error})")
 
 
 def _read_json(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
@@ -107,9 +102,12 @@ def _read_json(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
         raise ConfigError(f"data file {str(file)!r} is not valid JSON: {error}.") from None
     if not isinstance(rows, list):
         raise ConfigError(f"data file {str(file)!r} must hold a list of objects, not a {type(rows).__name__}.")
-    for number, row in enumerate(rows, start=1):
-        place = f"{file.name} row {number}"
-        yield place, row if isinstance(row, dict) else BadRow(place, "not a JSON object")
+    for place, row in numbered_rows(file.name, rows):
+        yield place, _check_object(place, row)
+
+
+def _check_object(place: str, row: Any) -> Row | BadRow:
+    return row if isinstance(row, dict) else BadRow(place, f"a JSON object is needed, not a {type(row).__name__}")
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[str, Row | BadRow]]:

@@ -20,7 +20,7 @@ MOST_ITEMS = 1_000_000
 MOST_BITS = 400_000
 """The greatest size of an integer: some 120,000 decimal digits."""
 _LAZY = (
-    *map(type, (iter([]), iter(()), iter(""), iter({}), iter(set()), reversed([]), (item for item in ()))),
+    *map(type, (iter([]), iter(()), iter(""), iter({}), iter(set()), reversed([]), (char for char in ""))),
     *(map, filter, zip, enumerate),
     *(kind for kind in vars(itertools).values() if isinstance(kind, type) and hasattr(kind, "__next__")),
 )
