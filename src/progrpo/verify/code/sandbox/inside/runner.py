@@ -8,6 +8,7 @@ import ast
 import atexit
 import builtins
 import importlib
+import itertools
 import os
 import random
 import sys
@@ -168,9 +169,8 @@ def _named(names: dict[str, Any], name: str) -> Any:
 
 def _script(job: dict[str, Any], channel: Channel) -> None:
     """Run the dataset's own assert script; names that it does not define are the program's, in another process."""
-    counter = [0]
-    names: dict[str, Any] = {"__name__": "__main__"}
-    names[_COUNT] = lambda: counter.__setitem__(0, counter[0] + 1)
+    reached_asserts = itertools.count()
+    names: dict[str, Any] = {"__name__": "__main__", _COUNT: reached_asserts.__next__}
     try:
         tree = ast.parse(job["script"], "script.py")
         if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
@@ -191,7 +191,7 @@ def _script(job: dict[str, Any], channel: Channel) -> None:
     except Exception as error:
         channel.send({"failed": _describe_assert(error, job["script"])})
     else:
-        channel.send({"passed": counter[0]})
+        channel.send({"passed": next(reached_asserts)})
 
 
 class _UnusableTestsError(BaseException):
