@@ -94,8 +94,7 @@ class DatasetTask(Task):
         train, heldout: where the rows come from. A training problem that is also held out is left out. Train is None
             where nothing is trained, as in a benchmark.
         template: see :mod:`progrpo.tasks.templates`.
-        examples: the number of worked examples in each prompt: the first training problems, which are then not
-            trained on.
+        examples: the number of worked examples in each prompt; these are training problems that are not trained on.
         skip_bad_rows: leave out rows that can't be used, instead of refusing them all.
 
     Raises:
@@ -327,8 +326,7 @@ class JsonlTask(DatasetTask):
     """Your own problems: rows of ``{"prompt": ..., "gold": ..., "verifier": ...}``, each with the verifier it names.
 
     Args:
-        default_verifier: the verifier of rows that name none: a name of
-            :data:`progrpo.verify.registry.VERIFIERS`.
+        default_verifier: the verifier of rows that name none, from :data:`progrpo.verify.registry.VERIFIERS`.
     """
 
     template: str = "plain"
@@ -346,9 +344,10 @@ class JsonlTask(DatasetTask):
         return self.default_verifier
 
     def read_columns(self, data: Data) -> Callable[[Row], Item]:
+        problem, gold = data.problem or "prompt", data.gold or "gold"
+
         def read(row: Row) -> Item:
             verifier = text_column(row, "verifier") if row.get("verifier") else ""
-            prompt = text_column(row, data.problem or "prompt")
-            return Item(prompt, text_column(row, data.gold or "gold"), verifier)
+            return Item(text_column(row, problem), text_column(row, gold), verifier)
 
         return read
