@@ -63,13 +63,13 @@ def _gold(value: object, column: str) -> list[str]:
 
 
 _REASONS: list[tuple[str, str]] = [
-    ("in what is no set", "guard: no set"),
+    ("not a set", "guard: no set"),
     ("the unit is", "guard: unit"),
     ("the primes of", "guard: primes"),
     ("a number after another", "guard: numbers beside each other"),
     ("the base is", "guard: base"),
     ("the answer is about", "guard: another name"),
-    ("by means of itself", "guard: by means of itself"),
+    ("by itself", "guard: by means of itself"),
     ("one is a set", "guard: set or pair"),
     ("the answer lists", "guard: number of things"),
     ("per cent", "guard: per cent"),

@@ -29,7 +29,7 @@ def recipe(cli: Any) -> Path:
 
 def test_bad_rows_are_listed_with_their_lines(cli: Any, recipe: Path) -> None:
     done = cli("problems", str(recipe), code=2)
-    assert "3 bad row(s); mend them, or leave them out with --skip-bad-rows" in done.err
+    assert "3 bad row(s); correct them, or leave them out with --skip-bad-rows" in done.err
     assert r"rows.jsonl:3: the gold '\\frac{1}{' has unbalanced braces" in done.err
     assert "rows.jsonl:4: column 'problem'" in done.err
     assert "rows.jsonl:5: not valid JSON" in done.err

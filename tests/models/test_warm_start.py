@@ -1,4 +1,4 @@
-"""Making the starting model: the same again, and never from held-out problems."""
+"""Making the starting model: it is reproducible, and never sees held-out problems."""
 
 import random
 
@@ -8,7 +8,7 @@ from progrpo.models.warm_start import countdown_model, countdown_tokenizer, samp
 from progrpo.tasks.countdown import is_heldout
 
 
-def made() -> dict[str, torch.Tensor]:
+def train_briefly() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     tokenizer = countdown_tokenizer()
     model = countdown_model(tokenizer)
@@ -16,12 +16,12 @@ def made() -> dict[str, torch.Tensor]:
     return dict(model.state_dict())
 
 
-def test_it_is_made_the_same_again() -> None:
-    once, again = made(), made()
+def test_the_same_seed_gives_the_same_weights() -> None:
+    once, again = train_briefly(), train_briefly()
     assert all(torch.equal(once[name], again[name]) for name in once)
 
 
-def test_it_sees_no_heldout_problem_and_only_whole_sequences() -> None:
+def test_training_sees_whole_sequences_and_no_heldout_problem() -> None:
     rng, tokenizer = random.Random(0), countdown_tokenizer()
     for _ in range(20):
         for ids in sample_batch(rng, tokenizer, 16).tolist():

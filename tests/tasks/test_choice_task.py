@@ -1,4 +1,4 @@
-"""The presets of the choice task: rows written in each dataset's published schema, and its real rows where they are."""
+"""The presets of the choice task: rows in each dataset's published schema, and real rows where they are available."""
 
 import hashlib
 import json
@@ -96,7 +96,7 @@ def test_a_row_without_a_usable_answer_is_bad(preset: str, row: dict[str, Any], 
     assert reason in str(raised.value)
 
 
-def test_a_question_that_mmlu_pro_asks_twice_counts_twice_as_in_its_official_score(tmp_path: Path) -> None:
+def test_a_question_that_mmlu_pro_asks_twice_counts_twice(tmp_path: Path) -> None:
     rows = [MMLU_PRO | {"question_id": i, "question": q} for i, q in ((70, "a?"), (71, "a?"), (72, "b?"), (72, "b?"))]
     task = task_of(tmp_path, *rows, preset="mmlu_pro")
     assert [problem["problem_id"] for problem in task.heldout_problems()] == ["70", "71", "72"]
@@ -111,21 +111,21 @@ def test_a_question_that_mmlu_pro_asks_twice_counts_twice_as_in_its_official_sco
 
 
 @pytest.mark.parametrize(("preset", "row", "column"), [("gpqa_diamond", GPQA, "Record ID")])
-def test_a_repeated_question_with_an_id_of_its_own_is_never_dropped(
+def test_a_repeated_question_with_its_own_id_is_kept(
     preset: str, row: dict[str, Any], column: str, tmp_path: Path
 ) -> None:
     task = task_of(tmp_path, row | {column: "recA"}, row | {column: "recB"}, preset=preset)
     assert len(task.heldout_problems()) == 2
 
 
-def test_rows_of_ones_own(tmp_path: Path) -> None:
+def test_rows_without_a_preset(tmp_path: Path) -> None:
     task = task_of(tmp_path, {"question": "2 + 2?", "options": ["3", "4"], "answer": "B"}, template="plain")
     problem = task.heldout_problems()[0]
     assert problem["prompt"] == "2 + 2?\n\nA. 3\nB. 4"
     assert task.verify(problem, "Answer: (B) 4").correct
 
 
-def test_a_recipe_can_train_on_them(tmp_path: Path) -> None:
+def test_a_recipe_trains_on_choice_rows(tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text('{"question": "2 + 2?", "options": ["3", "4"], "answer": "B"}\n')
     (tmp_path / "other.jsonl").write_text('{"question": "1 + 2?", "options": ["3", "4"], "answer": "A"}\n')
     sources = [f"task.{name}={{path = {str(tmp_path / file)!r}}}" for name, file in SOURCES.items()]
@@ -134,14 +134,14 @@ def test_a_recipe_can_train_on_them(tmp_path: Path) -> None:
     assert [json.loads(p["gold"])["answer"] for p in (*task.train_problems(), *task.heldout_problems())] == ["B", "A"]
 
 
-def test_a_gold_that_says_nothing_is_an_error() -> None:
+def test_an_incomplete_gold_is_an_error() -> None:
     for gold in ("B", '{"answer": "B"}', '{"answer": "", "options": ["a", "b"]}', '{"answer": 1, "options": [1, 2]}'):
         assert wrong_golds(["choice"], [gold])[0]
         assert verify(["choice"], [gold], [r"\boxed{B}"])[0].status == "error"
 
 
 def test_every_option_of_the_real_rows_can_be_answered() -> None:
-    """With the option's text after its letter too, and though 5 % of these have a letter on its own in them."""
+    """Answers may quote the option's text after its letter; 5 % of these texts contain a single letter."""
     data = Data(preset="mmlu_pro", path=str(shared_file("mmlu_pro_sample_1400.jsonl")))
     task = ChoiceTask(None, data)
     problems = task.heldout_problems()

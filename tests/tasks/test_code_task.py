@@ -1,4 +1,4 @@
-"""The presets of the code task: rows written in each dataset's published schema, and its real rows where they are."""
+"""The presets of the code task: rows in each dataset's published schema, and real rows where they are available."""
 
 import base64
 import json
@@ -82,7 +82,7 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
         deepcoder({"inputs": [[[1, 2]], [[0]]], "outputs": [[1, 2, 1, 2], [0, 0]], "fn_name": "twice"}),
         TWICE,
     ),
-    # PrimeIntellect's and most of TACO's tests of a function wrap the output in a list.
+    # PrimeIntellect's tests of functions, and most of TACO's, put the output into a list.
     (
         "deepcoder",
         deepcoder([{"type": "function_call", "fn_name": "twice", "input": ["ab"], "output": ["abab"]}]),
@@ -206,13 +206,13 @@ def test_the_starter_code_and_the_instruction_are_in_the_prompt(tmp_path: Path) 
     ("date", "kept"),
     [("2024-07-31T23:59:59", False), ("2024-08-01T00:00:00", True), ("2025-01-31", True), ("2025-02-01", False)],
 )
-def test_livecodebench_is_cut_by_the_contests_dates(date: str, kept: bool) -> None:
+def test_livecodebench_window_follows_the_contest_dates(date: str, kept: bool) -> None:
     row = livecodebench(STDIN, compressed(STDIN)) | {"contest_date": date}
     assert (PRESETS["livecodebench_v5_window"].read_if_kept(row) is not None) == kept
 
 
-def test_the_codeforces_problems_come_in_their_published_order() -> None:
-    """Rows without ids are told apart by their place, which a rating needs: none may be left out or moved."""
+def test_codeforces_problems_keep_their_published_order() -> None:
+    """Ratings are looked up by place where rows have no ids, so no row may be left out or moved."""
     path = shared_file("codeforces_rllm_test.jsonl")
     problems = CodeTask(None, Data(preset="codeforces", path=str(path))).heldout_problems()
     ids = json.loads(shared_file("codeforces_metadata.jsonl").read_bytes())["data"]
@@ -242,7 +242,7 @@ def test_a_harmful_pickle_in_a_dataset_does_nothing(tmp_path: Path) -> None:
     target = tmp_path / "touched"
     private = base64.b64encode(zlib.compress(pickle.dumps(Harmful(target)))).decode()
     pickle.loads(zlib.decompress(base64.b64decode(private)))
-    assert target.exists(), "the pickle does its harm where it is trusted"
+    assert target.exists(), "the pickle does harm where it is trusted"
     target.unlink()
     with pytest.raises(ConfigError, match="column 'private_test_cases' can't be read"):
         problem_of("livecodebench", livecodebench(STDIN, private), tmp_path)
@@ -315,15 +315,15 @@ EVALPLUS_HUMANEVAL = EVALPLUS_MBPP | {
 def test_a_preset_refuses_the_rows_of_another_dataset(
     preset: str, row: dict[str, Any], reason: str, skip: bool, tmp_path: Path
 ) -> None:
-    """One sentence; skipping bad rows does not skip them all."""
+    """The refusal is one sentence, and --skip-bad-rows does not prevent it."""
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     task = CodeTask(None, Data(preset=preset, path=str(tmp_path / "rows.jsonl")), skip_bad_rows=skip)
     with pytest.raises(ConfigError) as raised:
         task.heldout_problems()
-    said = str(raised.value)
-    assert said.startswith(f"preset {preset!r} was given rows of another dataset: rows.jsonl:1 {reason}")
-    assert f"give it the rows of {PRESETS[preset].hub}, or choose the preset" in said
-    assert "\n" not in said
+    message = str(raised.value)
+    assert message.startswith(f"preset {preset!r} was given rows of another dataset: rows.jsonl:1 {reason}")
+    assert f"give it the rows of {PRESETS[preset].hub}, or choose the preset" in message
+    assert "\n" not in message
 
 
 def test_humaneval_plus_refuses_the_real_rows_of_humaneval() -> None:
@@ -355,14 +355,16 @@ def test_the_real_rows_are_all_good(preset: str, file: str, count: int) -> None:
     assert len(task.heldout_problems()) == count
 
 
-def test_the_worked_examples_in_a_prompt_solve_other_problems_than_its_own() -> None:
+def test_worked_examples_solve_other_problems_than_the_prompts() -> None:
     task = CodeTask(
         Data(preset="small_functions", limit=8), Data(preset="small_functions", seed=1, limit=4), examples=4
     )
-    shown = [item for item, _ in zip(map(PRESETS["small_functions"].read, small_functions(0)), range(4), strict=False)]
+    first_items = [
+        item for item, _ in zip(map(PRESETS["small_functions"].read, small_functions(0)), range(4), strict=False)
+    ]
     problem = task.train_problems()[0]
     assert len(problem["prompt"]) == 9
     examples = [message["content"] for message in problem["prompt"] if message["role"] == "assistant"]
-    for item, example in zip(shown, examples, strict=True):
+    for item, example in zip(first_items, examples, strict=True):
         assert task.verify({"gold": item.gold, "verifier": "code"}, example).correct
         assert task.verify(problem, example).status == "incorrect"

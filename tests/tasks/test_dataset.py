@@ -1,4 +1,4 @@
-"""Tasks over datasets: what is read, refused, left out and held out; by way of the math task."""
+"""Tasks over datasets: the rows that are read, refused, left out and held out. Most tests use the math task."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_columns_are_named_in_the_recipe(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_all_listed_with_their_lines(tmp_path: Path) -> None:
-    """A gold that the verifier can't read is a bad row as well: it would make every response wrong."""
+    """A row is also bad if the verifier can't read its gold, which would make every response wrong."""
     bad = [*rows("1", "2"), {"problem": "x?"}, {"problem": "y?", "answer": r"\frac{1}{"}, *rows("1", "3")[1:], 7]
     with pytest.raises(ConfigError) as raised:
         task_of(tmp_path, bad).train_problems()
@@ -85,8 +85,8 @@ def test_worked_examples_are_shown_and_not_trained_on() -> None:
     assert [p["problem_id"] for p in train] == [p["problem_id"] for p in plain[2:]]
     for problem in (*train, *task.heldout_problems()):
         assert [message["role"] for message in problem["prompt"]] == ["user", "assistant"] * 2 + ["user"]
-    for shown, original in zip(train[0]["prompt"][1:4:2], plain, strict=False):
-        assert task.verify(original, shown["content"]).correct
+    for example, original in zip(train[0]["prompt"][1:4:2], plain, strict=False):
+        assert task.verify(original, example["content"]).correct
 
 
 def test_examples_need_worked_solutions(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_base_models_response_ends_where_it_invents_the_next_problem(tmp_path:
         (Data(path="none.jsonl"), "data file 'none.jsonl' does not exist"),
     ],
 )
-def test_data_that_says_too_little_is_refused(tmp_path: Path, data: Data, message: str) -> None:
+def test_incomplete_data_settings_are_refused(tmp_path: Path, data: Data, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         MathTask(data, write(tmp_path / "h.jsonl", HELDOUT)).train_problems()
 

@@ -1,4 +1,4 @@
-"""HumanEval+ and MBPP+ in EvalPlus' own format: inputs, and a reference solution that no program may see."""
+"""HumanEval+ and MBPP+ in EvalPlus' own format: inputs, and a reference solution that programs must not see."""
 
 import time
 from typing import Any
@@ -42,7 +42,7 @@ def test_the_reference_decides_on_every_input() -> None:
     assert verdict(ROW | {"plus_input": {}}, function("return (2, 1)")).correct
 
 
-def test_the_prompt_is_evalplus_own() -> None:
+def test_the_prompt_is_the_one_of_evalplus() -> None:
     item = PRESETS["mbpp_plus"].read(ROW)
     assert item.problem == ROW["prompt"].strip()
     hub = {
@@ -66,11 +66,11 @@ def test_the_prompt_is_evalplus_own() -> None:
         "x.sort() if hasattr(x, 'sort') else None; return type('Equal', (), {'__eq__': lambda *a: True})()",
     ],
 )
-def test_a_program_cannot_reach_what_it_is_compared_with(program: str) -> None:
+def test_a_program_cannot_reach_the_expected_values(program: str) -> None:
     assert verdict(ROW, function(program)).status == "incorrect"
 
 
-def test_a_reference_that_changes_its_input_changes_a_copy() -> None:
+def test_a_reference_changes_only_a_copy_of_its_input() -> None:
     row = ROW | {
         "canonical_solution": "def swap(x):\n    x.append(len(x))\n    return x[-1]\n",
         "assertion": "assert swap([1, 2]) == 2",
@@ -112,7 +112,7 @@ def test_outputs_are_compared_as_evalplus_does(expected: str, atol: float, outpu
     assert verdict(row, function(f"return {output}")).correct == same
 
 
-def test_what_has_no_order_is_compared_as_sets_and_a_match_as_true() -> None:
+def test_unordered_results_compare_as_sets_and_a_match_as_true() -> None:
     lists = ROW | {"entry_point": "Diff", "canonical_solution": "def Diff(x):\n    return [x[0], x[1]]\n"}
     assert verdict(lists, function("return [x[1], x[0]]", "Diff")).correct
     assert not verdict(lists, function("return [x[1]]", "Diff")).correct
@@ -135,16 +135,16 @@ def check(candidate):
 """
 
 
-def test_a_root_is_any_root() -> None:
+def test_any_root_of_the_polynomial_passes() -> None:
     prompt = (
         "def poly(xs, x):\n    return sum(c * x**i for i, c in enumerate(xs))\n\n\ndef find_zero(xs):\n    'A root.'\n"
     )
     row = ROW | {"prompt": prompt, "entry_point": "find_zero", "canonical_solution": "    return 1.0\n", "atol": 1e-4}
     row |= {"base_input": [[[-1, 0, 1]]], "plus_input": [[[-4, 0, 4]]]}
     for root, right in ((1.0, True), (-1.0, True), (1.00001, True), (1.01, False)):
-        for one in (row, row | {"test": HUB_ROOT}):
-            said = verdict(one, f"def find_zero(xs):\n    return {root}", "humaneval_plus")
-            assert said.correct == right, said
+        for either_format in (row, row | {"test": HUB_ROOT}):
+            judged = verdict(either_format, f"def find_zero(xs):\n    return {root}", "humaneval_plus")
+            assert judged.correct == right, judged
 
 
 def test_humaneval_plus_continues_its_prompt() -> None:
@@ -165,8 +165,8 @@ def test_each_call_has_its_own_time() -> None:
     body = "import time; time.sleep(0.4); return (x[1], x[0])"
     assert verdict(row, function(body), seconds=1.2).correct
     started = time.perf_counter()
-    said = verdict(row, function("while True: pass"), seconds=1.2)
-    assert said.reason == "the program took more than 1.2 s"
+    judged = verdict(row, function("while True: pass"), seconds=1.2)
+    assert judged.reason == "the program took more than 1.2 s"
     assert time.perf_counter() - started < 6
 
 
@@ -185,6 +185,7 @@ def test_arguments_have_the_types_of_the_examples() -> None:
     ("change", "reason"),
     [
         ({"base_input": 3}, "column 'base_input' is 3, where a list of lists"),
+        ({"base_input": "[[1]"}, "column 'base_input' is not valid JSON: "),
         ({"base_input": [], "plus_input": []}, "has no inputs"),
         ({"assertion": "assert swap("}, "column 'assertion' is no Python"),
         ({"entry_point": ""}, "column 'entry_point' is ''"),
@@ -210,5 +211,7 @@ def test_reference_solutions_pass_and_their_mutants_get_the_verdict_of_a_plain_p
     changed = benchmark.mutants(solved)
     assert len(changed) > len(some) / 2
     verdicts, plain = benchmark.pass_isolated(changed, 6), benchmark.pass_plainly(changed, 20)
-    assert [(one.program, v, p) for one, v, p in zip(changed, verdicts, plain, strict=True) if v.correct != p] == []
+    assert [
+        (mutant.program, v, p) for mutant, v, p in zip(changed, verdicts, plain, strict=True) if v.correct != p
+    ] == []
     assert {v.status for v in verdicts} >= {"incorrect"}

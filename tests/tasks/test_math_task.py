@@ -1,4 +1,4 @@
-"""The presets of the math task: rows written in each dataset's published schema, and its real rows where they are."""
+"""The presets of the math task: rows in each dataset's published schema, and real rows where they are available."""
 
 import json
 from pathlib import Path
@@ -78,8 +78,8 @@ def test_a_competition_refuses_answers_that_it_never_asks_for(
     with pytest.raises(ConfigError) as raised:
         read(preset, [{"problem": "p", "answer": answer}], tmp_path).heldout_problems()
     assert f"preset {preset!r} was given rows of another dataset: rows.jsonl:1 {reason}" in str(raised.value)
-    for own in ("0", "033", "999"):
-        read(preset, [{"problem": "p", "answer": own}], tmp_path).heldout_problems()
+    for allowed in ("0", "033", "999"):
+        read(preset, [{"problem": "p", "answer": allowed}], tmp_path).heldout_problems()
 
 
 def test_dapo_repeats_its_problems_a_hundred_times(tmp_path: Path) -> None:
@@ -117,10 +117,10 @@ def test_a_row_without_its_answer_is_bad(preset: str, row: dict[str, Any], reaso
         ("olympiadbench", "olympiadbench_math_en.jsonl", 675),
     ],
 )
-def test_the_real_rows_are_good_but_for_two(preset: str, file: str, count: int) -> None:
+def test_all_real_rows_but_two_are_good(preset: str, file: str, count: int) -> None:
     heldout = Data(preset=preset, path=str(shared_file(file)))
     task = MathTask(Data(preset="word_problems", limit=1), heldout, skip_bad_rows=True)
-    # One OlympiadBench answer is a sentence with an unheard-of function in it, the other half an interval: t(0,4].
+    # One OlympiadBench answer is a sentence with an unknown function, the other is half an interval: t(0,4].
     bad = [74, 97] if preset == "olympiadbench" else []
     assert len(task.heldout_problems()) == count - len(bad)
     assert [row.place for row in task.bad_rows] == [f"{file}:{line}" for line in bad]
@@ -134,7 +134,9 @@ def test_the_real_rows_are_good_but_for_two(preset: str, file: str, count: int) 
         ("last_number", "It is 7.", "7, not 8"),
     ],
 )
-def test_the_answer_style_is_told_and_read(style: Any, right: str, wrong: str, tmp_path: Path) -> None:
+def test_the_answer_style_sets_the_instruction_and_the_reader(
+    style: Any, right: str, wrong: str, tmp_path: Path
+) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"problem": "3 + 4?", "answer": "7"}\n', encoding="utf-8")
     task = MathTask(Data(preset="word_problems", limit=1), Data(path=str(file)), answer_style=style)

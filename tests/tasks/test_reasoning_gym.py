@@ -1,4 +1,4 @@
-"""reasoning-gym's problems, and its scorers in the sandbox."""
+"""The problems of reasoning-gym, and its scorers in the sandbox."""
 
 import json
 import os
@@ -20,7 +20,7 @@ reasoning_gym = pytest.importorskip("reasoning_gym")
 if Path(reasoning_gym.__file__).resolve().is_relative_to("/tmp"):
     pytest.skip("the environment lies in /tmp, which the sandbox hides", allow_module_level=True)
 
-# Each kind of scorer: the default one, those that evaluate the answer, and some of their own.
+# Each kind of scorer: the default one, those that evaluate the answer, and special ones.
 DATASETS = (
     "gsm_symbolic",
     "countdown",
@@ -44,7 +44,7 @@ def gold(dataset: str, index: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def answers() -> dict[str, str]:
-    """The right answers, by reasoning-gym itself, in a process in which the order of sets is the sandbox's."""
+    """The right answers, from reasoning-gym itself in a process where sets have the same order as in the sandbox."""
     script = f"""
 import json, reasoning_gym
 print(json.dumps({{name: reasoning_gym.create_dataset(name, seed=5, size=3)[0]["answer"] for name in {DATASETS}}}))
@@ -54,7 +54,7 @@ print(json.dumps({{name: reasoning_gym.create_dataset(name, seed=5, size=3)[0]["
     return json.loads(made.stdout)
 
 
-def test_right_answers_are_right_and_others_are_not(answers: dict[str, str]) -> None:
+def test_right_answers_are_correct_and_others_incorrect(answers: dict[str, str]) -> None:
     golds = [gold(name) for name in DATASETS]
     right = verify_reasoning_gym(golds, [f"<answer>{answers[name]}</answer>" for name in DATASETS])
     assert [name for name, verdict in zip(DATASETS, right, strict=True) if not verdict.correct] == []
@@ -86,7 +86,7 @@ def test_an_answer_that_is_a_program_is_not_run(dataset: str, tmp_path: Path) ->
 
 
 def test_outside_the_sandbox_the_same_answer_does_harm(tmp_path: Path) -> None:
-    """What the sandbox is for: reasoning-gym's own scorer, called as its examples do."""
+    """This is why there is a sandbox: reasoning-gym's own scorer is called here as its examples call it."""
     target = tmp_path / "touched"
     dataset = reasoning_gym.create_dataset("countdown", seed=5, size=1)
     dataset.score_answer(f"__import__('os').system('touch {target}')", dataset[0])
@@ -114,7 +114,7 @@ def test_code_that_reaches_for_more_than_arithmetic_is_refused(text: str) -> Non
 @pytest.mark.parametrize(
     "text", ["2 * (3 + x) ** 2", "Integer (2 )+Symbol ('x' )", "[[1, 2], [3, 4]]", "abs(min(1, -2))"]
 )
-def test_arithmetic_is_not(text: str) -> None:
+def test_arithmetic_is_allowed(text: str) -> None:
     refuse_programs(compile(text, "<string>", "eval"))
 
 
@@ -152,7 +152,7 @@ def test_problems_come_from_seeds_and_the_held_out_ones_are_the_same_for_all() -
     assert first.verify(problem, f"<answer>{entry['answer']}</answer>").correct
 
 
-def test_settings_of_a_data_set_and_what_it_refuses() -> None:
+def test_dataset_settings_are_passed_on_or_refused() -> None:
     task = ReasoningGymTask("chain_sum", config={"min_terms": 5, "max_terms": 5}, train_size=3, heldout_size=3)
     assert task.train_problems()
     with pytest.raises(ConfigError, match="'chainsum' is not one of reasoning-gym's: ab, acre, "):
@@ -161,7 +161,7 @@ def test_settings_of_a_data_set_and_what_it_refuses() -> None:
         ReasoningGymTask("chain_sum", config={"terms": 5}).heldout_problems()
 
 
-def test_an_environment_that_the_sandbox_hides_is_an_error_and_no_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_that_the_sandbox_hides_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden = SimpleNamespace(origin="/tmp/env/reasoning_gym/__init__.py")
     monkeypatch.setattr(reasoning_gym_answers, "find_spec", lambda name: hidden)
     monkeypatch.setattr(reasoning_gym_answers, "isolation_level", lambda: (Isolation.FULL, {}))

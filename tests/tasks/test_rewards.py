@@ -20,7 +20,7 @@ from progrpo.verify import Verdict, VerifierFailedError
 
 
 class SpyTask:
-    """Right is the row's answer, "broken" is the verifier's failure; it remembers what it was asked."""
+    """The row's answer is right, and "broken" makes the verifier fail; ``asked`` lists what it has verified."""
 
     name = verifier = "spy"
     max_response_tokens = 8
@@ -69,7 +69,7 @@ def test_an_error_of_the_verifier_has_no_reward() -> None:
     assert reward.canonical_form({"problem_id": "1", "answer": "a"}, "broken") is None
 
 
-def test_columns_that_are_not_one_value_a_row_are_left_out() -> None:
+def test_columns_without_one_value_per_row_are_left_out() -> None:
     task = SpyTask()
     task_reward(task)(["p"], ["a"], problem_id=["1"], answer=["a"], trainer_state=object(), other=[1, 2], text="x")
     assert task.asked[0][0] == {"problem_id": "1", "answer": "a"}
@@ -86,7 +86,7 @@ def test_columns_that_are_not_one_value_a_row_are_left_out() -> None:
         ],
     ],
 )
-def test_of_messages_the_last_one_is_verified(completion: list[dict[str, str]]) -> None:
+def test_the_last_message_is_verified(completion: list[dict[str, str]]) -> None:
     reward = task_reward(SpyTask())
     assert reward([["p"]], [completion], problem_id=["1"], answer=["a"]) == [1.0]
     assert reward.canonical_form({"problem_id": "1", "answer": "a"}, completion) == "the a"
@@ -99,7 +99,7 @@ def test_a_message_in_parts_and_a_completion_without_messages_get_a_reward() -> 
     assert reward([[{"role": "user", "content": "2 + 3?"}]] * 2, [parts, []], **columns) == [1.0, 0.0]
 
 
-def test_telling_solutions_apart_verifies_nothing_twice() -> None:
+def test_canonical_forms_need_no_second_verification() -> None:
     task = SpyTask()
     reward = task_reward(task)
     reward(["p", "p"], ["a", "a"], problem_id=["1", "1"], answer=["a", "a"])
@@ -108,12 +108,12 @@ def test_telling_solutions_apart_verifies_nothing_twice() -> None:
     assert len(task.asked) == 1
 
 
-def test_the_same_text_is_another_answer_to_another_problem() -> None:
+def test_the_same_text_is_judged_for_each_problem() -> None:
     reward = task_reward(SpyTask())
     assert reward(["p", "q"], ["a", "a"], problem_id=["1", "2"], answer=["a", "b"]) == [1.0, 0.0]
 
 
-def test_the_batches_that_an_evaluation_scores_push_out_no_verdict() -> None:
+def test_an_evaluation_does_not_push_out_training_verdicts() -> None:
     task = SpyTask()
     reward = task_reward(task)
     reward(["p"], ["a"], problem_id=["1"], answer=["a"])
@@ -124,7 +124,7 @@ def test_the_batches_that_an_evaluation_scores_push_out_no_verdict() -> None:
     assert len(task.asked) == asked == 801
 
 
-def test_only_so_many_verdicts_are_kept_and_all_of_the_last_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_verdicts_and_the_whole_last_batch_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("progrpo.tasks.rewards.KEPT_VERDICTS", 3)
     task = SpyTask()
     reward = task_reward(task)
@@ -137,7 +137,7 @@ def test_only_so_many_verdicts_are_kept_and_all_of_the_last_batch(monkeypatch: p
     assert len(task.asked) == 6
 
 
-def test_what_trl_hands_over_beside_the_dataset_s_columns_makes_no_other_problem() -> None:
+def test_trls_extra_columns_do_not_change_the_problem() -> None:
     task = SpyTask()
     reward = task_reward(task)
     row = {"prompt": "p", "problem_id": "1", "answer": "a"}
@@ -177,7 +177,7 @@ def test_problems_whose_golds_differ_are_different_problems(golds: list[Any]) ->
     assert len(asked) == 2
 
 
-def test_long_tests_are_neither_kept_nor_written_out_for_each_response() -> None:
+def test_long_tests_are_not_copied_for_each_response() -> None:
     def column() -> list[str]:
         """A text of its own in each row, as a dataset gives them."""
         return ["".join(["t" * 500_000, str(i // 8)]) for i in range(64)]
@@ -200,7 +200,7 @@ def test_long_tests_are_neither_kept_nor_written_out_for_each_response() -> None
     assert peak - kept < 2_000_000
 
 
-def test_an_error_is_what_the_recorder_sees_and_is_tried_again_in_the_next_batch() -> None:
+def test_an_error_is_recorded_and_verified_again_in_the_next_batch() -> None:
     task = SpyTask()
     reward = task_reward(task)
     for tries in (1, 2):
@@ -209,43 +209,35 @@ def test_an_error_is_what_the_recorder_sees_and_is_tried_again_in_the_next_batch
         assert len(task.asked) == tries
 
 
-def test_a_verdict_that_was_recorded_is_not_asked_for_again() -> None:
+def test_a_recorded_verdict_is_not_verified_again() -> None:
     task = SpyTask()
     reward = task_reward(task)
     problem = reward.problem_digest({"prompt": "2 + 2", "problem_id": "a", "answer": "4"})
-    reward.recall(problem, "2 + 2", "4", Verdict("correct", canonical="recorded"))
-    reward.recall(problem, "2 + 2", "broken", Verdict("error", "the worker was lost"))
+    reward.recall(problem, "4", Verdict("correct", canonical="recorded"))
+    reward.recall(problem, "broken", Verdict("error", "the worker was lost"))
     asked = {"prompts": ["2 + 2"] * 4, "completions": ["4", "5", "broken", "4"], "problem_id": ["a"] * 4}
     assert reward(**asked, answer=["4"] * 4) == [1.0, 0.0, None, 1.0]
-    assert [response for _, response in task.asked] == ["5", "broken"], "what the verifier failed at is tried again"
+    assert [response for _, response in task.asked] == ["5", "broken"], "a failure of the verifier is tried again"
     assert reward.canonical_form({"problem_id": "a", "answer": "4"}, "4") == "recorded"
     assert reward(["2 + 2"], ["4"], problem_id=["b"], answer=["4"]) == [1.0], "another problem"
     assert len(task.asked) == 3
 
 
-def test_a_verdict_that_was_recorded_of_another_prompt_is_not_taken() -> None:
-    reward = task_reward(SpyTask())
-    problem = reward.problem_digest({"problem_id": "a", "answer": "4"})
-    reward.recall(problem, "2 + 2", "4", Verdict("correct", canonical="recorded"))
-    assert reward(["3 + 1"], ["4"], problem_id=["a"], answer=["4"]) == [1.0]
-    assert reward.canonical_form({"problem_id": "a", "answer": "4"}, "4") == "the 4"
-
-
-def test_a_recorded_verdict_is_found_by_the_row_alone() -> None:
+def test_a_recorded_verdict_is_looked_up_by_the_row() -> None:
     task = SpyTask()
     reward = task_reward(task)
     row = {"prompt": [{"role": "user", "content": "2 + 2"}], "problem_id": 7, "answer": "4"}
-    reward.recall(reward.problem_digest(row), "user: 2 + 2", "4", Verdict("correct", canonical="recorded"))
+    reward.recall(reward.problem_digest(row), "4", Verdict("correct", canonical="recorded"))
     assert reward.canonical_form(row, "4") == "recorded"
     assert task.asked == []
 
 
 @pytest.mark.parametrize("problem_id", [{"problem_id": "a"}, {}], ids=["id", "no id"])
-def test_a_recorded_verdict_holds_for_the_gold_that_it_was_judged_by(problem_id: dict[str, str]) -> None:
+def test_a_recorded_verdict_is_valid_for_its_own_gold_only(problem_id: dict[str, str]) -> None:
     task = SpyTask()
     reward = task_reward(task)
     digest = reward.problem_digest({"prompt": "2 + 2", **problem_id, "answer": "4"})
-    reward.recall(digest, "2 + 2", "4", Verdict("correct", canonical="recorded"))
+    reward.recall(digest, "4", Verdict("correct", canonical="recorded"))
     columns: dict[str, Any] = {name: [value] * 2 for name, value in problem_id.items()}
     assert reward(["2 + 2"] * 2, ["4"] * 2, **columns, answer=["4", "5"]) == [1.0, 0.0]
     assert [problem["answer"] for problem, _ in task.asked] == ["5"]
@@ -281,7 +273,7 @@ def test_errors_are_logged_and_stop_the_run_past_their_share(caplog: pytest.LogC
         call(*["broken"] * 10)
 
 
-def test_the_share_is_of_the_newest_responses_and_never_of_a_handful() -> None:
+def test_the_share_counts_the_newest_responses_and_needs_enough_of_them() -> None:
     watch, right, lost = ErrorWatch(0.1), Verdict("correct"), Verdict("error", "lost")
     watch.see([lost] * (FEWEST_JUDGED - 1))
     with pytest.raises(VerifierFailedError, match=f"{FEWEST_JUDGED} of the last {FEWEST_JUDGED}"):
@@ -297,7 +289,7 @@ def test_the_share_is_of_the_newest_responses_and_never_of_a_handful() -> None:
         ErrorWatch(1.5)
 
 
-def test_a_reward_for_a_dataset_of_ones_own() -> None:
+def test_a_reward_for_your_own_dataset() -> None:
     reward = verified_reward("countdown", gold="problem")
     gold = '{"numbers": [2, 3, 5], "target": 16}'
     right, wrong = "3 + 5 = 8 , 8 * 2 = 16", "3 + 5 = 9 , 9 * 2 = 18"
@@ -336,7 +328,7 @@ def test_the_same_reward_in_verls_form() -> None:
         compute_score("dapo", "16", "16")
 
 
-def test_a_row_for_verl_of_a_task_over_a_dataset() -> None:
+def test_a_row_for_verl_from_a_dataset_task() -> None:
     task = MathTask(Data(preset="word_problems", limit=2), Data(preset="word_problems", seed=1, limit=2))
     problem = task.train_problems()[0]
     row = verl_row(task, problem)
@@ -373,18 +365,18 @@ def test_a_row_for_verl_says_whether_its_prompt_opens_a_thinking_part(
 
     assert scored(CUT_OFF) == score
     assert scored(CUT_OFF + r"</think> It is \boxed{5}.") == 1.0
-    assert scored(CUT_OFF, opens_thinking=True) == 0.0, "reward_kwargs, for data of others, comes first"
+    assert scored(CUT_OFF, opens_thinking=True) == 0.0, "reward_kwargs come first"
     assert scored(CUT_OFF, opens_thinking=False) == 1.0
 
 
-def test_a_recorded_verdict_is_known_by_the_response_as_it_was_judged() -> None:
-    """A run folder keeps the response with its ``<think>``, and a run that goes on looks it up by that."""
+def test_a_recorded_verdict_is_looked_up_by_the_response_with_its_thinking() -> None:
+    """A run folder keeps the response with its ``<think>``, and a resumed run looks it up by that text."""
     task = SpyTask()
     reward = task_reward(task, opens_thinking=True)
     prompt, row = [{"role": "user", "content": "2 + 2"}], {"problem_id": "a", "answer": "4"}
     text = reward.response_text(prompt, "hm</think>4")
     assert text == "<think>\nhm</think>4"
-    reward.recall(reward.problem_digest(row), "user: 2 + 2", text, Verdict("correct", canonical="recorded"))
+    reward.recall(reward.problem_digest(row), text, Verdict("correct", canonical="recorded"))
     assert reward([prompt], ["hm</think>4"], problem_id=["a"], answer=["4"]) == [1.0]
     assert reward.verdict(row | {"prompt": prompt}, "hm</think>4").canonical == "recorded"
     assert task.asked == []

@@ -32,7 +32,7 @@ def test_a_bad_line_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     assert "not a list" in bad[1].reason
 
 
-def test_json_and_parquet_hold_the_same_rows(tmp_path: Path) -> None:
+def test_json_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps(ROWS), encoding="utf-8")
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
     assert list(read_rows(str(tmp_path / "rows.json"))) == [("rows.json row 1", ROWS[0]), ("rows.json row 2", ROWS[1])]
@@ -86,7 +86,7 @@ def test_files_of_a_hugging_face_dataset_are_joined(tmp_path: Path) -> None:
         ("nobody/nothing", None, "is neither a .jsonl, .json, .parquet file nor a Hugging Face dataset"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_unreadable_data_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
@@ -95,7 +95,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes 
     assert str(path) in str(raised.value)
 
 
-def test_a_column_path_goes_into_objects_and_lists() -> None:
+def test_a_column_path_leads_into_objects_and_lists() -> None:
     row = {"prompt": [{"content": "q"}], "reward_model": {"ground_truth": "34"}}
     assert column(row, "prompt.0.content") == "q"
     assert column(row, "reward_model.ground_truth") == "34"

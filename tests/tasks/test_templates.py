@@ -30,13 +30,13 @@ def test_chat_is_a_user_message_with_examples_as_earlier_turns() -> None:
     assert messages[-1] == {"role": "user", "content": PROBLEM}
 
 
-def test_a_text_of_ones_own_keeps_its_braces_and_those_of_the_problem() -> None:
+def test_your_own_template_keeps_its_braces_and_those_of_the_problem() -> None:
     """str.format would fail on LaTeX; filling in twice would fill in what a problem says."""
     template = "{{a}} {problem} | {instruction} {b"
     assert render(template, "{instruction}", INSTRUCTION) == r"{{a}} {instruction} | Use \boxed{}. {b"
 
 
-def test_a_template_is_a_name_or_holds_a_problem() -> None:
+def test_a_template_is_a_name_or_contains_the_problem() -> None:
     assert check_template("Q: {problem}") == "Q: {problem}"
     with pytest.raises(ValueError, match="must be one of plain, base, chat"):
         check_template("chatml")
@@ -87,7 +87,9 @@ def test_which_chat_templates_open_a_thinking_part(name: str, arguments: dict[st
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"?": 0}, "?")), chat_template=template)
     assert template_opens_thinking(tokenizer, **arguments) == opens
     tokenizer.chat_template = trl_template("qwen2_5" if opens else R1)
-    assert template_opens_thinking(tokenizer, template, **arguments) == opens, "a template in place of its own"
+    assert template_opens_thinking(tokenizer, template, **arguments) == opens, (
+        "a given template replaces the tokenizer's own"
+    )
 
 
 def test_a_tokenizer_without_a_chat_template_opens_nothing() -> None:
@@ -99,7 +101,7 @@ def test_a_tokenizer_without_a_chat_template_opens_nothing() -> None:
     ("message", "text"),
     [
         ({"content": "5"}, "<think>\n5"),
-        ({"content": "5", "reasoning_content": "hm"}, "5"),  # TRL has taken the thinking part out
+        ({"content": "5", "reasoning_content": "hm"}, "5"),  # TRL has moved the thinking part out
         ({"content": "5", "thinking": "hm"}, "5"),
         ({"content": None, "reasoning_content": "hm"}, ""),
     ],

@@ -27,15 +27,15 @@ def test_every_step_is_right_and_the_last_one_is_the_answer() -> None:
         assert results[-1] == answer
 
 
-def test_every_number_of_the_working_is_told_or_computed() -> None:
+def test_every_number_in_the_working_is_stated_or_computed() -> None:
     for row in ROWS:
-        told = {int(number) for number in re.findall(r"\d+", row["question"])} | {2}  # half
+        known = {int(number) for number in re.findall(r"\d+", row["question"])} | {2}  # half
         for step in row["answer"].split("\n")[:-1]:
             left, _, right, _, result = step.split()
-            assert {int(left), int(right)} <= told, row
-            told.add(int(result))
+            assert {int(left), int(right)} <= known, row
+            known.add(int(result))
 
 
-def test_every_story_is_told() -> None:
+def test_every_story_occurs() -> None:
     openings = {re.sub(r"\d+", "N", row["question"])[-30:] for row in ROWS}
     assert len(openings) >= len(STORIES)

@@ -1,5 +1,6 @@
-"""The benchmark rows that some machines have beside the checkout, for tests and measurements; never copied in here. And
-what measures on them in benchmarks/, where a test takes a part of it."""
+"""Benchmark rows that some machines have beside the checkout, and the scripts of benchmarks/ that tests use in part.
+
+The rows are never copied into the repository."""
 
 import importlib.util
 import json
@@ -16,7 +17,7 @@ BENCHMARKS = ROOT / "benchmarks"
 
 
 def shared_file(name: str) -> Path:
-    """The file, or the test is skipped."""
+    """A file of benchmark rows; without it, the test is skipped."""
     path = FOLDER / name
     if not path.exists():
         pytest.skip(f"the benchmark rows are missing: ../shared/data/{name}")
@@ -24,12 +25,12 @@ def shared_file(name: str) -> Path:
 
 
 def shared_rows(name: str) -> list[dict[str, Any]]:
-    """Its rows, or the test is skipped."""
+    """The rows of a file; without it, the test is skipped."""
     return [json.loads(line) for line in shared_file(name).read_bytes().split(b"\n") if line.strip()]
 
 
 def load_benchmark(name: str) -> ModuleType:
-    """A file of benchmarks/ as a module."""
+    """A script of benchmarks/ as a module."""
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

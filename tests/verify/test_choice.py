@@ -1,4 +1,4 @@
-"""Letters in responses: what is an answer, what is none, and what tries to be several."""
+"""Letters in responses: answers, non-answers, and attempts at several answers."""
 
 import time
 
@@ -65,7 +65,7 @@ READ = [
     ("Answer: I", "I"),
     ("Answer: B, a vitamin", "B"),
     ("Answer: B. A vitamin is what it is.", "B"),
-    # The last of them counts.
+    # The last statement counts.
     (r"\boxed{A}, no: \boxed{B}", "B"),
     (r"Answer: A ... so \boxed{B}", "B"),
     (r"\boxed{A} is tempting. Answer: B", "B"),
@@ -160,11 +160,11 @@ def test_no_letter_or_several_is_no_answer(response: str) -> None:
 
 
 @pytest.mark.parametrize("response", [*(response for response, _ in READ), *NOT_READ])
-def test_no_response_is_right_for_two_golds(response: str) -> None:
+def test_no_response_is_correct_for_two_golds(response: str) -> None:
     assert sum(verify_choice(response, letter, OPTIONS).correct for letter in "ABCDEFGHIJ") <= 1
 
 
-def test_the_reason_says_what_was_wrong() -> None:
+def test_the_reason_says_what_is_wrong() -> None:
     def reason(response: str) -> str:
         return verify_choice(response, "B", OPTIONS[:4]).reason
 
@@ -174,9 +174,9 @@ def test_the_reason_says_what_was_wrong() -> None:
     assert reason("B") == r'the response answers no letter in a \boxed{} or after "Answer:"'
 
 
-def test_a_vote_is_read_without_the_options() -> None:
+def test_options_are_optional() -> None:
     assert answered_letter("Answer: C") == "C"
-    assert answered_letter("Answer: B. Vitamin C") is None  # only the options tell that C is no second answer
+    assert answered_letter("Answer: B. Vitamin C") is None  # only the options show that C is no second answer
 
 
 LONG = 300_000
@@ -200,13 +200,13 @@ LONG = 300_000
         "<think>" * LONG,
     ],
 )
-def test_long_responses_take_no_longer_than_their_length(response: str) -> None:
+def test_the_time_grows_with_the_length_only(response: str) -> None:
     started = time.perf_counter()
     assert answered_letter(response, OPTIONS) is None
     assert time.perf_counter() - started < 10
 
 
-def test_an_answer_is_read_up_to_1000_characters() -> None:
+def test_answers_of_up_to_1000_characters_are_read() -> None:
     option = "x" * 997
     assert answered_letter(rf"\boxed{{A. {option}}}", [option, "no"]) == "A"
     assert answered_letter(rf"\boxed{{A. x{option}}}", [f"x{option}", "no"]) is None

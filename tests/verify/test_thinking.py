@@ -1,4 +1,4 @@
-"""A response that was cut off in its thinking part has no answer yet, also where the prompt opened that part."""
+"""A response that was cut off in its thinking part has no answer yet, even if the prompt opened that part."""
 
 import json
 from collections.abc import Callable
@@ -6,9 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from progrpo.verify import AssertTests, CallTests
+from progrpo.verify.choice import choice_gold
 from progrpo.verify.code.programs import gold_of
 from progrpo.verify.reasoning_gym.answers import extract_tagged_answer
-from progrpo.verify.registry import choice_gold, count_votes, verify
+from progrpo.verify.registry import count_votes, verify
 from progrpo.verify.thinking import after_thinking, begin_thinking, ends_in_thinking
 
 HEAD = 'def f(x):\n    """Return x."""\n'
@@ -26,11 +27,11 @@ RIGHT = {
         gold_of(AssertTests("assert f(1) == 1", setup=HEAD, entry_point="f"), prefix=HEAD, completes=True),
     ),
 }
-"""A right answer and its gold, by verifier."""
+"""A right answer and its gold for each verifier."""
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_thought_that_was_cut_off_is_no_answer(name: str) -> None:
+def test_an_unfinished_thinking_part_has_no_answer(name: str) -> None:
     answer, gold = RIGHT[name]
     responses = [
         answer,
@@ -47,12 +48,12 @@ def test_a_thought_that_was_cut_off_is_no_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["math", "math_any", "choice", "exact"])
-def test_a_thought_that_was_cut_off_has_no_vote(name: str) -> None:
+def test_an_unfinished_thinking_part_has_no_vote(name: str) -> None:
     answer, gold = RIGHT[name]
     assert count_votes(name, gold, [answer, begin_thinking(answer), begin_thinking(f"</think>{answer}")]) == ([2], 1)
 
 
-def test_nor_has_it_a_tagged_answer() -> None:
+def test_an_unfinished_thinking_part_has_no_tagged_answer() -> None:
     assert extract_tagged_answer(begin_thinking("<answer>7</answer>")) is None
     assert extract_tagged_answer(begin_thinking("hm</think><answer>7</answer>")) == "7"
 
@@ -72,7 +73,7 @@ def test_nor_has_it_a_tagged_answer() -> None:
         ("", False),
     ],
 )
-def test_whether_a_prompt_ends_in_thinking(prompt: str, is_open: bool) -> None:
+def test_prompts_that_end_in_thinking(prompt: str, is_open: bool) -> None:
     assert ends_in_thinking(prompt) == is_open
 
 

@@ -15,7 +15,7 @@ def test_reward_and_correctness_follow_from_the_status(status: Status, correct: 
     assert verdict.canonical is None
 
 
-def test_a_verdict_can_not_be_changed_and_equals_its_like() -> None:
+def test_a_verdict_is_frozen_and_equals_an_equal_one() -> None:
     verdict = Verdict("correct", canonical="3*4")
     with pytest.raises(dataclasses.FrozenInstanceError):
         verdict.status = "incorrect"  # type: ignore[misc]

@@ -1,8 +1,8 @@
-"""How the shipped countdown model was made: ``python -m progrpo.models.warm_start OUT`` makes the same file again.
+"""Makes the shipped countdown model: ``python -m progrpo.models.warm_start OUT`` makes the same file again.
 
-A Qwen2 model of 0.9 million parameters learns random correct solutions, prompt included: its loss runs over the whole
-sequence, so that the prompt's confidence c(q) means something. It sees only problems outside the held-out tenth.
-The result depends on the seed and, in its last bits, on the processor and the number of threads (two).
+A Qwen2 model of 0.9 million parameters learns random correct solutions. Its loss covers the prompt too, so that the
+prompt's confidence c(q) means something. It sees only problems outside the held-out tenth. The result depends on the
+seed and, in its last bits, on the processor and the number of threads (two).
 """
 
 import argparse
@@ -15,15 +15,16 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from progrpo.common.files import write_folder
-from progrpo.tasks.countdown import MAX_VALUE, OPERATORS, is_heldout, prompt_text, random_problem, steps_text
+from progrpo.tasks.countdown import is_heldout, prompt_text, random_problem, steps_text
+from progrpo.verify.countdown import MAX_VALUE, OPERATORS
 
 SPECIAL = ("<pad>", "<eos>", "<unk>")
-# Most of the practice goes to the size that the default recipe trains on.
+# Most of the training goes to the size that the default recipe trains on.
 SIZE_WEIGHTS = {3: 0.1, 4: 0.7, 5: 0.15, 6: 0.05}
 
 
 def countdown_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per number, operator and mark; text is split at white space.
+    """A tokenizer with one token per number, operator and mark; it splits text at white space.
 
     >>> countdown_tokenizer()("5 3 : 15 ;")["input_ids"]
     [15, 13, 8, 25, 9]
@@ -60,7 +61,7 @@ def countdown_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
 
 
 def sample_batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, batch_size: int) -> torch.Tensor:
-    """Token ids of problems of one size with a random correct solution each, shape (B, T): no padding needed."""
+    """Token ids of problems of one size, each with a random correct solution; shape (B, T), without padding."""
     size = rng.choices(list(SIZE_WEIGHTS), weights=list(SIZE_WEIGHTS.values()))[0]
     texts: list[str] = []
     while len(texts) < batch_size:
@@ -73,7 +74,7 @@ def sample_batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, batch_s
 def train(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps: int, batch_size: int, seed: int
 ) -> None:
-    """Supervised training on whole sequences, with warm-up and linear decay."""
+    """Train on whole sequences, with warm-up and linear decay of the learning rate."""
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     schedule = LambdaLR(optimizer, lambda step: min(1.0, step / 100) * (1 - step / steps * 0.95))

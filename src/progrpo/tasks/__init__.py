@@ -1,10 +1,10 @@
-"""Tasks: where prompts and verifiers meet."""
+"""Tasks: prompts and their verifier."""
 
 from progrpo.tasks.base import Problem, Task
 from progrpo.tasks.choice import ChoiceTask
 from progrpo.tasks.code import CodeTask
 from progrpo.tasks.countdown import Countdown
-from progrpo.tasks.jsonl import JsonlTask
+from progrpo.tasks.dataset import JsonlTask
 from progrpo.tasks.math import MathTask
 from progrpo.tasks.reasoning_gym import ReasoningGymTask
 from progrpo.tasks.rows import Data

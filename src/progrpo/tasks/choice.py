@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
 from progrpo.tasks.rows import BadRowError, Data, Row, column, digest, text_column
-from progrpo.verify.registry import choice_gold
+from progrpo.verify.choice import choice_gold
 
 INSTRUCTION = r"Please reason step by step, and put the letter of the right option, alone, within \boxed{}."
 
@@ -18,7 +18,7 @@ def _item(question: str, options: Sequence[str], letter: str) -> Item:
 
 
 def _options(row: Row) -> list[str]:
-    options: Any = column(row, "options")
+    options = column(row, "options")
     if not isinstance(options, list) or not all(isinstance(text, str) and text.strip() for text in options):
         raise BadRowError(f"column 'options' is {options!r:.80}, where a list of texts is needed")
     return [text.strip() for text in options]
@@ -26,7 +26,7 @@ def _options(row: Row) -> list[str]:
 
 def _mmlu_pro(row: Row) -> Item:
     """MMLU-Pro: up to ten options, in the dataset's own order. It asks some questions twice; its score counts both."""
-    text_column(row, "question_id")  # which only MMLU-Pro's rows have
+    text_column(row, "question_id")  # a column of MMLU-Pro's rows alone
     letter, index = text_column(row, "answer"), row.get("answer_index")
     if isinstance(index, int) and ascii_uppercase[index : index + 1] != letter:
         raise BadRowError(f"column 'answer' is {letter!r}, but 'answer_index' is {index}")
@@ -34,7 +34,7 @@ def _mmlu_pro(row: Row) -> Item:
 
 
 def _gpqa(row: Row) -> Item:
-    """GPQA lists the right option first. Here they stand in the order of their digests: the same everywhere."""
+    """GPQA lists the right option first; here the options are sorted by their digests, the same way everywhere."""
     question, right = text_column(row, "Question").strip(), text_column(row, "Correct Answer").strip()
     wrong = [text_column(row, f"Incorrect Answer {i}").strip() for i in (1, 2, 3)]
     if right in wrong:
@@ -47,27 +47,21 @@ PRESETS: dict[str, Preset] = {
     "gpqa_diamond": Preset(_gpqa, "Idavidrein/gpqa", subset="gpqa_diamond", id="Record ID"),
     "mmlu_pro": Preset(_mmlu_pro, "TIGER-Lab/MMLU-Pro", "test", id="question_id"),
 }
-"""``Data.preset`` of a choice task; each also reads a local copy of its dataset, given by ``Data.path``."""
+"""The values of ``Data.preset`` for a choice task; each also reads a local copy of its dataset at ``Data.path``."""
 
 
 @dataclass(frozen=True)
 class ChoiceTask(DatasetTask):
     """Multiple-choice questions, verified by :func:`progrpo.verify.choice.verify_choice`.
 
-    Rows of no preset have the columns ``question``, ``options`` (a list of texts, the first is A) and ``answer`` (the
-    letter). Canonical form: the letter.
+    Without a preset, rows have the columns ``question``, ``options`` (a list of texts, the first is A) and ``answer``
+    (the letter). The canonical form is the letter.
     """
 
     PRESETS: ClassVar[Mapping[str, Preset]] = PRESETS
     name: ClassVar[str] = "choice"
-
-    @property
-    def verifier(self) -> str:
-        return "choice"
-
-    @property
-    def instruction(self) -> str:
-        return INSTRUCTION
+    verifier: ClassVar[str] = "choice"
+    instruction: ClassVar[str] = INSTRUCTION
 
     def read_columns(self, data: Data) -> Callable[[Row], Item]:
         problem, gold = data.problem or "question", data.gold or "answer"

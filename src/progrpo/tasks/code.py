@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
 from progrpo.tasks.evalplus import has_evalplus_tests, input_tests, script_tests
-from progrpo.tasks.rows import BadRowError, ForeignRowError, Row, column, first_column, text_column
+from progrpo.tasks.rows import BadRowError, ForeignRowError, Row, column, first_column, json_column, text_column
 from progrpo.tasks.small_functions import small_functions
 from progrpo.verify import AssertTests, CallTests, StdinTests
 from progrpo.verify.code.programs import gold_of
@@ -20,103 +20,8 @@ from progrpo.verify.code.programs import gold_of
 INSTRUCTION = "Write the program in Python, in one ```python code block."
 STARTER = "\n\nStart from this code:\n```python\n{starter}\n```"
 MBPP_TESTS = "\n\nYour code should pass these tests:\n{tests}"
-
-
-def _json(row: Row, path: str) -> Any:
-    """A column of JSON, parsed already or still text."""
-    value = column(row, path)
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise BadRowError(f"column {path!r} is not valid JSON: {error}") from None
-
-
 FUNCTION_TESTS = ("functional", "function_call")
-"""What LiveCodeBench and PrimeIntellect's SYNTHETIC-1 call a test of a function."""
-
-
-def _listed(tests: Any, function: str | None) -> StdinTests | CallTests:
-    """Tests as LiveCodeBench and DeepCoder list them: ``[{"input", "output", "testtype", "metadata"}, ...]``."""
-    try:
-        functions = {test.get("fn_name") or (test.get("metadata") or {}).get("func_name") for test in tests}
-        functional = {test.get("testtype", test.get("type", "stdin")) in FUNCTION_TESTS for test in tests}
-        name = function or (functions.pop() if len(functions) == 1 else None)
-        pairs = [(test["input"], test["output"]) for test in tests]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadRowError(f"a test has no input and output: {error!r}") from None
-    if len(functional) > 1:
-        raise BadRowError("has tests of standard input and of a function mixed")
-    return _calls(name, pairs) if name and functional == {True} else _stdin(pairs)
-
-
-def _stdin(pairs: Sequence[tuple[Any, Any]]) -> StdinTests:
-    if not pairs:
-        raise BadRowError("has no tests")
-    return StdinTests(tuple((_text(given), _text(wanted)) for given, wanted in pairs))
-
-
-def _text(value: Any) -> str:
-    """TACO writes some inputs and outputs as lists of lines."""
-    if isinstance(value, list) and all(isinstance(line, str) for line in value):
-        return "\n".join(value)
-    if not isinstance(value, str):
-        raise BadRowError(f"a test has the input or output {value!r}, where a text is needed")
-    return value
-
-
-def _calls(function: str, pairs: Sequence[tuple[Any, Any]]) -> CallTests:
-    """LiveCodeBench writes one JSON value a line for the arguments, others a list of arguments.
-
-    Of the others most wrap each output in a list of its own, as APPS did, and some don't.
-    """
-    if not pairs:
-        raise BadRowError("has no tests")
-    if all(isinstance(wanted, list) and len(wanted) == 1 for _, wanted in pairs):
-        pairs = [(given, wanted[0]) for given, wanted in pairs]
-    try:
-        cases = [
-            (
-                [json.loads(line) for line in given.split("\n") if line.strip()] if isinstance(given, str) else given,
-                json.loads(wanted) if isinstance(given, str) and isinstance(wanted, str) else wanted,
-            )
-            for given, wanted in pairs
-        ]
-    except ValueError as error:
-        raise BadRowError(f"a test of {function!r} is not JSON: {error}") from None
-    if not all(isinstance(arguments, list) for arguments, _ in cases):
-        raise BadRowError(f"a test of {function!r} has no list of arguments")
-    return CallTests(function, tuple(cases))
-
-
-def _deepcoder(row: Row) -> Item:
-    """DeepCoder-Preview: ``problem``, ``tests`` (a list, or TACO's inputs and outputs, or LeetCode's assert script)."""
-    tests = _json(row, "tests")
-    problem = text_column(row, "problem")
-    metadata = row.get("metadata")
-    function = metadata.get("func_name") if isinstance(metadata, dict) else None
-    if isinstance(tests, list):
-        return Item(_with_starter(problem, row), _gold(_listed(tests, function)))
-    if isinstance(tests, dict) and "functional" in tests:
-        script = text_column(row, "tests.functional") if isinstance(row["tests"], dict) else str(tests["functional"])
-        return Item(problem, gold_of(AssertTests(script, setup=LEETCODE_IMPORTS), prefix=LEETCODE_IMPORTS))
-    if isinstance(tests, dict) and isinstance(tests.get("inputs"), list) and isinstance(tests.get("outputs"), list):
-        pairs = list(zip(tests["inputs"], tests["outputs"], strict=False))
-        if len(tests["inputs"]) != len(tests["outputs"]):
-            raise BadRowError(f"has {len(tests['inputs'])} inputs and {len(tests['outputs'])} outputs")
-        name = tests.get("fn_name")
-        return Item(_with_starter(problem, row), _gold(_calls(name, pairs) if name else _stdin(pairs)))
-    raise BadRowError("column 'tests' is neither a list of tests, nor inputs and outputs, nor an assert script")
-
-
-def _codeforces(row: Row) -> Item:
-    """DeepCoder's Codeforces problems; where a row has an ``id``, e.g. ``1971A``, its rating is looked up by that."""
-    if not isinstance(_json(row, "tests"), list):
-        raise ForeignRowError("has no list of inputs and outputs in column 'tests', as Codeforces' rows have")
-    return replace(_deepcoder(row), source_id=text_column(row, "id").replace("/", "") if "id" in row else None)
-
-
+"""The names that LiveCodeBench and PrimeIntellect's SYNTHETIC-1 give to a test of a function."""
 LEETCODE_IMPORTS = """\
 from typing import *
 from collections import *
@@ -129,11 +34,66 @@ from operator import *
 from string import *
 import collections, itertools, functools, heapq, bisect, math, re, string, random
 """
-"""LeetCode's own judge has these imported."""
+"""LeetCode's own judge imports these: the starting code of a function has ``List[int]`` and no import."""
+
+# -- Tests in a list, or as inputs and outputs -------------------------------------------------------------------------
+
+
+def _listed(tests: Any, function: str | None) -> StdinTests | CallTests:
+    """Tests as LiveCodeBench and DeepCoder list them: ``[{"input", "output", "testtype", "metadata"}, ...]``."""
+    try:
+        functions = {test.get("fn_name") or (test.get("metadata") or {}).get("func_name") for test in tests}
+        functional = {test.get("testtype", test.get("type", "stdin")) in FUNCTION_TESTS for test in tests}
+        pairs = [(test["input"], test["output"]) for test in tests]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadRowError(f"a test has no input and output: {error!r}") from None
+    if len(functional) > 1:
+        raise BadRowError("has tests of standard input and of a function mixed")
+    name = function or (functions.pop() if len(functions) == 1 else None)
+    return _calls(name, pairs) if name and functional == {True} else _stdin(pairs)
+
+
+def _stdin(pairs: Sequence[tuple[Any, Any]]) -> StdinTests:
+    if not pairs:
+        raise BadRowError("has no tests")
+    return StdinTests(tuple((_text(stdin), _text(output)) for stdin, output in pairs))
+
+
+def _text(value: Any) -> str:
+    """An input or output; TACO writes some of them as lists of lines."""
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(value)
+    if not isinstance(value, str):
+        raise BadRowError(f"a test has the input or output {value!r}, where a text is needed")
+    return value
+
+
+def _calls(function: str, pairs: Sequence[tuple[Any, Any]]) -> CallTests:
+    """LiveCodeBench writes one JSON value a line for the arguments, others write a list of arguments.
+
+    Most of the others, but not all, put each output into a list, as APPS did.
+    """
+    if not pairs:
+        raise BadRowError("has no tests")
+    if all(isinstance(output, list) and len(output) == 1 for _, output in pairs):
+        pairs = [(arguments, output[0]) for arguments, output in pairs]
+    try:
+        cases = tuple(_call(*pair) for pair in pairs)
+    except ValueError as error:
+        raise BadRowError(f"a test of {function!r} is not JSON: {error}") from None
+    if not all(isinstance(arguments, list) for arguments, _ in cases):
+        raise BadRowError(f"a test of {function!r} has no list of arguments")
+    return CallTests(function, cases)
+
+
+def _call(arguments: Any, output: Any) -> tuple[Any, Any]:
+    if not isinstance(arguments, str):
+        return arguments, output
+    values = [json.loads(line) for line in arguments.split("\n") if line.strip()]
+    return values, json.loads(output) if isinstance(output, str) else output
 
 
 def _gold(tests: StdinTests | CallTests) -> str:
-    """The starting code of a function has ``List[int]`` and imports nothing, as on the judge that it comes from."""
     return gold_of(tests, prefix=LEETCODE_IMPORTS if isinstance(tests, CallTests) else "")
 
 
@@ -142,16 +102,47 @@ def _with_starter(problem: str, row: Row) -> str:
     return problem + STARTER.replace("{starter}", starter) if isinstance(starter, str) and starter.strip() else problem
 
 
-def _livecodebench(row: Row) -> Item:
-    """LiveCodeBench: public and private tests; the private ones are compressed, and pickled text inside."""
-    tests = [*_json(row, "public_test_cases"), *_private_tests(text_column(row, "private_test_cases"))]
-    metadata = _json(row, "metadata") if row.get("metadata") else {}
-    problem = _with_starter(text_column(row, "question_content"), row)
-    return Item(problem, _gold(_listed(tests, metadata.get("func_name"))))
+# -- DeepCoder, LiveCodeBench, CodeContests ----------------------------------------------------------------------------
 
 
+def _deepcoder(row: Row) -> Item:
+    """DeepCoder-Preview: ``problem``, ``tests`` (a list, or TACO's inputs and outputs, or LeetCode's assert script)."""
+    tests, problem = json_column(row, "tests"), text_column(row, "problem")
+    if isinstance(tests, list):
+        metadata = row.get("metadata")
+        function = metadata.get("func_name") if isinstance(metadata, dict) else None
+        return Item(_with_starter(problem, row), _gold(_listed(tests, function)))
+    if isinstance(tests, dict) and "functional" in tests:
+        script = text_column(row, "tests.functional") if isinstance(row["tests"], dict) else str(tests["functional"])
+        return Item(problem, gold_of(AssertTests(script, setup=LEETCODE_IMPORTS), prefix=LEETCODE_IMPORTS))
+    if isinstance(tests, dict) and isinstance(tests.get("inputs"), list) and isinstance(tests.get("outputs"), list):
+        if len(tests["inputs"]) != len(tests["outputs"]):
+            raise BadRowError(f"has {len(tests['inputs'])} inputs and {len(tests['outputs'])} outputs")
+        pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
+        name = tests.get("fn_name")
+        return Item(_with_starter(problem, row), _gold(_calls(name, pairs) if name else _stdin(pairs)))
+    raise BadRowError("column 'tests' is neither a list of tests, nor inputs and outputs, nor an assert script")
+
+
+def _codeforces(row: Row) -> Item:
+    """DeepCoder's Codeforces problems; the rating is looked up by a row's ``id``, e.g. ``1971A``, if it has one."""
+    if not isinstance(json_column(row, "tests"), list):
+        raise ForeignRowError("has no list of inputs and outputs in column 'tests', as Codeforces' rows have")
+    return replace(_deepcoder(row), source_id=text_column(row, "id").replace("/", "") if "id" in row else None)
+
+
+LIVECODEBENCH = "livecodebench/code_generation_lite"
 LIVECODEBENCH_FILES = tuple(f"test{number}.jsonl" for number in ("", 2, 3, 4, 5, 6))
 """Each release of LiveCodeBench adds one: all six are release_v6, 1,055 problems; five are release_v5, 880."""
+MOST_TEST_BYTES = 512 * 1024 * 1024
+
+
+def _livecodebench(row: Row) -> Item:
+    """LiveCodeBench: public tests, and private tests that are compressed and hold pickled text."""
+    tests = [*json_column(row, "public_test_cases"), *_private_tests(text_column(row, "private_test_cases"))]
+    metadata = json_column(row, "metadata") if row.get("metadata") else {}
+    problem = _with_starter(text_column(row, "question_content"), row)
+    return Item(problem, _gold(_listed(tests, metadata.get("func_name"))))
 
 
 def _in_livecodebench_window(row: Row) -> bool:
@@ -166,16 +157,12 @@ class _TextOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
-_MOST_TEST_BYTES = 512 * 1024 * 1024
-
-
 def _private_tests(text: str) -> list[Any]:
     try:
         tests = json.loads(text)
     except ValueError:
         try:
-            inflater = zlib.decompressobj()
-            data = inflater.decompress(base64.b64decode(text, validate=True), _MOST_TEST_BYTES)
+            data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), MOST_TEST_BYTES)
             tests = json.loads(_TextOnly(io.BytesIO(data)).load())
         except (ValueError, TypeError, zlib.error, pickle.UnpicklingError, EOFError, IndexError, KeyError) as error:
             raise BadRowError(f"column 'private_test_cases' can't be read: {error}") from None
@@ -193,6 +180,9 @@ def _code_contests(row: Row) -> Item:
             raise BadRowError(f"column {name!r} must have as many inputs as outputs")
         pairs += zip(tests["input"], tests["output"], strict=True)
     return Item(text_column(row, "description"), gold_of(_stdin(pairs)))
+
+
+# -- HumanEval and MBPP, with their own tests and with EvalPlus' -------------------------------------------------------
 
 
 def _humaneval(row: Row) -> Item:
@@ -213,15 +203,11 @@ def _mbpp(row: Row) -> Item:
     if not isinstance(asserts, list) or not asserts or not all(isinstance(test, str) for test in asserts):
         raise BadRowError(f"column 'test_list' is {asserts!r}, where a list of assert statements is needed")
     setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or [])
-    text = first_column(row, "text", "prompt")
-    problem = text + MBPP_TESTS.replace("{tests}", "\n".join(asserts))
-    code = row.get("code")
-    solution = _fenced(code) if isinstance(code, str) else None
-    script = "\n".join(asserts)
+    code, script = row.get("code"), "\n".join(asserts)
     return Item(
-        problem,
+        first_column(row, "text", "prompt") + MBPP_TESTS.replace("{tests}", script),
         gold_of(AssertTests(script, setup=setup, entry_point=function_under_test(code, script))),
-        solution=solution,
+        solution=_fenced(code) if isinstance(code, str) else None,
     )
 
 
@@ -246,17 +232,18 @@ def _mbpp_plus(row: Row) -> Item:
     """MBPP+, from the hub or as EvalPlus' own JSONL; the prompt is EvalPlus': a docstring with one assert."""
     if "test" not in row and "plus_input" not in row and "test_list" in row:
         raise ForeignRowError("has MBPP's own tests, which are fewer than MBPP+'s")
-    if f"def {row.get('entry_point')}(" in text_column(row, "prompt"):
+    prompt = text_column(row, "prompt")
+    if f"def {row.get('entry_point')}(" in prompt:
         raise ForeignRowError(
             "has the head of a function to be completed in column 'prompt', as HumanEval+'s rows have"
         )
     if "test" not in row:
         solution = _fenced(text_column(row, "canonical_solution"))
-        return Item(text_column(row, "prompt").strip(), gold_of(input_tests(row)), solution=solution)
-    code, shown = text_column(row, "code"), text_column(row, "test_list.0")
+        return Item(prompt.strip(), gold_of(input_tests(row)), solution=solution)
+    code, first_assert = text_column(row, "code"), text_column(row, "test_list.0")
     setup = "\n".join(row.get("test_imports") or [])
-    tests = script_tests(row, function_under_test(code, shown), setup=setup)
-    return Item(f'"""\n{text_column(row, "prompt")}\n{shown}\n"""', gold_of(tests), solution=_fenced(code))
+    tests = script_tests(row, function_under_test(code, first_assert), setup=setup)
+    return Item(f'"""\n{prompt}\n{first_assert}\n"""', gold_of(tests), solution=_fenced(code))
 
 
 def _fenced(code: str) -> str:
@@ -264,7 +251,7 @@ def _fenced(code: str) -> str:
 
 
 def function_under_test(code: Any, script: str) -> str | None:
-    """The function that the tests call, by the row's own solution: one is named like a built-in."""
+    """The function of the row's own solution that the tests call; one of them has the name of a built-in."""
     defined = re.findall(r"^def\s+(\w+)", code, re.MULTILINE) if isinstance(code, str) else []
     return next((name for name in defined if re.search(rf"\b{name}\b", script)), None)
 
@@ -274,20 +261,13 @@ def _in_mbpp_test(row: Row) -> bool:
     return 11 <= column(row, "task_id") <= 510
 
 
+DEEPCODER = "agentica-org/DeepCoder-Preview-Dataset"
 PRESETS: dict[str, Preset] = {
-    "deepcoder": Preset(
-        _deepcoder, "agentica-org/DeepCoder-Preview-Dataset", subset=("primeintellect", "taco", "lcbv5")
-    ),
-    "codeforces": Preset(_codeforces, "agentica-org/DeepCoder-Preview-Dataset", "test", subset="codeforces"),
-    "livecodebench": Preset(
-        _livecodebench, "livecodebench/code_generation_lite", files=LIVECODEBENCH_FILES, id="question_id"
-    ),
+    "deepcoder": Preset(_deepcoder, DEEPCODER, subset=("primeintellect", "taco", "lcbv5")),
+    "codeforces": Preset(_codeforces, DEEPCODER, "test", subset="codeforces"),
+    "livecodebench": Preset(_livecodebench, LIVECODEBENCH, files=LIVECODEBENCH_FILES, id="question_id"),
     "livecodebench_v5_window": Preset(
-        _livecodebench,
-        "livecodebench/code_generation_lite",
-        files=LIVECODEBENCH_FILES[:5],
-        keep=_in_livecodebench_window,
-        id="question_id",
+        _livecodebench, LIVECODEBENCH, files=LIVECODEBENCH_FILES[:5], keep=_in_livecodebench_window, id="question_id"
     ),
     "code_contests": Preset(_code_contests, "deepmind/code_contests"),
     "humaneval": Preset(_humaneval, "openai/openai_humaneval", "test"),
@@ -297,13 +277,14 @@ PRESETS: dict[str, Preset] = {
     "mbpp_plus": Preset(_mbpp_plus, "evalplus/mbppplus", "test"),
     "small_functions": Preset(_mbpp, make=small_functions),
 }
-"""``Data.preset`` of a code task; each also reads a local copy of its dataset, given by ``Data.path``."""
+"""The values of ``Data.preset`` for a code task; each also reads a local copy of its dataset at ``Data.path``."""
 
 
 @dataclass(frozen=True)
 class CodeTask(DatasetTask):
-    """Programming problems, verified by :func:`progrpo.verify.run_code_tests`. Canonical form: see
-    :func:`progrpo.verify.code.programs.canonical_program`.
+    """Programming problems, verified by :func:`progrpo.verify.run_code_tests`.
+
+    The canonical form is :func:`progrpo.verify.code.programs.canonical_program` of the program.
 
     >>> from progrpo.tasks.rows import Data
     >>> task = CodeTask(Data(preset="small_functions", limit=4), Data(preset="small_functions", seed=1, limit=2))
@@ -313,11 +294,5 @@ class CodeTask(DatasetTask):
 
     PRESETS: ClassVar[Mapping[str, Preset]] = PRESETS
     name: ClassVar[str] = "code"
-
-    @property
-    def verifier(self) -> str:
-        return "code"
-
-    @property
-    def instruction(self) -> str:
-        return INSTRUCTION
+    verifier: ClassVar[str] = "code"
+    instruction: ClassVar[str] = INSTRUCTION

@@ -1,14 +1,14 @@
-"""Tasks whose problems are rows of datasets: reading, checking, rendering, and the split."""
+"""Tasks whose problems are the rows of datasets: reading, checking, rendering, and the split."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from progrpo.common.errors import ConfigError
-from progrpo.tasks.base import Problem
+from progrpo.tasks.base import Problem, Task
 from progrpo.tasks.rows import (
     BadRow,
     BadRowError,
@@ -17,58 +17,69 @@ from progrpo.tasks.rows import (
     NotOnHubError,
     Row,
     digest,
+    numbered_rows,
     read_rows,
     refuse_bad_rows,
     text_column,
 )
-from progrpo.tasks.templates import BASE_STOP, Prompt, check_template, render
+from progrpo.tasks.templates import BASE_STOP, check_template, render
 from progrpo.verify import Verdict
-from progrpo.verify.registry import count_votes, verify, wrong_golds
+from progrpo.verify.registry import VERIFIERS, wrong_golds
+
+CHECKED_AT_ONCE = 1024  # golds; a limit is then reached without checking a whole dataset
 
 
 @dataclass(frozen=True)
 class Item:
-    """What a row says, whatever its columns are called."""
+    """The content of a row, whatever its columns are called.
+
+    Attributes:
+        problem: the problem's text.
+        gold: what the verifier compares with: an answer, or tests as JSON.
+        verifier: a name of :data:`progrpo.verify.registry.VERIFIERS`; empty for the task's own.
+        solution: a worked solution, for worked examples in prompts.
+        source_id: the problem's id elsewhere, if something is looked up by it: ``problem["source_id"]``.
+        problem_id: the row's own id; without one, rows with the same words are the same problem.
+    """
 
     problem: str
     gold: str
-    """What the verifier compares with: an answer, or tests as JSON."""
     verifier: str = ""
-    """A name of :data:`progrpo.verify.registry.VERIFIERS`; the task's where it is empty."""
     solution: str | None = None
-    """How it is solved, for worked examples."""
     source_id: str | None = None
-    """What others call the problem, where something is to be looked up by it: ``problem["source_id"]``."""
     problem_id: str | None = None
-    """What tells the row from others with the same words; by default the words alone do."""
 
     @property
     def key(self) -> str:
-        """``problem["problem_id"]``"""
         return self.problem_id or digest(self.problem)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A public dataset: where it is, and how one of its rows is read."""
+    """A public dataset: where it is, and how one of its rows is read.
+
+    Attributes:
+        read: reads a row.
+        hub: the dataset's id on the Hugging Face hub.
+        split, subset: those to read; several subsets are read one after the other.
+        files: the JSONL files of a dataset whose split only a script could put together; the hub no longer runs any.
+        keep: whether a row belongs to the preset, where the dataset holds more.
+        make: makes rows from a seed, where there is nothing to read.
+        id: the column with a row's own id, for datasets whose official score counts repeated questions too. Without
+            it, or in rows without that column, a repeated problem counts once.
+    """
 
     read: Callable[[Row], Item]
     hub: str | None = None
     split: str = "train"
     subset: str | tuple[str, ...] | None = None
-    """Several are read one after the other."""
     files: Sequence[str] = ()
-    """The JSONL files of a dataset whose split only a script would put together; the hub runs none any more."""
     keep: Callable[[Row], bool] | None = None
-    """Whether a row belongs to it, where the dataset holds more."""
     make: Callable[[int], Iterator[Row]] | None = None
-    """Makes rows from a seed, where there is nothing to read."""
     id: str | None = None
-    """The column with the dataset's own id of a row, where its official score counts every row, repeated questions
-    too. Without it, or in rows without that column, a problem that is repeated counts once."""
 
     def read_if_kept(self, row: Row) -> Item | None:
-        """What a row says; None if it is not one of this preset's."""
+        """The content of a row; None if the row does not belong to this preset."""
         if self.keep is not None and not self.keep(row):
             return None
         item = self.read(row)
@@ -76,14 +87,14 @@ class Preset:
 
 
 @dataclass(frozen=True)
-class DatasetTask(ABC):
+class DatasetTask(Task):
     """Problems from two sources of rows, one to train on and one held out.
 
     Args:
         train, heldout: where the rows come from. A training problem that is also held out is left out. Train is None
             where nothing is trained, as in a benchmark.
         template: see :mod:`progrpo.tasks.templates`.
-        examples: worked examples in each prompt: the first training problems, which are then not trained on.
+        examples: the number of worked examples in each prompt; these are training problems that are not trained on.
         skip_bad_rows: leave out rows that can't be used, instead of refusing them all.
 
     Raises:
@@ -106,58 +117,46 @@ class DatasetTask(ABC):
     @property
     @abstractmethod
     def verifier(self) -> str:
-        """Its name in :data:`progrpo.verify.registry.VERIFIERS`."""
+        """A name of :data:`progrpo.verify.registry.VERIFIERS`."""
+
+    @property
+    def instruction(self) -> str:
+        """The sentence in the prompt that says how to write the answer."""
+        return ""
 
     def read_columns(self, data: Data) -> Callable[[Row], Item]:
         """How to read the rows of data without a preset."""
         return lambda row: Item(text_column(row, data.problem or "problem"), text_column(row, data.gold or "answer"))
 
     def write_response(self, item: Item) -> str:
-        """A worked example's response: its solution, and its answer where the verifier looks for it."""
+        """The response in a worked example: the solution, and the answer where the verifier looks for it."""
         return item.solution or ""
 
     @property
-    def instruction(self) -> str:
-        """How an answer is to be written, said in the prompt."""
-        return ""
+    def stop(self) -> str | None:
+        """The text at which a response ends for the verifier; None where the whole response counts."""
+        return BASE_STOP if self.template == "base" else None
 
     def train_problems(self) -> list[Problem]:
-        self._require_train("training problems")
+        if self.train is None:
+            raise ConfigError("task.train is None, so there are no training problems; give it a path or a preset.")
         return self._problems[0]
 
     def heldout_problems(self) -> list[Problem]:
         return self._problems[1]
 
-    def verify(self, problem: Problem, response: str) -> Verdict:
-        return self.verify_batch([problem], [response])[0]
-
     def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
-        return verify(
-            [problem["verifier"] for problem in problems],
-            [problem["gold"] for problem in problems],
-            self._cut(responses),
-        )
+        return super().verify_batch(problems, self._cut(responses))
 
     def count_votes(self, problem: Problem, responses: Sequence[str]) -> tuple[list[int], int] | None:
-        return count_votes(problem["verifier"], problem["gold"], self._cut(responses))
-
-    @property
-    def stop(self) -> str | None:
-        """Where a response ends for the verifier, whatever follows."""
-        return BASE_STOP if self.template == "base" else None
+        return super().count_votes(problem, self._cut(responses))
 
     def _cut(self, responses: Sequence[str]) -> Sequence[str]:
         return responses if self.stop is None else [response.split(self.stop)[0] for response in responses]
 
-    def gold(self, problem: Problem) -> str:
-        return problem["gold"]
-
-    def count_solutions(self, problem: Problem) -> None:
-        return None
-
     @cached_property
     def bad_rows(self) -> list[BadRow]:
-        """The rows that were left out, train first."""
+        """The rows that were left out, those of train first."""
         return [*self._rows[0].bad, *self._rows[1].bad]
 
     @cached_property
@@ -174,44 +173,37 @@ class DatasetTask(ABC):
 
     @cached_property
     def _problems(self) -> tuple[list[Problem], list[Problem]]:
-        if self.examples:
-            self._require_train("worked examples")
-        train, heldout = (rows.items for rows in self._rows)
-        for name, data, items in (("train", self.train, train), ("heldout", self.heldout, heldout)):
+        if self.examples and self.train is None:
+            raise ConfigError("task.train is None, so there are no worked examples; give it a path or a preset.")
+        all_train, heldout = (rows.items for rows in self._rows)
+        for name, data, items in (("train", self.train, all_train), ("heldout", self.heldout, heldout)):
             if data is not None and not items:
                 raise ConfigError(f"task.{name} has no usable problem; give it other rows, or a higher limit.")
-        different = _without(train, heldout)
-        if train and not different:
+        train = _without(all_train, heldout)
+        if all_train and not train:
             raise ConfigError(
-                f"all {len(train)} problems of task.train are in task.heldout too, and what is held out is not trained "
-                "on; give one of the two other rows, or task.heldout a lower limit."
+                f"all {len(all_train)} problems of task.train are in task.heldout too, and what is held out is not "
+                "trained on; give one of the two other rows, or task.heldout a lower limit."
             )
-        shown = list(islice(different, self.examples))
-        examples = [self._example(different.pop(key)) for key in shown]
-        if train and not different:
+        examples = [self._example(train.pop(key)) for key in list(train)[: self.examples]]
+        if all_train and not train:
             raise ConfigError(
-                f"task.examples is {self.examples}, and task.train has no more problems than that ({len(shown)}): none "
-                "is left to train on; lower it, or give more rows."
+                f"task.examples is {self.examples}, and task.train has only {len(examples)} problems, so none is left "
+                "to train on; lower it, or give more rows."
             )
-        train = different
-        return (
-            [self._problem(key, item, examples) for key, item in train.items()],
-            [self._problem(key, item, examples) for key, item in heldout.items()],
-        )
+        return self._render(train, examples), self._render(heldout, examples)
 
-    def _require_train(self, wanted: str) -> None:
-        if self.train is None:
-            raise ConfigError(f"task.train is None, so there are no {wanted}; give it a path or a preset.")
-
-    def _problem(self, key: str, item: Item, examples: Sequence[tuple[str, str]]) -> Problem:
-        prompt: Prompt = render(self.template, item.problem, self.instruction, examples)
-        problem = {
-            "prompt": prompt,
-            "problem_id": key,
-            "gold": item.gold,
-            "verifier": item.verifier or self.verifier,
-        }
-        return problem if item.source_id is None else problem | {"source_id": item.source_id}
+    def _render(self, items: Mapping[str, Item], examples: Sequence[tuple[str, str]]) -> list[Problem]:
+        return [
+            {
+                "prompt": render(self.template, item.problem, self.instruction, examples),
+                "problem_id": key,
+                "gold": item.gold,
+                "verifier": item.verifier or self.verifier,
+                **({} if item.source_id is None else {"source_id": item.source_id}),
+            }
+            for key, item in items.items()
+        ]
 
     def _example(self, item: Item) -> tuple[str, str]:
         if item.solution is None:
@@ -227,18 +219,18 @@ class DatasetTask(ABC):
             rows, read = self._source(data)
             return _collect(rows, read, self.verifier, data.limit)
         except ForeignRowError as error:
-            wanted = self.PRESETS[data.preset or ""].hub
+            dataset = self.PRESETS[data.preset or ""].hub
             raise ConfigError(
-                f"preset {data.preset!r} was given rows of another dataset: {error}; give it the rows of {wanted}, or "
-                "choose the preset that these rows are of."
+                f"preset {data.preset!r} was given rows of another dataset: {error}; give it the rows of {dataset}, or "
+                "choose the preset that these rows belong to."
             ) from None
         except NotOnHubError as error:
-            if self.train is None:  # a benchmark, which no recipe has a path for
+            if self.train is None:  # a benchmark, for which no recipe has a path
                 raise
             raise ConfigError(f"{str(error).rstrip('.')}: task.{name}.path=FILE.") from None
 
     def _source(self, data: Data) -> tuple[Iterable[tuple[str, Row | BadRow]], Callable[[Row], Item | None]]:
-        """The rows, and how to read one."""
+        """The rows with their places, and the function that reads one."""
         if data.preset is None:
             if data.path is None:
                 raise ConfigError(
@@ -255,67 +247,61 @@ class DatasetTask(ABC):
         if preset.make is not None:
             if data.limit is None:
                 raise ConfigError(f"preset {data.preset!r} makes rows without end; say how many with limit.")
-            made = preset.make(data.seed)
-            return ((f"{data.preset} row {i}", row) for i, row in enumerate(made, start=1)), preset.read
-        path, subset, split = data.path or preset.hub, data.subset or preset.subset, data.split or preset.split
+            return numbered_rows(data.preset, preset.make(data.seed)), preset.read
+        path, files = data.path or preset.hub, preset.files if data.path is None else ()
         assert path is not None, "a preset has a dataset or makes its rows"
-        files = preset.files if data.path is None else ()
-        if isinstance(subset, tuple):
-            # A local file has its rows in one place; of the hub's dataset each subset is to be had by its name alone.
-            subsets = subset if data.path is None else (None,)
-            return chain.from_iterable(read_rows(path, one, split) for one in subsets), preset.read_if_kept
-        return read_rows(path, subset, split, files), preset.read_if_kept
+        subsets: Any = data.subset or preset.subset
+        if not isinstance(subsets, tuple):
+            subsets = (subsets,)
+        elif data.path is not None:
+            subsets = (None,)  # a local file holds all subsets; the hub has each under its own name
+        split = data.split or preset.split
+        return chain.from_iterable(read_rows(path, name, split, files) for name in subsets), preset.read_if_kept
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Rows:
+    """The rows of one source; the items and their places are by problem id, in the order of the rows."""
+
     items: dict[str, Item] = field(default_factory=dict)
-    """By problem id, in the order of the rows."""
+    places: dict[str, str] = field(default_factory=dict)
     bad: list[BadRow] = field(default_factory=list)
     repeated: int = 0
 
-
-# Golds are checked so many at a time: a limit is then reached without checking a whole dataset.
-_CHECKED_AT_ONCE = 1024
+    def add(self, place: str, item: Item) -> None:
+        """Keep an item, unless its problem is there already; the same problem with another answer is a bad row."""
+        known = self.items.setdefault(item.key, item)
+        first = self.places.setdefault(item.key, place)
+        if known is item:
+            return
+        if known.problem != item.problem:
+            self.bad.append(BadRow(place, f"has the id {item.key!r} of {first}, which is another problem"))
+        elif known.gold != item.gold:
+            self.bad.append(BadRow(place, f"is the problem of {first} with another answer"))
+        else:
+            self.repeated += 1
 
 
 def _collect(
     rows: Iterable[tuple[str, Row | BadRow]], read: Callable[[Row], Item | None], verifier: str, limit: int | None
 ) -> _Rows:
-    """The first ``limit`` different usable items; the same problem with another answer is a bad row."""
-    items: dict[str, Item] = {}
-    places: dict[str, str] = {}
-    bad: list[BadRow] = []
-    repeated = 0
-    remaining = iter(rows)
-    while (limit is None or len(items) < limit) and (chunk := list(islice(remaining, _chunk_size(limit, len(items))))):
-        entries = [(place, _read_row(place, row, read)) for place, row in chunk]
-        good = [item for _, item in entries if isinstance(item, Item)]
-        reasons = iter(wrong_golds([item.verifier or verifier for item in good], [item.gold for item in good]))
+    """The first ``limit`` different usable items."""
+    collected, remaining = _Rows(), iter(rows)
+    while limit is None or len(collected.items) < limit:
+        most = CHECKED_AT_ONCE if limit is None else min(CHECKED_AT_ONCE, limit - len(collected.items))
+        entries = [(place, _read_row(place, row, read)) for place, row in islice(remaining, most)]
+        if not entries:
+            break
+        items = [item for _, item in entries if isinstance(item, Item)]
+        reasons = iter(wrong_golds([item.verifier or verifier for item in items], [item.gold for item in items]))
         for place, item in entries:
             if isinstance(item, BadRow):
-                bad.append(item)
-                continue
-            if item is None:
-                continue
-            key, reason = item.key, next(reasons)
-            if reason:
-                bad.append(BadRow(place, reason))
-            elif key not in items:
-                items[key], places[key] = item, place
-            elif (items[key].problem, items[key].gold) == (item.problem, item.gold):
-                repeated += 1
-            elif items[key].problem != item.problem:
-                bad.append(BadRow(place, f"has the id {key!r} of {places[key]}, which is another problem"))
-            else:
-                bad.append(BadRow(place, f"is the problem of {places[key]} with another answer"))
-    return _Rows(items, bad, repeated)
-
-
-def _without(items: Mapping[str, Item], others: Mapping[str, Item]) -> dict[str, Item]:
-    """The items whose problem is none of the others', whatever their ids are."""
-    problems = {item.problem for item in others.values()}
-    return {key: item for key, item in items.items() if item.problem not in problems}
+                collected.bad.append(item)
+            elif item is not None and (reason := next(reasons)):
+                collected.bad.append(BadRow(place, reason))
+            elif item is not None:
+                collected.add(place, item)
+    return collected
 
 
 def _read_row(place: str, row: Row | BadRow, read: Callable[[Row], Item | None]) -> Item | BadRow | None:
@@ -329,5 +315,39 @@ def _read_row(place: str, row: Row | BadRow, read: Callable[[Row], Item | None])
         return BadRow(place, str(error))
 
 
-def _chunk_size(limit: int | None, found: int) -> int:
-    return _CHECKED_AT_ONCE if limit is None else min(_CHECKED_AT_ONCE, limit - found)
+def _without(items: Mapping[str, Item], others: Mapping[str, Item]) -> dict[str, Item]:
+    """The items whose problem is none of the others', whatever their ids are."""
+    problems = {item.problem for item in others.values()}
+    return {key: item for key, item in items.items() if item.problem not in problems}
+
+
+@dataclass(frozen=True)
+class JsonlTask(DatasetTask):
+    """Your own problems: rows of ``{"prompt": ..., "gold": ..., "verifier": ...}``, each with the verifier it names.
+
+    Args:
+        default_verifier: the verifier of rows that name none, from :data:`progrpo.verify.registry.VERIFIERS`.
+    """
+
+    template: str = "plain"
+    default_verifier: str = "math"
+
+    name: ClassVar[str] = "jsonl"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.default_verifier not in VERIFIERS:
+            raise ValueError(f"default_verifier must be one of {', '.join(VERIFIERS)}, got {self.default_verifier!r}.")
+
+    @property
+    def verifier(self) -> str:
+        return self.default_verifier
+
+    def read_columns(self, data: Data) -> Callable[[Row], Item]:
+        problem, gold = data.problem or "prompt", data.gold or "gold"
+
+        def read(row: Row) -> Item:
+            verifier = text_column(row, "verifier") if row.get("verifier") else ""
+            return Item(text_column(row, problem), text_column(row, gold), verifier)
+
+        return read

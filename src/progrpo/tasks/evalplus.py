@@ -1,18 +1,18 @@
 """HumanEval+ and MBPP+: the tests of EvalPlus (arXiv 2305.01210), from either of its two formats.
 
-On the hub a row has one test script, with the expected outputs in it. EvalPlus' own JSONL has inputs alone; expected is
-what the row's reference solution returns. That is run where the asserts are, in the tester's shut-in process, on a copy
-of each input: the program under test sees neither the reference nor an output of it, and nothing has to be stored.
+On the hub a row has one test script with the expected outputs in it. EvalPlus' own JSONL has inputs alone: the expected
+outputs are what the row's reference solution returns. The reference runs where the asserts run, in the tester's
+sandbox, on a copy of each input: the program under test sees neither the reference nor its outputs, and nothing has to
+be stored.
 """
 
 import ast
-import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from progrpo.tasks.rows import BadRowError, Row, column, text_column
+from progrpo.tasks.rows import BadRowError, Row, json_column, text_column
 from progrpo.verify import AssertTests
 
 NUMPY = '''
@@ -33,7 +33,7 @@ numpy = types.ModuleType("numpy")
 numpy.allclose, numpy.ndarray = _allclose, type("ndarray", (), {})
 sys.modules["numpy"] = numpy
 '''
-"""The hub's scripts import numpy for ``allclose``; only the standard library is in the sandbox."""
+"""The hub's scripts import numpy for ``allclose``, and the sandbox has only the standard library."""
 
 REFERENCE = """
 import copy
@@ -59,25 +59,26 @@ def _same_truth(out, exp):
 
 
 _inputs = {inputs!r}
-_expected = [_reference(*copy.deepcopy(_given)) for _given in _inputs]
+_expected = [_reference(*copy.deepcopy(_arguments)) for _arguments in _inputs]
 """
-LOOP = """\
-for _given, _output in zip(_inputs, _expected):
-    assert {comparison}({name}(*_given), _output)
+COMPARISON = """\
+for _arguments, _output in zip(_inputs, _expected):
+    assert {comparison}({name}(*_arguments), _output)
 """
-ROOT = "abs(poly(_given[0], {name}(*_given))) <= 1e-4"
-"""HumanEval/32 asks for any root of a polynomial."""
+ROOT_COMPARISON = """\
+for _arguments in _inputs:
+    assert abs(poly(_arguments[0], find_zero(*_arguments))) <= 1e-4
+"""
+"""HumanEval/32, ``find_zero``, asks for any root of a polynomial."""
+# On the hub no answer passes its comparison (the arguments are swapped, and a number is unpacked): this corrects it.
 ROOT_ON_THE_HUB = ("_poly(*candidate(*inp), inp) <=", "abs(_poly(*inp, candidate(*inp))) <=")
-"""The same on the hub, where no answer could pass it: the arguments are swapped, and a number is unpacked."""
+# MBPP+'s functions whose results have no order: EvalPlus compares them as sets.
 AS_SETS = ("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum",
            "intersection_array", "find_dissimilar", "Diff")  # fmt: skip
-"""Of MBPP+, functions whose results have no order: EvalPlus compares them as sets."""
+# MBPP+'s functions that may return a match or None for True and False.
 AS_TRUTH = ("check_str", "text_match_three", "text_starta_endb")
-"""Of MBPP+, functions that may return a match or None for True and False."""
-
-
+# EvalPlus' scripts have lists of inputs and results; HumanEval's own scripts assert one call after the other.
 _SCRIPT = re.compile(r"^\s*inputs\s*=", re.MULTILINE)
-"""EvalPlus' scripts go through lists of inputs and results; HumanEval's own assert one call after the other."""
 
 
 def has_evalplus_tests(row: Row) -> bool:
@@ -86,7 +87,7 @@ def has_evalplus_tests(row: Row) -> bool:
 
 
 def script_tests(row: Row, entry_point: str | None, setup: str = "", call: str = "") -> AssertTests:
-    """The tests of a row of the hub: the script in its column ``test``, and a call of what that defines."""
+    """The tests of a row of the hub: the script in its column ``test``, and a call of the function it defines."""
     test = text_column(row, "test").replace(*ROOT_ON_THE_HUB)
     return AssertTests(f"{test}\n{call}", setup=f"{setup}\n{NUMPY}", entry_point=entry_point)
 
@@ -96,8 +97,11 @@ def input_tests(row: Row, setup: str = "") -> AssertTests:
 
     Args:
         row: with ``entry_point``, ``canonical_solution``, ``base_input``, ``plus_input`` and ``atol``; and for MBPP+
-            with ``assertion``, whose calls say which inputs are tuples, sets or complex numbers: JSON can't.
-        setup: what the reference solution continues: HumanEval's prompt.
+            with ``assertion``, whose calls show which inputs are tuples, sets or complex numbers: JSON can't.
+        setup: the code that the reference solution continues: HumanEval's prompt.
+
+    Raises:
+        BadRowError: a column is missing, or has another form.
     """
     name, code = text_column(row, "entry_point"), setup + text_column(row, "canonical_solution")
     inputs = [*_inputs(row, "base_input"), *_inputs(row, "plus_input")]
@@ -105,43 +109,38 @@ def input_tests(row: Row, setup: str = "") -> AssertTests:
         raise BadRowError("has no inputs")
     examples = _called_with(str(row.get("assertion") or ""), name)
     by_place = [[call[i] for call in examples if i < len(call)] for i in range(max(map(len, inputs)))]
-    typed = [[as_in(value, by_place[i]) for i, value in enumerate(given)] for given in inputs]
+    typed = [[as_in(value, by_place[i]) for i, value in enumerate(arguments)] for arguments in inputs]
     comparison = "_same_set" if name in AS_SETS else "_same_truth" if name in AS_TRUTH else "_same"
-    script = LOOP.format(comparison=comparison, name=name)
-    if name == "find_zero":
-        script = f"for _given in _inputs:\n    assert {ROOT.format(name=name)}\n"
+    script = ROOT_COMPARISON if name == "find_zero" else COMPARISON.format(comparison=comparison, name=name)
     reference = REFERENCE.format(code=code, name=name, atol=row.get("atol") or 0, inputs=typed)
     return AssertTests(script, setup=f"{setup}\n{NUMPY}{reference}", entry_point=name, cases=len(inputs))
 
 
 def _inputs(row: Row, path: str) -> list[list[Any]]:
-    value = column(row, path)
-    value = json.loads(value) if isinstance(value, str) else value
-    if value == {}:  # what EvalPlus writes for none
+    value = json_column(row, path)
+    if value == {}:  # EvalPlus writes this where there are none
         return []
-    if not isinstance(value, list) or not all(isinstance(given, list) for given in value):
+    if not isinstance(value, list) or not all(isinstance(arguments, list) for arguments in value):
         raise BadRowError(f"column {path!r} is {value!r:.80}, where a list of lists of arguments is needed")
     return value
 
 
 def _called_with(script: str, name: str) -> list[list[Any]]:
-    """The arguments that a script calls a function with, where they are literals."""
-    found = []
+    """The arguments of a script's calls of a function, where they are literals."""
     try:
         nodes = list(ast.walk(ast.parse(script)))
     except (SyntaxError, ValueError, RecursionError) as error:
         raise BadRowError(f"column 'assertion' is no Python: {error}") from None
+    calls = []
     for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
-            try:
-                found.append([ast.literal_eval(argument) for argument in node.args])
-            except ValueError:  # an expression: another call will have a literal in its place
-                continue
-    return found
+            with suppress(ValueError):  # an expression: another call has a literal in its place
+                calls.append([ast.literal_eval(argument) for argument in node.args])
+    return calls
 
 
 def as_in(value: Any, examples: Sequence[Any]) -> Any:
-    """An argument from JSON, with the types that it has in examples of it.
+    """An argument from JSON, converted to the types of the examples.
 
     >>> as_in([[1, 2], [], [3]], [[(3, 4)]])
     [(1, 2), (), (3,)]
@@ -149,14 +148,14 @@ def as_in(value: Any, examples: Sequence[Any]) -> Any:
     ((2+1j), 0.0, '0')
     """
     if isinstance(value, str) and examples and all(isinstance(example, int | float | complex) for example in examples):
-        with suppress(ValueError):  # else it is a text that the function is to cope with
+        with suppress(ValueError):  # otherwise it is a text that the function has to handle
             number = complex(value)
             return number if "j" in value else number.real
     return _like(value, examples)
 
 
 def _like(value: Any, examples: Sequence[Any], within: type = list) -> Any:
-    """Where no example has a list, it is one of the kind that is seen to lie in itself: ``(1, (2, (3,)))``."""
+    """``within`` is the type of a list that no example shows: the kind that holds its own kind, as in ``(1, (2,))``."""
     if isinstance(value, list):
         seen = [example for example in examples if isinstance(example, list | tuple | set)]
         parts = [part for example in seen for part in example]

@@ -1,7 +1,7 @@
 """Mathematics with a known answer."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,25 +25,23 @@ ENDINGS: dict[AnswerStyle, str] = {
 ENDINGS["any"] = ENDINGS["boxed"]
 
 
-def _read(problem: Sequence[str], gold: Callable[[Row], str]) -> Callable[[Row], Item]:
-    """A reader that takes the first of several problem columns: copies of a dataset name them differently."""
-    return lambda row: Item(first_column(row, *problem), gold(row))
+def _read(gold: Callable[[Row], str]) -> Callable[[Row], Item]:
+    """A reader of rows with a problem and a gold: copies of a dataset name the problem's column differently."""
+    return lambda row: Item(first_column(row, "problem", "question"), gold(row))
 
 
 def _answer(row: Row) -> str:
     return first_column(row, "answer", "expected_answer")
 
 
-def _boxed_solution(row: Row) -> str:
-    """The last box of a worked solution."""
+def _answer_or_box(row: Row) -> str:
+    """The answer; in rows without one, the last box of the worked solution."""
+    if "answer" in row:
+        return _answer(row)
     gold = extract_answer(text_column(row, "solution"))
     if gold is None:
         raise BadRowError(r"column 'solution' has no \boxed{}")
     return gold
-
-
-def _answer_or_boxed_solution(row: Row) -> str:
-    return _answer(row) if "answer" in row else _boxed_solution(row)
 
 
 def _final_answers(row: Row) -> str:
@@ -55,17 +53,16 @@ def _final_answers(row: Row) -> str:
 
 
 def _gsm8k(row: Row) -> Item:
-    """GSM8K: the answer follows ``####``; its calculator's notes ``<<3*4=12>>`` are not for reading."""
+    """GSM8K: the answer follows ``####``; the notes of its calculator, ``<<3*4=12>>``, are left out."""
     steps, hashes, gold = text_column(row, "answer").rpartition("####")
     if not hashes or not gold.strip():
         raise BadRowError("column 'answer' has no '#### answer'")
-    gold = gold.strip().replace(",", "")
-    working = re.sub(r"<<[^>]*>>", "", steps).strip()
-    return Item(text_column(row, "question"), gold, solution=working)
+    solution = re.sub(r"<<[^>]*>>", "", steps).strip()
+    return Item(text_column(row, "question"), gold.strip().replace(",", ""), solution=solution)
 
 
 def _dapo(row: Row) -> Item:
-    """DAPO-Math-17k writes its own instruction around each problem; the task's takes its place."""
+    """DAPO-Math-17k writes its own instruction around each problem; the task's instruction replaces it."""
     text = text_column(row, "prompt.0.content" if isinstance(row.get("prompt"), list) else "prompt")
     for instruction in (
         "Solve the following math problem step by step. The last line of your response should be of the form "
@@ -77,47 +74,46 @@ def _dapo(row: Row) -> Item:
     return Item(text.strip(), text_column(row, gold))
 
 
-def _aime_answer(row: Row) -> str:
-    """The American Invitational Mathematics Examination asks for nothing else than an integer from 0 to 999."""
-    answer = _answer(row)
-    if not re.fullmatch(r"[0-9]{1,3}", answer):
-        raise ForeignRowError(f"has the answer {answer!r:.80}, where AIME's are integers from 0 to 999")
-    return answer
+def _answer_of_form(pattern: str, form: str) -> Callable[[Row], str]:
+    """Reads the answer; an answer that the competition never asks for belongs to another dataset."""
+
+    def read(row: Row) -> str:
+        answer = _answer(row)
+        if not re.fullmatch(pattern, answer):
+            raise ForeignRowError(f"has the answer {answer!r:.80}, where {form}")
+        return answer
+
+    return read
 
 
-def _amc_answer(row: Row) -> str:
-    answer = _answer(row)
-    if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", answer):
-        raise ForeignRowError(f"has the answer {answer!r:.80}, where AMC's are numbers")
-    return answer
-
-
-_PROBLEM = ("problem", "question")
+_aime = _read(_answer_of_form(r"[0-9]{1,3}", "AIME's are integers from 0 to 999"))
+_amc = _read(_answer_of_form(r"-?[0-9]+(\.[0-9]+)?", "AMC's are numbers"))
 
 PRESETS: dict[str, Preset] = {
     "dapo_math_17k": Preset(_dapo, "BytedTsinghua-SIA/DAPO-Math-17k"),
-    "math": Preset(_read(_PROBLEM, _answer_or_boxed_solution), "DigitalLearningGmbH/MATH-lighteval"),
-    "math500": Preset(_read(_PROBLEM, _answer), "HuggingFaceH4/MATH-500", "test"),
+    "math": Preset(_read(_answer_or_box), "DigitalLearningGmbH/MATH-lighteval"),
+    "math500": Preset(_read(_answer), "HuggingFaceH4/MATH-500", "test"),
     "gsm8k": Preset(_gsm8k, "openai/gsm8k", subset="main"),
-    "aime24": Preset(_read(_PROBLEM, _aime_answer), "HuggingFaceH4/aime_2024"),
-    "aime25": Preset(_read(_PROBLEM, _aime_answer), "math-ai/aime25", "test"),
-    "amc23": Preset(_read(_PROBLEM, _amc_answer), "math-ai/amc23", "test"),
-    "minerva": Preset(_read(_PROBLEM, _answer_or_boxed_solution), "math-ai/minervamath", "test"),
-    "olympiadbench": Preset(_read(_PROBLEM, _final_answers), "math-ai/olympiadbench", "test"),
+    "aime24": Preset(_aime, "HuggingFaceH4/aime_2024"),
+    "aime25": Preset(_aime, "math-ai/aime25", "test"),
+    "amc23": Preset(_amc, "math-ai/amc23", "test"),
+    "minerva": Preset(_read(_answer_or_box), "math-ai/minervamath", "test"),
+    "olympiadbench": Preset(_read(_final_answers), "math-ai/olympiadbench", "test"),
     "word_problems": Preset(_gsm8k, make=word_problems),
 }
-"""``Data.preset`` of a math task; each also reads a local copy of its dataset, given by ``Data.path``."""
+"""The values of ``Data.preset`` for a math task; each also reads a local copy of its dataset at ``Data.path``."""
 
 
 @dataclass(frozen=True)
 class MathTask(DatasetTask):
-    """Problems with one answer each, verified by :func:`progrpo.verify.verify_math`. More arguments:
+    """Problems with one answer each, verified by :func:`progrpo.verify.verify_math`.
 
     Args:
-        answer_style: where the answer stands in a response: in its last ``\\boxed{}``, after ``Answer:``, or as its
-            last number; or in any of these places, in this order (``"any"``). The last is for judging models as their
-            own graders do: the prompt asks for a box, and a response without one is read all the same. Train with a
-            strict one: a policy finds out what a lenient reader takes for an answer.
+        answer_style: where the answer stands in a response: in its last ``\\boxed{}`` (``"boxed"``), after
+            ``Answer:`` (``"answer"``), as its last number (``"last_number"``), or in the first of these places that
+            the response has (``"any"``). ``"any"`` judges models as their own graders do: the prompt asks for a box,
+            and a response without one is read all the same. Train with a strict style: a policy learns what a lenient
+            reader takes for an answer.
 
     >>> from progrpo.tasks.rows import Data
     >>> task = MathTask(Data(preset="word_problems", limit=8), Data(preset="word_problems", seed=1, limit=4))

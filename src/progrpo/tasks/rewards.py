@@ -5,9 +5,9 @@ TRL            ``reward_funcs=verified_reward("math", gold="solution")``, or ``t
 verl           ``custom_reward_function.path=pkg://progrpo.tasks.rewards``; ``verl_row`` makes rows for it
 =============  ==========================================================================================
 
-1 for a correct response, 0 for an incorrect one. Where the verifier itself failed (``error``) the response has no
-reward and takes no part in its group: None in TRL, ``verifier_error`` in verl. Such failures are logged, and past a
-set share of the last responses they stop the run: rewards that go missing unseen would train on whatever is left.
+A correct response has reward 1, an incorrect one 0. Where the verifier itself failed (``error``) the response has no
+reward and takes no part in its group: None in TRL, ``verifier_error`` in verl. Such failures are logged. When they pass
+a share of the newest responses they stop the run, which would otherwise train on whatever is left.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from progrpo.tasks.base import Problem, Task
-from progrpo.tasks.templates import Prompt, opens_thinking, prompt_text, response_text
+from progrpo.tasks.templates import Prompt, opens_thinking, response_text
 from progrpo.verify import Verdict, VerifierFailedError
 from progrpo.verify.registry import VERIFIERS, verify
 from progrpo.verify.thinking import begin_thinking, closes_unopened
@@ -26,27 +26,20 @@ from progrpo.verify.thinking import begin_thinking, closes_unopened
 logger = logging.getLogger(__name__)
 
 MAX_ERROR_SHARE = 0.1
-ERROR_WINDOW = 512
-"""The share of errors is taken over so many of the newest responses,"""
-FEWEST_JUDGED = 32
-"""and not before there are so many: one lost worker in the first ten responses is no trend."""
-
-
-KEPT_VERDICTS = 16384
-"""So many of the newest verdicts are kept: a training batch's, with a long evaluation in between."""
-OF_THE_RESPONSE = frozenset({"prompt", "completion", "completion_ids", "environments"})
-"""What TRL has in a row, or hands to a reward, that is no column of the problem: it differs by response or by call."""
+ERROR_WINDOW = 512  # the newest responses, of which the share is taken
+FEWEST_JUDGED = 32  # one lost worker among ten responses is no trend
+KEPT_VERDICTS = 16384  # those of a training batch, with a long evaluation in between
+# TRL's rows and calls have these beside the columns of the problem: they differ by response or by call.
+NOT_OF_THE_PROBLEM = frozenset({"prompt", "completion", "completion_ids", "environments"})
 
 
 class ErrorWatch:
-    """Counts the verifier's own failures among the newest responses, and stops past a share of them.
+    """Counts the verifier's own failures among the newest responses, and raises when they pass a share (0 to 1).
 
-    >>> watch = ErrorWatch(max_share=0.5)
-    >>> watch.see([Verdict("incorrect", "wrong")] * 32)
-    >>> watch.see([Verdict("error", "no isolation to be had")] * 40)
+    >>> ErrorWatch(max_share=0.5).see([Verdict("error", "the worker was lost")] * 40)
     Traceback (most recent call last):
-    progrpo.verify.verdict.VerifierFailedError: The verifier failed on 40 of the last 72 responses, more than the \
-allowed share of 0.5 (max_error_share); the last time because: no isolation to be had
+    progrpo.verify.verdict.VerifierFailedError: The verifier failed on 40 of the last 40 responses, more than the \
+allowed share of 0.5 (max_error_share); the last time because: the worker was lost
     """
 
     def __init__(self, max_share: float = MAX_ERROR_SHARE) -> None:
@@ -56,11 +49,7 @@ allowed share of 0.5 (max_error_share); the last time because: no isolation to b
         self._failed: deque[bool] = deque(maxlen=ERROR_WINDOW)
 
     def see(self, verdicts: Sequence[Verdict]) -> None:
-        """Take more verdicts into account.
-
-        Raises:
-            VerifierFailedError: the share of errors is too high.
-        """
+        """Count more verdicts; raises VerifierFailedError if the share of errors is too high."""
         self._failed += [verdict.status == "error" for verdict in verdicts]
         reasons = [verdict.reason for verdict in verdicts if verdict.status == "error"]
         if not reasons:
@@ -75,22 +64,21 @@ allowed share of 0.5 (max_error_share); the last time because: no isolation to b
 
 
 class Reward:
-    """A reward function for GRPOTrainer. Its :meth:`canonical_form` is one for
+    """A reward function for GRPOTrainer; its :meth:`canonical_form` is one for
     :class:`~progrpo.trl.trainer.ProGRPOTrainer`.
 
-    Args:
-        verify_batch: of dataset rows and response texts; :meth:`progrpo.tasks.Task.verify_batch` is one.
-        name: what the trainer's logs call it.
-        max_error_share: how many of the newest responses, as a share, the verifier may fail on.
-        opens_thinking: whether the chat template ends a prompt of messages inside of a thinking part, as DeepSeek-R1's
-            does: a response that was cut off in it has no answer yet. TRL hands over messages, which don't show it.
-            None, the default, lets ProGRPOTrainer say so; with another trainer, pass
-            :func:`progrpo.tasks.templates.template_opens_thinking` of the tokenizer. A prompt that is text tells by
-            itself.
+    Each response to a problem is verified once, however often it is asked about: by the reward, by
+    :meth:`canonical_form`, which tells solutions apart, or by :meth:`verdict`, which has the reasons. The digests and
+    verdicts of the newest ``KEPT_VERDICTS`` responses are kept, and those of the last batch in any case.
 
-    Each response to a problem is verified once, whoever asks and however often: the reward, :meth:`canonical_form`,
-    which tells solutions apart, or :meth:`verdict`, which has the reasons. Of a response that was judged, its digest
-    and its verdict are kept: those of the newest ``KEPT_VERDICTS``, and of the last batch in any case.
+    Args:
+        verify_batch: takes dataset rows and response texts; :meth:`progrpo.tasks.Task.verify_batch` is one.
+        name: the function's name in the trainer's logs.
+        max_error_share: the share of the newest responses that the verifier may fail on.
+        opens_thinking: whether the chat template ends a prompt of messages inside a thinking part, as DeepSeek-R1's
+            does: a response that was cut off there has no answer yet. TRL hands over messages, which don't show it.
+            With None, the default, ProGRPOTrainer finds out; with another trainer, pass
+            :func:`progrpo.tasks.templates.template_opens_thinking` of the tokenizer. Prompts that are text show it.
     """
 
     def __init__(
@@ -103,34 +91,14 @@ class Reward:
         self.verify_batch = verify_batch
         self.opens_thinking = opens_thinking
         self.template_opens_thinking: bool | None = None
-        """What the trainer that asks for rewards says of its template: it counts where ``opens_thinking`` is None."""
+        """Set by ProGRPOTrainer from its template; it counts where ``opens_thinking`` is None."""
         self._has_warned = False
         self.__name__ = name
         self._watch = ErrorWatch(max_error_share)
+        # Both by problem digest and text. The first is bounded, with the last used verdict at its end.
         self._verdicts: dict[bytes, Verdict] = {}
-        """By problem and text, the last used at the end."""
         self._recorded: dict[bytes, Verdict] = {}
-        """By :func:`_recorded_key`, which needs no more than what is recorded."""
-        self._problem_digests = _ProblemDigests()
-
-    def problem_digest(self, row: dict[str, Any]) -> str:
-        """A digest of all that the verifier knows of a dataset row's problem, the gold above all, in hex: a recorded
-        verdict holds for as long as this is the same."""
-        return self._problem_digests(_problem(row)).hex()
-
-    def recall(self, problem_digest: str, prompt: str, text: str, verdict: Verdict) -> None:
-        """Take a verdict that was recorded before: this response to this problem is not verified again. What the
-        verifier failed at is tried again.
-
-        Args:
-            problem_digest: :meth:`problem_digest` of the row that was verified. Where the gold has changed since then,
-                it is another problem.
-            prompt: as text.
-            text: of the response, as :meth:`response_text` returned it.
-            verdict: on the response.
-        """
-        if verdict.status != "error":
-            self._recorded[_recorded_key(problem_digest, prompt, text)] = verdict
+        self._last_texts: dict[str, tuple[str, bytes]] = {}
 
     def __call__(
         self,
@@ -144,69 +112,75 @@ class Reward:
         rows = [{name: values[i] for name, values in per_row.items()} for i in range(n)]
         texts = [self.response_text(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
         self._warn_of_unopened_thinking(prompts, texts)
-        verdicts = self._judge(rows, prompts, texts)
+        verdicts = self._judge(rows, texts)
         if log_metric is not None and n:
             log_metric("verifier/errors", sum(verdict.status == "error" for verdict in verdicts) / n)
         self._watch.see(verdicts)
         return [verdict.reward for verdict in verdicts]
 
     def canonical_form(self, row: dict[str, Any], completion: Any) -> str | None:
-        """The canonical form of a correct completion, None for any other."""
+        """The canonical form of a correct completion; None for any other."""
         return self.verdict(row, completion).canonical
 
     def verdict(self, row: dict[str, Any], completion: Any) -> Verdict:
         """The verdict on a completion (text, or messages) to the problem of a dataset row, with its prompt."""
-        prompt = row.get("prompt", [])
-        text = self.response_text(prompt, completion)
-        return self._verdicts.get(self._key(_problem(row), text)) or self._judge([row], [prompt], [text])[0]
+        text = self.response_text(row.get("prompt", []), completion)
+        return self._verdicts.get(_key(self.problem_digest(row), text)) or self._judge([row], [text])[0]
 
-    def _key(self, problem: Problem, text: str) -> bytes:
-        return _digest(self._problem_digests(problem), _as_bytes(text))
+    def problem_digest(self, row: dict[str, Any]) -> str:
+        """A digest, in hex, of everything that the verifier knows of a row's problem, its gold above all: a recorded
+        verdict is valid as long as this stays the same."""
+        problem = _problem(row)
+        parts = [part for name in sorted(problem) for part in (_as_bytes(name), self._value_digest(name, problem))]
+        return _digest(*parts).hex()
 
-    def _judge(self, rows: list[dict[str, Any]], prompts: list[Any], texts: list[str]) -> list[Verdict]:
-        """The verdicts on responses as the verifier reads them. What is known is not verified again, but for what the
-        verifier failed at."""
-        problems = [_problem(row) for row in rows]
-        keys = [self._key(problem, text) for problem, text in zip(problems, texts, strict=True)]
-        # A collapsed policy says the same thing many times: each is verified once.
-        different = {key: i for i, key in enumerate(keys)}
-        before = {key: self._known(key, rows[i], prompts[i], texts[i]) for key, i in different.items()}
-        known = {key: verdict for key, verdict in before.items() if verdict is not None and verdict.status != "error"}
-        missing = [key for key in different if key not in known]
-        if missing:
-            places = [different[key] for key in missing]
-            verdicts = self.verify_batch([problems[i] for i in places], [texts[i] for i in places])
-            known |= zip(missing, verdicts, strict=True)
-        for key, verdict in known.items():
-            self._verdicts.pop(key, None)
-            self._verdicts[key] = verdict
-        for key in list(self._verdicts)[: -max(KEPT_VERDICTS, len(known))]:
-            del self._verdicts[key]
-        return [known[key] for key in keys]
-
-    def _known(self, key: bytes, row: dict[str, Any], prompt: Any, text: str) -> Verdict | None:
-        verdict = self._verdicts.get(key)
-        if verdict is None and self._recorded:
-            verdict = self._recorded.get(_recorded_key(self.problem_digest(row), prompt_text(prompt), text))
-        return verdict
+    def recall(self, problem_digest: str, text: str, verdict: Verdict) -> None:
+        """Take over a recorded verdict, so that this response to this problem is not verified again; an error is not
+        taken over. The arguments are what :meth:`problem_digest`, :meth:`response_text` and :meth:`verdict` returned.
+        """
+        if verdict.status != "error":
+            self._recorded[_key(problem_digest, text)] = verdict
 
     def response_text(self, prompt: Prompt, completion: Any) -> str:
-        """A completion as the verifier reads it: with the ``<think>`` that its prompt ended in."""
+        """A completion as the verifier reads it, with the ``<think>`` that its prompt ended in."""
         template_opens = self.template_opens_thinking if self.opens_thinking is None else self.opens_thinking
         return response_text(completion, in_thinking=opens_thinking(prompt, bool(template_opens)))
 
+    def _judge(self, rows: list[dict[str, Any]], texts: list[str]) -> list[Verdict]:
+        """The verdicts on responses, of which each new one is verified once: a collapsed policy repeats itself."""
+        keys = [_key(self.problem_digest(row), text) for row, text in zip(rows, texts, strict=True)]
+        places = {key: i for i, key in enumerate(keys)}
+        known = {key: self._verdicts.get(key) or self._recorded.get(key) for key in places}
+        judged = {key: verdict for key, verdict in known.items() if verdict is not None and verdict.status != "error"}
+        missing = [key for key in places if key not in judged]
+        if missing:
+            problems = [_problem(rows[places[key]]) for key in missing]
+            verdicts = self.verify_batch(problems, [texts[places[key]] for key in missing])
+            judged |= zip(missing, verdicts, strict=True)
+        for key in judged:
+            self._verdicts.pop(key, None)
+        self._verdicts |= judged
+        for key in list(self._verdicts)[: -max(KEPT_VERDICTS, len(judged))]:
+            del self._verdicts[key]
+        return [judged[key] for key in keys]
+
+    def _value_digest(self, name: str, problem: Problem) -> bytes:
+        """The digest of a column's value. Rows of a group repeat their problem, and comparing megabytes of tests with
+        those of the row before takes a tenth of the time that hashing them takes."""
+        value = problem[name]
+        if type(value) is not str:
+            return _digest(_as_bytes(value))
+        if name not in self._last_texts or self._last_texts[name][0] != value:
+            self._last_texts[name] = (value, _digest(_as_bytes(value)))
+        return self._last_texts[name][1]
+
     def _warn_of_unopened_thinking(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> None:
-        """Where nobody said whether the template opens a thinking part, and responses show that it did."""
-        nobody_said = self.opens_thinking is None and self.template_opens_thinking is None
-        if (
-            nobody_said
-            and not self._has_warned
-            and any(
-                not isinstance(prompt, str) and closes_unopened(text)
-                for prompt, text in zip(prompts, texts, strict=True)
-            )
-        ):
-            self._has_warned = True
+        """Warn once where nobody said whether the template opens a thinking part, and a response shows that it did."""
+        if self._has_warned or self.opens_thinking is not None or self.template_opens_thinking is not None:
+            return
+        pairs = zip(prompts, texts, strict=True)
+        self._has_warned = any(not isinstance(prompt, str) and closes_unopened(text) for prompt, text in pairs)
+        if self._has_warned:
             logger.warning(
                 "%s: a response ends a thinking part that it did not begin, so the chat template seems to open it. "
                 "Responses that are cut off while thinking are graded as if they had answered; give the reward "
@@ -216,35 +190,12 @@ class Reward:
 
 
 def _problem(row: dict[str, Any]) -> Problem:
-    """What the verifier knows of a problem: the same for the row of a dataset and for what TRL makes of it."""
-    return {name: value for name, value in row.items() if name not in OF_THE_RESPONSE}
+    """The verifier's part of a row: the same for a dataset's row and for what TRL makes of it."""
+    return {name: value for name, value in row.items() if name not in NOT_OF_THE_PROBLEM}
 
 
-def _recorded_key(problem_digest: str, prompt: str, text: str) -> bytes:
-    return _digest(*(_as_bytes(part) for part in (problem_digest, prompt, text)))
-
-
-class _ProblemDigests:
-    """Digests of problems, all their columns counted, the gold or the tests above all.
-
-    The responses of a group come one after the other, each with its problem. To compare megabytes of tests with those
-    of the row before takes a tenth of the time that hashing them takes.
-    """
-
-    def __init__(self) -> None:
-        self._before: dict[str, tuple[str, bytes]] = {}
-
-    def __call__(self, problem: Problem) -> bytes:
-        parts: list[bytes] = []
-        texts: dict[str, tuple[str, bytes]] = {}
-        for name in sorted(problem):
-            value = problem[name]
-            if type(value) is str:
-                before = self._before.get(name)
-                texts[name] = before if before and before[0] == value else (value, _digest(_as_bytes(value)))
-            parts += [_as_bytes(name), texts[name][1] if name in texts else _digest(_as_bytes(value))]
-        self._before = texts
-        return _digest(*parts)
+def _key(problem_digest: str, text: str) -> bytes:
+    return _digest(_as_bytes(problem_digest), _as_bytes(text))
 
 
 def _digest(*parts: bytes) -> bytes:
@@ -256,17 +207,17 @@ def _digest(*parts: bytes) -> bytes:
 
 
 def _as_bytes(value: Any) -> bytes:
-    """Bytes that differ where values do; a repr leaves out the middle of long arrays."""
+    """Bytes that differ where values do; a repr would leave out the middle of long arrays."""
     if type(value) is str:
         return value.encode(errors="surrogatepass")
     try:
         return pickle.dumps(value)
-    except Exception:  # what can't be pickled says so in many ways
+    except Exception:  # values that can't be pickled raise errors of many kinds
         return repr(value).encode(errors="surrogatepass")
 
 
 def task_reward(task: Task, max_error_share: float = MAX_ERROR_SHARE, *, opens_thinking: bool | None = None) -> Reward:
-    """The reward function of a task, for the datasets made from its problems; arguments as in :class:`Reward`.
+    """The reward function of a task, for datasets made from its problems; see :class:`Reward` for the arguments.
 
     >>> from progrpo.tasks import Countdown
     >>> reward = task_reward(Countdown(numbers=3))
@@ -287,7 +238,7 @@ def verified_reward(
 
     Args:
         verifier: a name of :data:`progrpo.verify.registry.VERIFIERS`, such as ``"math"`` or ``"code"``.
-        gold: the dataset's column that the verifier compares with.
+        gold: the dataset's column with the golds.
         max_error_share, opens_thinking: see :class:`Reward`.
 
     Raises:
@@ -327,22 +278,22 @@ def compute_score(
     opens_thinking: bool | None = None,
     **unused: Any,
 ) -> dict[str, Any]:
-    """A response's reward in verl's form.
+    """A response's reward in verl's form; ``custom_reward_function.reward_kwargs`` sets the keyword arguments.
 
     Args:
-        data_source: of the row; ``"progrpo/math"`` names the verifier ``math``.
+        data_source: the row's; ``"progrpo/math"`` names the verifier ``math``.
         solution_str: the response.
         ground_truth: the gold.
-        extra_info: of the row; its ``"verifier"`` counts where ``data_source`` names none.
-        verifier: for data of others, set by ``custom_reward_function.reward_kwargs.verifier``; it comes first.
-        max_error_share: as in :class:`Reward`, of each reward worker; ``reward_kwargs.max_error_share``.
-        opens_thinking: whether the prompt ended inside of a thinking part, as DeepSeek-R1's chat template has it;
-            ``reward_kwargs.opens_thinking``. By default the row's ``extra_info["opens_thinking"]`` says it.
-        unused: what verl hands over beside these.
+        extra_info: the row's; its ``"verifier"`` counts where ``data_source`` names none.
+        verifier: the verifier of other people's data; it comes first.
+        max_error_share: as in :class:`Reward`, for each reward worker.
+        opens_thinking: whether the prompt ended inside a thinking part, as with DeepSeek-R1's chat template; by
+            default the row's ``extra_info["opens_thinking"]``.
+        unused: verl's other arguments.
 
     Returns:
-        ``score`` (1 or 0), ``verifier_error`` (1 where the verifier failed: such a row's score means nothing and it
-        must take no part in its group), ``reason``, ``canonical`` and the row's ``problem_id``.
+        ``score`` (1 or 0), ``verifier_error`` (1 where the verifier failed: the score means nothing, and the row must
+        take no part in its group), ``reason``, ``canonical`` and the row's ``problem_id``.
 
     Raises:
         ValueError: no verifier is named, or an unknown one.
@@ -351,17 +302,18 @@ def compute_score(
     >>> compute_score("progrpo/math", r"So \\boxed{0.5}", "1/2")["score"]
     1.0
     """
+    info = extra_info or {}
     source, _, named = data_source.partition("/")
-    name = verifier or (named if source == "progrpo" else None) or (extra_info or {}).get("verifier")
+    name = verifier or (named if source == "progrpo" else None) or info.get("verifier")
     if name is None:
         raise ValueError(
             f"data_source {data_source!r} names no verifier; set custom_reward_function.reward_kwargs.verifier to one "
             f"of {', '.join(VERIFIERS)}, or write rows with progrpo.tasks.rewards.verl_row."
         )
     _check_verifier(name)
-    stop = (extra_info or {}).get("stop")
+    stop = info.get("stop")
     response = solution_str.split(stop, maxsplit=1)[0] if stop else solution_str
-    if (extra_info or {}).get("opens_thinking", False) if opens_thinking is None else opens_thinking:
+    if info.get("opens_thinking", False) if opens_thinking is None else opens_thinking:
         response = begin_thinking(response)
     verdict = verify([name], [ground_truth], [response])[0]
     _verl_watch.max_share = max_error_share
@@ -371,7 +323,7 @@ def compute_score(
         "verifier_error": float(verdict.status == "error"),
         "reason": verdict.reason,
         "canonical": verdict.canonical or "",
-        "problem_id": str((extra_info or {}).get("index", "")),
+        "problem_id": str(info.get("index", "")),
     }
 
 
@@ -380,12 +332,8 @@ def verl_row(
 ) -> dict[str, Any]:
     """A problem as a row of verl's datasets; :func:`compute_score` verifies its responses.
 
-    Args:
-        task: of the problem.
-        problem: as the task has it.
-        split: noted in the row.
-        template_opens_thinking: whether the chat template that verl applies ends a prompt inside of a thinking part,
-            see :func:`progrpo.tasks.templates.template_opens_thinking`.
+    ``template_opens_thinking`` is what :func:`progrpo.tasks.templates.template_opens_thinking` returns for the chat
+    template that verl applies.
 
     >>> from progrpo.tasks import Countdown
     >>> task = Countdown(numbers=3, train_size=1)
@@ -397,7 +345,7 @@ def verl_row(
     verifier = problem.get("verifier", task.verifier)
     return {
         "data_source": f"progrpo/{verifier}",
-        # verl knows messages only: a text is one, for a chat template that adds nothing to it.
+        # verl knows only messages: a text becomes one, and its chat template adds nothing to it.
         "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
         "ability": task.name,
         "reward_model": {"style": "rule", "ground_truth": task.gold(problem)},
@@ -406,7 +354,6 @@ def verl_row(
             "index": problem["problem_id"],
             "verifier": verifier,
             "stop": getattr(task, "stop", None),
-            # A text is a message to verl: where the template adds nothing to it, its own end counts.
             "opens_thinking": template_opens_thinking or opens_thinking(prompt),
         },
     }

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,33 +21,35 @@ SHOWN_BAD_ROWS = 20
 class Data(BaseModel):
     """Where rows come from, and which of their columns matter.
 
-    A preset knows a public dataset: its Hugging Face id and split, and its columns. With ``path`` the same rows are
-    read from a local file instead. Without a preset, ``path`` and the columns say it all.
+    A preset knows a public dataset: its Hugging Face id and split, and its columns. With ``path``, the same rows are
+    read from a local file instead. Without a preset, ``path`` and the names of the columns say everything.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     preset: str | None = Field(None, description="a name of the task's PRESETS")
     path: str | None = Field(None, description="a .jsonl, .json or .parquet file, or a Hugging Face dataset id")
-    subset: str | None = Field(None, description="of a Hugging Face dataset")
-    split: str | None = Field(None, description="of a Hugging Face dataset")
+    subset: str | None = Field(None, description="the subset of a Hugging Face dataset")
+    split: str | None = Field(None, description="the split of a Hugging Face dataset")
     problem: str | None = Field(None, description="the column with the problem, e.g. question or prompt.0.content")
     gold: str | None = Field(None, description="the column with the answer or the tests")
-    limit: Annotated[int, Field(ge=1)] | None = Field(None, description="the first so many good rows; all by default")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="of the presets whose rows are made, not read")
+    limit: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="the number of good rows to take, from the first on; by default all"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="the seed of presets that make their rows")
 
 
 class BadRowError(ValueError):
-    """A row that can't be used; its text is the reason."""
+    """A row can't be used; the text is the reason."""
 
 
 class ForeignRowError(BadRowError):
-    """A row of another dataset than the preset's, although it has the columns; its text says what gives it away."""
+    """A row has the columns, but belongs to another dataset than the preset's; the text says how it shows that."""
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that was left out: where it stands, and why."""
+    """A row that was left out: its place and the reason."""
 
     place: str
     reason: str
@@ -57,7 +59,7 @@ class BadRow:
 
 
 class NotOnHubError(ConfigError):
-    """A dataset of the hub that can't be loaded here; the text ends with the advice to give a file instead."""
+    """A dataset of the hub can't be loaded here; the text ends with the advice to give a file instead."""
 
 
 def read_rows(
@@ -72,30 +74,25 @@ def read_rows(
         ConfigError: there is nothing at ``path`` that can be read.
     """
     file = Path(path)
-    if file.suffix not in FILE_TYPES:
-        yield from _read_hub_files(path, files) if files else _read_hub(path, subset, split)
-        return
-    if not file.is_file():
+    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
+    if file.suffix not in readers:
+        yield from _read_hub(path, subset, split, files)
+    elif file.is_file():
+        yield from readers[file.suffix](file)
+    else:
         raise ConfigError(f"data file {path!r} does not exist; give a {', '.join(FILE_TYPES)} file.")
-    read = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}[file.suffix]
-    yield from read(file)
 
 
 def _read_jsonl(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
-    # Split on the newline byte alone: str.splitlines also breaks at U+2028, which JSON strings may hold.
+    # Only the newline byte ends a line: str.splitlines also breaks at U+2028, which JSON strings may hold.
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 place = f"{file.name}:{number}"
-                yield place, _parse_object(line, place)
-
-
-def _parse_object(line: bytes, place: str) -> Row | BadRow:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return BadRow(place, f"not valid JSON ({error})")
-    return row if isinstance(row, dict) else BadRow(place, f"a JSON object is needed, not a {type(row).__name__}")
+                try:
+                    yield place, _check_object(place, json.loads(line))
+                except (ValueError, RecursionError) as error:
+                    yield place, BadRow(place, f"not valid JSON ({error})")
 
 
 def _read_json(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
@@ -105,9 +102,12 @@ def _read_json(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
         raise ConfigError(f"data file {str(file)!r} is not valid JSON: {error}.") from None
     if not isinstance(rows, list):
         raise ConfigError(f"data file {str(file)!r} must hold a list of objects, not a {type(rows).__name__}.")
-    for number, row in enumerate(rows, start=1):
-        place = f"{file.name} row {number}"
-        yield place, row if isinstance(row, dict) else BadRow(place, "not a JSON object")
+    for place, row in numbered_rows(file.name, rows):
+        yield place, _check_object(place, row)
+
+
+def _check_object(place: str, row: Any) -> Row | BadRow:
+    return row if isinstance(row, dict) else BadRow(place, f"a JSON object is needed, not a {type(row).__name__}")
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
@@ -116,49 +116,41 @@ def _read_parquet(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
 
     try:
         batches = ParquetFile(file).iter_batches(batch_size=1024)
-        rows = (row for batch in batches for row in batch.to_pylist())
-        yield from ((f"{file.name} row {number}", row) for number, row in enumerate(rows, start=1))
+        yield from numbered_rows(file.name, (row for batch in batches for row in batch.to_pylist()))
     except ArrowInvalid as error:
         raise ConfigError(f"data file {str(file)!r} is not a parquet file: {str(error).rstrip('.')}.") from None
 
 
-def _read_hub(path: str, subset: str | None, split: str | None) -> Iterator[tuple[str, Row | BadRow]]:
+def _read_hub(
+    path: str, subset: str | None, split: str | None, files: Sequence[str]
+) -> Iterator[tuple[str, Row | BadRow]]:
     from datasets import load_dataset
-
-    try:
-        dataset = load_dataset(path, subset, split=split or "train")
-    except Exception as error:
-        raise _not_loaded(path, error) from None
-    name = f"{path} {subset}" if subset else path
-    for number, row in enumerate(dataset, start=1):
-        yield f"{name} row {number}", row
-
-
-def _read_hub_files(path: str, files: Sequence[str]) -> Iterator[tuple[str, Row | BadRow]]:
     from huggingface_hub import hf_hub_download
 
     try:
-        local = [Path(hf_hub_download(path, name, repo_type="dataset")) for name in files]
-    except Exception as error:
-        raise _not_loaded(path, error) from None
-    for file in local:
-        yield from _read_jsonl(file)
+        if files:
+            local = [Path(hf_hub_download(path, name, repo_type="dataset")) for name in files]
+        else:
+            dataset = load_dataset(path, subset, split=split or "train")
+    except Exception as error:  # of many kinds: no network, no such dataset, no such split, no permission
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise NotOnHubError(
+            f"dataset {path!r} is neither a {', '.join(FILE_TYPES)} file nor a Hugging Face dataset that can be loaded "
+            f"here ({cause}); give a local file with its rows instead."
+        ) from None
+    if files:
+        yield from chain.from_iterable(map(_read_jsonl, local))
+    else:
+        yield from numbered_rows(f"{path} {subset}" if subset else path, dataset)
 
 
-def _not_loaded(path: str, error: Exception) -> NotOnHubError:
-    """The hub's client raises errors of many kinds: no network, no such dataset, no such split, no permission."""
-    cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return NotOnHubError(
-        f"dataset {path!r} is neither a {', '.join(FILE_TYPES)} file nor a Hugging Face dataset that can be loaded "
-        f"here ({cause}); give a local file with its rows instead."
-    )
+def numbered_rows(name: str, rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
+    """Each row with its place: the name, and the row's number from 1 on."""
+    return ((f"{name} row {number}", row) for number, row in enumerate(rows, start=1))
 
 
 def column(row: Row, path: str) -> Any:
-    """The value at a column; dots go into objects and lists.
-
-    Raises:
-        BadRowError: it is not there.
+    """The value at a column; dots lead into objects and lists. Raises BadRowError if it is not there.
 
     >>> column({"prompt": [{"role": "user", "content": "1 + 1?"}]}, "prompt.0.content")
     '1 + 1?'
@@ -175,7 +167,7 @@ def column(row: Row, path: str) -> Any:
 
 
 def text_column(row: Row, path: str) -> str:
-    """The text at a column; a number is written as the shortest text for it.
+    """The text at a column; a number comes as its shortest text. Raises BadRowError if there is no text.
 
     >>> text_column({"answer": 27.0}, "answer")
     '27'
@@ -189,24 +181,28 @@ def text_column(row: Row, path: str) -> str:
     return text
 
 
+def json_column(row: Row, path: str) -> Any:
+    """The value at a column of JSON, parsed already or still text. Raises BadRowError if it is not valid JSON."""
+    value = column(row, path)
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise BadRowError(f"column {path!r} is not valid JSON: {error}") from None
+
+
 def first_column(row: Row, *paths: str) -> str:
     """The text of the first of these columns that the row has."""
-    present = [path for path in paths if path.split(".")[0] in row]
-    return text_column(row, present[0] if present else paths[0])
+    return text_column(row, next((path for path in paths if path.split(".")[0] in row), paths[0]))
 
 
 def refuse_bad_rows(bad: list[BadRow], *, skip: bool) -> None:
-    """Raise with the list of bad rows, unless they are to be skipped.
-
-    Raises:
-        ConfigError: there are bad rows, each on a line of its own.
-    """
+    """Raise a ConfigError that lists the bad rows, if there are any and ``skip`` is false."""
     if not bad or skip:
         return
-    listed = "\n".join(f"  {row}" for row in islice(bad, SHOWN_BAD_ROWS))
+    listed = "\n".join(f"  {row}" for row in bad[:SHOWN_BAD_ROWS])
     more = f"\n  and {len(bad) - SHOWN_BAD_ROWS} more" if len(bad) > SHOWN_BAD_ROWS else ""
     raise ConfigError(
-        f"{len(bad)} bad row(s); mend them, or leave them out with --skip-bad-rows (task.skip_bad_rows = true):\n"
+        f"{len(bad)} bad row(s); correct them, or leave them out with --skip-bad-rows (task.skip_bad_rows = true):\n"
         f"{listed}{more}"
     )
 

@@ -36,7 +36,7 @@ def _words(rng: random.Random) -> tuple[list[str]]:
     return (rng.sample(WORDS, rng.randint(2, 4)),)
 
 
-# Name, what to write, the expression it returns, its parameters, and its arguments. N is a number, L a letter.
+# Name, task, expression, parameters, and the arguments of its tests. N stands for a number, L for a letter.
 FUNCTIONS: tuple[tuple[str, str, str, str, Draw], ...] = (
     ("add_N", "that adds N to a number", "x + N", "x", _integer(0, 90)),
     ("subtract_N", "that subtracts N from a number", "x - N", "x", _integer(20, 90)),
@@ -67,7 +67,7 @@ FUNCTIONS: tuple[tuple[str, str, str, str, Draw], ...] = (
 
 
 def small_functions(seed: int = 0) -> Iterator[Row]:
-    """All the rows there are, some 180, in an order of the seed's. Rows of two seeds are the same rows.
+    """All rows, some 180, in an order that depends on the seed: two seeds give the same rows in different orders.
 
     >>> row = next(small_functions())
     >>> sorted(row)
@@ -75,11 +75,11 @@ def small_functions(seed: int = 0) -> Iterator[Row]:
     """
     rng = random.Random(f"small functions {seed}")
     variants: list[tuple[str, str, str, str, Draw]] = []
-    for name, text, expression, parameters, draw in FUNCTIONS:
-        letters = "_L" in name
-        for value in LETTERS if letters else map(str, range(2, 12)):
-            filled = [part.replace("L" if letters else "N", value) for part in (name, text, expression)]
-            variants.append((filled[0], filled[1], filled[2], parameters, draw))
+    for *texts, parameters, draw in FUNCTIONS:
+        mark, values = ("L", LETTERS) if "_L" in texts[0] else ("N", map(str, range(2, 12)))
+        for value in values:
+            name, text, expression = (part.replace(mark, value) for part in texts)
+            variants.append((name, text, expression, parameters, draw))
     rng.shuffle(variants)
     for name, text, expression, parameters, draw in variants:
         yield {
@@ -90,10 +90,10 @@ def small_functions(seed: int = 0) -> Iterator[Row]:
 
 
 def _asserts(name: str, expression: str, parameters: str, draw: Draw) -> list[str]:
-    """Three asserts with different arguments, and not one result: a constant must not pass."""
+    """Three asserts with different arguments and at least two different results: a constant must not pass."""
     rng = random.Random(name)
     drawn: dict[str, str] = {}
-    function = eval(f"lambda {parameters}: {expression}")  # of our own table above: no text of a model
+    function = eval(f"lambda {parameters}: {expression}")  # from the table above: never a model's text
     while len(drawn) < 3:
         arguments = draw(rng)
         result = repr(function(*arguments))

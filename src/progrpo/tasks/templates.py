@@ -1,13 +1,13 @@
-r"""Prompt templates: what stands around a problem. They are all here, in plain text.
+r"""Prompt templates, all in plain text: the words around a problem.
 
 ========  ===================================================================================================
 plain     the problem alone
-base      for pretrained models: ``Problem: ...``, the instruction, and ``Solution:`` to be continued
+base      for pretrained models: ``Problem: ...``, the instruction, and ``Solution:``, which the model continues
 chat      for instruction-tuned models: a user message, which the tokenizer's own chat template wraps
-own text  any text with ``{problem}`` in it, and ``{instruction}`` where that should stand
+your own  any text with ``{problem}`` in it, and optionally ``{instruction}``
 ========  ===================================================================================================
 
-With worked examples (few-shot), ``base`` writes them above the problem, ``chat`` has them as earlier turns.
+Worked examples (few-shot) stand above the problem in ``base`` and are earlier turns in ``chat``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,12 @@ NAMES = ("plain", "base", "chat")
 BASE_EXAMPLE = "Problem: {problem}\nSolution: {solution}\n\n"
 BASE = "Problem: {problem}\n{instruction}\nSolution:"
 BASE_STOP = "\nProblem:"
-"""A pretrained model that has finished its solution often invents the next problem; a response ends before it."""
+"""A pretrained model often invents another problem after its solution: the response ends before this text."""
 CHAT = "{problem}\n\n{instruction}"
 
 
 def check_template(template: str) -> str:
-    """The template itself.
-
-    Raises:
-        ValueError: neither a name nor a text with ``{problem}``.
-    """
+    """The template itself; raises a ValueError if it is neither a name nor a text with ``{problem}``."""
     if template not in NAMES and "{problem}" not in template:
         raise ValueError(f"must be one of {', '.join(NAMES)}, or a text with {{problem}} in it")
     return template
@@ -40,11 +36,8 @@ def check_template(template: str) -> str:
 def render(template: str, problem: str, instruction: str, examples: Sequence[tuple[str, str]] = ()) -> Prompt:
     r"""A prompt: text, or messages for ``chat``.
 
-    Args:
-        template: a name or a text, see the module.
-        problem: the problem's own text.
-        instruction: how to write the answer.
-        examples: problems with worked solutions, shown first (not by ``plain`` and own texts).
+    Examples are problems with worked solutions; ``plain`` and your own texts leave them out. In a chat they show how
+    to write an answer, so the instruction is left out.
 
     >>> render("base", "1 + 1?", "Give a number.")
     'Problem: 1 + 1?\nGive a number.\nSolution:'
@@ -56,10 +49,9 @@ def render(template: str, problem: str, instruction: str, examples: Sequence[tup
     if template == "plain":
         return problem
     if template == "base":
-        shown = "".join(_fill(BASE_EXAMPLE, problem=p, solution=s) for p, s in examples)
-        return shown + _fill(BASE, problem=problem, instruction=instruction)
+        earlier = "".join(_fill(BASE_EXAMPLE, problem=p, solution=s) for p, s in examples)
+        return earlier + _fill(BASE, problem=problem, instruction=instruction)
     if template == "chat":
-        # With examples the answer's form is shown, and need not be told as well.
         texts = [text for example in examples for text in example]
         texts.append(problem if examples else _fill(CHAT, problem=problem, instruction=instruction))
         return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(texts)]
@@ -67,7 +59,7 @@ def render(template: str, problem: str, instruction: str, examples: Sequence[tup
 
 
 def _fill(template: str, **values: str) -> str:
-    """str.format would stumble over the braces of LaTeX; one pass, so that a problem's own text is left as it is."""
+    """Fill in values, in one pass, so that a problem's own braces stay; str.format would fail on those of LaTeX."""
     parts = template.split("{")
     filled = parts[0]
     for part in parts[1:]:
@@ -77,7 +69,7 @@ def _fill(template: str, **values: str) -> str:
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """A prompt as text for people: messages one after the other.
+    """A prompt as text for people: the messages one after the other.
 
     >>> prompt_text([{"role": "user", "content": "1 + 1?"}])
     'user: 1 + 1?'
@@ -86,7 +78,7 @@ def prompt_text(prompt: Prompt) -> str:
 
 
 def content_text(message: Mapping[str, Any]) -> str:
-    """The text of a message's content; of one in parts, the text parts together, without images.
+    """The text of a message's content; where the content has parts, the text parts joined, without images.
 
     >>> content_text({"role": "user", "content": [{"type": "text", "text": "1 + "}, {"type": "text", "text": "1?"}]})
     '1 + 1?'
@@ -98,12 +90,12 @@ def content_text(message: Mapping[str, Any]) -> str:
 
 
 def response_text(completion: str | list[Message], *, in_thinking: bool = False) -> str:
-    r"""The text of a completion that TRL hands over, for verifiers: itself, or the last message's content; empty where
-    there is no message.
+    r"""The text of one of TRL's completions, for verifiers: the text itself, or the last message's content (empty
+    where there is no message).
 
     Args:
-        completion: text, or messages. Of a message whose thinking part TRL has taken out, the content is what follows.
-        in_thinking: the prompt opened the thinking part that the completion begins in, see :func:`opens_thinking`.
+        completion: text, or messages. TRL may have moved a message's thinking part out of its content.
+        in_thinking: whether the completion begins inside a thinking part, see :func:`opens_thinking`.
 
     >>> response_text([{"role": "assistant", "content": "7?</think> 8"}], in_thinking=True)
     '<think>\n7?</think> 8'
@@ -116,11 +108,8 @@ def response_text(completion: str | list[Message], *, in_thinking: bool = False)
 
 
 def opens_thinking(prompt: Prompt, template_opens: bool = False) -> bool:
-    """Whether a response to a prompt begins inside of a thinking part.
-
-    Args:
-        prompt: a text tells by itself.
-        template_opens: of messages the chat template tells, see :func:`template_opens_thinking`.
+    """Whether a response to a prompt begins inside a thinking part. A text shows it; for messages,
+    :func:`template_opens_thinking` of the tokenizer says it.
 
     >>> opens_thinking("1 + 1? <think>"), opens_thinking([{"role": "user", "content": "1 + 1?"}], True)
     (True, True)
@@ -129,21 +118,15 @@ def opens_thinking(prompt: Prompt, template_opens: bool = False) -> bool:
 
 
 def template_opens_thinking(tokenizer: Any, chat_template: str | None = None, **kwargs: Any) -> bool:
-    """Whether a tokenizer's chat template ends a prompt inside of a thinking part, as DeepSeek-R1's does.
+    """Whether a tokenizer's chat template ends a prompt inside a thinking part, as DeepSeek-R1's does.
 
     Args:
-        tokenizer: one without a chat template opens nothing.
-        chat_template: instead of the tokenizer's own.
-        kwargs: what else the template gets, such as ``enable_thinking=False`` (TRL's ``chat_template_kwargs``).
+        tokenizer: the tokenizer; without a chat template, it opens no thinking part.
+        chat_template: a template to use instead of the tokenizer's own.
+        kwargs: more arguments of the template, such as ``enable_thinking=False`` (TRL's ``chat_template_kwargs``).
     """
     if not (chat_template or getattr(tokenizer, "chat_template", None)):
         return False
-    # A message of our own: what a problem says of thinking does not count.
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "1 + 1?"}],
-        chat_template=chat_template,
-        tokenize=False,
-        add_generation_prompt=True,
-        **kwargs,
-    )
-    return ends_in_thinking(rendered)
+    # A fixed message: the words of a problem that mention thinking must not count.
+    messages, options = [{"role": "user", "content": "1 + 1?"}], {"tokenize": False, "add_generation_prompt": True}
+    return ends_in_thinking(tokenizer.apply_chat_template(messages, chat_template=chat_template, **options, **kwargs))

@@ -172,7 +172,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
 def _recall(folder: RunFolder, reward: Reward) -> None:
     """Steps after the checkpoint come again with the same responses: their verdicts are on the disk already. They hold
     for the same golds alone, so rollouts of older versions, which have no digests of their problems, are left out."""
-    columns = ["problem_digest", "prompt", "text", "status", "reason", "canonical"]
+    columns = ["problem_digest", "text", "status", "reason", "canonical"]
     for path in folder.recorded_rollouts():
         rows: list[dict[Any, Any]] = []
         with suppress(OSError, ValueError):  # a damaged file, or an older one, costs only its verdicts
@@ -180,7 +180,7 @@ def _recall(folder: RunFolder, reward: Reward) -> None:
         for row in rows:
             canonical = row["canonical"] if isinstance(row["canonical"], str) else None  # null comes back as NaN
             verdict = Verdict(row["status"], row["reason"], canonical)
-            reward.recall(row["problem_digest"], row["prompt"], row["text"], verdict)
+            reward.recall(row["problem_digest"], row["text"], verdict)
 
 
 def _check_sharding(trainer: "RecipeTrainer") -> None:

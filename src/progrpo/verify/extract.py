@@ -1,6 +1,6 @@
 r"""Where the answer stands in a response: after its thinking part, in the form that a style names.
 
-Nothing here evaluates anything, and the time taken grows with the length of the text only.
+Nothing here evaluates anything, and the time grows with the length of the text only.
 """
 
 import re
@@ -10,20 +10,21 @@ from progrpo.verify.thinking import after_thinking
 
 AnswerStyle = Literal["boxed", "answer", "last_number", "any"]
 ANSWER_STYLES: tuple[AnswerStyle, ...] = get_args(AnswerStyle)
+LONGEST_ANSWER = 1000
+"""Characters. The longest gold of the public benchmarks has about 200, the longest option of MMLU-Pro about 700."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_BRACE_OR_ESCAPE = re.compile(r"\\.|[{}]", re.DOTALL)
 _UNBRACED_BOX = re.compile(r"-?\w[\w.,/]*")
 _ANSWER_LINE = re.compile(r"(?:\banswer\s*(?:is\s*:?|:)|^####)[ \t*]*(?P<answer>[^\n]*)", re.IGNORECASE | re.MULTILINE)
 _ANY_MARKER = re.compile(
     r"(?:\banswer[ \t*_]*(?:is\b[ \t*_]*:?|:)"
     r"|(?:^|(?<=[.!?]\s))[ \t*_]*(?-i:A)[*_]*:"
-    # Markdown has four signs for a heading as well: words, or a numbered step.
+    # A heading of Markdown also begins with ####: a number or mathematics must follow, and not a numbered step.
     r"|^####(?=[ \t*]*(?:[-−+$£€\\(\[\d.]|[a-z]\b))(?![ \t*]*\d+[.)][ \t]+[a-z*]))"
     r"[ \t*_}]*(?:(?:therefore|thus|then|simply|just|indeed|that|equal to|given by)\b[ \t,:]*)*",
     re.IGNORECASE | re.MULTILINE,
 )
-_LONGEST_STATEMENT = 1001
-"""Characters: more than an answer may have, so that a longer one stays too long."""
 _SENTENCE_END = re.compile(r"(?<!\.[A-Za-z])(?<!\b(?:Dr|Mr|Ms|St|Mt))(?<!\bMrs)[.?](?=[\s*_$]|\Z)")
 _REASON = re.compile(r",?\s+(?:because|since|as|so|which|where|when|therefore)\b", re.IGNORECASE)
 _PROSE = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z']{2,}[\s,;:]*){3}")
@@ -33,7 +34,7 @@ _DENIED_BEFORE = re.compile(
     r"|\bbetween(?:\s+\S+\s+and)?)\s+[$£€]*$",
     re.IGNORECASE,
 )
-"""What stands before a number that a sentence doesn't give as its answer: "not equal to 5", "more than 5", "4 or 5"."""
+"""What stands before a number that is not a sentence's answer: "not equal to 5", "more than 5", "4 or 5"."""
 _OTHERS_AFTER = re.compile(r"[\s$)*,]*\bor\b|.{0,40}?\bor (?:maybe|perhaps|possibly)\b", re.IGNORECASE)
 _LAST_NUMBER = re.compile(
     r"(?<![\w.])[-−]?"
@@ -74,10 +75,10 @@ def extract_answer(text: str, style: AnswerStyle = "boxed") -> str | None:
         return _any_answer(answer)
     if style == "boxed":
         return last_box(answer)
-    if style == "answer":
-        found = [match["answer"] for match in _ANSWER_LINE.finditer(answer)]
-        return _bare(found[-1]) if found else None
-    return _last_number(answer)
+    if style == "last_number":
+        return _last_number(answer)
+    lines = _ANSWER_LINE.findall(answer)
+    return _bare(lines[-1]) if lines else None
 
 
 def _last_number(text: str) -> str | None:
@@ -91,44 +92,40 @@ def _any_answer(text: str) -> str | None:
     if boxed:
         return boxed
     for marker in reversed(list(_ANY_MARKER.finditer(text))):
-        line = text[marker.end() : marker.end() + _LONGEST_STATEMENT].partition("\n")[0]
+        line = text[marker.end() : marker.end() + LONGEST_ANSWER + 1].partition("\n")[0]  # too long stays too long
         if answer := _stated(line):
             return answer
-    # Who leaves a box empty has not answered by a number somewhere.
+    # An empty box is the answer of a response; a number elsewhere is not.
     return _last_number(text) if boxed is None else boxed
 
 
 def _stated(line: str) -> str | None:
-    """What a line says the answer is. In a whole sentence that is a formula or a number: the one that it begins with,
-    or else its last."""
+    """What a line says the answer is: in a whole sentence, the formula or number at its beginning, or its last one."""
     end = _SENTENCE_END.search(line)
     sentence = _bare(line[: end.start()] if end else line)
     if sentence is None:
         return None
     sentence = _REASON.split(sentence, maxsplit=1)[0]
-    if not _PROSE.search(sentence):
+    values = list(_FORMULA.finditer(sentence)) or list(_LAST_NUMBER.finditer(sentence))
+    if not values or not _PROSE.search(sentence):
         return sentence
-    found = list(_FORMULA.finditer(sentence)) or list(_LAST_NUMBER.finditer(sentence))
-    if not found:
-        return sentence
-    chosen = found[-1] if sentence[: found[0].start()].strip("$£€") else found[0]
-    before, after = sentence[: chosen.start()], sentence[chosen.end() :]
+    value = values[-1] if sentence[: values[0].start()].strip("$£€") else values[0]
+    before, after = sentence[: value.start()], sentence[value.end() :]
     if _DENIED_BEFORE.search(before) or _OTHERS_AFTER.match(after):
         return sentence
-    return next(filter(None, chosen.groups()), chosen[0])
+    return next(filter(None, value.groups()), value[0])
 
 
 def _bare(line: str) -> str | None:
-    r"""The answer on a line, without the box or the marks around it."""
+    """The answer on a line, without the box or the marks around it."""
     boxed = last_box(line)
     if boxed is not None:
         return boxed
-    line = line.strip().strip("*").strip().removesuffix(".").strip()
-    return line or None
+    return line.strip().strip("*").strip().removesuffix(".").strip() or None
 
 
 def last_box(text: str) -> str | None:
-    r"""The content of the last box whose braces balance; ``\boxed 5`` without braces is one as well.
+    r"""The content of the last box whose braces balance. ``\boxed 5`` without braces is a box as well.
 
     >>> last_box(r"\boxed{\{1, 2\}}"), last_box(r"\boxed{1} \boxed{2")
     ('\\{1, 2\\}', '1')
@@ -142,22 +139,15 @@ def last_box(text: str) -> str | None:
                 return text[start + 1 : close].strip()
         elif bare := _UNBRACED_BOX.match(text, start, end):
             return bare[0].rstrip(".,")
-        end = start  # a box ends before the next one begins: without this, many open boxes would take forever
+        end = start  # a box ends before the next one begins; otherwise many open boxes would take forever
     return None
 
 
 def closing_brace(text: str, start: int, end: int) -> int | None:
     """The place of the brace that closes the one at ``start``; None if there is none before ``end``."""
-    depth, i = 0, start
-    while i < end:
-        character = text[i]
-        if character == "\\":
-            i += 1  # an escaped brace is not one
-        elif character == "{":
-            depth += 1
-        elif character == "}":
-            depth -= 1
-            if depth == 0:
-                return i
-        i += 1
+    depth = 0
+    for match in _BRACE_OR_ESCAPE.finditer(text, start, end):
+        depth += {"{": 1, "}": -1}.get(match[0], 0)
+        if depth == 0:
+            return match.start()
     return None

@@ -1,43 +1,47 @@
-"""The verifiers by name: each takes the golds and the responses, as text, and gives verdicts.
+"""The verifiers by name: each takes golds and responses, as text, and gives verdicts.
 
-A gold is what a dataset's row knows of the right answer: the answer itself for ``math`` and ``exact``, tests as JSON
-for ``code``, the letter and the options as JSON for ``choice``, the numbers and target as JSON for ``countdown``, where
-an entry comes from for ``reasoning_gym``. Tasks and the reward functions (:mod:`progrpo.tasks.rewards`)
-all go through this table.
+A gold is what a dataset's row knows of the right answer. It is the answer itself for ``math`` and ``exact``. It is JSON
+for the others: the tests for ``code``, the letter and the options for ``choice``, the numbers and the target for
+``countdown``, the origin of an entry for ``reasoning_gym``. Tasks and reward functions go through this table.
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from string import ascii_uppercase
+from typing import Any, TypeVar
 
-from progrpo.tasks.countdown import check_steps
-from progrpo.tasks.votes import Equivalent, count_classes
-from progrpo.verify import AnswerStyle, Verdict, extract_answer, verify_math_batch
-from progrpo.verify import wrong_golds as wrong_math_golds
-from progrpo.verify.choice import answered_letter, verify_choice
-from progrpo.verify.code.programs import verify_programs, wrong_tests
-from progrpo.verify.math.answer import LONGEST_ANSWER
+from progrpo.verify.choice import answered_letter, read_choice, verify_choice
+from progrpo.verify.code.programs import read_gold, verify_programs
+from progrpo.verify.countdown import check_steps, read_problem
+from progrpo.verify.extract import LONGEST_ANSWER, AnswerStyle, extract_answer
+from progrpo.verify.math.answer import verify_math_batch
+from progrpo.verify.math.answer import wrong_golds as wrong_math_golds
 from progrpo.verify.math.text import normalise
-from progrpo.verify.reasoning_gym.answers import verify_reasoning_gym, wrong_entries
+from progrpo.verify.math.working import verify_working
+from progrpo.verify.reasoning_gym.answers import read_entry, verify_reasoning_gym
 from progrpo.verify.thinking import after_thinking
+from progrpo.verify.verdict import Verdict
+from progrpo.verify.votes import Equivalent, count_classes
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """How golds and responses become verdicts."""
+    """How golds and responses become verdicts.
+
+    Attributes:
+        verify: the verdicts, from golds and responses.
+        wrong_golds: why each gold cannot be used, empty where it can. A task asks when it is loaded.
+        answers: the answer of each response in one spelling, from golds and responses; None for no answer. There is no
+            such function where votes make no sense, as for programs.
+        same: whether answers of different spelling are the same after all. By default, they are not.
+    """
 
     verify: Callable[[Sequence[str], Sequence[str]], list[Verdict]]
-    """Of golds and responses."""
     wrong_golds: Callable[[Sequence[str]], list[str]]
-    """Why each gold can't be used, empty where it can: asked when a task is loaded."""
-    answers: Callable[[Sequence[str], Sequence[str]], list[str | None]] | None = None
-    """What each response answers, of golds and responses, in one spelling: its vote. None where a vote makes no
-    sense, as for programs."""
+    answers: Callable[[Sequence[str], Sequence[str]], Sequence[str | None]] | None = None
     same: Equivalent | None = None
-    """Whether answers of different spelling are the same after all; by default they are not."""
 
 
 def verify(names: Sequence[str], golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
@@ -46,33 +50,30 @@ def verify(names: Sequence[str], golds: Sequence[str], responses: Sequence[str])
     >>> [v.status for v in verify(["exact", "exact"], ["a b", "a"], [" a  b", "b"])]
     ['correct', 'incorrect']
     """
-    verdicts: dict[int, Verdict] = {}
-    for name, places in _by_name(names).items():
-        found = VERIFIERS[name].verify([golds[i] for i in places], [responses[i] for i in places])
-        verdicts |= zip(places, found, strict=True)
-    return [verdicts[i] for i in range(len(names))]
+    return _by_verifier(
+        names, lambda name, places: VERIFIERS[name].verify([golds[i] for i in places], [responses[i] for i in places])
+    )
 
 
 def wrong_golds(names: Sequence[str], golds: Sequence[str]) -> list[str]:
-    """Why each gold can't be used by the verifier at its place; empty where it can.
+    """Why the verifier at its place cannot use each gold; empty where it can.
 
     >>> wrong_golds(["countdown"], ["34"])
     ["the gold '34' has no numbers and target"]
     """
-    reasons: dict[int, str] = {}
-    for name, places in _by_name(names).items():
+
+    def reasons(name: str, places: list[int]) -> list[str]:
         if name not in VERIFIERS:
-            found = [f"the verifier {name!r} is not one of {', '.join(VERIFIERS)}"] * len(places)
-        else:
-            found = VERIFIERS[name].wrong_golds([golds[i] for i in places])
-        reasons |= zip(places, found, strict=True)
-    return [reasons[i] for i in range(len(names))]
+            return [f"the verifier {name!r} is not one of {', '.join(VERIFIERS)}"] * len(places)
+        return VERIFIERS[name].wrong_golds([golds[i] for i in places])
+
+    return _by_verifier(names, reasons)
 
 
 def count_votes(name: str, gold: str, responses: Sequence[str]) -> tuple[list[int], int] | None:
     """How many responses to one problem give each answer, the most frequent first, and how many give none.
 
-    None where the verifier has no answers to count. Answers are the same by the verifier's own equivalence.
+    Answers are the same by the verifier's own equivalence. The result is None for a verifier without answers to count.
 
     >>> count_votes("math", "4", [r"\\boxed{0.5}", r"\\boxed{\\frac12}", r"\\boxed{3}", "I don't know."])
     ([2, 1], 1)
@@ -83,154 +84,49 @@ def count_votes(name: str, gold: str, responses: Sequence[str]) -> tuple[list[in
     return count_classes(verifier.answers([gold] * len(responses), responses), verifier.same)
 
 
-def _by_name(names: Sequence[str]) -> dict[str, list[int]]:
+def _by_verifier(names: Sequence[str], run: Callable[[str, list[int]], Sequence[_Result]]) -> list[_Result]:
+    """What ``run`` gives for each verifier and the places of its name, brought back to these places."""
     places: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         places.setdefault(name, []).append(i)
-    return places
+    results = {i: result for name in places for i, result in zip(places[name], run(name, places[name]), strict=True)}
+    return [results[i] for i in range(len(names))]
 
 
-_NUMBER = r"-?\d+(?:\.\d+)?"
-_EQUATION = re.compile(rf"(?<![\d.]){_NUMBER}(?:[-+*/]{_NUMBER})+={_NUMBER}(?!\.?\d)")
-_LONGEST_WORKING = 200
-_OPERATORS = {r"\times": "*", r"\cdot": "*", r"\div": "/", "×": "*", "·": "*", "÷": "/", "−": "-"}
+# -- The parts of the table --------------------------------------------------------------------------------------------
+
+_ReadGold = Callable[[str], tuple[Any, ...]]
+"""Takes a gold apart, or raises a ValueError that says why the gold cannot be used."""
 
 
-def verify_working(golds: Sequence[str], responses: Sequence[str], *, style: AnswerStyle) -> list[Verdict]:
-    """:func:`progrpo.verify.verify_math_batch`, with the working of a right answer as its canonical form."""
-    verdicts = verify_math_batch(responses, golds, style=style)
-    return [
-        replace(verdict, canonical=working(response) or verdict.canonical) if verdict.correct else verdict
-        for verdict, response in zip(verdicts, responses, strict=True)
-    ]
-
-
-def working(response: str) -> str:
-    """The equations between numbers in a response, each once, in a fixed order; empty if there is none.
-
-    The order of the equations, and of the terms of a sum or a product, does not count, nor does how it is written.
-
-    >>> working("First 4 + 3 = 7 pens, then 7 \\\\times 2 = 14.")
-    '3+4=7,2*7=14'
-    >>> working("7 × 2 = $14, as 3+4=7")
-    '3+4=7,2*7=14'
-    """
-    response = " ".join(response.split())
-    for written, operator in _OPERATORS.items():
-        response = response.replace(written, operator)
-    compact = re.sub(r"(?<=\d) ?[x*] ?(?=[\d$])", "*", response.replace("$", "").replace("\\", ""))
-    compact = re.sub(r"(?<=\d),(?=\d{3})", "", re.sub(r" ?([-+*/=]) ?", r"\1", compact))
-    # Searched piece by piece: in one long row of operators every place would be tried as the beginning.
-    pieces = [piece for piece in re.findall(r"[-+*/=.\d]+", compact) if len(piece) <= _LONGEST_WORKING]
-    found = {_in_order(equation) for piece in pieces for equation in _EQUATION.findall(piece)}
-    return ",".join(sorted(found, key=_by_result))
-
-
-def _in_order(equation: str) -> str:
-    left, _, result = equation.partition("=")
-    for operator in "+*":
-        terms = left.split(operator)
-        if all(re.fullmatch(_NUMBER, term) for term in terms):
-            return operator.join(sorted(terms, key=float)) + "=" + result
-    return equation
-
-
-def _by_result(equation: str) -> tuple[float, str]:
-    return float(equation.rpartition("=")[2]), equation
-
-
-def _math_answers(golds: Sequence[str], responses: Sequence[str], *, style: AnswerStyle) -> list[str | None]:
-    found = [extract_answer(response, style) for response in responses]
-    return [None if answer is None or len(answer) > LONGEST_ANSWER else normalise(answer) or None for answer in found]
-
-
-def _same_math(a: Sequence[str], b: Sequence[str]) -> list[bool]:
-    return [verdict.correct for verdict in verify_math_batch([rf"\boxed{{{answer}}}" for answer in a], b)]
-
-
-def verify_exact(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
-    """A response is right if it is the gold after its thinking part, up to the white space around and within it."""
-    verdicts = []
-    for gold, response in zip(golds, responses, strict=True):
-        text = _text(response)
-        right = text == " ".join(gold.split())
-        verdicts.append(Verdict("correct", canonical=text) if right else Verdict("incorrect", "is not the gold"))
-    return verdicts
-
-
-def verify_countdown(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
-    """Gold: ``{"numbers": [5, 3, 2], "target": 16}``."""
-    verdicts = []
-    for gold, response in zip(golds, responses, strict=True):
-        problem = _countdown_problem(gold)
-        wrong = Verdict("error", f"the gold {gold[:80]!r} has no numbers and target")
-        verdicts.append(wrong if problem is None else check_steps(*problem, response))
-    return verdicts
-
-
-def _countdown_problem(gold: str) -> tuple[list[int], int] | None:
-    try:
-        problem = json.loads(gold)
-        return [int(n) for n in problem["numbers"]], int(problem["target"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _wrong_countdown(golds: Sequence[str]) -> list[str]:
-    return ["" if _countdown_problem(g) else f"the gold {g[:80]!r} has no numbers and target" for g in golds]
-
-
-def choice_gold(letter: str, options: Sequence[str]) -> str:
-    """The gold of a multiple-choice question: ``{"answer": "B", "options": ["...", "..."]}``."""
-    return json.dumps({"answer": letter, "options": list(options)})
-
-
-def verify_choices(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
-    """Golds as :func:`choice_gold` writes them."""
-    verdicts = []
-    for gold, response in zip(golds, responses, strict=True):
+def _unreadable(read: Callable[[str], Any], golds: Sequence[str]) -> list[str]:
+    """Why ``read`` refuses each gold; empty where it does not."""
+    reasons = []
+    for gold in golds:
         try:
-            verdicts.append(verify_choice(response, *_read_choice(gold)))
+            read(gold)
+            reasons.append("")
         except ValueError as error:
-            verdicts.append(Verdict("error", str(error)))
-    return verdicts
+            reasons.append(str(error))
+    return reasons
 
 
-def _read_choice(gold: str) -> tuple[str, list[str]]:
-    try:
-        value = json.loads(gold)
-        letter, options = value["answer"], [str(text) for text in value["options"]]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"the gold {gold[:80]!r} has no answer and options") from None
-    letters = ascii_uppercase[: len(options)]
-    if not 2 <= len(options) <= len(ascii_uppercase) or letter not in list(letters):
-        raise ValueError(f"the answer {letter!r} is not the letter of one of {len(options)} options")
-    return letter, options
+def _one_by_one(
+    read: _ReadGold, check: Callable[..., Verdict], answer: Callable[..., str | None] | None = None
+) -> Verifier:
+    """A verifier of single responses: ``check`` and ``answer`` take a response and the parts of its gold."""
 
+    def verify_each(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+        return [
+            Verdict("error", reason) if reason else check(response, *read(gold))
+            for gold, response, reason in zip(golds, responses, _unreadable(read, golds), strict=True)
+        ]
 
-def _wrong_choices(golds: Sequence[str]) -> list[str]:
-    return [_wrong_choice(gold) for gold in golds]
+    def answer_each(golds: Sequence[str], responses: Sequence[str]) -> list[str | None]:
+        assert answer is not None
+        return [answer(response, *read(gold)) for gold, response in zip(golds, responses, strict=True)]
 
-
-def _wrong_choice(gold: str) -> str:
-    try:
-        _read_choice(gold)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _chosen(golds: Sequence[str], responses: Sequence[str]) -> list[str | None]:
-    return [answered_letter(r, _read_choice(gold)[1]) for gold, r in zip(golds, responses, strict=True)]
-
-
-def _texts(golds: Sequence[str], responses: Sequence[str]) -> list[str | None]:
-    return [_text(response) or None for response in responses]
-
-
-def _text(response: str) -> str | None:
-    answer = after_thinking(response)
-    return None if answer is None else " ".join(answer.split())
+    return Verifier(verify_each, partial(_unreadable, read), answer_each if answer else None)
 
 
 def _math(style: AnswerStyle) -> Verifier:
@@ -239,8 +135,26 @@ def _math(style: AnswerStyle) -> Verifier:
     )
 
 
-def _all_usable(golds: Sequence[str]) -> list[str]:
-    return [""] * len(golds)
+def _math_answers(golds: Sequence[str], responses: Sequence[str], *, style: AnswerStyle) -> list[str | None]:
+    answers = [extract_answer(response, style) or "" for response in responses]
+    return [(normalise(answer) or None) if len(answer) <= LONGEST_ANSWER else None for answer in answers]
+
+
+def _same_math(first: Sequence[str], second: Sequence[str]) -> list[bool]:
+    verdicts = verify_math_batch([rf"\boxed{{{answer}}}" for answer in first], second)
+    return [verdict.correct for verdict in verdicts]
+
+
+def _check_text(response: str, gold: str) -> Verdict:
+    """A response is right if it is the gold after its thinking part, up to the white space around and within it."""
+    text = _text(response)
+    is_right = text == " ".join(gold.split())
+    return Verdict("correct", canonical=text) if is_right else Verdict("incorrect", "is not the gold")
+
+
+def _text(response: str) -> str | None:
+    answer = after_thinking(response)
+    return None if answer is None else " ".join(answer.split())
 
 
 VERIFIERS: Mapping[str, Verifier] = {
@@ -248,9 +162,11 @@ VERIFIERS: Mapping[str, Verifier] = {
     "math_answer": _math("answer"),
     "math_last_number": _math("last_number"),
     "math_any": _math("any"),
-    "code": Verifier(verify_programs, wrong_tests),
-    "choice": Verifier(verify_choices, _wrong_choices, _chosen),
-    "exact": Verifier(verify_exact, _all_usable, _texts),
-    "countdown": Verifier(verify_countdown, _wrong_countdown),
-    "reasoning_gym": Verifier(verify_reasoning_gym, wrong_entries),
+    "code": Verifier(verify_programs, partial(_unreadable, read_gold)),
+    "choice": _one_by_one(
+        read_choice, verify_choice, lambda response, letter, options: answered_letter(response, options)
+    ),
+    "exact": _one_by_one(lambda gold: (gold,), _check_text, lambda response, gold: _text(response) or None),
+    "countdown": _one_by_one(read_problem, lambda response, numbers, target: check_steps(numbers, target, response)),
+    "reasoning_gym": Verifier(verify_reasoning_gym, partial(_unreadable, read_entry)),
 }

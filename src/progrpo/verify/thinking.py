@@ -1,8 +1,8 @@
 """The thinking part of a response, ``<think>...</think>``: where it begins, and what follows it.
 
-Some chat templates, such as those of DeepSeek's R1 models, end the prompt in ``<think>``, so the response begins inside
-of its thinking part and its text alone does not show it. Whoever hands a response to a verifier puts the ``<think>``
-back (:func:`begin_thinking`), and :func:`after_thinking` then decides for every verifier.
+Some chat templates, such as those of DeepSeek's R1 models, end the prompt in ``<think>``. The response then begins
+inside its thinking part, but its text does not show it. The caller of a verifier puts the ``<think>`` back
+(:func:`begin_thinking`), and every verifier reads only :func:`after_thinking`.
 """
 
 import re
@@ -12,10 +12,10 @@ _OPEN = re.compile(rf"{START}[ \t]*(?:\n|\Z)")
 
 
 def ends_in_thinking(prompt: str) -> bool:
-    r"""Whether a prompt, as the model reads it, ends inside of a thinking part.
+    r"""Whether a prompt, as the model reads it, ends inside a thinking part.
 
-    It does so if a ``<think>`` ends one of its lines and no ``</think>`` follows. A tag in the midst of a line belongs
-    to an instruction that speaks of it.
+    It does if a ``<think>`` ends one of its lines and no ``</think>`` follows. A tag within a line belongs to an
+    instruction that mentions it.
 
     >>> ends_in_thinking("<|Assistant|><think>\n"), ends_in_thinking("<think>\nOkay, so")
     (True, True)
@@ -26,9 +26,9 @@ def ends_in_thinking(prompt: str) -> bool:
 
 
 def begin_thinking(response: str) -> str:
-    r"""A response whose thinking part the prompt opened, with the ``<think>`` that opened it.
+    r"""A response whose thinking part the prompt opened, with that ``<think>`` in front of it.
 
-    Models of the R1 kind now and then write a second ``<think>``; one is enough.
+    A response that begins with a ``<think>`` itself, as R1 models sometimes write, gets no second one.
 
     >>> begin_thinking("7?</think> It is 8."), begin_thinking("<think>7?")
     ('<think>\n7?</think> It is 8.', '<think>7?')
@@ -37,7 +37,7 @@ def begin_thinking(response: str) -> str:
 
 
 def closes_unopened(response: str) -> bool:
-    """Whether a response ends a thinking part that it did not begin: a sign that its prompt did.
+    """Whether a response ends a thinking part that it did not begin. Its prompt probably began it.
 
     >>> closes_unopened("7?</think> 8"), closes_unopened("<think>7?</think> 8")
     (True, False)

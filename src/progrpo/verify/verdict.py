@@ -1,27 +1,25 @@
-"""What a verifier says of one answer."""
+"""What a verifier says about one answer."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Status = Literal["correct", "incorrect", "error"]
-
-
 LONGEST_REASON = 400
-"""Characters; a reason quotes what a response made the verifier say."""
+"""Characters. A reason may quote the response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether an answer is right, and why not.
 
-    ``incorrect`` is everything that the response brought on itself (no answer, unreadable, too long): a policy must
-    not escape its zero by breaking the verifier. ``error`` is what the verifier itself failed at: such a response has
-    no reward (None, NaN) and takes no part in its group.
+    Whatever a response causes (no answer, unreadable, too long) is ``incorrect``: a policy must not escape its zero by
+    breaking the verifier. ``error`` is a failure of the verifier itself. Such a response has no reward (None, NaN) and
+    takes no part in its group.
 
     Attributes:
         status: ``"correct"``, ``"incorrect"`` or ``"error"``.
         reason: one sentence for people, short and valid UTF-8 whatever the response; empty for a correct answer.
-        canonical: of a correct answer, a text that is the same for two answers exactly if they are the same solution.
+        canonical: for a correct answer, a text that two answers share exactly if they are the same solution.
 
     >>> Verdict("correct", canonical="3*4").reward
     1.0

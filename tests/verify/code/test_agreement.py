@@ -1,8 +1,8 @@
-"""HumanEval's and MBPP's own solutions pass, and the sandbox says of each mutant what a plain process says of it.
+"""HumanEval's and MBPP's own solutions pass, and each mutant gets the verdict that a plain process gives it.
 
-A mutant has one constant, operator or comparison of a solution changed: it looks right, and mostly is not. Some of
-MBPP's loop, so that here every twelfth is run. ``benchmarks/code_verification.py --agreement`` runs them all, and its
-result is kept.
+A mutant is a solution with one constant, operator or comparison changed: it looks right and mostly is wrong. Some of
+MBPP's mutants loop, so only every twelfth is run here. ``benchmarks/code_verification.py --agreement`` runs them all,
+and its result is stored.
 """
 
 import json
@@ -26,15 +26,15 @@ def test_solutions_pass_and_mutants_get_the_verdict_of_a_plain_process(
     solved = benchmark.read(shared_file(f"{name}.jsonl"), getattr(benchmark, name))
     assert len(solved) == count
     judged = zip(solved, benchmark.pass_isolated(solved, benchmark.SOLUTION_SECONDS), strict=True)
-    assert [(one.program, verdict) for one, verdict in judged if not verdict.correct] == []
+    assert [(solution.program, verdict) for solution, verdict in judged if not verdict.correct] == []
 
     changed = benchmark.mutants(solved[::every])
     assert len(changed) > 0.8 * count / every
     verdicts, plain = benchmark.pass_isolated(changed, 4), benchmark.pass_plainly(changed, 4)
     pairs = list(zip(changed, verdicts, plain, strict=True))
-    assert [(one.program, verdict, passes) for one, verdict, passes in pairs if verdict.correct != passes] == []
+    assert [(mutant.program, verdict, passes) for mutant, verdict, passes in pairs if verdict.correct != passes] == []
     assert {verdict.status for verdict in verdicts} == {"correct", "incorrect"}
-    # Few changes are to something that the tests don't see: were it many, the mutants would show little.
+    # The tests miss few of the changes; if they missed many, the mutants would show little.
     assert sum(plain) < len(plain) / 3
 
 
@@ -43,16 +43,16 @@ def test_a_mutant_differs_in_one_place(benchmark: ModuleType) -> None:
     made = {benchmark.mutant(program, random.Random(seed)) for seed in range(40)}
     lines = program.split("\n")[2]
     changes = [("* 2", "+ 2"), ("* 2", "* 3"), ("< 5", "<= 5"), ("< 5", "< 6"), ("x + x", "x - x")]
-    assert {one.split("\n")[2] for one in made} == {lines.replace(old, new) for old, new in changes}
+    assert {text.split("\n")[2] for text in made} == {lines.replace(old, new) for old, new in changes}
     assert benchmark.mutant("def same(x):\n    return x", random.Random(0)) is None
     assert benchmark.mutant(program, random.Random(0), after_line=3) is None
 
 
-def test_the_kept_result_is_of_whole_datasets() -> None:
-    kept = json.loads((BENCHMARKS / "results" / "code_agreement.json").read_text("utf-8"))["figures"]
+def test_the_stored_result_covers_whole_datasets() -> None:
+    stored = json.loads((BENCHMARKS / "results" / "code_agreement.json").read_text("utf-8"))["figures"]
     for name, count, mutants in (("humaneval", 164, 150), ("mbpp", 974, 800)):
-        one = kept[name]
-        assert (one["solutions"], one["solutions that pass"]) == (count, count)
-        assert one["mutants"] >= mutants
-        assert one["mutants that the sandbox failed on"] == 0
-        assert one["differences"] == []
+        figures = stored[name]
+        assert (figures["solutions"], figures["solutions that pass"]) == (count, count)
+        assert figures["mutants"] >= mutants
+        assert figures["mutants that the sandbox failed on"] == 0
+        assert figures["differences"] == []

@@ -36,13 +36,13 @@ def test_the_program_is_the_last_python_block_after_the_thinking(response: str, 
         AssertTests("assert f(1) == 2", setup="import math", entry_point="f"),
     ],
 )
-def test_tests_come_back_from_a_gold_as_they_were(tests: StdinTests | CallTests | AssertTests) -> None:
+def test_a_gold_gives_back_its_tests(tests: StdinTests | CallTests | AssertTests) -> None:
     gold = gold_of(tests, prefix="import os\n", completes=True)
     assert read_gold(gold) == (tests, "import os\n", True)
     assert json.loads(gold)["kind"] in ("stdin", "call", "assert")
 
 
-def test_programs_are_run_on_the_read_gold_their_golds() -> None:
+def test_programs_are_run_on_the_tests_of_their_golds() -> None:
     double = gold_of(AssertTests("assert double(4) == 8\nassert double(-1) == -2"))
     add = "```python\na, b = map(int, input().split())\nprint(a + b)\n```"
     verdicts = verify_programs(
@@ -67,7 +67,7 @@ def test_a_response_may_complete_a_functions_head() -> None:
     assert [v.status for v in verdicts] == ["correct"] * 3 + ["incorrect"] * 4
 
 
-def test_names_comments_and_layout_make_no_other_solution() -> None:
+def test_names_comments_and_layout_do_not_make_another_solution() -> None:
     first = "def f(n, m):\n    '''Sum.'''\n    total = n + m  # add\n\n    return total\n"
     same = "def f(a,b):\n  '''Sum.'''\n  c=a+b\n  return c"
     assert canonical_program(first) == canonical_program(same)
@@ -75,12 +75,12 @@ def test_names_comments_and_layout_make_no_other_solution() -> None:
         assert canonical_program(other) != canonical_program(first)
 
 
-def test_attributes_builtins_and_indentation_do_make_one() -> None:
+def test_attributes_builtins_and_indentation_make_another_solution() -> None:
     assert canonical_program("x.sort()") != canonical_program("x.copy()")
     assert canonical_program("print(min(x))") != canonical_program("print(max(x))")
     assert canonical_program("if a:\n  b()\n  c()") != canonical_program("if a:\n  b()\nc()")
 
 
-def test_what_the_tokenizer_cannot_read_is_itself() -> None:
+def test_an_unreadable_program_is_its_own_canonical_form() -> None:
     assert canonical_program("x = (1\n") == "x = (1"
     assert canonical_program("") == ""

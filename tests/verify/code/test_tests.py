@@ -1,4 +1,4 @@
-"""Programs that try to pass without being right, or to do harm. Each would succeed with a naive runner."""
+"""Programs that try to pass without being right, or to do harm. A naive runner would let each succeed."""
 
 import os
 import resource
@@ -36,7 +36,7 @@ def run(program: str, tests: StdinTests | CallTests | AssertTests = ECHO) -> Ver
     return run_code_tests(program, tests, SHORT)
 
 
-def test_right_programs_are_right() -> None:
+def test_right_programs_are_correct() -> None:
     assert run("print(input())").correct
     assert run("def double(x): return 2 * x", DOUBLE).correct
     assert run("class Solution:\n    def double(self, x): return 2 * x", CallTests("double", (([4], 8),))).correct
@@ -65,7 +65,7 @@ FAKES = {
 
 
 @pytest.mark.parametrize("program", FAKES.values(), ids=FAKES.keys())
-def test_it_does_not_pass(program: str) -> None:
+def test_a_fake_does_not_pass(program: str) -> None:
     start = time.monotonic()
     assert run(program, DOUBLE).status == "incorrect"
     assert time.monotonic() - start < 2 * SHORT.seconds + 2
@@ -84,11 +84,11 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("tests", UNUSABLE.values(), ids=UNUSABLE.keys())
-def test_tests_that_cannot_be_run_are_an_error_whatever_the_program(tests: AssertTests | CallTests) -> None:
+def test_unusable_tests_are_an_error_whatever_the_program(tests: AssertTests | CallTests) -> None:
     assert run("def double(x): return 2 * x", tests).status == "error"
 
 
-def test_asserts_that_a_program_keeps_from_being_reached_are_its_own_doing() -> None:
+def test_a_program_that_keeps_asserts_from_being_reached_is_incorrect() -> None:
     script = AssertTests("for value in doubles(4):\n    assert value == 8")
     assert run("def doubles(x): return []", script).status == "incorrect"
     assert run("def doubles(x): return [2 * x]", script).correct
@@ -120,7 +120,7 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("program", OUTPUTS.values(), ids=OUTPUTS.keys())
-def test_outputs_that_are_not_right(program: str) -> None:
+def test_wrong_outputs(program: str) -> None:
     assert run(program).status == "incorrect"
 
 
@@ -160,7 +160,7 @@ ATTACKS = {
 
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[tuple[dict[str, object], socket.socket]]:
-    """What the attacks are after: a file, a folder, this process, and a server."""
+    """The targets of the attacks: a file, a folder, this process, and a server."""
     secret = tmp_path / "tests.json"
     secret.write_text("7")
     secret.chmod(0o644)
@@ -177,7 +177,7 @@ def aimed(attack: str, places: dict[str, object]) -> str:
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
-def test_it_does_no_harm(attack: str, target: tuple[dict[str, object], socket.socket], tmp_path: Path) -> None:
+def test_an_attack_does_no_harm(attack: str, target: tuple[dict[str, object], socket.socket], tmp_path: Path) -> None:
     if attack == ATTACKS["control a device"] and landlock_version() < 5:
         pytest.skip("this kernel's Landlock does not know of devices")
     places, server = target
@@ -189,7 +189,7 @@ def test_it_does_no_harm(attack: str, target: tuple[dict[str, object], socket.so
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tests.json"]
 
 
-# Not tried: what would stop this process, fill this machine, or leave something on it.
+# These are not tried: they would stop this process, fill this machine, or leave something on it.
 LEFT_OUT = {
     "write to the libraries", "a daemonised child", "fill the disk", "fill /dev/shm", "ptrace", "list a home",
     "raise a limit", "lock a file", "date a file", "empty a file", "slow the parent", "move the parent",
@@ -217,7 +217,7 @@ def test_a_fork_bomb_leaves_nothing_behind() -> None:
 
 
 def _programs() -> str:
-    """The process ids of the programs that are running, and of their guards."""
+    """The process ids of the programs that are running."""
     helper = code_tests._sandbox._helper
     assert helper is not None
     # With namespaces, the helper is the one child of the process that was started.
@@ -241,13 +241,13 @@ def test_no_descriptor_and_no_process_is_left() -> None:
 
 
 def test_from_many_threads_and_after_a_fork() -> None:
-    found: list[bool] = []
-    threads = [threading.Thread(target=lambda: found.append(run("print(input())").correct)) for _ in range(8)]
+    correct: list[bool] = []
+    threads = [threading.Thread(target=lambda: correct.append(run("print(input())").correct)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert found == [True] * 8
+    assert correct == [True] * 8
     script = (
         "import os\nfrom progrpo.verify import *\nfrom progrpo.verify.code.tests import _sandbox\n"
         "tests = StdinTests((('7', '7'),))\nassert run_code_tests('print(7)', tests).correct\n"
@@ -259,7 +259,7 @@ def test_from_many_threads_and_after_a_fork() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-def test_below_the_wanted_level_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_below_the_minimum_isolation_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     weak = Sandbox(layers=("rlimits",))
     monkeypatch.setattr(code_tests, "_sandbox", weak)
     try:
@@ -271,7 +271,7 @@ def test_below_the_wanted_level_nothing_is_run(monkeypatch: pytest.MonkeyPatch) 
         weak.close()
 
 
-def test_the_level_is_found_out_by_trying() -> None:
+def test_the_reported_isolation_is_real() -> None:
     level, missing = isolation_level()
     assert level >= Isolation.SECCOMP, missing
     if shutil.which("unshare") and "landlock" not in missing:
@@ -280,7 +280,7 @@ def test_the_level_is_found_out_by_trying() -> None:
         assert (level == Isolation.FULL) == (probe.returncode == 0), missing
 
 
-def test_at_the_full_level_its_namespaces_are_its_own() -> None:
+def test_at_the_full_level_a_program_has_its_own_namespaces() -> None:
     if isolation_level()[0] < Isolation.FULL:
         pytest.skip("there are no namespaces to be had here")
     if os.geteuid() != 0:
@@ -302,7 +302,7 @@ def say(line):
     os.write(3, b"\\n")
     os._exit(0)
 """
-# Each would have taken this process minutes or gigabytes.
+# Each could take minutes or gigabytes of the judging process.
 BOMBS = {
     "a fraction's exponent": 'say(\'{"value":{"fraction":"1e16000000"}}\')',
     "colliding numbers": "say('{\"value\":{\"set\":[' + ','.join(str(k * (2**61 - 1)) for k in range(40000)) + ']}}')",
@@ -317,7 +317,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
 @pytest.mark.parametrize("tests", [CallTests("double", (([4], {"8": 1}),)), DOUBLE], ids=["call", "assert"])
-def test_an_answer_that_is_meant_for_the_judge(bomb: str, tests: CallTests | AssertTests) -> None:
+def test_an_answer_cannot_attack_the_judge(bomb: str, tests: CallTests | AssertTests) -> None:
     start = time.monotonic()
     verdict = run(f"{SAY}\ndef double(x):\n    {bomb}", tests)
     assert verdict.status == "incorrect"
@@ -325,7 +325,7 @@ def test_an_answer_that_is_meant_for_the_judge(bomb: str, tests: CallTests | Ass
     assert time.monotonic() - start < 2 * SHORT.seconds + 2
 
 
-def test_outputs_that_are_meant_for_the_judge() -> None:
+def test_an_output_cannot_attack_the_judge() -> None:
     start = time.monotonic()
     assert compare_output("1" * 1_000_000 + "x", "0.5")
     assert compare_output("x", "1" * 1_000_000 + ".")
@@ -377,7 +377,7 @@ def test_ordinary_functions_pass(program: str) -> None:
 
 
 def test_each_case_has_the_whole_time() -> None:
-    """The five together take longer than one may."""
+    """The five cases together take longer than one of them may."""
     program = (
         "import time\ndef work(x):\n    end = time.process_time() + 0.7\n    while time.process_time() < end: pass"
     )
@@ -441,7 +441,9 @@ REASONS = [
 
 
 @pytest.mark.parametrize(("program", "tests", "reason"), REASONS, ids=range(len(REASONS)))
-def test_a_wrong_program_is_told_why(program: str, tests: StdinTests | CallTests | AssertTests, reason: str) -> None:
+def test_the_reason_says_why_a_program_is_wrong(
+    program: str, tests: StdinTests | CallTests | AssertTests, reason: str
+) -> None:
     assert run(program, tests) == Verdict("incorrect", reason)
 
 
@@ -475,11 +477,11 @@ print(input())
 """
 
 
-def test_a_program_has_files_of_its_own() -> None:
+def test_a_program_can_use_files_in_its_own_tmp() -> None:
     assert run(FILES) == Verdict("correct")
 
 
-def test_a_module_is_loaded_beforehand_and_called_in_the_sandbox() -> None:
+def test_a_preloaded_module_is_called_in_the_sandbox() -> None:
     sandbox = Sandbox(preload=("json",))
     try:
         assert sandbox.call("json:dumps", {"a": [1.5, None]}) == '{"a": [1.5, null]}'
@@ -497,7 +499,7 @@ def test_limits_are_above_0() -> None:
 
 
 @pytest.mark.parametrize(("workers", "cores", "threads"), [(None, 2, 2), (None, 8, 3), (None, None, 1), (2, 8, 2)])
-def test_so_many_at_a_time(
+def test_the_number_of_programs_at_a_time(
     workers: int | None, cores: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[int] = []
@@ -512,7 +514,7 @@ def test_so_many_at_a_time(
     assert started == [threads]
 
 
-def test_a_batch_is_as_many_programs_as_tests() -> None:
+def test_a_batch_needs_as_many_programs_as_tests() -> None:
     assert run_code_tests_batch([], []) == []
     with pytest.raises(ValueError, match="programs and tests must be as many, got 1 and 2"):
         run_code_tests_batch(["print(7)"], [ECHO, ECHO])
@@ -546,7 +548,7 @@ def test_outputs_are_compared_as_the_benchmarks_do() -> None:
     assert compare_output("a", "1.0")
 
 
-def test_a_helper_that_was_killed_is_replaced() -> None:
+def test_a_killed_helper_is_replaced() -> None:
     sandbox = code_tests._sandbox
     assert run("print(input())").correct
     helper = sandbox._helper
@@ -561,7 +563,7 @@ def test_a_helper_that_was_killed_is_replaced() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
 def test_as_an_ordinary_user() -> None:
-    """Not root, and nothing that root left open: the whole of the sandbox is there all the same."""
+    """The whole sandbox works for an ordinary user too, with nothing that root left open."""
     python = next((p for p in (sys.executable, "/usr/bin/python3") if _works_for_others(p)), None)
     if python is None:
         pytest.skip("no Python here that an ordinary user may run")
@@ -572,7 +574,7 @@ def test_as_an_ordinary_user() -> None:
         "    run_code_tests('open(\"/etc/passwd\"); print(7)', tests).status)"
     )
     with tempfile.TemporaryDirectory() as folder:
-        # The verifiers by themselves: the package's environment may lie where others can't read.
+        # The verifiers alone, as others may not be able to read the package's environment.
         package = Path(code_tests.__file__).parents[2]
         shutil.copytree(package / "verify", Path(folder, "progrpo", "verify"))
         Path(folder, "progrpo", "common").mkdir()

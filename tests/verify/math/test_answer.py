@@ -1,4 +1,4 @@
-"""The hazards of mathematical answers, each of which is wrong with a verifier that somebody uses."""
+"""The hazards of mathematical answers. Each is judged wrongly by a verifier that is in use."""
 
 import asyncio
 import os
@@ -462,18 +462,18 @@ BLOW_UPS = [
     ("gold", "answer"),
     [*EQUAL, *INFINITE, *STYLES, *LISTED, *PER_CENT, *EQUATIONS, *SPACED, *PRIMES, *PAIRS_BY_NAME, *PARTS_AND_SCALES],
 )
-def test_the_same_in_another_form(gold: str, answer: str) -> None:
+def test_equal_answers_are_correct(gold: str, answer: str) -> None:
     assert verify_math(rf"\boxed{{{answer}}}", gold).correct, verify_math(rf"\boxed{{{answer}}}", gold)
 
 
 @pytest.mark.parametrize(
     ("gold", "answer"), [*DIFFERENT, *BESIDE_EACH_OTHER, *WITHOUT_A_SIGN, *NO_SUCH_PAIR, *CHANGED_BY_WORDS]
 )
-def test_not_the_same(gold: str, answer: str) -> None:
+def test_different_answers_are_incorrect(gold: str, answer: str) -> None:
     assert verify_math(rf"\boxed{{{answer}}}", gold).status == "incorrect"
 
 
-def test_blow_ups_are_refused_by_a_look() -> None:
+def test_blow_ups_are_refused_at_once() -> None:
     verify_math(r"\boxed{x+1}", "1+x")
     start = time.monotonic()
     verdicts = verify_math_batch([rf"\boxed{{{answer}}}" for answer in BLOW_UPS], ["x+1"] * len(BLOW_UPS))
@@ -482,7 +482,7 @@ def test_blow_ups_are_refused_by_a_look() -> None:
     assert all(verdict.reason.startswith("the answer") for verdict in verdicts)
 
 
-def test_an_unforeseen_one_meets_the_deadline_and_no_other_verdict_changes(monkeypatch: Any) -> None:
+def test_an_unforeseen_blow_up_meets_the_deadline_and_changes_no_other_verdict(monkeypatch: Any) -> None:
     monkeypatch.setattr("progrpo.verify.math.answer.explosion", lambda text: "")
     answers = [r"\boxed{9^{9^{9}}x}", *(rf"\boxed{{{n}+x}}" for n in range(20))]
     start = time.monotonic()
@@ -496,7 +496,7 @@ def test_an_unforeseen_one_meets_the_deadline_and_no_other_verdict_changes(monke
     "response",
     ["There are 11 apples", "", r"\boxed{11", r"<think>\boxed{11}", r"<think>\boxed{11}</think> so 11", r"\boxed{}"],
 )
-def test_without_an_answer_in_its_place_there_is_none(response: str) -> None:
+def test_an_answer_counts_only_in_its_place(response: str) -> None:
     assert verify_math(response, "11").status == "incorrect"
 
 
@@ -512,7 +512,7 @@ def test_code_in_an_answer_is_not_run(tmp_path: Any) -> None:
     assert not target.exists()
 
 
-def test_a_bad_gold_is_named_and_an_error_not_a_zero() -> None:
+def test_a_bad_gold_is_an_error_that_names_it() -> None:
     assert [bool(reason) for reason in wrong_golds(["7", "", r"\frac{1}{", "t(0,4]"])] == [False, True, True, True]
     with pytest.raises(GoldError, match="is empty"):
         check_gold(" ")
@@ -551,10 +551,10 @@ def test_a_repeating_decimal_as_a_gold_is_met_by_algebra() -> None:
 
 
 def test_from_many_threads() -> None:
-    found: dict[int, bool] = {}
+    verdicts: dict[int, bool] = {}
 
     def check(n: int) -> None:
-        found[n] = (
+        verdicts[n] = (
             verify_math(rf"\boxed{{{n}+a}}", f"a+{n}").correct and not verify_math(rf"\boxed{{{n}-a}}", "b").correct
         )
 
@@ -563,7 +563,7 @@ def test_from_many_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert found == dict.fromkeys(range(8), True)
+    assert verdicts == dict.fromkeys(range(8), True)
 
 
 def test_inside_an_asyncio_loop() -> None:
@@ -591,7 +591,7 @@ def test_an_alarm_of_the_caller_is_left_alone() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_deadline_of_part_of_a_second() -> None:
+def test_a_deadline_may_be_a_fraction_of_seconds() -> None:
     assert verify_math_batch([r"\boxed{(d+1)^2}"], ["d^2+2d+1"], seconds=1.5)[0].correct
 
 
@@ -631,18 +631,18 @@ def test_golds_agree_with_their_own_answers(file: str, gold: Any, text: Any) -> 
     assert wrong == []
 
 
-def test_verifying_on_and_on_leaves_nothing_behind() -> None:
-    def some(start: int) -> None:
+def test_many_verifications_leak_nothing() -> None:
+    def verify_thousand(start: int) -> None:
         numbers = range(start, start + 1000)
         golds = [f"{n}+a" for n in numbers]
         assert all(v.correct for v in verify_math_batch([rf"\boxed{{a+{n}}}" for n in numbers], golds))
 
-    some(0)
+    verify_thousand(0)
     before = len(os.listdir("/proc/self/fd"))
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     processes = len(children.read_text().split())
     for n in range(1, 4):
-        some(1000 * n)
+        verify_thousand(1000 * n)
     assert len(os.listdir("/proc/self/fd")) == before
     assert len(children.read_text().split()) == processes
 
@@ -673,7 +673,7 @@ def test_the_cache_keeps_the_newest_verdicts_and_starts_empty_in_a_forked_child(
 
 
 @pytest.mark.parametrize("status", ["deadline", "lost"])
-def test_what_a_stall_left_open_is_compared_again(monkeypatch: pytest.MonkeyPatch, status: Any) -> None:
+def test_a_stalled_comparison_is_made_again(monkeypatch: pytest.MonkeyPatch, status: Any) -> None:
     monkeypatch.setattr(math_answer, "_cache", math_answer._Cache(10))
     with monkeypatch.context() as stalled:
         stalled.setattr(WorkerPool, "run", lambda pool, tasks, seconds: [Outcome(status)] * len(tasks))
@@ -681,7 +681,7 @@ def test_what_a_stall_left_open_is_compared_again(monkeypatch: pytest.MonkeyPatc
     assert verify_math(r"\boxed{(x+11)^2}", "x^2+22x+121").correct
 
 
-def test_a_verdict_that_the_cache_lets_go_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verdict_that_the_cache_drops_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(math_answer, "_cache", math_answer._Cache(1))
     assert verify_math(r"\boxed{\frac{\sqrt{4}}{3}}", r"\frac{2}{3}").correct
     first, second = verify_math_batch(

@@ -1,4 +1,4 @@
-r"""``style="any"``: the answer in whatever form a response has it, against other readers of the same responses."""
+r"""``style="any"``: the answer in any form, compared with other readers of the same responses."""
 
 import re
 import time
@@ -26,7 +26,7 @@ IN_ORDER = [
     (r"So $x = -\frac{1}{2}$ of it", r"-\frac{1}{2}"),
     (r"So $x = 3\frac12$, that is $3 \dfrac{1}{2}$", r"3 \dfrac{1}{2}"),
 ]
-"""Each with what stands first in the order of the forms."""
+"""Responses with the answer in the first of the forms."""
 
 NO_ANSWER = [
     ("The answer is certainly not equal to 5 at all.", "5"),
@@ -47,7 +47,7 @@ NO_ANSWER = [
     ("So it is 5e3 in all.", "5"),
     (r"So it is 5 \times 10^3 in all.", "3"),
 ]
-"""Each with a number that it doesn't give as its answer."""
+"""Responses with a number that is not their answer."""
 
 NOT_THERE = [
     ("DNA: 7 bases, and 4 of them differ", "4"),
@@ -58,7 +58,7 @@ NOT_THERE = [
     ("#### 1. Simplify\nIt is 4", "4"),
     ("#### Final result\nIt is 4", "4"),
 ]
-"""What looks like a form and is none."""
+"""Responses with something that only looks like a form."""
 
 SENTENCES = [
     ("The answer is that Janet makes 18 dollars every day.", "18"),
@@ -81,22 +81,22 @@ SENTENCES = [
 
 
 @pytest.mark.parametrize(("response", "answer"), IN_ORDER + NOT_THERE + SENTENCES)
-def test_the_answer_is_found_in_the_order_of_the_forms(response: str, answer: str) -> None:
+def test_the_first_form_has_the_answer(response: str, answer: str) -> None:
     assert extract_answer(response, "any") == answer
 
 
 @pytest.mark.parametrize(("response", "gold"), NO_ANSWER)
-def test_what_is_denied_or_one_of_several_is_no_answer(response: str, gold: str) -> None:
+def test_a_denied_value_and_one_of_several_are_no_answer(response: str, gold: str) -> None:
     assert verify_math(response, gold, style="any").status == "incorrect"
 
 
 @pytest.mark.parametrize("response", ["", "I can't say.", r"<think>Maybe \boxed{5}?", "<think>The answer is 5."])
-def test_where_there_is_none_it_says_so(response: str) -> None:
+def test_a_response_without_an_answer_is_incorrect(response: str) -> None:
     assert extract_answer(response, "any") is None
     assert verify_math(response, "5", style="any").status == "incorrect"
 
 
-def test_a_thought_is_not_an_answer() -> None:
+def test_the_thinking_part_has_no_answer() -> None:
     assert verify_math(r"<think>\boxed{4}</think> So it is 5.", "5", style="any").correct
     assert not verify_math(r"<think>\boxed{5}</think> So it is 4.", "5", style="any").correct
 
@@ -130,7 +130,7 @@ def test_the_time_grows_with_the_length_alone(piece: str) -> None:
 
 
 RESPONSES = [
-    # (response, gold, whether it answers the gold)
+    # (response, gold, whether the response answers the gold)
     (r"We add them up. $2 + 3 = 5$, so the result is \boxed{5}.", "5", True),
     (r"Thus $x = \frac{1}{2}$. The answer is $\boxed{\frac12}$.", r"\frac{1}{2}", True),
     (r"So $\boxed{-3}$.", "3", False),
@@ -171,7 +171,7 @@ RESPONSES = [
     ("I don't know.", "3", False),
     ("", "3", False),
 ]
-"""Responses in the ways that GSM8K's, Minerva's and chat models' prompts bring about."""
+"""Responses in the styles of GSM8K's, Minerva's and chat models' prompts."""
 
 
 def test_the_verdicts_are_the_expected_ones() -> None:
@@ -181,7 +181,7 @@ def test_the_verdicts_are_the_expected_ones() -> None:
 
 
 def test_it_judges_as_math_verify_judges_raw_text() -> None:
-    """math-verify looks for anchors such as "final answer is" itself, with LaTeX first, and plain numbers after it."""
+    """math-verify itself looks for anchors such as "final answer is", first for LaTeX and then for plain numbers."""
     math_verify = pytest.importorskip("math_verify")
     verdicts = verify_math_batch([r for r, _, _ in RESPONSES], [gold for _, gold, _ in RESPONSES], style="any")
     agreed = sum(
@@ -192,8 +192,8 @@ def test_it_judges_as_math_verify_judges_raw_text() -> None:
 
 
 def test_it_reads_what_the_flexible_extraction_of_gsm8k_reads() -> None:
-    """The last number of a response, as lm-evaluation-harness' filter "flexible-extract" for GSM8K has it, compared as
-    it does: without dollars, commas and a full stop at the end. For responses that end in their answer."""
+    """The filter "flexible-extract" of lm-evaluation-harness for GSM8K takes the last number of a response, without
+    dollars, commas and a full stop at the end. These responses end in their answer."""
     pattern = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
     ending = [(r, gold, right) for r, gold, right in RESPONSES if gold.lstrip("-").isdigit() and pattern.search(r)]
 

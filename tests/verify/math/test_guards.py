@@ -1,4 +1,4 @@
-"""The guards on golds that others wrote: respelled they stay right, altered they are wrong."""
+"""The guards on the golds of public benchmarks: respelled golds stay right, altered golds are wrong."""
 
 import importlib
 import random
@@ -22,11 +22,11 @@ def guards(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def golds(guards: ModuleType) -> list[str]:
-    found: list[str] = guards.read_golds(FOLDER, FILES)
-    return found or pytest.skip("the benchmark rows are missing: ../shared/data/math500.jsonl and others")
+    golds: list[str] = guards.read_golds(FOLDER, FILES)
+    return golds or pytest.skip("the benchmark rows are missing: ../shared/data/math500.jsonl and others")
 
 
-def test_an_infinity_is_refused_by_no_guard(guards: ModuleType, golds: list[str]) -> None:
+def test_no_guard_refuses_an_infinity(guards: ModuleType, golds: list[str]) -> None:
     infinite = [gold for gold in golds if r"\infty" in gold and "$" not in gold]
     assert len(infinite) > 50
     answers = [(rf"x\in {gold}", gold) for gold in infinite]

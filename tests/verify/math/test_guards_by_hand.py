@@ -1,21 +1,14 @@
-"""What is told from text and exact arithmetic alone: lists, equations, numbers, and what must not be worked out."""
+"""What text and exact arithmetic decide alone: lists, equations, numbers, and what must not be worked out."""
 
 from fractions import Fraction
 
 import pytest
 
-from progrpo.verify.math.guards import (
-    DEEPEST,
-    LARGEST_DETERMINANT,
-    LONGEST_DIGITS,
-    MOST_MEMBERS,
-    conflict,
-    explosion,
-    unfinished,
-)
-from progrpo.verify.math.numbers import number, ordered_numbers
+from progrpo.verify.math.guards import conflict
+from progrpo.verify.math.numbers import number, numbers
 from progrpo.verify.math.parts import members, sides, values
 from progrpo.verify.math.reading import like, read
+from progrpo.verify.math.size import DEEPEST, LARGEST_DETERMINANT, LONGEST_DIGITS, MOST_MEMBERS, explosion
 
 
 @pytest.mark.parametrize(
@@ -71,11 +64,12 @@ def test_lists_and_equations() -> None:
         assert values([equation, "5"]) == [equation, "5"]
 
 
-def test_ordered_numbers_stand_in_one_pair_of_brackets() -> None:
-    assert ordered_numbers("(1,0.5]") == [1, Fraction(1, 2)]
-    assert ordered_numbers("[1,2,3)") == [1, 2, 3]
-    for other in ("(1,x)", "(1)", "1,2", r"\{1,2\}", "(1,2),(3,4)", "(1,2", "1,2)"):
-        assert ordered_numbers(other) == []
+def test_numbers_stand_in_one_pair_of_brackets_or_in_none() -> None:
+    assert numbers("(1,0.5]") == ("(]", [1, Fraction(1, 2)])
+    assert numbers("[1,2,3)") == ("[)", [1, 2, 3])
+    assert numbers("2,1") == ("", [1, 2])
+    for other in ("(1,x)", "(1)", "2,x", r"\{1,2\}", "(1,2),(3,4)", "(1,2", "1,2)"):
+        assert numbers(other) is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +98,7 @@ def test_the_answer_in_the_form_of_the_gold(answer: str, gold: str, body: str) -
 
 
 @pytest.mark.parametrize(
-    ("answer", "gold", "said"),
+    ("answer", "gold", "reason"),
     [
         (r"5 \text{ cm}", r"5 \text{ m}", "the unit is 'cm', not 'm'"),
         (r"5 \text{ m}", r"5 \text{ m}", ""),
@@ -116,7 +110,7 @@ def test_the_answer_in_the_form_of_the_gold(answer: str, gold: str, body: str) -
         ("2516", "2516_8", ""),
         ("y=5", "x=5", "the answer is about 'y', not 'x'"),
         ("x=5", "5", ""),
-        ("x=x+1", "x+1", "the answer says 'x' by means of itself"),
+        ("x=x+1", "x+1", "the answer defines 'x' by itself"),
         ("y<3", "x<3", "the answer is about 'y', not 'x'"),
         ("x<3", "x<3", ""),
         ("(1,2)", r"\{1,2\}", "one is a set, the other an ordered pair or an interval"),
@@ -127,8 +121,8 @@ def test_the_answer_in_the_form_of_the_gold(answer: str, gold: str, body: str) -
         ("16,1,1,3", "16,3,1,1", ""),
     ],
 )
-def test_what_math_verify_would_overlook(answer: str, gold: str, said: str) -> None:
-    assert conflict(read(answer), read(gold)) == said
+def test_conflicts_that_math_verify_would_overlook(answer: str, gold: str, reason: str) -> None:
+    assert conflict(read(answer), read(gold)) == reason
 
 
 AT_MOST = [
@@ -147,20 +141,20 @@ AT_MOST = [
 ]
 
 
-@pytest.mark.parametrize(("made", "most", "reason"), AT_MOST, ids=range(len(AT_MOST)))
-def test_up_to_here_it_is_worked_out_and_no_further(made, most, reason):  # type: ignore[no-untyped-def]
-    assert explosion(made(most)) == ""
-    assert explosion(made(most + 1)) == f"the answer {reason}"
+@pytest.mark.parametrize(("make", "most", "reason"), AT_MOST, ids=range(len(AT_MOST)))
+def test_each_limit_is_exact(make, most, reason):  # type: ignore[no-untyped-def]
+    assert explosion(make(most)) == ""
+    assert explosion(make(most + 1)) == f"the answer {reason}"
 
 
 def test_brackets_beside_each_other_are_not_deep() -> None:
     assert explosion("(x)" * (DEEPEST + 1)) == ""
 
 
-def test_what_is_left_to_be_worked_out() -> None:
-    left = "the answer leaves an integral or an infinite sum to be worked out"
+def test_unfinished_answers() -> None:
+    reason = "the answer leaves an integral or an infinite sum to be worked out"
     for answer in (r"\int_0^1 x^x dx", r"\oint f", r"\iint f", r"\sum_{n=1}^{\infty} \frac{1}{n}", r"\prod^{\infty} 2"):
-        assert unfinished(answer, "0.78") == left
-        assert unfinished(answer, r"\int_0^1 f(t) dt") == ""
-    assert unfinished(r"\sum_{n=1}^{9} n", "45") == ""
-    assert unfinished("0.78", "0.78") == ""
+        assert conflict(read(answer), read("0.78")) == reason
+        assert conflict(read(answer), read(r"\int_0^1 f(t) dt")) == ""
+    assert conflict(read(r"\sum_{n=1}^{9} n"), read("45")) == ""
+    assert conflict(read("0.78"), read("0.78")) == ""

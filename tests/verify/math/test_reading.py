@@ -1,4 +1,4 @@
-r"""Answers taken apart; tests/verify/math/test_answer.py has what the verdicts make of it."""
+r"""Answers taken apart; tests/verify/math/test_answer.py tests the verdicts."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_a_scale_keeps_its_unit(text: str, body: str, unit: str) -> None:
 @pytest.mark.parametrize(
     ("text", "body"), [(r"5\text{ / }", "5/"), (r"\text{meters}", r"\text{meters}"), (r"5\text{ and }", r"5\text{and}")]
 )
-def test_words_that_are_no_unit_of_a_number(text: str, body: str) -> None:
+def test_other_words_are_no_unit(text: str, body: str) -> None:
     assert (read(text).body, read(text).unit) == (body, "")
 
 
@@ -43,7 +43,7 @@ def test_a_base_in_words(text: str, body: str, base: str) -> None:
     ("other", "listed"),
     [("110, 70", "70, 110"), (r"\{110, 70\}", "70, 110"), (r"\{1, 2, 3\}", "70,110"), ("70110", "70,110")],
 )
-def test_a_list_is_one_beside_a_list_or_a_set_of_as_many(other: str, listed: str) -> None:
+def test_a_comma_separates_beside_a_list_or_set_of_two(other: str, listed: str) -> None:
     assert as_list("70,110", other) == listed
 
 
@@ -54,7 +54,7 @@ def test_a_list_is_one_beside_a_list_or_a_set_of_as_many(other: str, listed: str
         ("z=3, x=1, y=2", "(1,2,3)"),
         ("z=3, x=1", "(1,3)"),
         ("a_2=3, a_1=1", "(1,3)"),
-        ("m=3, p=1", "(3,1)"),  # nothing says that m comes first, but the answer does
+        ("m=3, p=1", "(3,1)"),  # only the answer says that m comes first
         ("c=3, a=1", "(3,1)"),
     ],
 )
@@ -67,10 +67,10 @@ def test_named_values_are_a_pair_in_the_order_of_the_alphabet(answer: str, body:
     ("answer", "gold", "expected"),
     [
         ("x=1-y", "y=1-x", True),
-        ("x=5", "y=1-x", False),  # x is of the gold, and y is not of the answer
+        ("x=5", "y=1-x", False),  # the gold has an x, but the answer has no y
         ("y=5", "x=1-y", False),
         ("z=1-y", "y=1-x", False),
     ],
 )
-def test_two_names_have_an_equation_if_each_side_has_both(answer: str, gold: str, expected: bool) -> None:
+def test_equations_with_two_names(answer: str, gold: str, expected: bool) -> None:
     assert are_equations(read(answer), read(gold)) == expected

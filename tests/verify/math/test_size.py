@@ -1,4 +1,4 @@
-"""How large an answer would become: bounds, against the real sizes, in little time, for any text."""
+"""How large an answer would become: the bounds against the real sizes, and the time for any text."""
 
 import math
 import random
@@ -6,10 +6,9 @@ import time
 
 import pytest
 
-from progrpo.verify.math.guards import explosion
-from progrpo.verify.math.size import MOST_DIGITS, TooLargeError, size
+from progrpo.verify.math.size import MOST_DIGITS, TooLargeError, explosion, size
 
-# Each with its value, for which the bound must do.
+# Each text with its value, which the bound must cover.
 NUMBERS = [
     ("2^{2016}", 2**2016),
     ("2^{2^{10}}", 2**1024),
@@ -33,7 +32,7 @@ def test_the_bound_is_above_the_value_and_not_far(text: str, value: int) -> None
 
 
 @pytest.mark.parametrize(("text", "terms"), [("(x+1)^3(y+2)", 8), ("(a+b+c)^2", 6), ("((x+1)^2)^2", 6), ("x+y", 2)])
-def test_terms_when_it_is_multiplied_out(text: str, terms: int) -> None:
+def test_number_of_terms(text: str, terms: int) -> None:
     assert size(text).terms == terms
 
 
@@ -52,12 +51,14 @@ LIMITS = [
     ("(a+b)^{499}", "(a+b)^{500}", "more than 500 terms when it is multiplied out"),
     (r"\binom{2000}{1}", r"\binom{2001}{1}", "a binomial coefficient of a number above 2000"),
     (r"{2000 \choose 1}", r"{2001 \choose 1}", "a binomial coefficient of a number above 2000"),
-    ("{" * 60 + "1" + "}" * 60, "{" * 61 + "1" + "}" * 61, "more than 60 deep"),
+    ("{" * 30 + "1" + "}" * 30, "{" * 31 + "1" + "}" * 31, "more than 30 deep"),
+    (r"\sqrt" * 30 + "1", r"\sqrt" * 31 + "1", "more than 30 deep"),
+    (r"\sqrt{" * 30 + "1" + "}" * 30, r"\sqrt{" * 31 + "1" + "}" * 31, "more than 30 deep"),
 ]
 
 
 @pytest.mark.parametrize(("allowed", "refused", "reason"), LIMITS)
-def test_up_to_here_and_no_further(allowed: str, refused: str, reason: str) -> None:
+def test_each_limit_is_exact(allowed: str, refused: str, reason: str) -> None:
     size(allowed)
     with pytest.raises(TooLargeError, match=reason):
         size(refused)
@@ -73,17 +74,17 @@ HARMLESS = [
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_what_may_be_worked_out(text: str) -> None:
+def test_harmless_texts_are_worked_out(text: str) -> None:
     assert explosion(text) == ""
 
 
 @pytest.mark.parametrize("text", ["9^{9^{9}}", "2^{20000}", "2000!", r"\cosh(10^9)", r"\exp(\exp(\exp(100)))"])
-def test_what_may_not(text: str) -> None:
+def test_large_texts_are_not_worked_out(text: str) -> None:
     with pytest.raises(TooLargeError, match=f"more than {MOST_DIGITS} digits"):
         size(text)
 
 
-def test_it_takes_little_time_whatever_the_text() -> None:
+def test_every_text_takes_little_time() -> None:
     pieces = [
         "2^",
         "10^",
@@ -112,7 +113,7 @@ def test_it_takes_little_time_whatever_the_text() -> None:
         assert time.perf_counter() - start < 0.2, text[:20]
 
 
-def test_a_root_is_no_larger_than_what_it_is_of() -> None:
+def test_a_root_is_no_larger_than_its_argument() -> None:
     for text in (r"\sqrt{10^{50}}", r"\sqrt[3]{10^{50}}"):
         assert size(text).log10 == pytest.approx(50)
 

@@ -1,11 +1,12 @@
-"""One spelling for many: each sign, command and form on its own."""
+"""One spelling for many: each sign, command and form."""
 
 import unicodedata
 
 import pytest
 
 from progrpo.verify.extract import extract_answer
-from progrpo.verify.math.text import inequality_variable, intervals, normalise, unify, unstyled, words
+from progrpo.verify.math.parts import intervals
+from progrpo.verify.math.text import normalise, unify, unstyled, words
 
 SAME_SPELLING = [
     *((sign, "-") for sign in "−–—"),
@@ -112,18 +113,18 @@ OTHER_SPELLING = [
 
 
 @pytest.mark.parametrize(("text", "other"), OTHER_SPELLING)
-def test_another_spelling_stays_one(text: str, other: str) -> None:
+def test_different_answers_keep_different_spellings(text: str, other: str) -> None:
     assert normalise(text) != normalise(other)
 
 
 @pytest.mark.parametrize("letter", "πθαβφλω")
-def test_greek_letters_are_latex_s(letter: str) -> None:
+def test_greek_letters_become_latex(letter: str) -> None:
     name = unicodedata.name(letter).removeprefix("GREEK SMALL LETTER ").lower().replace("lamda", "lambda")
     assert unify(letter) == rf"\{name} "
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         (r"\text{ (B) }", "b"),
         ("(b)", "b"),
@@ -141,8 +142,8 @@ def test_greek_letters_are_latex_s(letter: str) -> None:
         ("", None),
     ],
 )
-def test_words(text: str, found: str | None) -> None:
-    assert words(text) == found
+def test_words(text: str, expected: str | None) -> None:
+    assert words(text) == expected
 
 
 def test_styles_and_hours() -> None:
@@ -151,7 +152,7 @@ def test_styles_and_hours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found", "variable"),
+    ("text", "solutions", "variable"),
     [
         ("x<1", r"(-\infty,1)", "x"),
         ("x<=1", r"(-\infty,1]", "x"),
@@ -176,9 +177,8 @@ def test_styles_and_hours() -> None:
         ("xor y", None, None),
     ],
 )
-def test_inequalities_are_intervals(text: str, found: str | None, variable: str | None) -> None:
-    assert intervals(text) == found
-    assert inequality_variable(text) == variable
+def test_inequalities_are_intervals(text: str, solutions: str | None, variable: str | None) -> None:
+    assert intervals(text) == (None if variable is None else (variable, solutions))
 
 
 @pytest.mark.parametrize(

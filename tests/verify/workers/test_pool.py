@@ -1,4 +1,4 @@
-"""Workers that are killed, lost, recycled, forked away from and left behind."""
+"""Workers that are killed, lost or recycled, and parents that fork or end."""
 
 import asyncio
 import os
@@ -92,15 +92,15 @@ def test_a_task_is_tried_twice_and_no_more(pool: WorkerPool, tmp_path: Path) -> 
 
 
 def test_no_more_workers_are_taken_than_there_are_tasks(pool: WorkerPool, tmp_path: Path) -> None:
-    """Of two workers one is left for another thread, whose task ends what the first one waits for."""
-    file, found = str(tmp_path / "touched"), []
-    waiting = threading.Thread(target=lambda: found.extend(pool.run([["wait for", file]], 10)))
+    """One of two workers is left for another thread, whose task ends the wait of the first one."""
+    file, outcomes = str(tmp_path / "touched"), []
+    waiting = threading.Thread(target=lambda: outcomes.extend(pool.run([["wait for", file]], 10)))
     waiting.start()
     while pool._slots.qsize() == 2:
         time.sleep(0.01)
     assert pool.run([["touch", file]], 10) == done(file)
     waiting.join()
-    assert found == done(file)
+    assert outcomes == done(file)
 
 
 def test_memory_is_bounded(pool: WorkerPool) -> None:
@@ -115,13 +115,13 @@ def test_a_worker_is_replaced_after_so_many_tasks(script: Path) -> None:
     pool.close()
 
 
-def test_one_that_was_killed_while_it_waited_is_replaced(pool: WorkerPool) -> None:
+def test_a_worker_that_was_killed_while_it_waited_is_replaced(pool: WorkerPool) -> None:
     (pid,) = (outcome.value for outcome in pool.run([["pid", 0]], 10))
     os.kill(pid, signal.SIGKILL)
     assert pool.run([["x", 1]], 10) == done(1)
 
 
-def test_a_script_that_does_not_load(tmp_path: Path) -> None:
+def test_a_script_that_does_not_load_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1/0")
     with pytest.raises(WorkerStartError, match=r"broken\.py did not start"):
         WorkerPool(tmp_path / "broken.py", workers=1).run([1], 1)
@@ -129,7 +129,7 @@ def test_a_script_that_does_not_load(tmp_path: Path) -> None:
         WorkerPool(tmp_path / "broken.py", workers=0)
 
 
-def test_a_start_is_tried_again_twice_for_each_worker(tmp_path: Path) -> None:
+def test_each_worker_has_two_attempts_to_start(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     (tmp_path / "late.py").write_text(
         f"starts = open({str(starts)!r}, 'a+')\nstarts.write('x')\nstarts.seek(0)\n"
@@ -141,7 +141,7 @@ def test_a_start_is_tried_again_twice_for_each_worker(tmp_path: Path) -> None:
     assert len(starts.read_text()) >= 4
 
 
-def test_a_late_worker_s_successor_does_the_next_task_meanwhile(script: Path, tmp_path: Path) -> None:
+def test_the_successor_of_a_late_worker_does_the_next_task(script: Path, tmp_path: Path) -> None:
     file = str(tmp_path / "touched")
     pool = WorkerPool(script, workers=1)
     assert pool.run([["wait for", file], ["touch", file]], 6) == done(file, file)
@@ -149,17 +149,17 @@ def test_a_late_worker_s_successor_does_the_next_task_meanwhile(script: Path, tm
 
 
 def test_more_threads_than_workers(pool: WorkerPool) -> None:
-    found: dict[int, list[Outcome]] = {}
+    outcomes: dict[int, list[Outcome]] = {}
 
     def work(n: int) -> None:
-        found[n] = pool.run([["x", n], ["sleep", 0.05], ["x", n]], 10)
+        outcomes[n] = pool.run([["x", n], ["sleep", 0.05], ["x", n]], 10)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert found == {n: done(n, 0.05, n) for n in range(6)}
+    assert outcomes == {n: done(n, 0.05, n) for n in range(6)}
 
 
 def test_inside_an_asyncio_loop(pool: WorkerPool) -> None:
@@ -190,7 +190,7 @@ assert pool.run([["pid", 0]], 10)[0].value == mine
 """
 
 
-def test_after_a_fork_each_has_workers_of_its_own(script: Path) -> None:
+def test_after_a_fork_parent_and_child_have_their_own_workers(script: Path) -> None:
     subprocess.run([sys.executable, "-c", AFTER_FORK, str(script)], check=True, timeout=60)
 
 
@@ -224,7 +224,7 @@ def _is_running(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="file descriptors are counted in /proc")
-def test_nothing_is_left(script: Path) -> None:
+def test_no_process_and_no_file_is_left(script: Path) -> None:
     open_files, processes = len(os.listdir("/proc/self/fd")), _children()
     pool = WorkerPool(script, workers=2, recycle_after=50)
     for _ in range(5):
@@ -236,6 +236,6 @@ def test_nothing_is_left(script: Path) -> None:
 
 
 def _children() -> set[str]:
-    """This process's children: the pools of other tests may be among them, and stay."""
+    """This process's children, among which the pools of other tests may be."""
     threads = Path("/proc/self/task").iterdir()
     return {pid for thread in threads for pid in (thread / "children").read_text().split()}

@@ -35,7 +35,7 @@ def cluster() -> Iterator[None]:
 
 
 def verdicts(n: int) -> list[str]:
-    """Of a right and a wrong answer, and of a right and a wrong program: each past text and cache, in workers."""
+    """The verdicts on a right and a wrong answer and program; none is decided by text or cache, so all need workers."""
     tests = StdinTests(((str(n), str(n + 1)),))
     return [
         verify_math(rf"\boxed{{(x+{n})^2}}", rf"x^2+{2 * n}x+{n * n}").status,

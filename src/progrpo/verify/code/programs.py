@@ -1,4 +1,4 @@
-"""Programs in responses, and their tests as JSON: what a code task's gold is."""
+"""Programs in responses, and the gold of a code task: its tests as JSON."""
 
 import builtins
 import json
@@ -9,51 +9,48 @@ from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 
-from progrpo.verify.code.tests import AssertTests, CallTests, Limits, StdinTests, run_code_tests_batch
+from progrpo.verify.code.sandbox import Limits
+from progrpo.verify.code.tests import AssertTests, CallTests, CodeTests, StdinTests, run_code_tests_batch
 from progrpo.verify.thinking import after_thinking
 from progrpo.verify.verdict import Verdict
-
-CodeTests = StdinTests | CallTests | AssertTests
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 _PYTHON = ("python", "python3", "py", "")
 _STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@")
-"""Where the completion of a function ends: a model goes on with others (the stops of the HumanEval paper, and "@")."""
+"""The completion of a function ends here: models go on with other code (the stops of the HumanEval paper, and "@")."""
+_KINDS = {StdinTests: "stdin", CallTests: "call", AssertTests: "assert"}
 
 
 def gold_of(tests: CodeTests, *, prefix: str = "", completes: bool = False) -> str:
     """Tests as the gold of a code task.
 
     Args:
-        tests: of the program.
+        tests: the program's tests.
         prefix: code that the program starts with, such as HumanEval's prompt.
         completes: the whole response continues the prefix; otherwise the response holds a code block.
     """
-    kind, value = {
-        StdinTests: lambda t: ("stdin", {"cases": t.cases}),
-        CallTests: lambda t: ("call", {"function": t.function, "cases": t.cases}),
-        AssertTests: lambda t: ("assert", vars(t)),
-    }[type(tests)](tests)
-    return json.dumps({"kind": kind, **value, "prefix": prefix, "completes": completes})
+    return json.dumps({"kind": _KINDS[type(tests)], **vars(tests), "prefix": prefix, "completes": completes})
 
 
 def read_gold(gold: str) -> tuple[CodeTests, str, bool]:
     """The tests, the prefix, and whether a response continues it.
 
     Raises:
-        ValueError: not the JSON that :func:`gold_of` writes.
+        ValueError: the gold is not the JSON that :func:`gold_of` writes.
     """
     try:
         value = json.loads(gold)
         kind, prefix, completes = value["kind"], value.get("prefix", ""), value.get("completes", False)
         if kind == "stdin":
-            return StdinTests(tuple((str(i), str(o)) for i, o in value["cases"])), prefix, completes
+            cases = tuple((str(stdin), str(output)) for stdin, output in value["cases"])
+            return StdinTests(cases), prefix, completes
         if kind == "call":
-            return CallTests(value["function"], tuple((a, e) for a, e in value["cases"])), prefix, completes
+            calls = tuple((arguments, output) for arguments, output in value["cases"])
+            return CallTests(value["function"], calls), prefix, completes
         if kind == "assert":
-            setup, entry_point, cases = value.get("setup", ""), value.get("entry_point"), value.get("cases", 1)
-            return AssertTests(value["script"], setup, entry_point, int(cases)), prefix, completes
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+            setup, entry_point, count = value.get("setup", ""), value.get("entry_point"), int(value.get("cases", 1))
+            return AssertTests(value["script"], setup, entry_point, count), prefix, completes
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"the gold {gold[:80]!r} holds no tests: {error!r}") from None
     raise ValueError(f"the gold {gold[:80]!r} has the kind {kind!r}, where stdin, call or assert is needed")
 
@@ -71,24 +68,24 @@ def extract_program(response: str) -> str | None:
 def verify_programs(golds: Sequence[str], responses: Sequence[str], *, limits: Limits | None = None) -> list[Verdict]:
     """Run the program of each response on the tests of its gold."""
     verdicts: dict[int, Verdict] = {}
-    to_run: dict[int, tuple[str, CodeTests]] = {}
+    programs: dict[int, str] = {}
+    tests: dict[int, CodeTests] = {}
     for i, (gold, response) in enumerate(zip(golds, responses, strict=True)):
         try:
-            tests, prefix, completes = read_gold(gold)
+            tests_of_gold, prefix, completes = read_gold(gold)
         except ValueError as error:
             verdicts[i] = Verdict("error", str(error))
             continue
         answer, program = after_thinking(response), extract_program(response)
-        if program is None and completes and answer is not None:
-            to_run[i] = (prefix + _first_function(answer), tests)
-        elif program is None:
-            verdicts[i] = Verdict("incorrect", "the response has no Python code block")
+        if program is not None:
+            programs[i], tests[i] = f"{prefix}\n\n{program}" if prefix else program, tests_of_gold
+        elif completes and answer is not None:
+            programs[i], tests[i] = prefix + _first_function(answer), tests_of_gold
         else:
-            to_run[i] = (f"{prefix}\n\n{program}" if prefix else program, tests)
-    programs, tests_run = [program for program, _ in to_run.values()], [tests for _, tests in to_run.values()]
-    run = run_code_tests_batch(programs, tests_run, limits or Limits())
-    for i, verdict in zip(to_run, run, strict=True):
-        verdicts[i] = replace(verdict, canonical=canonical_program(to_run[i][0])) if verdict.correct else verdict
+            verdicts[i] = Verdict("incorrect", "the response has no Python code block")
+    judged = run_code_tests_batch(list(programs.values()), list(tests.values()), limits)
+    for i, verdict in zip(programs, judged, strict=True):
+        verdicts[i] = replace(verdict, canonical=canonical_program(programs[i])) if verdict.correct else verdict
     return [verdicts[i] for i in range(len(golds))]
 
 
@@ -98,7 +95,7 @@ def _first_function(completion: str) -> str:
 
 
 def canonical_program(program: str) -> str:
-    """A program without comments and layout, its own names numbered in their order: the same text for renamed copies.
+    """A program without comments and layout, its own names numbered in their order: renamed copies give the same text.
 
     >>> a = canonical_program("def f(x):\\n    # twice\\n    return x*2\\n")
     >>> b = canonical_program("def f( n ):\\n  return n * 2")
@@ -115,30 +112,17 @@ def canonical_program(program: str) -> str:
                 continue
             words.append(_word(token, words, names))
     except (tokenize.TokenError, SyntaxError):
-        return program.strip()  # it ran, so this is a quirk of the tokenizer; no other layout is the same then
+        return program.strip()  # a quirk of the tokenizer, as the program ran; every layout is then another solution
     return " ".join(words)
 
 
 def _word(token: tokenize.TokenInfo, words: Sequence[str], names: dict[str, str]) -> str:
     if token.type in (tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE):
         return tokenize.tok_name[token.type]
-    is_own = (
+    is_name_of_program = (
         token.type == tokenize.NAME
         and not keyword.iskeyword(token.string)
         and not hasattr(builtins, token.string)
         and (not words or words[-1] != ".")  # an attribute belongs to somebody else's type
     )
-    return names.setdefault(token.string, f"name{len(names)}") if is_own else token.string
-
-
-def wrong_tests(golds: Sequence[str]) -> list[str]:
-    """Why each gold holds no tests; empty where it does."""
-    return [_wrong(gold) for gold in golds]
-
-
-def _wrong(gold: str) -> str:
-    try:
-        read_gold(gold)
-    except ValueError as error:
-        return str(error)
-    return ""
+    return names.setdefault(token.string, f"name{len(names)}") if is_name_of_program else token.string

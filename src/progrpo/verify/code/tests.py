@@ -1,20 +1,12 @@
-"""Programs and their tests: run shut in, judged here.
+"""Programs and their tests: the sandbox runs them, this process judges them.
 
-The expected outputs never enter the sandbox of a program::
-
-    this process                     a shut-in process
-    ------------                     -----------------
-    program, input           ->      runs it
-    output, as text or JSON  <-
-    compares with the expected
-
-An assert script (HumanEval, MBPP) holds its expected values. It runs in a second shut-in process, in which the
-program's functions are proxies; each call goes through this process to the program and comes back as plain values::
+The expected outputs never enter the sandbox of a program. An assert script (HumanEval, MBPP) holds its expected values,
+so it runs in a second sandbox, in which the program's functions are proxies::
 
     assert script  ->  call, arguments  ->  this process  ->  program
                    <-  a plain value    <-                <-
 
-So a program can be wrong in any way it likes, and cannot reach what it is compared with, or who compares.
+So a program can reach neither the values that it is compared with nor the process that compares.
 """
 
 import math
@@ -40,28 +32,14 @@ from progrpo.verify.code.sandbox import (
 from progrpo.verify.code.sandbox.inside.values import encode, plain
 from progrpo.verify.verdict import Verdict
 
-__all__ = [
-    "AssertTests",
-    "CallTests",
-    "CodeTests",
-    "Isolation",
-    "Limits",
-    "StdinTests",
-    "isolation_level",
-    "run_code_tests",
-    "run_code_tests_batch",
-]
-
 LONGEST_PROGRAM = 1 << 20
-TOLERANCE = 1e-6
-"""Absolute or relative, for decimal numbers in outputs."""
-MOST_CALLS = 100_000
-"""Of an assert script."""
+TOLERANCE = 1e-6  # absolute or relative, for decimal numbers in outputs
+MOST_CALLS = 100_000  # that an assert script makes
 
 
 @dataclass(frozen=True)
 class StdinTests:
-    """Inputs and outputs as text (LiveCodeBench, Codeforces, CodeContests): each case in a process of its own."""
+    """Inputs and outputs as text (LiveCodeBench, Codeforces, CodeContests); each case has its own process."""
 
     cases: tuple[tuple[str, str], ...]
 
@@ -79,11 +57,12 @@ class AssertTests:
     """A script of assert statements (HumanEval, MBPP).
 
     Attributes:
-        script: the asserts; what it uses and nobody else defines is the program's.
-        setup: the dataset's own code, run before the script and never in the program's process: helper functions that a
-            test relies on must not be the program's.
+        script: the asserts; a name that neither the script nor its setup defines is the program's.
+        setup: the dataset's own code, run before the script and never in the program's process: a test's helper
+            functions must not be the program's.
         entry_point: a name that is the program's although the setup defines it too.
-        cases: how many calls the script makes, if each may take ``limits.seconds``: by default the whole script may.
+        cases: the number of calls in the script, if each may take ``limits.seconds``; by default the whole script
+            may.
     """
 
     script: str
@@ -98,7 +77,7 @@ _sandbox = Sandbox()
 
 
 def isolation_level() -> tuple[Isolation, dict[str, str]]:
-    """The level that programs are isolated at here, and what is missing for a higher one. Found out by trying.
+    """The level of isolation that programs get here, by trying, and the layers that are missing, with the reasons.
 
     Raises:
         NotIsolatedError: this is not Linux.
@@ -116,12 +95,12 @@ def run_code_tests(
     Args:
         program: Python source.
         tests: :class:`StdinTests`, :class:`CallTests` or :class:`AssertTests`.
-        limits: of time (for each case, or a whole assert script), memory, output and files.
+        limits: bounds on time (for each case, or a whole assert script), memory, output and files.
         min_isolation: the level below which nothing is run.
 
     Returns:
-        ``correct``; ``incorrect`` with the first reason; or ``error`` where the isolation or the sandbox can't be had,
-        or the tests themselves can't be run.
+        ``correct``; ``incorrect`` with the first reason; or ``error`` where the isolation or the sandbox is missing, or
+        the tests themselves can't be run.
 
     >>> run_code_tests("print(sum(map(int, input().split())))", StdinTests((("1 2", "3"),))).status
     'correct'
@@ -154,7 +133,7 @@ def run_code_tests_batch(
     workers: int | None = None,
     min_isolation: Isolation = MIN_ISOLATION,
 ) -> list[Verdict]:
-    """:func:`run_code_tests` of many programs, so many at a time (by default one a core), in order.
+    """:func:`run_code_tests` for many programs, ``workers`` at a time (by default one per core), in order.
 
     Raises:
         ValueError: ``programs`` and ``tests`` differ in number.
@@ -174,18 +153,15 @@ def run_code_tests_batch(
 def _run_stdin(program: str, tests: StdinTests, limits: Limits, min_isolation: Isolation) -> Verdict:
     if not tests.cases:
         return Verdict("error", "there are no tests")
-    for number, (given, expected) in enumerate(tests.cases, start=1):
-        with _sandbox.process(limits, min_isolation, stdin=given.encode()) as process:
+    for number, (stdin, expected) in enumerate(tests.cases, start=1):
+        with _sandbox.process(limits, min_isolation, stdin=stdin.encode()) as process:
             try:
                 process.send({"kind": "program", "program": program})
-                output = process.output()
+                difference = compare_output(process.output().decode(), expected)
             except ProgramFailedError as error:
-                return Verdict("incorrect", f"case {number}: the program {error}")
-        try:
-            text = output.decode()
-        except UnicodeDecodeError:
-            return Verdict("incorrect", f"case {number}: the output is not UTF-8")
-        difference = compare_output(text, expected)
+                difference = f"the program {error}"
+            except UnicodeDecodeError:
+                difference = "the output is not UTF-8"
         if difference:
             return Verdict("incorrect", f"case {number}: {difference}")
     return Verdict("correct")
@@ -196,10 +172,10 @@ _LONGEST_DECIMAL = 400
 
 
 def compare_output(output: str, expected: str) -> str:
-    """What is different between an output and the expected one; empty if nothing that counts is.
+    """The first difference between an output and the expected one; empty if there is none.
 
-    White space at the ends of lines and of the whole, and between words, does not count; everything else does, the
-    number of lines included. Where a decimal number is expected, one within 1e-6 (absolute or relative) is the same.
+    The amount of white space between words, and at the ends of lines and of the text, does not count. Everything else
+    does, the number of lines included. An expected decimal number may be off by 1e-6 (absolute or relative).
 
     >>> compare_output("1  2 \\n0.3333333\\n", "1 2\\n0.333333333")
     ''
@@ -211,9 +187,8 @@ def compare_output(output: str, expected: str) -> str:
         return f"the output has {len(lines)} lines, not {len(expected_lines)}"
     for number, (line, expected_line) in enumerate(zip(lines, expected_lines, strict=True), start=1):
         words, expected_words = line.split(), expected_line.split()
-        same = len(words) == len(expected_words) and all(map(_same_word, words, expected_words))
-        if not same:
-            return f"line {number} is {_short(line)}, not {_short(expected_line)}"
+        if len(words) != len(expected_words) or not all(map(_same_word, words, expected_words)):
+            return f"line {number} is {_quote(line)}, not {_quote(expected_line)}"
     return ""
 
 
@@ -230,8 +205,12 @@ def _close(value: float, expected: float) -> bool:
     return math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:80] + "...")
+def _quote(text: str) -> str:
+    return repr(_cut(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:80] + "..."
 
 
 # -- Calls -------------------------------------------------------------------------------------------------------------
@@ -254,7 +233,7 @@ def _run_calls(program: str, tests: CallTests, limits: Limits, min_isolation: Is
             except ProgramFailedError as error:
                 return Verdict("incorrect", f"case {number}: the program {error}")
             if not same_value(value, expected):
-                return Verdict("incorrect", f"case {number}: returned {_short_value(value)}")
+                return Verdict("incorrect", f"case {number}: returned {_describe(value)}")
     return Verdict("correct")
 
 
@@ -284,7 +263,7 @@ def _value(answer: dict[str, Any]) -> Any:
 def same_value(value: Any, expected: Any) -> bool:
     """Whether a returned value, made plain, is the expected JSON value.
 
-    A tuple counts as a list, and a decimal may be off by 1e-6. Nothing else is taken for something that it is not.
+    A tuple counts as a list, and an expected decimal may be off by 1e-6. No other type counts as another.
 
     >>> same_value((1, 2.0000001), [1, 2.0]), same_value({"a": 1}, {"a": 2})
     (True, False)
@@ -307,12 +286,11 @@ def same_value(value: Any, expected: Any) -> bool:
     return type(value) in (bool, int, float, str, type(None)) and bool(value == expected)
 
 
-def _short_value(value: Any) -> str:
+def _describe(value: Any) -> str:
     try:
-        text = repr(value)
+        return _cut(repr(value))
     except ValueError:  # an integer too long to be written
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:80] + "..."
+        return f"a {type(value).__name__}"
 
 
 # -- Assert scripts ----------------------------------------------------------------------------------------------------
@@ -322,36 +300,38 @@ def _run_asserts(program: str, tests: AssertTests, limits: Limits, min_isolation
     with ExitStack() as stack:
         tested = stack.enter_context(_sandbox.process(limits, min_isolation, cases=tests.cases))
         _load(tested, program)
-        # The tester gets a little longer: a program that takes too long is known by its own deadline.
-        patience = replace(limits, seconds=limits.seconds * tests.cases + 1)
-        tester = stack.enter_context(_sandbox.process(patience, min_isolation))
+        # The tester gets a little longer, so that a slow program misses its own deadline first.
+        longer = replace(limits, seconds=limits.seconds * tests.cases + 1)
+        tester = stack.enter_context(_sandbox.process(longer, min_isolation))
         job = {"kind": "script", "script": tests.script, "setup": tests.setup, "entry_point": tests.entry_point}
         try:
             tester.send(job)
-            said = tester.receive()
-        except ProgramFailedError as error:  # nothing of the program has had a part in this
+            message = tester.receive()
+        except ProgramFailedError as error:  # before the program had any part in it
             return Verdict("error", f"the tests can't be run: the script {error}")
         try:
             for _ in range(MOST_CALLS):
-                if "ask" not in said:
+                if "ask" not in message:
                     break
                 if tests.cases > 1:
                     tested.allow(limits.seconds)
-                tested.send(said["ask"])
+                tested.send(message["ask"])
                 tester.send(_answer(tested))
-                said = tester.receive()
+                message = tester.receive()
         except ProgramFailedError:
-            _ = tested.left  # whose time is up as well says whose fault it was
+            _ = tested.left  # raises if the program's own time is up: then it is the program's fault
             raise
-        if "unusable" in said:
-            return Verdict("error", f"the tests can't be run: {said['unusable']}")
-        if isinstance(said.get("passed"), int):
-            return Verdict("correct") if said["passed"] else Verdict("incorrect", "no assert of the tests was reached")
-        return Verdict("incorrect", f"a test failed: {said.get('failed', 'without an answer')}")
+        if "unusable" in message:
+            return Verdict("error", f"the tests can't be run: {message['unusable']}")
+        if isinstance(message.get("passed"), int):
+            return (
+                Verdict("correct") if message["passed"] else Verdict("incorrect", "no assert of the tests was reached")
+            )
+        return Verdict("incorrect", f"a test failed: {message.get('failed', 'without an answer')}")
 
 
 def _answer(tested: Process) -> dict[str, Any]:
-    """The program's answer, made anew of its parts: nothing else of it reaches the tester, where it is decoded."""
+    """The program's answer, rebuilt from its known parts: nothing else reaches the tester, which decodes it."""
     answer = tested.receive()
     if "raised" in answer:
         return {"raised": str(answer["raised"])[:100], "text": str(answer.get("text"))[:400]}

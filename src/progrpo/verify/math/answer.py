@@ -1,72 +1,60 @@
 r"""Mathematical answers: math-verify, behind our own guards.
 
-A response's answer goes through these, cheapest first; each may decide:
+An answer goes through these steps, the cheapest first. Each may decide:
 
-1. where it stands (:func:`extract_answer`), and how long it may be;
-2. text: both sides brought to one spelling, and equal;
-3. exact arithmetic, where both are plain numbers, or lists or pairs of them;
-4. what math-verify would overlook: units, bases, per cent signs, sets against tuples;
+1. where the answer stands (:func:`extract_answer`), and how long it may be;
+2. text: both sides in one spelling, and equal;
+3. what math-verify would overlook: units, bases, per-cent signs, sets against tuples;
+4. exact arithmetic, where both are plain numbers, or lists or pairs of them;
 5. a look for expressions that would explode;
 6. math-verify, in a worker process, with a deadline that this process keeps.
 
-Whatever an answer does to the verifier is the answer's own doing and ``incorrect``. ``error`` is only a gold that can't
-be read, or a worker that can't be had.
+What an answer does to the verifier is the answer's own fault and ``incorrect``. ``error`` is only a gold that cannot be
+read, or a worker that cannot be started.
 """
 
 import logging
 import os
 import re
 import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from progrpo.common.errors import ConfigError
-from progrpo.verify.extract import AnswerStyle, extract_answer, last_box
-from progrpo.verify.math.guards import conflict, explosion, unfinished
-from progrpo.verify.math.numbers import number, same_numbers
-from progrpo.verify.math.parts import members, sides, values
+from progrpo.verify.extract import LONGEST_ANSWER, AnswerStyle, extract_answer, last_box
+from progrpo.verify.math.guards import conflict
+from progrpo.verify.math.numbers import RELATIVE, forms, number, same_numbers
+from progrpo.verify.math.parts import intervals, members, sides, values
 from progrpo.verify.math.reading import Reading, are_equations, as_list, equation, like, read
-from progrpo.verify.math.text import intervals, normalise, unstyled, words
+from progrpo.verify.math.size import explosion
+from progrpo.verify.math.text import normalise, unstyled, words
 from progrpo.verify.verdict import Verdict
 from progrpo.verify.workers.pool import Outcome, WorkerPool, WorkerStartError
 
-__all__ = [
-    "AnswerStyle",
-    "GoldError",
-    "check_gold",
-    "extract_answer",
-    "verify_math",
-    "verify_math_batch",
-    "wrong_golds",
-]
-
 logger = logging.getLogger(__name__)
 
-LONGEST_ANSWER = 1000
-"""Characters. The longest gold of the public benchmarks has some 200."""
 DEADLINE_SECONDS = 5.0
 WORKERS = max(1, min(8, os.cpu_count() or 1))
 CACHED_VERDICTS = 100_000
 
+Pair = tuple[str, str]
+"""A gold and an answer that algebra has to compare."""
+
 
 class GoldError(ValueError):
-    """A gold that the verifier can't use; its text says why."""
+    """A gold that the verifier cannot use; its text says why."""
 
 
 def check_gold(gold: str) -> str:
     r"""A gold as the verifier uses it: boxed, after the real parser has read it.
 
     Raises:
-        GoldError: it is empty, too long, or can't be read.
+        GoldError: it is empty, too long, or cannot be read.
 
     >>> check_gold(r"11\sqrt2")
     '\\boxed{11\\sqrt2}'
-    >>> check_gold(r"\frac{1}{")
-    Traceback (most recent call last):
-    progrpo.verify.math.answer.GoldError: the gold '\\frac{1}{' has unbalanced braces
     """
     reason = wrong_golds([gold])[0]
     if reason:
@@ -75,15 +63,15 @@ def check_gold(gold: str) -> str:
 
 
 def wrong_golds(golds: Sequence[str]) -> list[str]:
-    """Why each gold can't be used, empty where it can. Plain numbers and words are not sent to a worker.
+    """Why each gold cannot be used, empty where it can. Plain numbers and words are not sent to a worker.
 
     >>> wrong_golds(["3/4", ""])
     ['', "the gold '' is empty"]
     """
     reasons = [_text_problem(gold) for gold in golds]
     to_read = [i for i, gold in enumerate(golds) if not reasons[i] and not _needs_no_reading(_content(gold))]
-    outcomes = _pool().run([{"golds": _for_worker(_reading(_content(golds[i])))} for i in to_read], DEADLINE_SECONDS)
-    for i, outcome in zip(to_read, outcomes, strict=True):
+    tasks = [{"pairs": [(_latex(read(_content(golds[i]))), None, False)]} for i in to_read]
+    for i, outcome in zip(to_read, _pool().run(tasks, DEADLINE_SECONDS), strict=True):
         if outcome.status == "deadline":
             reasons[i] = f"the gold {golds[i]!r} took more than {DEADLINE_SECONDS:g} s to read"
         elif outcome.value != "equal":
@@ -121,20 +109,19 @@ def verify_math_batch(
     """
     if len(answers) != len(golds):
         raise ValueError(f"answers and golds must be as many, got {len(answers)} and {len(golds)}.")
-    decided = [_verdict_on(response, gold, style) for response, gold in zip(answers, golds, strict=True)]
-    pairs = {pair: None for found in decided if not isinstance(found, Verdict) for pair in found}
-    compared = dict(zip(pairs, _compare(list(pairs), seconds), strict=True))
-    return [
-        found if isinstance(found, Verdict) else _of_all([compared[pair] for pair in found], gold)
-        for found, gold in zip(decided, golds, strict=True)
-    ]
+    decisions = [_decide_response(answer, gold, style) for answer, gold in zip(answers, golds, strict=True)]
+    pairs = {pair: None for decision in decisions if not isinstance(decision, Verdict) for pair in decision}
+    compared = _compare(list(pairs), seconds)
+    verdicts = []
+    for decision, gold in zip(decisions, golds, strict=True):
+        parts = [decision] if isinstance(decision, Verdict) else [compared[pair] for pair in decision]
+        wrong = next((verdict for verdict in parts if not verdict.correct), None)
+        verdicts.append(wrong or Verdict("correct", canonical=normalise(_content(gold))))
+    return verdicts
 
 
-def _of_all(verdicts: Sequence[Verdict], gold: str) -> Verdict:
-    """The first that is not correct, or else that all are."""
-    wrong = next((verdict for verdict in verdicts if not verdict.correct), None)
-    return wrong or Verdict("correct", canonical=normalise(_content(gold)))
-
+Decision = Verdict | list[Pair]
+"""A verdict that is not correct, or the pairs that algebra has to find equal. Without pairs, the answer is right."""
 
 _MISSING: dict[AnswerStyle, str] = {
     "boxed": r"the response has no balanced \boxed{} after its thinking part",
@@ -144,100 +131,88 @@ _MISSING: dict[AnswerStyle, str] = {
 }
 
 
-Pairs = list[tuple[str, str]]
-"""Golds and answers that have to be equal, all of them, by algebra."""
-
-
-def _verdict_on(response: str, gold: str, style: AnswerStyle) -> Verdict | Pairs:
-    extracted = extract_answer(response, style)
-    if extracted is None:
+def _decide_response(response: str, gold: str, style: AnswerStyle) -> Decision:
+    answer = extract_answer(response, style)
+    if answer is None:
         return Verdict("incorrect", _MISSING[style])
     try:
-        return _decide(extracted, gold)
+        problem = _text_problem(gold)
+        if problem:
+            return Verdict("error", problem)
+        if len(answer) > LONGEST_ANSWER:
+            return Verdict("incorrect", f"the answer has {len(answer)} characters, more than {LONGEST_ANSWER}")
+        return _decide(answer, _content(gold))
     except (ValueError, ArithmeticError, RecursionError) as error:
-        # Reading must not raise, whatever the text; should it do so all the same, the other responses go on.
-        logger.warning("reading the answer %r failed: %r", extracted[:200], error)
+        # Reading must not raise, whatever the text. Should it do so all the same, the other responses go on.
+        logger.warning("reading the answer %r failed: %r", answer[:200], error)
         return Verdict("incorrect", f"the answer can't be read: {error!r}")
 
 
-def _decide(extracted: str, gold: str) -> Verdict | Pairs:
-    """The verdict where text and exact arithmetic can tell; where algebra has to, what it has to compare."""
-    problem = _text_problem(gold)
-    if problem:
-        return Verdict("error", problem)
-    if len(extracted) > LONGEST_ANSWER:
-        return Verdict("incorrect", f"the answer has {len(extracted)} characters, more than {LONGEST_ANSWER}")
-    content = _content(gold)
-    canonical = normalise(content)
-    extracted = _without_choice(extracted, content)
-    spelled = normalise(extracted)
-    if not spelled:
+def _decide(answer: str, gold: str) -> Decision:
+    answer = _without_choice(answer, gold)
+    if not normalise(answer):
         return Verdict("incorrect", "the answer is empty")
-    if spelled == canonical:
-        return Verdict("correct", canonical=canonical)
-    extracted, content = as_list(extracted, content), as_list(content, extracted)
-    right = _reading(content)
-    said = like(read(extracted), right)
-    answer_words = words(extracted)
-    if (
-        said == right
-        or unstyled(extracted) == unstyled(content)
-        or (answer_words is not None and answer_words == words(content))
-    ):
-        return Verdict("correct", canonical=canonical)
-    overlooked = conflict(said, right)
-    if overlooked:
-        return Verdict("incorrect", overlooked)
+    if normalise(answer) == normalise(gold):
+        return []
+    answer_text, gold_text = as_list(answer, gold), as_list(gold, answer)
+    right = read(gold_text)
+    said = like(read(answer_text), right)
+    answer_words = words(answer_text)
+    is_same_text = unstyled(answer_text) == unstyled(gold_text)
+    if said == right or is_same_text or (answer_words is not None and answer_words == words(gold_text)):
+        return []
+    reason = conflict(said, right)
+    if reason:
+        return Verdict("incorrect", reason)
     if said.body == right.body and said.is_percent == right.is_percent and not are_equations(said, right):
-        return Verdict("correct", canonical=canonical)
-    parts = _parts(said, right)
-    if parts:
-        return _on_all([_decide(part, gold) for part in parts])
+        return []
+    if parts := _parts(said, right):
+        return _all_of(_decide(part, gold) for part in parts)
     is_right = same_numbers(said, right)
     if is_right is not None:
-        return Verdict("correct", canonical=canonical) if is_right else _not_equal(extracted, content)
-    refused = explosion(said.body) or unfinished(said.body, right.body)
-    if refused:
-        return Verdict("incorrect", refused)
-    # A gold that would explode can be told from others by its text alone.
-    return _not_equal(extracted, content) if explosion(right.body) else [(content, extracted)]
+        return [] if is_right else _not_equal(answer_text, gold_text)
+    reason = explosion(said.body)
+    if reason:
+        return Verdict("incorrect", reason)
+    # A gold that would explode is told from others by its text alone.
+    return _not_equal(answer_text, gold_text) if explosion(right.body) else [(gold_text, answer_text)]
 
 
-def _parts(said: Reading, right: Reading) -> list[str]:
+def _all_of(decisions: Iterable[Decision]) -> Decision:
+    """The decision on an answer whose parts all have to be right."""
+    pairs: list[Pair] = []
+    for decision in decisions:
+        if isinstance(decision, Verdict):
+            return decision
+        pairs += decision
+    return pairs
+
+
+def _parts(answer: Reading, gold: Reading) -> list[str]:
     """The sides of an equation that each have to be the gold; none where it is compared as a whole."""
-    equated = sides(said.body)
-    if len(equated) == 1 or are_equations(said, right):
+    equated = sides(answer.body)
+    if len(equated) == 1 or are_equations(answer, gold):
         return []
-    if said.is_percent:
+    if answer.is_percent:
         equated[-1] += r"\%"
-    if len(sides(right.body)) == 1:
+    if len(sides(gold.body)) == 1:
         return values(equated)
     is_chain = len(equated) > 2 and values(equated) != equated
     return [f"{equated[0]}={side}" for side in equated[1:]] if is_chain else []
 
 
-def _on_all(decided: list[Verdict | Pairs]) -> Verdict | Pairs:
-    """The verdict on an answer whose parts all have to be right."""
-    settled = [found for found in decided if isinstance(found, Verdict)]
-    wrong = next((verdict for verdict in settled if not verdict.correct), None)
-    open_pairs = [pair for found in decided if not isinstance(found, Verdict) for pair in found]
-    return wrong or open_pairs or settled[0]
-
-
 _CHOICE = re.compile(
-    r"(?:\\(?:text(?:bf)?|math(?:rm|bf)|bf)\s*\{)?\s*\(?([A-J])(?:\)|[.:](?=[\s\\}]))\s*\}?[\s\\~]*(.*)", re.DOTALL
+    r"(?s)(?:\\(?:text(?:bf)?|math(?:rm|bf)|bf)\s*\{)?\s*\(?([A-J])(?:\)|[.:](?=[\s\\}]))\s*\}?[\s\\~]*(.*)"
 )
-
-
 _MORE_CHOICES = re.compile(r"(?<![A-Za-z])(?:or|and|[A-J][).,:]|[A-J]$)(?![A-Za-z])|^,")
 
 
-def _without_choice(extracted: str, content: str) -> str:
-    """``(B) 12`` says twice which choice is meant: by its letter, if the gold is one, or else by its value."""
-    match = _CHOICE.fullmatch(extracted.strip())
+def _without_choice(answer: str, gold: str) -> str:
+    """``(B) 12`` names a choice twice: its letter counts if the gold is a letter, its value otherwise."""
+    match = _CHOICE.fullmatch(answer.strip())
     if match is None or not match[2] or _MORE_CHOICES.search(match[2]):
-        return extracted
-    is_letter = re.fullmatch("[A-Za-z]", (words(content) or "").strip()) is not None
+        return answer
+    is_letter = re.fullmatch("[A-Za-z]", (words(gold) or "").strip()) is not None
     return match[1] if is_letter else match[2]
 
 
@@ -245,71 +220,9 @@ def _not_equal(answer: str, gold: str) -> Verdict:
     return Verdict("incorrect", f"{answer!r} is not {gold!r}")
 
 
-def _compare(pairs: Sequence[tuple[str, str]], seconds: float) -> list[Verdict]:
-    """Verdicts on (gold, answer) pairs from the cache, or from the workers."""
-    # Looked up once: what the cache has now may have made room for others when the workers are done.
-    verdicts = {pair: verdict for pair in pairs if (verdict := _cache.get(pair)) is not None}
-    missing = [pair for pair in pairs if pair not in verdicts]
-    if missing:
-        tasks = [_task(gold, answer) for gold, answer in missing]
-        try:
-            outcomes = _pool().run(tasks, seconds)
-        except (WorkerStartError, OSError) as error:
-            verdicts |= dict.fromkeys(missing, Verdict("error", str(error)))
-        else:
-            fresh = {pair: _verdict(*pair, outcome, seconds) for pair, outcome in zip(missing, outcomes, strict=True)}
-            verdicts |= fresh
-            # What a worker had no time for, or was lost at, may go well on a machine that is less busy.
-            done = {pair for pair, outcome in zip(missing, outcomes, strict=True) if outcome.status == "done"}
-            _cache.put({pair: verdict for pair, verdict in fresh.items() if pair in done})
-    return [verdicts[pair] for pair in pairs]
-
-
-def _verdict(gold: str, answer: str, outcome: Outcome, seconds: float) -> Verdict:
-    if outcome.status == "deadline":
-        return Verdict("incorrect", f"comparing {answer!r} took more than {seconds:g} s")
-    if outcome.status == "lost":
-        return Verdict("incorrect", f"comparing {answer!r} ended its worker, twice")
-    if outcome.value == "bad gold" and not _needs_no_reading(gold):
-        return Verdict("error", f"the gold {gold!r} can't be read as mathematics")
-    if outcome.value == "equal":
-        return Verdict("correct")
-    if outcome.value == "unreadable":
-        return Verdict("incorrect", f"{answer!r} can't be read as mathematics")
-    if outcome.value == "too large":
-        return Verdict("incorrect", f"comparing {answer!r} took too much memory")
-    return _not_equal(answer, gold)  # also for a gold in words, which is no mathematics and has been compared as text
-
-
-class _Cache:
-    """The newest verdicts, for all threads."""
-
-    def __init__(self, size: int) -> None:
-        self._size, self._lock = size, threading.Lock()
-        self._verdicts: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
-
-    def get(self, pair: tuple[str, str]) -> Verdict | None:
-        with self._lock:
-            return self._verdicts.get(pair)
-
-    def put(self, verdicts: dict[tuple[str, str], Verdict]) -> None:
-        """Keep verdicts: not what the verifier failed at, which may go well another time."""
-        with self._lock:
-            self._verdicts |= {pair: v for pair, v in verdicts.items() if v.status != "error"}
-            while len(self._verdicts) > self._size:
-                self._verdicts.popitem(last=False)
-
-    def after_fork(self) -> None:
-        """A thread of the parent may have held the lock, in the middle of a change."""
-        self._lock, self._verdicts = threading.Lock(), OrderedDict()
-
-
-_cache = _Cache(CACHED_VERDICTS)
-
-
 @lru_cache(maxsize=8192)
 def _content(gold: str) -> str:
-    r"""A gold without the box or the dollar signs around it; of ``0.56 = 56\%`` the last side."""
+    r"""A gold without the box or the dollar signs around it; of ``0.56 = 56\%`` only the last side."""
     inside = last_box(gold)
     content = (gold if inside is None else inside).strip().strip("$").strip()
     parts = content.split("=")
@@ -318,41 +231,8 @@ def _content(gold: str) -> str:
 
 
 @lru_cache(maxsize=8192)
-def _reading(content: str) -> Reading:
-    return read(content)
-
-
-def _task(gold: str, answer: str) -> dict[str, object]:
-    """What a worker gets: per cent may be met with the sign, as a share, or without the sign."""
-    right = _reading(gold)
-    said = like(read(answer), right)
-    if are_equations(said, right):
-        return {"golds": [equation(right)], "answer": equation(said)}
-    golds, answers = _for_worker(right), _for_worker(said)
-    if said.is_percent and not right.is_percent:
-        return {"golds": golds, "answer": answers[0], "without_percent": answers[1]}
-    return {"golds": golds[:1] if said.is_percent else golds, "answer": answers[0]}
-
-
-def _for_worker(reading: Reading) -> list[str]:
-    """The values that an answer may stand for, in LaTeX: inequalities as intervals, per cent as a share first."""
-    latex = intervals(reading.body) or reading.body
-    if r"\overline" in latex and (repeating := number(latex)) is not None:
-        latex = rf"\frac{{{repeating.numerator}}}{{{repeating.denominator}}}"
-    if not reading.is_percent:
-        return [latex]
-    return [",".join(rf"\frac{{{member}}}{{100}}" for member in members(latex)), latex]
-
-
-def _needs_no_reading(content: str) -> bool:
-    """A gold that is compared as a number, as words, or as text alone."""
-    body = _reading(content).body
-    return number(body) is not None or words(content) is not None or bool(explosion(body))
-
-
-@lru_cache(maxsize=8192)
 def _text_problem(gold: str) -> str:
-    """What is wrong with a gold's text, empty for nothing."""
+    """What is wrong with a gold's text; empty for nothing."""
     content = _content(gold)
     if not normalise(content):
         return f"the gold {gold!r} is empty"
@@ -360,6 +240,39 @@ def _text_problem(gold: str) -> str:
         return f"the gold {gold[:60]!r}... has {len(content)} characters, more than {LONGEST_ANSWER}"
     braces = re.sub(r"\\.", "", content)
     return f"the gold {gold!r} has unbalanced braces" if braces.count("{") != braces.count("}") else ""
+
+
+def _needs_no_reading(content: str) -> bool:
+    """Whether a gold is compared as a number, as words, or as text alone."""
+    body = read(content).body
+    return number(body) is not None or words(content) is not None or bool(explosion(body))
+
+
+class _Cache:
+    """The newest verdicts, for all threads."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Start empty: a thread of the parent may have held the lock, in the middle of a change."""
+        self._lock, self._verdicts = threading.Lock(), dict[Pair, Verdict]()
+
+    def get(self, pair: Pair) -> Verdict | None:
+        with self._lock:
+            return self._verdicts.get(pair)
+
+    def put(self, verdicts: dict[Pair, Verdict]) -> None:
+        """Keep verdicts, but no errors of the verifier: another time it may do better."""
+        with self._lock:
+            self._verdicts |= {pair: verdict for pair, verdict in verdicts.items() if verdict.status != "error"}
+            while len(self._verdicts) > self._size:
+                del self._verdicts[next(iter(self._verdicts))]
+
+
+_cache = _Cache(CACHED_VERDICTS)
+os.register_at_fork(after_in_child=_cache.after_fork)
 
 
 @cache
@@ -370,4 +283,58 @@ def _pool() -> WorkerPool:
     return WorkerPool(Path(__file__).with_name("worker.py"), workers=WORKERS)
 
 
-os.register_at_fork(after_in_child=_cache.after_fork)
+def _compare(pairs: Sequence[Pair], seconds: float) -> dict[Pair, Verdict]:
+    """Verdicts on pairs, from the cache or from the workers."""
+    # Each pair is looked up once: while the workers are busy, the cache may drop a verdict.
+    verdicts = {pair: verdict for pair in pairs if (verdict := _cache.get(pair)) is not None}
+    missing = [pair for pair in pairs if pair not in verdicts]
+    if not missing:
+        return verdicts
+    tasks = [_task(gold, answer) for gold, answer in missing]
+    try:
+        outcomes = _pool().run(tasks, seconds)
+    except (WorkerStartError, OSError) as error:
+        return verdicts | dict.fromkeys(missing, Verdict("error", str(error)))
+    fresh = {pair: _verdict(*pair, outcome, seconds) for pair, outcome in zip(missing, outcomes, strict=True)}
+    # A comparison that was late or lost its worker may go well when the machine is less busy.
+    _cache.put({pair: fresh[pair] for pair, outcome in zip(missing, outcomes, strict=True) if outcome.status == "done"})
+    return verdicts | fresh
+
+
+def _task(gold: str, answer: str) -> dict[str, object]:
+    """What a worker gets, see :mod:`progrpo.verify.math.worker`."""
+    right = read(gold)
+    said = like(read(answer), right)
+    if are_equations(said, right):
+        pairs = [(equation(right), equation(said), False)]
+    else:
+        pairs = [
+            (_latex(right, gold_divisor), _latex(said, divisor), needs_large_gold)
+            for divisor, gold_divisor, needs_large_gold in forms(said, right)
+        ]
+    return {"pairs": pairs, "relative": float(RELATIVE)}
+
+
+def _latex(reading: Reading, divisor: int = 1) -> str:
+    """LaTeX for math-verify: inequalities are intervals, repeating decimals fractions, and list members divided."""
+    solutions = intervals(reading.body)
+    latex = solutions[1] if solutions else reading.body
+    if r"\overline" in latex and (repeating := number(latex)) is not None:
+        latex = rf"\frac{{{repeating.numerator}}}{{{repeating.denominator}}}"
+    return latex if divisor == 1 else ",".join(rf"\frac{{{member}}}{{{divisor}}}" for member in members(latex))
+
+
+def _verdict(gold: str, answer: str, outcome: Outcome, seconds: float) -> Verdict:
+    """The verdict on a worker's reply. A gold in words is not mathematics, and its text has been compared already."""
+    reply = outcome.value if outcome.status == "done" else outcome.status
+    if reply == "equal":
+        return Verdict("correct")
+    if reply == "bad gold" and not _needs_no_reading(gold):
+        return Verdict("error", f"the gold {gold!r} can't be read as mathematics")
+    reasons = {
+        "deadline": f"comparing {answer!r} took more than {seconds:g} s",
+        "lost": f"comparing {answer!r} ended its worker, twice",
+        "unreadable": f"{answer!r} can't be read as mathematics",
+        "too large": f"comparing {answer!r} took too much memory",
+    }
+    return Verdict("incorrect", reasons[reply]) if reply in reasons else _not_equal(answer, gold)

@@ -1,42 +1,49 @@
-r"""The parts of an answer's text: the members of a list, the sides of an equation, the brackets around it."""
+r"""The parts of an answer's text: members of a list, sides of an equation, the outer brackets, inequalities."""
 
 import re
 
 _EQUALS = re.compile(r"(?<![<>:=])(?<![^\d)}\]]!)=")
 _NO_PART_OF_A_NAME = re.compile(r"[0-9^]|^-|\\(?:sqrt|ln|log|exp)(?![a-z])")
 _SUBSCRIPTS_AND_ARGUMENTS = re.compile(r"_(?:\{[^{}]*\}|\w)|(?<=[A-Za-z'])\([^()]*\)|\[[^\[\]]*\]")
+_COMPARISON = re.compile(r"\s*(<=|>=|<|>|\\[lg]e(?![A-Za-z]))\s*")
+_CLOSED = {"<=", ">=", r"\le", r"\ge"}
+_BOUND = re.compile(r"(?:[^<>=,A-Za-z\\]|\\(?:frac|sqrt|pi|infty)(?![A-Za-z]))+")
+
+
+def connective(words: str) -> str:
+    r"""A pattern for words such as ``or|and``, as ``or``, ``\lor`` or ``\text{or}``."""
+    return rf"(?:\\(?:text|mathrm)\s*\{{\s*(?:{words})\s*\}}|(?<![A-Za-z])(?:\\l)?(?:{words})(?![A-Za-z]))"
+
+
+_OR = re.compile(rf"\s*{connective('or')}\s*")
 
 
 def members(body: str, separator: re.Pattern[str] = re.compile(",")) -> list[str]:
-    """What stands between the commas that are in no brackets.
+    """What stands between the commas, or other separators, outside of brackets.
 
     >>> members("(1,2), 3")
     ['(1,2)', '3']
     """
-    parts, depth, last = [], 0, 0
-    places = {match.start(): match.end() for match in separator.finditer(body)}
+    parts, depth, start = [], 0, 0
+    separators = {match.start(): match.end() for match in separator.finditer(body)}
     for i, character in enumerate(body):
-        if i in places and depth <= 0:
-            parts.append(body[last:i].strip())
-            last = places[i]
+        if i in separators and depth <= 0:
+            parts.append(body[start:i].strip())
+            start = separators[i]
         depth += (character in "{([") - (character in "})]")
-    return [*parts, body[last:].strip()]
+    return [*parts, body[start:].strip()]
 
 
 def sides(body: str) -> list[str]:
-    r"""The sides of an equation, or of a chain of them.
-
-    >>> sides("x^2=2+2=4"), sides("1<x")
-    (['x^2', '2+2', '4'], ['1<x'])
-    """
+    """The sides of an equation, or of a chain of equations: ``x^2=2+2=4`` has three, ``1<x`` has one."""
     return members(body, _EQUALS)
 
 
 def values(parts: list[str]) -> list[str]:
     r"""The sides of an equation that claim to be the answer: all but a name for it on the left.
 
-    A name is letters, with subscripts and arguments: ``m+n``, ``[ABC]``, ``\sin\theta``. A side with numbers or powers
-    is none: who writes ``x^2=5`` has not said what x is, and ``3=5`` is no 5.
+    A name has letters, with subscripts and arguments: ``m+n``, ``[ABC]``, ``\sin\theta``. A side with numbers or powers
+    is no name: ``x^2=5`` does not say what x is, and ``3=5`` is not 5.
 
     >>> values(["m+n", "5"]), values(["2x", "5"])
     (['5'], ['2x', '5'])
@@ -47,12 +54,36 @@ def values(parts: list[str]) -> list[str]:
 
 
 def brackets(body: str) -> str:
-    r"""``set`` and ``ordered`` for what is in such brackets as a whole, else nothing.
-
-    >>> brackets(r"\{1,2\}"), brackets("(1,2]"), brackets("(1,2),(3,4)")
-    ('set', 'ordered', '')
-    """
+    r"""``set`` for ``\{1,2\}``, ``ordered`` for a pair, a longer tuple or an interval, nothing for anything else."""
     if body.startswith(r"\{") and body.endswith(r"\}"):
         return "set"
     is_whole = body[:1] in ("(", "[") and body[-1:] in (")", "]") and len(members(body)) == 1
     return "ordered" if is_whole and "," in body else ""
+
+
+def intervals(body: str) -> tuple[str, str] | None:
+    r"""The variable of inequalities, and their solutions as a union of intervals; None for anything else.
+
+    >>> intervals("x<1 or x\\ge 2")
+    ('x', '(-\\infty,1)\\cup[2,\\infty)')
+    """
+    variables, unions = zip(*(_interval(text.strip()) for text in _OR.split(body)), strict=True)
+    is_known = variables[0] and len(set(variables)) == 1
+    return (variables[0], r"\cup".join(unions)) if is_known else None
+
+
+def _interval(text: str) -> tuple[str, str]:
+    """The variable of an inequality with one bound or two, and its interval; two empty texts for anything else."""
+    terms = _COMPARISON.split(text)  # bounds and the variable at even places, signs at odd ones
+    are_less = {sign.startswith(("<", r"\l")) for sign in terms[1::2]}
+    if are_less == {False}:
+        terms.reverse()
+    bounds = [term for term in terms[::2] if _BOUND.fullmatch(term)]
+    places = [i for i, term in enumerate(terms) if re.fullmatch("[A-Za-z]", term)]
+    is_known = len(are_less) == 1 and places in {3: ([0], [2]), 5: ([2],)}.get(len(terms), ())
+    if not is_known or len(bounds) != len(terms) // 2:
+        return "", ""
+    low, high = terms[: places[0]], terms[places[0] + 1 :]
+    left = f"{'[' if low[1] in _CLOSED else '('}{low[0]}" if low else r"(-\infty"
+    right = f"{high[1]}{']' if high[0] in _CLOSED else ')'}" if high else r"\infty)"
+    return terms[places[0]], f"{left},{right}"

@@ -1,11 +1,12 @@
-r"""An answer taken apart: its mathematics, its name, its unit, its base, and what it has in common with a gold."""
+r"""An answer taken apart: its mathematics, name, unit and base; and an answer brought into the form of a gold."""
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import takewhile
 
-from progrpo.verify.math.parts import brackets, members, sides, values
-from progrpo.verify.math.text import STYLED, normalise, separate
+from progrpo.verify.math.parts import brackets, connective, members, sides, values
+from progrpo.verify.math.text import NUMBER_WORDS, STYLED, normalise, separate
 
 _UNITS = (
     "m meter metre; cm centimeter centimetre; mm millimeter millimetre; km kilometer kilometre; nm nanometer; "
@@ -19,29 +20,26 @@ _UNITS = (
 _UNIT_NAMES = {name: names.split()[0] for names in _UNITS.split(";") for name in names.split()} | {"mph": "mi/h"}
 _POWERS = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3", "cu": "^3"}
 _BARE_UNITS = {"cm", "mm", "km", "kg", "ft", "lb", "lbs", "ml", "mph", "min", "sec", "inches", "mile", "miles", "yards"}
-"""Known as units without ``\\text{}``: 5m may also be a product, 5cm hardly."""
+"""Units without ``\\text{}``: 5m may also be a product, 5cm hardly."""
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_NTHS = ["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
-_PARTS = {name: n for n, nth in enumerate(_NTHS, start=3) for name in (nth, f"{nth}s")}
-_PARTS |= {"halves": 2, "hundredth": 100, "hundredths": 100, "thousandth": 1000, "thousandths": 1000}
+_NTHS = {nth: n for n, nth in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split(), start=3)}
+_NTHS |= {"halve": 2, "hundredth": 100, "thousandth": 1000}
 _NOT_A_UNIT = set(
     "or and not no if where with dozen half to is but for when than "
     "factorial plus minus divided multiplied sqrt root imaginary mod modulo".split()
 )
-"""Words that change what the number before them says."""
+"""Words that change the meaning of the number before them."""
 _AFTER_NUMBER = r"(?<=[\d.)}\]!])"
-_STYLED_UNIT = re.compile(rf"(?:{STYLED.pattern.replace('([^{}]*)', '([A-Za-z ./-]+)')})(?:\^(\d))?$")
+_STYLED_WORDS = STYLED.pattern.replace("([^{}]*)", "([A-Za-z ./-]+)")
+_STYLED_UNIT = re.compile(rf"(?:{_STYLED_WORDS})(?:\^(\d))?$")
 _BARE_UNIT = re.compile(rf"{_AFTER_NUMBER}([A-Za-z]{{2,}}(?:[ /][A-Za-z]+)*)\.?(?:\^(\d))?$")
 _CURRENCY = re.compile(r"^(-?)(\\\$|£|€|\\pounds(?![A-Za-z])|\\euro(?![A-Za-z]))")
+_CURRENCIES = {"£": "lb", r"\pounds": "lb", "€": "euro", r"\euro": "euro", r"\$": "dollar"}
 _DEGREES = re.compile(rf"{_AFTER_NUMBER}\^\{{\\circ\}} ?[CF]?$")
 _WHOLE_NUMBERS = re.compile(r",?\(?[a-z]\\in ?\\mathbb\{[ZN]\}\)?$")
 _MODULUS = re.compile(r"(?:\\pmod ?\{?([^{}]*)\}?|\(\\bmod ?([^()]*)\))$")
-_PERCENT = re.compile(rf"{_AFTER_NUMBER}\s*(?:%|per ?cent|pct)$")
-_BASE = re.compile(
-    r"^\(?(-?[0-9A-Z.]+)\)?_(?:(\w)|\{\s*(\w+)\s*\}|\{\s*\\(?:text|mathrm)\{\s*(\w+)\s*\}\s*\}|\\text\{\s*(\w+)\s*\})$"
-)
-_BASES = "two three four five six seven eight nine ten eleven twelve".split()
-_BASE_WORDS = {word: str(base) for base, word in enumerate(_BASES, start=2)}
+_PERCENT = re.compile(rf"(?<=[\w.)}}\]!])%+$|{_AFTER_NUMBER}\s*(?:per ?cent|pct)$")
+_BASE = re.compile(r"^\(?(-?[0-9A-Z.]+)\)?_(?:(\w)|\{\s*(?:\\(?:text|mathrm)\{)?\s*(\w+)\s*\}?\s*\})$")
 _SYMBOL = r"[A-Za-z](?:_\w|_\{[^{}=]*\})?'*"
 _GREEK = r"\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega|sigma|rho|tau|angle|triangle)(?![a-z])"
 NO_SET = r"[-\da-z]|\\(?:frac|sqrt|pi|pm|infty|ln|log|exp|sin|cos|tan)(?![a-z])"
@@ -50,14 +48,10 @@ _NAMED = re.compile(
     rf"{_SYMBOL}\([^()=]*\)|{_GREEK} ?[A-Z]+|[A-Z]{{2,3}}|[A-Za-z ]{{4,}}|{STYLED.pattern})"
     rf"(?:=|\\(?:approx|equiv)(?![a-z]) ?|\\in(?![a-z]) ?(?=[\[(\\])(?!{NO_SET}))(?P<said>[^=]+)$"
 )
-_AND_OR = re.compile(
-    r"\s*(?:,|\\(?:text|mathrm)\s*\{\s*(?:or|and)\s*\}|\\l(?:or|and)(?![A-Za-z])|(?<![A-Za-z])(?:or|and)(?![A-Za-z]))\s*"
-)
+_AND_OR = re.compile(rf"\s*(?:,|{connective('or|and')})\s*")
 _GROUPING_COMMA = re.compile(r"(?<=\d),(?=[1-9]\d\d(?!\d))", re.ASCII)
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in)(?![A-Za-z])")
-_AND_BETWEEN_VALUES = re.compile(
-    r"(?<=[\d)}\]%]),?\s*(?:\\(?:text|mathrm)\s*\{\s*(?:or|and)\s*\}|(?:or|and)(?![A-Za-z]))\s*(?=[-\d(\\])"
-)
+_AND_BETWEEN_VALUES = re.compile(rf"(?<=[\d)}}\]%]),?\s*{connective('or|and')}\s*(?=[-\d(\\])")
 _ASSIGNMENT = re.compile(r"([A-Za-z](?:_\w|_\{\w*\})?)=([^=]+)")
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
 
@@ -68,10 +62,10 @@ class Reading:
 
     Attributes:
         body: the mathematics, in one spelling.
-        symbol: of ``x = 5``, the x; empty for other names, such as ``f(x)`` and ``\text{Area}``.
-        unit: by one name for its many, only if it is known; or the modulus, such as ``mod 7``.
-        base: that the number is written in.
-        is_percent: whether a per cent sign follows, or one follows each member of a list.
+        symbol: the x of ``x = 5``; empty for other names, such as ``f(x)`` and ``\text{Area}``.
+        unit: the unit by one of its names, if the unit is known; or the modulus, such as ``mod 7``.
+        base: the base of the number.
+        is_percent: whether a per-cent sign follows, or one follows each member of a list.
     """
 
     body: str
@@ -81,6 +75,7 @@ class Reading:
     is_percent: bool = False
 
 
+@lru_cache(maxsize=8192)
 def read(text: str) -> Reading:
     r"""Take an answer apart.
 
@@ -98,71 +93,64 @@ def read(text: str) -> Reading:
     if match := _NAMED.match(body):
         body, symbol = match["said"].strip(), match["symbol"] or ""
     if match := _CURRENCY.match(body):
-        body, unit = match[1] + body[match.end() :], {"£": "lb", r"\pounds": "lb"}.get(match[2], "dollar")
-        unit = "euro" if "euro" in match[2] or match[2] == "€" else unit
+        body, unit = match[1] + body[match.end() :], _CURRENCIES[match[2]]
     if match := _STYLED_UNIT.search(body) or _BARE_UNIT.search(body):
-        body, unit, is_percent = _without_words(body, match, unit)
-    if match := _DEGREES.search(body):
-        body, unit = body[: match.start()], unit or "degree"
+        body, words_unit = _without_words(body, match)
+        unit = words_unit or unit
     if _PERCENT.search(body):
         body, is_percent = separate(",".join(_PERCENT.sub("", member) for member in members(body))), True
+    if match := _DEGREES.search(body):
+        body, unit = body[: match.start()], unit or "degree"
     if match := _BASE.match(body):
-        body, base = match[1], next(group for group in match.groups()[1:] if group)
+        body, base = match[1], match[2] or match[3]
     if body.startswith(r"\{(") and body.endswith(r")\}") and len(members(body[2:-2])) == 1:
-        body = body[2:-2]  # the only pair that solves a system is as well written without the braces of the set
-    return Reading(body.strip(), symbol, unit, _BASE_WORDS.get(base.lower(), base), is_percent)
+        body = body[2:-2]  # the only pair that solves a system may do without the braces of the set
+    return Reading(body.strip(), symbol, unit, NUMBER_WORDS.get(base.lower(), base), is_percent)
 
 
-def _without_words(body: str, match: re.Match[str], unit: str) -> tuple[str, str, bool]:
-    """The body without the words after it, their unit, and whether they say per cent."""
-    bare = match.re is _BARE_UNIT
-    found = re.findall("[a-z]+", match[1].lower().replace("a.m", "am").replace("p.m", "pm"))
+def _without_words(body: str, match: re.Match[str]) -> tuple[str, str]:
+    """The body without the words at its end, and their unit; the words of a scale, a base or per cent become LaTeX."""
+    words = re.findall("[a-z]+", match[1].lower().replace("a.m", "am").replace("p.m", "pm"))
     start = body[: match.start()].rstrip()
-    if not found or not start or _NOT_A_UNIT & set(found):
-        return body, unit, False
-    scales = list(takewhile(_SCALES.__contains__, found))
-    if scales and re.search(r"\d$", start):
+    if not words or not start or _NOT_A_UNIT & set(words):
+        return body, ""
+    scales = list(takewhile(_SCALES.__contains__, words))
+    if scales and start[-1].isdigit():
         power = sum(_SCALES[scale] for scale in scales)
         exponent = f"{power}" if power < 10 else f"{{{power}}}"
-        return rf"{start}\times 10^{exponent}", _unit(found[len(scales) :], None) or unit, False
-    if found[0] in _PARTS and (len(found) == 1 or found[0].endswith("s") or found[1] == "of"):  # no fifth graders
-        is_whole = re.fullmatch(r"-?\d+", start) is not None
-        return rf"\frac{{{start}}}{{{_PARTS[found[0]]}}}" if is_whole else body, unit, False
-    if found[0] == "base" and found[-1] in _BASE_WORDS:
-        return rf"{start}_{{{_BASE_WORDS[found[-1]]}}}", unit, False
-    goes_on = found[0] in ("times", "over", "point") and normalise(" ".join(found[1:2])).isdigit()
-    if goes_on or found in (["squared"], ["cubed"]):
-        return body, unit, False
-    if found in (["percent"], ["per", "cent"], ["pct"]):
-        return start, unit, True
-    if bare and found[0] not in _BARE_UNITS and len(found[0]) < 4:
-        return body, unit, False
-    return start, _unit(found, match[2]) or unit, False
+        return rf"{start}\times 10^{exponent}", _unit(words[len(scales) :], None)
+    nth = _NTHS.get(words[0].removesuffix("s"))
+    if nth and (len(words) == 1 or words[0].endswith("s") or words[1] == "of"):  # no fifth graders
+        return rf"\frac{{{start}}}{{{nth}}}" if re.fullmatch(r"-?\d+", start) else body, ""
+    if words[0] == "base" and words[-1] in NUMBER_WORDS:
+        return rf"{start}_{{{NUMBER_WORDS[words[-1]]}}}", ""
+    if "".join(words) in ("percent", "pct"):
+        return f"{start}%", ""
+    goes_on = words[0] in ("times", "over", "point") and normalise(" ".join(words[1:2])).isdigit()
+    is_short = match.re is _BARE_UNIT and words[0] not in _BARE_UNITS and len(words[0]) < 4
+    if goes_on or is_short or words in (["squared"], ["cubed"]):
+        return body, ""
+    return start, _unit(words, match[2])
 
 
-def _unit(found: list[str], power: str | None) -> str:
-    """``mi/h`` for miles per hour: the units among the words, and their power."""
-    names = [_UNIT_NAMES.get(word) or _UNIT_NAMES.get(word.removesuffix("s")) for word in found]
-    raised = f"^{power}" if power else next((_POWERS[word] for word in found if word in _POWERS), "")
-    known = "/".join(name for name in names if name)
-    return known + raised if known else ""
+def _unit(words: list[str], power: str | None) -> str:
+    """The units among the words, and their power: ``mi/h`` for miles per hour."""
+    names = [_UNIT_NAMES.get(word) or _UNIT_NAMES.get(word.removesuffix("s")) for word in words]
+    raised = f"^{power}" if power else next((_POWERS[word] for word in words if word in _POWERS), "")
+    known = "/".join(filter(None, names))
+    return known and known + raised
 
 
 def equation(reading: Reading) -> str:
-    r"""An equation with its name, empty for what is not an equation of two sides.
-
-    >>> equation(read("y=2x")), equation(read("2x-y=0")), equation(read("2x"))
-    ('y=2x', '2x-y=0', '')
-    """
-    parts = sides(reading.body)
-    whole = [reading.symbol, *parts] if reading.symbol else parts
-    return "=".join(whole) if len(whole) == 2 else ""
+    """An equation of two sides, with its name: ``y=2x``, ``2x-y=0``; empty for anything else."""
+    parts = ([reading.symbol] if reading.symbol else []) + sides(reading.body)
+    return "=".join(parts) if len(parts) == 2 else ""
 
 
 def are_equations(answer: Reading, gold: Reading) -> bool:
     """Whether two equations are compared as a whole: the gold says more than the value of a name.
 
-    ``y=1-x`` is ``x+y=1``, in both directions, and ``x=1-y``. For ``x=5``, an equation that has other names on its left
+    ``y=1-x`` is ``x+y=1``, in both directions, and ``x=1-y``. Against ``x=5``, an equation with other names on its left
     still has to give the value 5 on its right.
 
     >>> are_equations(read("y=1-x"), read("x+y=1")), are_equations(read("y=5"), read("x=5"))
@@ -186,29 +174,23 @@ def _mentions(body: str, symbol: str) -> bool:
 
 
 def as_list(text: str, other: str) -> str:
-    """``70,110`` with a blank, where the other side is a list of as many things: it is a number or a list of two.
+    """``70,110`` with a blank if the other side is a list of two; otherwise it may be a number and stays as it is.
 
-    >>> as_list("70,110", "110, 70"), as_list("70,110", "70110"), as_list("70,110", "1, 2, 3")
-    ('70, 110', '70,110', '70,110')
+    >>> as_list("70,110", "110, 70"), as_list("70,110", "70110")
+    ('70, 110', '70,110')
     """
     listed = _GROUPING_COMMA.sub(", ", text)
     return listed if listed != text and _count(listed) == _count(other) > 1 else text
 
 
 def _count(text: str) -> int:
-    """How many things are listed, in the braces of a set or without them."""
+    """The number of listed things, in the braces of a set or without them."""
     body = normalise(text)
     return len(members(body[2:-2] if brackets(body) == "set" else body, _AND_OR))
 
 
-def _are_in_alphabet(names: list[str]) -> bool:
-    """Whether the alphabet tells which comes first: x, y, z, or a, b, or x_1, x_2, but not p, m."""
-    letters = sorted({name[0] for name in names})
-    return set(letters) <= set("xyz") or ord(letters[-1]) - ord(letters[0]) == len(letters) - 1
-
-
 def like(answer: Reading, gold: Reading) -> Reading:
-    """The answer in the form of the gold, where one lists values by name, or leaves the brackets of a pair out.
+    """The answer in the form of the gold, where it lists values by name, or leaves out the brackets of a pair.
 
     >>> like(read("y=1, x=2"), read("(2,1)")).body, like(read("2, 1"), read("(2,1)")).body
     ('(2,1)', '(2,1)')
@@ -229,3 +211,9 @@ def like(answer: Reading, gold: Reading) -> Reading:
             return answer
     body = separate(",".join(listed))
     return replace(answer, body=f"({body})" if is_ordered else body)
+
+
+def _are_in_alphabet(names: list[str]) -> bool:
+    """Whether the alphabet tells which name comes first: of x, y, z, of a, b, or of x_1, x_2, but not of p, m."""
+    letters = sorted({name[0] for name in names})
+    return set(letters) <= set("xyz") or ord(letters[-1]) - ord(letters[0]) == len(letters) - 1

@@ -1,35 +1,53 @@
-r"""How large an answer would become if it were worked out: an upper bound, found in one pass over its text.
+r"""What would explode if it were worked out: an upper bound on an answer's size, found in one pass over its text.
 
-The text is read as sums of products of powers, as far as it looks like them; what does not is passed over. Nothing is
-worked out: a number is known by the logarithm of its size, a polynomial by how many terms it would have at most.
+The text is read as sums of products of powers, as far as it looks like them; the rest is passed over. Nothing is
+worked out: a number is known by the logarithm of its size, a polynomial by its largest possible number of terms.
 Letters count as 1 (and e as itself): ``2^n`` is small, ``2^{n+10^9}`` is not.
 """
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 
-MOST_DIGITS = 5_000
-"""A number with more digits is not worked out."""
-MOST_TERMS = 500
-"""Nor is what would have more terms when it is multiplied out."""
-MOST_CHOSEN_FROM = 2_000
-"""Nor a binomial coefficient of a larger number."""
-DEEPEST = 60
+LONGEST_DIGITS = 300
+MOST_MEMBERS = 200
+LARGEST_DETERMINANT = 4
+MOST_DIGITS = 5_000  # of a number that is worked out
+MOST_TERMS = 500  # when an expression is multiplied out
+MOST_CHOSEN_FROM = 2_000  # in a binomial coefficient
+DEEPEST = 30
+BIG_OPERATOR = re.compile(r"\\(?:sum|prod|int|iint|oint|lim|bigcup|bigcap)(?![A-Za-z])")
+_DETERMINANT = re.compile(r"\\begin\{vmatrix\}(.*?)\\end\{vmatrix\}|\\det(?![A-Za-z])(.*)")
 
-_TOKEN = re.compile(
-    r"\\(?:left|right)(?![A-Za-z])|(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<command>\\(?:[A-Za-z]+|.))|(?P<letter>[A-Za-z])|"
-    r"(?P<sign>[^\sA-Za-z])",
-    re.ASCII,
-)
-_OPEN, _CLOSE = {"{": "}", "(": ")", "[": "]", r"\{": r"\}", r"\lfloor": r"\rfloor"}, {"}", ")", "]", r"\}", r"\rfloor"}
-_BETWEEN_TERMS = {"+", "-", ",", "=", "<", ">", "&", ";", r"\\", r"\pm", r"\mp", r"\le", r"\ge", r"\cup", r"\choose"}
-_FACTORIALS = {r"\Gamma"}
-_EXPONENTIALS = {r"\exp", r"\sinh", r"\cosh", r"\tanh", r"\coth"}
-_OF_ONE_ARGUMENT = {r"\sqrt", r"\overline", r"\sin", r"\cos", r"\tan", r"\ln", r"\log"}
-_SIGNS = {r"\infty", r"\cdot", r"\times"}
-_CONSTANTS = {r"\pi": math.log10(math.pi), "e": math.log10(math.e)}
+
+class TooLargeError(Exception):
+    """An expression, or a part of it, is not worth working out; its text is the reason."""
+
+
+def explosion(normalised: str) -> str:
+    r"""Why an expression is not worth working out; empty if it looks harmless.
+
+    It looks for numbers with too many digits, long lists, deep nesting, large determinants, several nested sums or
+    products, and for what :func:`size` finds too large. What it does not see meets the worker's deadline.
+
+    >>> explosion("9^9^9^9"), explosion("2^{2016}"), explosion("100!")
+    ('the answer has a number of more than 5000 digits', '', '')
+    """
+    if re.search(rf"\d{{{LONGEST_DIGITS},}}", normalised):
+        return f"the answer has a number of more than {LONGEST_DIGITS} digits"
+    if max(normalised.count(","), normalised.count("&"), normalised.count(r"\pm") ** 2) > MOST_MEMBERS:
+        return f"the answer lists more than {MOST_MEMBERS} things"
+    if len(BIG_OPERATOR.findall(normalised)) > 2:
+        return "the answer has more than 2 sums, products, integrals or limits"
+    if any(rows.count(r"\\") >= LARGEST_DETERMINANT for rows in map("".join, _DETERMINANT.findall(normalised))):
+        return f"the answer has a determinant of more than {LARGEST_DETERMINANT} rows"
+    try:
+        size(normalised)
+    except TooLargeError as error:
+        return str(error)
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +55,19 @@ class Size:
     """A bound on an expression.
 
     Attributes:
-        log10: of its numbers.
-        terms: when it is multiplied out.
-        has_letters: so that it would be multiplied out at all.
+        log10: the logarithm of its largest number.
+        terms: how many terms it has at most when it is multiplied out.
+        has_letters: whether it would be multiplied out at all.
     """
 
     log10: float = 0.0
     terms: float = 1.0
     has_letters: bool = False
 
-
-class TooLargeError(Exception):
-    """An expression, or a part of it, is not worth working out; its text is the reason."""
+    @property
+    def number(self) -> float:
+        """Its largest number, as far as a float can hold it."""
+        return 10 ** min(self.log10, 300.0)
 
 
 def size(normalised: str) -> Size:
@@ -59,122 +78,11 @@ def size(normalised: str) -> Size:
 
     >>> round(size("2^{2016}").log10), size("(x+1)^3(y+2)").terms
     (607, 8.0)
-    >>> size(r"\sin(9^{9^{9}})")
-    Traceback (most recent call last):
-    progrpo.verify.math.size.TooLargeError: the answer has a number of more than 5000 digits
     """
-    return _Reader(normalised).whole()
-
-
-class _Reader:
-    """Recursive descent over the tokens: a sum of products of powers of atoms."""
-
-    def __init__(self, text: str) -> None:
-        self._tokens = [(match.lastgroup, match[0]) for match in _TOKEN.finditer(text) if match.lastgroup]
-        self._next = 0
-        self._depth = 0
-
-    def whole(self) -> Size:
-        found = self._sum()
-        while self._next < len(self._tokens):  # a closing bracket too many
-            self._next += 1
-            found = _add([found, self._sum()])
-        return found
-
-    def _peek(self) -> str:
-        return self._tokens[self._next][1] if self._next < len(self._tokens) else ""
-
-    def _sum(self) -> Size:
-        """Up to the bracket that closes it."""
-        terms: list[Size] = []
-        while True:
-            start = self._next
-            term = self._product()
-            if self._next > start:  # a sign before the first term parts nothing
-                terms.append(term)
-            if self._peek() not in _BETWEEN_TERMS:
-                return _add(terms)
-            if self._peek() == r"\choose" and terms:
-                terms.append(_choose(terms.pop()))
-            self._next += 1
-
-    def _product(self) -> Size:
-        result = Size()
-        while (token := self._peek()) and token not in _CLOSE and token not in _BETWEEN_TERMS:
-            result = _multiply(result, self._power())
-        return result
-
-    def _power(self) -> Size:
-        """``a!^b^c``: the exponents are taken from the last to the first."""
-        tower = [self._marked()]
-        while self._peek() == "^":
-            self._next += 1
-            tower.append(self._marked())
-        exponent = tower.pop()
-        while tower:
-            exponent = _raise(tower.pop(), exponent)
-        return exponent
-
-    def _marked(self) -> Size:
-        """An atom with its factorials, dashes and subscripts."""
-        result = self._atom()
-        while (sign := self._peek()) in ("!", "'", "_"):
-            self._next += 1
-            if sign == "!":
-                result = _factorial(result)
-            elif sign == "_":
-                self._atom()
-        return result
-
-    def _atom(self) -> Size:
-        while self._peek() in ("+", "-"):  # the sign of an exponent
-            self._next += 1
-        if self._next == len(self._tokens):
-            return Size()
-        kind, token = self._tokens[self._next]
-        self._next += 1
-        if kind == "number":
-            value = float(token)
-            return Size(abs(math.log10(value)) if value else 0.0)
-        if token in _OPEN:
-            inside = self._deeper(self._sum)
-            self._next += self._peek() in _CLOSE
-            return inside
-        if kind == "command":
-            return self._command(token)
-        if kind == "letter":
-            return Size(_CONSTANTS.get(token, 0.0), has_letters=True)
-        return Size(1.0 if token == "|" else 0.0)  # what stands between bars may be the base of a power
-
-    def _command(self, name: str) -> Size:
-        if name == r"\frac":
-            return _multiply(self._deeper(self._atom), self._deeper(self._atom))
-        if name == r"\binom":
-            chosen_from = self._deeper(self._atom)
-            self._deeper(self._atom)
-            return _choose(chosen_from)
-        if name in _FACTORIALS:
-            return _factorial(self._deeper(self._atom))
-        if name in _EXPONENTIALS:
-            return _raise(Size(math.log10(math.e)), self._deeper(self._atom))
-        if name in _OF_ONE_ARGUMENT:
-            if self._peek() == "[":  # \sqrt[3]{2}
-                self._atom()
-            return self._deeper(self._atom)
-        return Size(_CONSTANTS.get(name, 0.0), has_letters=name not in _SIGNS)
-
-    def _deeper(self, read: Callable[[], Size]) -> Size:
-        self._depth += 1
-        if self._depth > DEEPEST:
-            raise TooLargeError(f"the answer is nested more than {DEEPEST} deep")
-        found = read()
-        self._depth -= 1
-        return found
-
-
-def _number(log10: float) -> float:
-    """The number of a logarithm, where it has one that can be counted with."""
-    return 10.0**log10 if log10 < 300 else math.inf
+    reader, parts = _Reader(normalised), list[Size]()
+    while reader.tokens:  # there may be closing brackets too many
+        parts.append(reader.read_sum())
+    return _add(parts)
 
 
 def _checked(result: Size) -> Size:
@@ -199,22 +107,124 @@ def _multiply(first: Size, second: Size) -> Size:
 
 
 def _raise(base: Size, exponent: Size) -> Size:
-    power, terms = _number(exponent.log10), 1.0
-    if base.has_letters and base.terms > 1:  # of n-th powers of k terms: C(n + k - 1, k - 1)
+    power, terms = exponent.number, 1.0
+    if base.has_letters and base.terms > 1:  # n-th powers of k terms have C(n + k - 1, k - 1) terms
         is_small = max(power, base.terms) <= MOST_TERMS
         terms = math.comb(round(power + base.terms) - 1, round(base.terms) - 1) if is_small else math.inf
     log10 = base.log10 * power if base.log10 else 0.0
     return _checked(Size(log10, terms, base.has_letters or exponent.has_letters))
 
 
-def _factorial(of: Size) -> Size:
-    number = _number(of.log10)
-    log10 = math.lgamma(number + 1) / math.log(10) if number < 10**6 else math.inf
-    return _checked(Size(log10, of.terms, of.has_letters))
+def _factorial(argument: Size) -> Size:
+    log10 = math.lgamma(argument.number + 1) / math.log(10) if argument.number < 10**6 else math.inf
+    return _checked(Size(log10, argument.terms, argument.has_letters))
 
 
 def _choose(chosen_from: Size) -> Size:
-    number = _number(chosen_from.log10)
-    if number > MOST_CHOSEN_FROM + 0.5:  # it was a logarithm
+    if chosen_from.number > MOST_CHOSEN_FROM + 0.5:  # a logarithm does not give the number exactly
         raise TooLargeError(f"the answer has a binomial coefficient of a number above {MOST_CHOSEN_FROM}")
-    return Size(number * math.log10(2), 1.0, chosen_from.has_letters)
+    return Size(chosen_from.number * math.log10(2), 1.0, chosen_from.has_letters)
+
+
+_TOKEN = re.compile(
+    r"\\(?:left|right)(?![A-Za-z])|(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<command>\\(?:[A-Za-z]+|.))|(?P<letter>[A-Za-z])|"
+    r"(?P<sign>[^\sA-Za-z])",
+    re.ASCII,
+)
+_OPEN, _CLOSE = {"{", "(", "[", r"\{", r"\lfloor"}, {"}", ")", "]", r"\}", r"\rfloor"}
+_BETWEEN_TERMS = {"+", "-", ",", "=", "<", ">", "&", ";", r"\\", r"\pm", r"\mp", r"\le", r"\ge", r"\cup", r"\choose"}
+_ENDS = _BETWEEN_TERMS | _CLOSE
+_SIGNS = {r"\infty", r"\cdot", r"\times"}
+_E = Size(math.log10(math.e))
+_CONSTANTS = {r"\pi": math.log10(math.pi), "e": _E.log10}
+_FUNCTIONS: dict[str, Callable[[Size], Size]] = {
+    r"\Gamma": _factorial,
+    **dict.fromkeys((r"\exp", r"\sinh", r"\cosh", r"\tanh", r"\coth"), partial(_raise, _E)),
+    **dict.fromkeys((r"\sqrt", r"\overline", r"\sin", r"\cos", r"\tan", r"\ln", r"\log"), lambda argument: argument),
+}
+
+
+class _Reader:
+    """Recursive descent over the tokens: a sum of products of powers of atoms."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens = [(match.lastgroup, match[0]) for match in _TOKEN.finditer(text) if match.lastgroup][::-1]
+        self._depth = 0
+
+    def _peek(self) -> str:
+        return self.tokens[-1][1] if self.tokens else ""
+
+    def _take(self, tokens: Container[str]) -> str:
+        """The next token, taken away if it is one of these; else nothing."""
+        return self.tokens.pop()[1] if self._peek() in tokens else ""
+
+    def read_sum(self) -> Size:
+        """A sum, up to and with the bracket that closes it."""
+        terms: list[Size] = []
+        while True:
+            if self._peek() not in _ENDS:  # a sign before the first term separates nothing
+                terms.append(self._product())
+            sign = self._take(_ENDS)
+            if sign not in _BETWEEN_TERMS:
+                return _add(terms)
+            if sign == r"\choose" and terms:
+                terms.append(_choose(terms.pop()))
+
+    def _product(self) -> Size:
+        result = Size()
+        while self.tokens and self._peek() not in _ENDS:
+            result = _multiply(result, self._power())
+        return result
+
+    def _power(self) -> Size:
+        """``a!^b_c^d``: atoms with their marks, and exponents, which are taken from the last to the first."""
+        tower: list[Size] = []
+        while not tower or self._take(("^",)):
+            atom = self._atom()
+            while mark := self._take(("!", "'", "_")):
+                if mark == "!":
+                    atom = _factorial(atom)
+                elif mark == "_":
+                    self._atom()
+            tower.append(atom)
+        return reduce(lambda exponent, base: _raise(base, exponent), reversed(tower))
+
+    def _atom(self) -> Size:
+        while self._take(("+", "-")):  # the sign of an exponent
+            pass
+        kind, token = self.tokens.pop() if self.tokens else ("end", "")
+        if kind == "number":
+            value = float(token)
+            return Size(abs(math.log10(value)) if value else 0.0)
+        if kind == "letter":
+            return Size(_CONSTANTS.get(token, 0.0), has_letters=True)
+        if token in _OPEN:
+            return self._deeper(self.read_sum)
+        if kind == "command":
+            return self._command(token)
+        return Size(1.0 if token == "|" else 0.0)  # what stands between bars may be the base of a power
+
+    def _command(self, name: str) -> Size:
+        if name == r"\frac":
+            return _multiply(self._argument(), self._argument())
+        if name == r"\binom":
+            result = _choose(self._argument())
+            self._argument()
+            return result
+        if name in _FUNCTIONS:
+            if self._peek() == "[":  # \sqrt[3]{2}
+                self._atom()
+            return _FUNCTIONS[name](self._argument())
+        return Size(_CONSTANTS.get(name, 0.0), has_letters=name not in _SIGNS)
+
+    def _argument(self) -> Size:
+        """The argument of a command. One in brackets is as deep as the brackets are."""
+        return self._atom() if self._peek() in _OPEN else self._deeper(self._atom)
+
+    def _deeper(self, read: Callable[[], Size]) -> Size:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise TooLargeError(f"the answer is nested more than {DEEPEST} deep")
+        result = read()
+        self._depth -= 1
+        return result

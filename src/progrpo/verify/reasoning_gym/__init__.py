@@ -1,1 +1,1 @@
-"""reasoning-gym's own scorers."""
+"""The answers of reasoning-gym's problems, scored by its own scorers."""

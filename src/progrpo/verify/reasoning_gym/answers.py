@@ -1,7 +1,7 @@
 """Answers to reasoning-gym's problems, scored by its own scorers inside the sandbox.
 
-Ten of those scorers evaluate the answer's text (countdown's runs ``__import__('os').system(...)`` if that is what the
-answer says), so none of them ever runs in this process. :mod:`progrpo.verify.reasoning_gym.scorer` is what runs there.
+Ten of these scorers evaluate the answer's text (countdown's runs ``__import__('os').system(...)`` if the answer says
+so), so none of them ever runs in this process. :mod:`progrpo.verify.reasoning_gym.scorer` runs in the sandbox.
 """
 
 import json
@@ -9,14 +9,16 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from progrpo.verify import Verdict, isolation_level
 from progrpo.verify.code.sandbox import Isolation, Limits, NotIsolatedError, ProgramFailedError, Sandbox, SandboxError
+from progrpo.verify.code.tests import isolation_level
 from progrpo.verify.thinking import after_thinking
+from progrpo.verify.verdict import Verdict
 
 _MODULE = "progrpo.verify.reasoning_gym.scorer"
 _TO_SCORE = Limits(seconds=5.0, memory_mb=4096)
@@ -35,14 +37,15 @@ def verify_reasoning_gym(golds: Sequence[str], responses: Sequence[str]) -> list
 
 
 def _verify(gold: str, response: str) -> Verdict:
-    wrong = _wrong(gold)
-    if wrong:
-        return Verdict("error", wrong)
+    try:
+        entry = read_entry(gold)
+    except ValueError as error:
+        return Verdict("error", str(error))
     answer = extract_tagged_answer(response)
     if answer is None:
         return Verdict("incorrect", "the response has no <answer>...</answer>")
     try:
-        score = _sandbox().call(f"{_MODULE}:score", json.loads(gold) | {"answer": answer}, _TO_SCORE)
+        score = _sandbox().call(f"{_MODULE}:score", entry | {"answer": answer}, _TO_SCORE)
     except ProgramFailedError as error:
         return Verdict("incorrect", f"scoring the answer failed: {error}")
     except (NotIsolatedError, SandboxError) as error:
@@ -54,53 +57,51 @@ def _verify(gold: str, response: str) -> Verdict:
 
 @cache
 def _sandbox() -> Sandbox:
-    """One that has reasoning-gym loaded, which takes seconds: started when it is first needed.
+    """A sandbox with reasoning-gym loaded, which takes seconds: it is started when it is first needed.
 
     Raises:
-        SandboxError: reasoning-gym lies where the sandbox has a folder of its own.
+        SandboxError: reasoning-gym is installed in /tmp, which the sandbox hides.
     """
-    found = find_spec("reasoning_gym")
-    place = Path(found.origin).resolve().parent if found and found.origin else Path()
+    spec = find_spec("reasoning_gym")
+    place = Path(spec.origin).resolve().parent if spec and spec.origin else Path()
     if place.is_relative_to("/tmp") and isolation_level()[0] is Isolation.FULL:
         raise SandboxError(
-            f"reasoning-gym is installed in {place}, and the sandbox has a /tmp of its own, where most of it is "
-            "missing; make the environment elsewhere."
+            f"reasoning-gym is installed in {place}, and the sandbox has its own /tmp, where most of it is missing; "
+            "make the environment elsewhere."
         )
     return Sandbox(preload=(_MODULE, "reasoning_gym"))
 
 
 def make_questions(dataset: str, config: dict[str, Any], seed: int, size: int) -> list[str]:
-    """The questions of a dataset, as the scorer will make them again.
+    """The questions of a dataset, the same as those that the scorer will make.
 
     Raises:
         ProgramFailedError: reasoning-gym refuses the settings.
-        NotIsolatedError, SandboxError: the sandbox can't be had.
+        NotIsolatedError, SandboxError: there is no sandbox here.
     """
     payload = {"dataset": dataset, "config": config, "seed": seed, "size": size}
-    made: list[str] = _sandbox().call(f"{_MODULE}:questions", payload, _TO_MAKE)
-    return made
+    questions: list[str] = _sandbox().call(f"{_MODULE}:questions", payload, _TO_MAKE)
+    return questions
 
 
 def extract_tagged_answer(response: str) -> str | None:
-    """What stands in the last ``<answer>...</answer>`` after the thinking part.
+    """The text of the last ``<answer>...</answer>`` after the thinking part; None if there is none.
 
     >>> extract_tagged_answer("<think>...</think> It is <answer> 7 </answer>.")
     '7'
     """
-    found = _ANSWER.findall(after_thinking(response) or "")
-    return found[-1].strip() if found else None
+    answers = _ANSWER.findall(after_thinking(response) or "")
+    return answers[-1].strip() if answers else None
 
 
-def wrong_entries(golds: Sequence[str]) -> list[str]:
-    """Why each gold does not say where its problem comes from; empty where it does."""
-    return [_wrong(gold) for gold in golds]
+def read_entry(gold: str) -> dict[str, Any]:
+    """The origin of a problem.
 
-
-def _wrong(gold: str) -> str:
-    try:
-        value = json.loads(gold)
-        if all(isinstance(value[key], kind) for key, kind in _KEYS.items()):
-            return ""
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    return f"the gold {gold[:80]!r} does not have {', '.join(_KEYS)}"
+    Raises:
+        ValueError: the gold does not say where its problem comes from.
+    """
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        entry: dict[str, Any] = json.loads(gold)
+        if all(isinstance(entry[key], kind) for key, kind in _KEYS.items()):
+            return entry
+    raise ValueError(f"the gold {gold[:80]!r} does not have {', '.join(_KEYS)}")

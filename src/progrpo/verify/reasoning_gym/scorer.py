@@ -1,9 +1,9 @@
-"""What makes reasoning-gym's problems and scores answers to them, inside the sandbox and nowhere else.
+"""Makes reasoning-gym's problems and scores answers to them, inside the sandbox and nowhere else.
 
-Some of reasoning-gym's scorers evaluate the answer's text. The sandbox keeps that from doing harm; what is left to
-win there is the score itself (``setattr`` on the scorer, say). So while a scorer runs, an audit hook looks at all
-code made from text before it runs, and stops it unless it is arithmetic: plain names that are no built-in but the
-numeric ones, and nothing that starts with an underscore.
+Some of reasoning-gym's scorers evaluate the answer's text. The sandbox keeps this from doing harm, but an answer could
+still win the score itself (by ``setattr`` on the scorer, say). So while a scorer runs, an audit hook checks all code
+made from text before it runs, and stops it unless it is arithmetic: no built-in names but the numeric ones, and no name
+that starts with an underscore.
 """
 
 import builtins
@@ -14,7 +14,7 @@ from typing import Any
 
 NUMERIC_BUILTINS = frozenset({"abs", "bool", "complex", "divmod", "float", "int", "max", "min", "pow", "round", "sum"})
 EVALUATING_NAMES = frozenset({"lambdify", "parse_expr", "preview", "sympify", "python", "S"})
-"""Of sympy, all of which parse_expr offers to the text it evaluates: these take text, or start programs."""
+"""sympy's functions that evaluate text or start programs; parse_expr offers all of sympy to the text it evaluates."""
 
 _watching = False
 _is_installed = False
@@ -27,7 +27,7 @@ class CodeInAnswerError(Exception):
 def questions(payload: dict[str, Any]) -> list[str]:
     """The questions of a dataset, in order.
 
-    Made here as well: some depend on the order of Python's sets, which is fixed in the sandbox and nowhere else.
+    They are made in the sandbox too, as some depend on the order of Python's sets, which is fixed only there.
 
     Args:
         payload: ``dataset`` (its name), ``config``, ``seed`` and ``size``.

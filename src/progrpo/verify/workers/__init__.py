@@ -1,1 +1,1 @@
-"""Processes that verify."""
+"""Processes that verify, with deadlines and bounded memory."""

@@ -1,10 +1,10 @@
 """Worker processes with a deadline that the parent keeps.
 
-A worker is a script that is started as a program of its own: no fork of a process that may hold threads, CUDA or Ray,
+A worker is a script that is started as a separate program: no fork of a process that may hold threads, CUDA or Ray,
 and no second import of the caller's main module. So a pool works from any thread, inside Ray and asyncio, in a REPL,
-and again after a fork. The script defines ``handle(task)``; :mod:`progrpo.verify.workers.worker` runs it, with one
-task in flight. Tasks and answers are JSON. What exceeds its deadline is killed with SIGKILL and another worker
-takes its place: there is no signal handler that a task could cancel, and no lock of the interpreter that it could hold.
+and again after a fork. The script defines ``handle(task)``; :mod:`progrpo.verify.workers.worker` runs it, one task at a
+time. Tasks and answers are JSON. A worker that exceeds its deadline is killed with SIGKILL, and another one takes its
+place: a task has no signal handler to cancel, and no lock of the interpreter to hold.
 """
 
 import json
@@ -22,18 +22,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 START_SECONDS = 120.0
-"""A worker imports its libraries first; on a busy machine with a cold disk that takes a while."""
+"""A worker imports its libraries first, which takes a while on a busy machine with a cold disk."""
 ATTEMPTS = 2
-"""A worker may be lost by no fault of its task: the kernel's out-of-memory killer takes any process."""
+"""A worker may be lost through no fault of its task: the kernel's out-of-memory killer takes any process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a task.
+    """The outcome of a task.
 
     Attributes:
         status: ``"done"``; ``"deadline"``: it took too long; ``"lost"``: every worker that tried it ended.
-        value: what ``handle`` returned; of a lost task the last worker's exit code, negative for a signal.
+        value: what ``handle`` returned; for a lost task the last worker's exit code, negative for a signal.
     """
 
     status: Literal["done", "deadline", "lost"]
@@ -44,12 +44,8 @@ class WorkerStartError(RuntimeError):
     """Workers can't be started, whatever the task."""
 
 
-class _WorkerLostError(Exception):
-    """The process has ended."""
-
-
 class _Worker:
-    """One process. It says that it is ready first: its start never counts against a task's deadline."""
+    """One process. It reports first that it is ready: its start never counts against a task's deadline."""
 
     def __init__(self, script: Path, memory_mb: int) -> None:
         self.process = subprocess.Popen(
@@ -70,7 +66,7 @@ class _Worker:
 
     @property
     def is_late(self) -> bool:
-        """A quarter of its task's time is over: most tasks take a thousandth, so it will probably be killed."""
+        """A quarter of the task's time is over. Most tasks take a thousandth of it, so this one will probably fail."""
         return self.task is not None and time.monotonic() > self.late_at
 
     @property
@@ -81,56 +77,61 @@ class _Worker:
         self.task, now = index, time.monotonic()
         self.late_at, self.deadline = now + seconds / 4, now + seconds
         line = json.dumps([seconds, task]).encode() + b"\n"
-        with suppress(BrokenPipeError):  # found out when its answer is read
+        with suppress(BrokenPipeError):  # the reading of the answer finds the worker lost
             while line:
                 line = line[os.write(self._stdin, line) :]
 
     def step(self) -> Outcome | None:
-        """What its task came to, if it came to anything by now."""
-        try:
-            line = self._receive()
-        except _WorkerLostError:
-            return Outcome("lost", self.process.wait())
-        if line is None:
+        """The outcome of the task, or of the start; None as long as there is none."""
+        poll = select.poll()
+        poll.register(self.stdout, select.POLLIN)
+        if poll.poll(0):
+            part = os.read(self.stdout, 1 << 16)
+            if not part:
+                return Outcome("lost", self.process.wait())
+            self._read += part
+        if not self._read.endswith(b"\n"):
             return Outcome("deadline") if time.monotonic() > self.deadline else None
+        answer = json.loads(self._read)
+        self._read.clear()
         if not self.is_ready:
             self.is_ready = True
             return None
         self.task = None
         self.tasks_done += 1
-        return Outcome("done", json.loads(line))
-
-    def _receive(self) -> bytes | None:
-        """The next line; None while it is not whole yet."""
-        poll = select.poll()
-        poll.register(self.stdout, select.POLLIN)
-        if not poll.poll(0):
-            return None
-        read = os.read(self.stdout, 1 << 16)
-        if not read:
-            raise _WorkerLostError
-        self._read += read
-        if not read.endswith(b"\n"):
-            return None
-        line = bytes(self._read)
-        self._read.clear()
-        return line
-
-    def end(self) -> None:
-        self.kill()
-        self.process.wait()
+        return Outcome("done", answer)
 
     def kill(self) -> None:
-        """Without waiting until it is gone, which takes a while for one with much memory."""
+        """End the process without waiting for its end, which takes a while for one with much memory."""
         self.process.kill()
-        self.let_go()
+        self.close_pipes()
 
-    def let_go(self) -> None:
-        """Close this process's ends of the pipes."""
+    def close_pipes(self) -> None:
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
             with suppress(OSError):
                 stream.close()
+
+
+class _Batch:
+    """The tasks of one call: those that wait, and the outcomes of the others."""
+
+    def __init__(self, tasks: Sequence[Any], seconds: float) -> None:
+        self._tasks, self._seconds = tasks, seconds
+        self._attempts = [0] * len(tasks)
+        self.waiting = deque(range(len(tasks)))
+        self.outcomes: dict[int, Outcome] = {}
+
+    def send_next(self, worker: _Worker) -> None:
+        index = self.waiting.popleft()
+        self._attempts[index] += 1
+        worker.send(index, self._tasks[index], self._seconds)
+
+    def record(self, index: int, outcome: Outcome) -> None:
+        if outcome.status == "lost" and self._attempts[index] < ATTEMPTS:
+            self.waiting.appendleft(index)
+        else:
+            self.outcomes[index] = outcome
 
 
 class WorkerPool:
@@ -138,9 +139,9 @@ class WorkerPool:
 
     Args:
         script: a Python file that defines ``handle(task)``; it is run outside any package.
-        workers: how many processes at most, and as many again while some are late.
-        memory_mb: address space that each may have, in MB (Linux only).
-        recycle_after: tasks after which a worker is replaced by a new one, so that a leaking library can't grow.
+        workers: the greatest number of processes; as many again replace late ones.
+        memory_mb: the address space of each, in MB (Linux only).
+        recycle_after: the number of tasks after which a new worker takes a worker's place, so that a leak can't grow.
 
     Raises:
         ValueError: fewer than one worker.
@@ -153,111 +154,97 @@ class WorkerPool:
         self._forget_workers()
         os.register_at_fork(after_in_child=self._after_fork)
 
-    def run(self, tasks: Sequence[Any], seconds: float) -> list[Outcome]:  # noqa: PLR0912 - one loop, in plain sight
-        """Do all tasks, each within so many seconds, and return what became of them, in order.
+    def run(self, tasks: Sequence[Any], seconds: float) -> list[Outcome]:
+        """Do all tasks, each within so many seconds, and return their outcomes in order.
 
-        A worker that is lost is replaced, and its task or its start tried once more. One that is late gets a successor,
-        which goes on with the other tasks while the late one has the rest of its time.
+        A lost worker is replaced, and its task or its start is tried once more. A late worker gets a successor, which
+        goes on with the other tasks while the late one has the rest of its time.
 
         Raises:
             WorkerStartError: a worker did not get ready.
         """
-        outcomes: dict[int, Outcome] = {}
-        waiting = deque(range(len(tasks)))
-        attempts = [0] * len(tasks)
-        failed_starts = 0
-        slots = self._take(len(tasks))
-        late: list[_Worker] = []
+        batch = _Batch(tasks, seconds)
+        slots = self._take_slots(len(tasks))
+        active = [worker for worker in slots if worker is not None]
         dying: list[_Worker] = []
+        failed_starts = 0
         try:
-            while len(outcomes) < len(tasks):
-                for i, worker in enumerate(slots):
-                    if waiting and worker is not None and worker.is_late and len(late) < self.workers:
-                        late.append(worker)
-                        slots[i] = None
-                for i, idle in enumerate(slots):
-                    if not waiting or (idle is not None and idle.is_busy):
-                        continue
-                    worker = slots[i] = self._alive(idle)
-                    if worker.is_ready:
-                        index = waiting.popleft()
-                        attempts[index] += 1
-                        worker.send(index, tasks[index], seconds)
-                busy = [*late, *(worker for worker in slots if worker is not None and worker.is_busy)]
+            while len(batch.outcomes) < len(tasks):
+                while batch.waiting and len(active) < len(slots) + self._count_late(active):
+                    active.append(_Worker(self.script, self.memory_mb))
+                for worker in active:
+                    if batch.waiting and not worker.is_busy:
+                        batch.send_next(worker)
+                busy = [worker for worker in active if worker.is_busy]
                 _wait(busy)
                 for worker in busy:
-                    task = worker.task
+                    task, is_surplus = worker.task, worker.is_late and len(active) > len(slots)
                     outcome = worker.step()
                     if outcome is None:
                         continue
-                    if worker in late or outcome.status != "done" or worker.tasks_done >= self.recycle_after:
+                    if is_surplus or outcome.status != "done" or worker.tasks_done >= self.recycle_after:
                         worker.kill()
+                        active.remove(worker)
                         dying = [ended for ended in (*dying, worker) if ended.process.poll() is None]
-                        late = [other for other in late if other is not worker]
-                        slots = [None if slot is worker else slot for slot in slots]
-                    if task is None and (failed_starts := failed_starts + 1) < ATTEMPTS * len(slots):
-                        continue
-                    if task is None:
+                    if task is not None:
+                        batch.record(task, outcome)
+                    elif (failed_starts := failed_starts + 1) >= ATTEMPTS * len(slots):
                         raise WorkerStartError(f"{self.script.name} did not start as a worker: {outcome}.")
-                    if outcome.status == "lost" and attempts[task] < ATTEMPTS:
-                        waiting.appendleft(task)
-                    else:
-                        outcomes[task] = outcome
         finally:
-            for worker in late:  # an exception came in between
-                worker.kill()
-            for worker in (*late, *dying):
-                worker.process.wait()
-            for slot in slots:
-                if slot is None or slot.task is None:
-                    self._slots.put(slot)
-                else:
-                    slot.end()
-                    self._slots.put(None)
-        return [outcomes[i] for i in range(len(tasks))]
+            self._give_back(len(slots), active, dying)
+        return [batch.outcomes[i] for i in range(len(tasks))]
+
+    def _count_late(self, active: Sequence[_Worker]) -> int:
+        return min(sum(worker.is_late for worker in active), self.workers)
+
+    def _give_back(self, slots: int, active: Sequence[_Worker], dying: Sequence[_Worker]) -> None:
+        """Keep idle workers in their slots; end those with unfinished tasks, which an exception leaves behind."""
+        idle = [worker for worker in active if worker.task is None][:slots]
+        others = [worker for worker in active if worker not in idle]
+        for worker in others:
+            worker.kill()
+        for worker in (*others, *dying):
+            worker.process.wait()
+        for place in range(slots):
+            self._slots.put(idle[place] if place < len(idle) else None)
 
     def close(self) -> None:
         """End the workers that wait for work; the next task starts new ones."""
-        for worker in self._take(self.workers):
+        for worker in self._take_slots(self.workers):
             if worker is not None:
-                worker.end()
+                worker.kill()
+                worker.process.wait()
             self._slots.put(None)
 
-    def _alive(self, idle: "_Worker | None") -> _Worker:
-        """The worker, or a new one if there is none or it has ended while it waited."""
-        if idle is not None and idle.process.poll() is None:
-            return idle
-        if idle is not None:
-            idle.let_go()
-        return _Worker(self.script, self.memory_mb)
-
-    def _take(self, wanted: int) -> list["_Worker | None"]:
-        """At least one slot, and as many more as are free and wanted."""
-        if wanted == 0:
-            return []
-        slots = [self._slots.get()]
+    def _take_slots(self, wanted: int) -> list["_Worker | None"]:
+        """At least one slot, and as many more as are free and wanted; workers that have ended are left out."""
+        slots = [self._slots.get()] if wanted else []
         with suppress(queue.Empty):
             while len(slots) < min(wanted, self.workers):
                 slots.append(self._slots.get_nowait())
+        for i, worker in enumerate(slots):
+            if worker is not None and worker.process.poll() is not None:
+                worker.close_pipes()
+                slots[i] = None
         return slots
 
     def _forget_workers(self) -> None:
-        # A slot is a worker that waits for work, or None where none was started yet: the last one used comes first.
+        # A slot holds a worker that waits for work, or None where none was started yet: the last used comes first.
         self._slots: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(self.workers):
             self._slots.put(None)
 
     def _after_fork(self) -> None:
-        """In a forked child the workers are the parent's, and a thread of the parent may have held the queue's lock."""
+        """In a forked child: the workers are the parent's, and one of its threads may have held the queue's lock."""
         parents = list(self._slots.queue)
         self._forget_workers()
         for worker in parents:
             if worker is not None:
-                worker.let_go()
+                worker.close_pipes()
 
 
 def _wait(workers: Sequence[_Worker]) -> None:
-    """Until one of them has something to say, or one is late, or its deadline has passed."""
+    """Wait until a worker has something to say, one is late, or a deadline has passed."""
     poll = select.poll()  # select.select can't take file numbers above 1023
     for worker in workers:
         poll.register(worker.stdout, select.POLLIN)

@@ -1,6 +1,6 @@
 """The worker's side of :mod:`progrpo.verify.workers.pool`: ``python worker.py SCRIPT MEMORY_MB``.
 
-Run as a file, not as a module of the package: a worker then loads what its script needs, and not torch, which takes
+It runs as a file, not as a module of the package, so that a worker loads only what its script needs. torch would take
 seconds and, with CUDA, more address space than a worker may have.
 """
 
@@ -17,10 +17,8 @@ from typing import Any
 
 
 def main(script: str, memory_mb: int) -> None:
-    """Load the script, say that it is ready, and answer tasks until the parent has gone.
-
-    An exception of ``handle`` ends the worker; the parent then knows its task as lost.
-    """
+    """Load the script, report that it is ready, and answer tasks until the parent has gone. An exception of
+    ``handle`` ends the worker, and the parent counts its task as lost."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a library prints must not become an answer
     end_with_parent()
@@ -29,23 +27,23 @@ def main(script: str, memory_mb: int) -> None:
     answers.write(b"true\n")
     for line in sys.stdin.buffer:
         seconds, task = json.loads(line)
-        # Should the parent be gone, the kernel ends even a task that never lets go of the interpreter.
+        # If the parent is gone, the kernel ends even a task that never lets go of the interpreter.
         signal.alarm(int(2 * seconds) + 2)
         answers.write(json.dumps(handle(task)).encode() + b"\n")
         signal.alarm(0)
 
 
 def limit_memory(memory_mb: int) -> None:
-    """Running out of memory is then a MemoryError here, and not the machine's trouble."""
+    """Bound the address space: the worker gets a MemoryError before the machine runs out of memory."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":  # elsewhere the address space can't be limited
         resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
 
 
 def end_with_parent() -> None:
-    """End soon after the parent has, also while a task is running: the end of stdin is only seen between tasks.
+    """End soon after the parent, also in the middle of a task; the end of stdin shows only between tasks.
 
-    The kernel's parent-death signal would not do: it is sent when the *thread* that started the worker ends.
+    The kernel's parent-death signal is no use here: it is sent when the *thread* that started the worker ends.
     """
     parent = os.getppid()
 

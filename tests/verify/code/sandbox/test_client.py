@@ -1,4 +1,4 @@
-"""The process that starts isolated programs, after a fork."""
+"""Starting isolated programs: after a fork, with fewer layers, and with which environment."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from progrpo.verify.code.sandbox import Isolation, Limits, Sandbox
 
 FORK = """
 import os
-from progrpo.verify.code.sandbox.client import Limits, Sandbox
+from progrpo.verify.code.sandbox import Limits, Sandbox
 
 sandbox = Sandbox(["math"])
 if {started}:

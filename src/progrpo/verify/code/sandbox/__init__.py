@@ -1,13 +1,13 @@
-"""Running programs that nobody vouches for, shut in by the kernel. ``docs/verify-code.md`` says what that blocks."""
+"""Runs untrusted programs, shut in by the kernel. ``docs/verify-code.md`` says what that blocks."""
 
-from progrpo.verify.code.sandbox.client import (
+from progrpo.verify.code.sandbox.client import Sandbox
+from progrpo.verify.code.sandbox.process import (
     MIN_ISOLATION,
     Isolation,
     Limits,
     NotIsolatedError,
     Process,
     ProgramFailedError,
-    Sandbox,
     SandboxError,
 )
 

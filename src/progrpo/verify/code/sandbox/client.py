@@ -1,255 +1,40 @@
-"""The trusted side of the sandbox: starting shut-in processes, talking with them, and ending them in time."""
+"""The trusted side of the sandbox: starts shut-in processes, each for one job."""
 
 import json
 import os
-import select
-import signal
 import socket
 import subprocess
 import sys
 import sysconfig
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from enum import IntEnum
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from progrpo.verify.code.sandbox.inside.values import plain, to_line
-
-START_SECONDS = 60.0
-LAYERS = ("rlimits", "landlock", "seccomp", "namespaces")
-
-
-class Isolation(IntEnum):
-    """How well a program is shut in. Each level has all that the lower ones have.
-
-    The order is by what can be had where: a kernel without user namespaces (many containers) may still have Landlock
-    and seccomp, which between them block every attack that the tests know.
-    """
-
-    NONE = 0
-    """No isolation at all: another system than Linux."""
-    RLIMITS = 1
-    """Bounds on memory, time, file size."""
-    LANDLOCK = 2
-    """And no file outside the interpreter's libraries."""
-    SECCOMP = 3
-    """And no process, socket, signal or tracing."""
-    FULL = 4
-    """And process ids, network and a /tmp of its own."""
-
-
-MIN_ISOLATION = Isolation.SECCOMP
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a program may use, for each test.
-
-    Attributes:
-        seconds: of wall-clock time; CPU time is bounded as well.
-        memory_mb: of address space, the interpreter's own 30 MB included.
-        output_mb: of output; more is not read, and ends the program.
-        file_mb: in its own /tmp, altogether.
-    """
-
-    seconds: float = 6.0
-    memory_mb: int = 1024
-    output_mb: int = 16
-    file_mb: int = 16
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not value > 0:
-                raise ValueError(f"limits.{name} must be above 0, got {value!r}.")
-
-
-class NotIsolatedError(RuntimeError):
-    """The isolation that was asked for can't be had here; its text says what is missing."""
-
-
-class SandboxError(RuntimeError):
-    """The sandbox itself failed, twice."""
-
-
-class ProgramFailedError(Exception):
-    """What was shut in failed, by its own doing; its text is the reason."""
-
-
-class _HelperLostError(Exception):
-    """The helper, or the process that it forked, was gone before anything untrusted ran."""
-
-
-class Process:
-    """One shut-in process, before and while it does its one job."""
-
-    def __init__(self, control: socket.socket, channel: socket.socket, stdout: int, limits: Limits) -> None:
-        self._control, self._channel, self._stdout, self._limits = control, channel, stdout, limits
-        self._pidfd: int | None = None
-        self._read = bytearray()
-        self.isolation = Isolation.NONE
-        self.missing: dict[str, str] = {}
-        self.deadline = time.monotonic() + START_SECONDS
-
-    def await_start(self) -> None:
-        """Until it is shut in, and has said how well."""
-        self._control.settimeout(START_SECONDS)
-        try:
-            _, descriptors, _, _ = socket.recv_fds(self._control, 64, 1)
-        except OSError as error:
-            raise _HelperLostError(str(error)) from None
-        if not descriptors:
-            raise _HelperLostError("it ended before it was shut in")
-        self._pidfd = descriptors[0]
-        try:
-            said = self.receive()
-        except ProgramFailedError as error:
-            raise _HelperLostError(str(error)) from None
-        self.missing = said["missing"]
-        self.isolation = _level(said["layers"])
-
-    def allow(self, seconds: float) -> None:
-        """From now on, so many seconds."""
-        self.deadline = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise ProgramFailedError(f"took more than {self._limits.seconds:g} s")
-        return left
-
-    def send(self, message: Any) -> None:
-        """A message to the process.
-
-        Raises:
-            ProgramFailedError: it does not take it, in time or at all.
-        """
-        try:
-            self._channel.settimeout(self.left)
-            self._channel.sendall(to_line(message))
-        except TimeoutError:
-            raise ProgramFailedError(f"took more than {self._limits.seconds:g} s") from None
-        except OSError:
-            raise ProgramFailedError(self._end()) from None
-
-    def receive(self) -> dict[str, Any]:
-        """The next message of the process: what it says is its own, and only its form is sure.
-
-        Raises:
-            ProgramFailedError: none came in time, it was no message, or the process ended.
-        """
-        most = self._limits.output_mb << 20
-        while b"\n" not in self._read:
-            try:
-                self._channel.settimeout(self.left)
-                more = self._channel.recv(1 << 18)
-            except TimeoutError:
-                raise ProgramFailedError(f"took more than {self._limits.seconds:g} s") from None
-            except OSError:
-                more = b""
-            if not more:
-                raise ProgramFailedError(self._end())
-            self._read += more
-            if len(self._read) > most:
-                raise ProgramFailedError(f"wrote more than {self._limits.output_mb} MB")
-        line, _, rest = bytes(self._read).partition(b"\n")
-        self._read = bytearray(rest)
-        try:
-            message = json.loads(line)
-        except (ValueError, RecursionError):
-            raise ProgramFailedError("wrote something that is no message where its answers go") from None
-        if not isinstance(message, dict):
-            raise ProgramFailedError("wrote something that is no message where its answers go")
-        return message
-
-    def output(self) -> bytes:
-        """Everything that the process writes to its standard output until it ends.
-
-        Raises:
-            ProgramFailedError: it took too long, wrote too much, or ended with an error.
-        """
-        output, most = bytearray(), self._limits.output_mb << 20
-        poll = select.poll()
-        poll.register(self._stdout, select.POLLIN)
-        while True:
-            if not poll.poll(self.left * 1000):
-                continue  # which the deadline ends
-            more = os.read(self._stdout, 1 << 18)
-            if not more:
-                break
-            output += more
-            if len(output) > most:
-                raise ProgramFailedError(f"wrote more than {self._limits.output_mb} MB")
-        code = self._exit_code()
-        if code != 0:
-            raise ProgramFailedError(self._failure() or self._end(code))
-        return bytes(output)
-
-    def _exit_code(self) -> int | None:
-        """How it ended; None if that can't be known any more."""
-        try:
-            self._control.settimeout(self.left)
-            text = self._control.recv(64)
-            return int(text) if text.strip() else None
-        except TimeoutError:
-            raise ProgramFailedError(f"took more than {self._limits.seconds:g} s") from None
-        except (OSError, ValueError):
-            return None
-
-    def _failure(self) -> str | None:
-        """What the program says of its own end: for people to read."""
-        with suppress(ProgramFailedError):
-            failed = self.receive().get("failed")
-            return f"ended with {failed}" if isinstance(failed, str) else None
-        return None
-
-    def _end(self, code: int | None = None) -> str:
-        if code is None:
-            with suppress(ProgramFailedError):
-                code = self._exit_code()
-        if code is None:
-            return "ended without an answer"
-        if code < 0:
-            names: dict[int, str] = {
-                signal.SIGKILL: "was killed",
-                signal.SIGSEGV: "crashed",
-                signal.SIGXCPU: "used too much CPU time",
-            }
-            return names.get(-code, f"was ended by signal {-code}")
-        return f"ended with exit code {code}"
-
-    def kill(self) -> None:
-        """End it and, with it, everything in its process namespace; wait until it is gone."""
-        if self._pidfd is not None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            gone = select.poll()  # select.select can't take file numbers above 1023
-            gone.register(self._pidfd, select.POLLIN)
-            gone.poll(5000)
-            os.close(self._pidfd)
-            self._pidfd = None
-        self._control.close()
-        self._channel.close()
-        os.close(self._stdout)
-
-
-def _level(layers: Sequence[str]) -> Isolation:
-    """The level of the layers that were reached: without one of them, no higher level counts."""
-    reached = [layer in layers for layer in LAYERS]
-    return Isolation(reached.index(False) if False in reached else len(LAYERS))
+from progrpo.verify.code.sandbox.inside.values import plain
+from progrpo.verify.code.sandbox.process import (
+    LAYERS,
+    MIN_ISOLATION,
+    START_SECONDS,
+    HelperLostError,
+    Isolation,
+    Limits,
+    NotIsolatedError,
+    Process,
+    ProgramFailedError,
+    SandboxError,
+)
 
 
 class Sandbox:
-    """Starts shut-in processes from a helper that was started beforehand. For any thread, and again after a fork.
+    """Starts shut-in processes from a helper that was started beforehand, in any thread, and again after a fork.
 
     Args:
-        preload: modules of this environment that the helper imports, for :meth:`call`. Programs could read all that
-            such modules hold.
-        layers: those to apply, all by default; fewer are for tests of what the others hold by themselves.
+        preload: modules of this environment that the helper imports, for :meth:`call`. Programs can read everything
+            in them.
+        layers: the layers to apply, by default all; tests apply fewer.
     """
 
     def __init__(self, preload: Sequence[str] = (), layers: Sequence[str] = LAYERS) -> None:
@@ -257,19 +42,14 @@ class Sandbox:
         self._lock = threading.Lock()
         self._helper: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        _sandboxes.append(self)
+        os.register_at_fork(after_in_child=self._forget)
 
     @contextmanager
     def process(
         self, limits: Limits, min_isolation: Isolation = MIN_ISOLATION, stdin: bytes | None = None, cases: int = 1
     ) -> Iterator[Process]:
-        """A shut-in process that waits for its job, and is gone when the block ends.
-
-        Args:
-            limits: what it may use.
-            min_isolation: how well it must be shut in.
-            stdin: what it reads on its standard input; nothing by default.
-            cases: how many times it will have ``limits.seconds``.
+        """A shut-in process that waits for its job, which may take ``cases`` times ``limits.seconds``, and is gone when
+        the block ends.
 
         Raises:
             NotIsolatedError: it is shut in less well than ``min_isolation``.
@@ -282,7 +62,12 @@ class Sandbox:
         process = self._start(limits, stdin, cases)
         try:
             if process.isolation < min_isolation:
-                raise NotIsolatedError(_advice(process, min_isolation))
+                missing = "; ".join(f"{layer}: {why}" for layer, why in process.missing.items())
+                raise NotIsolatedError(
+                    f"the isolation is too weak: level {process.isolation.name.lower()} is reached, "
+                    f"{min_isolation.name.lower()} is needed ({missing}). Use a kernel that has what is missing, or "
+                    "lower min_isolation if the programs can be trusted."
+                )
             process.allow(limits.seconds)
             yield process
         finally:
@@ -294,7 +79,7 @@ class Sandbox:
         """The value of ``module:function`` of a preloaded module, called in a shut-in process with a JSON payload.
 
         Raises:
-            ProgramFailedError: it raised, took too long, or ended.
+            ProgramFailedError: the function raised, took too long, or ended the process.
             NotIsolatedError, SandboxError: see :meth:`process`.
         """
         with self.process(limits or Limits(), min_isolation) as process:
@@ -312,15 +97,15 @@ class Sandbox:
         with self._lock:
             self._stop()
 
-    def forget(self) -> None:
-        """In a forked child: the helper is the parent's."""
+    def _forget(self) -> None:
+        """In a forked child: let go of the helper, which is the parent's."""
         self._lock = threading.Lock()
         if self._socket is not None:
             self._socket.close()
         self._helper = self._socket = None
 
     def _start(self, limits: Limits, stdin: bytes | None, cases: int) -> Process:
-        """A process, by a second helper if the first one is lost."""
+        """A process, from a second helper if the first one is lost."""
         for attempt in range(2):
             helper_socket = self._running_helper()
             process = None
@@ -328,7 +113,7 @@ class Sandbox:
                 process = self._ask(helper_socket, limits, stdin, cases)
                 process.await_start()
                 return process
-            except (_HelperLostError, OSError) as error:
+            except (HelperLostError, OSError) as error:
                 if process is not None:
                     process.kill()
                 with self._lock:
@@ -343,8 +128,8 @@ class Sandbox:
         channel, channel_theirs = socket.socketpair()
         stdout, stdout_theirs = os.pipe()
         null = os.open(os.devnull, os.O_RDWR)
-        given = null if stdin is None else _file_of(stdin)
-        theirs = [control_theirs.detach(), channel_theirs.detach(), given, stdout_theirs, null]
+        stdin_theirs = null if stdin is None else _file_of(stdin)
+        theirs = [control_theirs.detach(), channel_theirs.detach(), stdin_theirs, stdout_theirs, null]
         process = Process(control, channel, stdout, limits)
         try:
             with self._lock:
@@ -367,8 +152,8 @@ class Sandbox:
 
     def _launch(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        own = str(Path(__file__).parents[4])  # where this package lies
-        paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), own] if self._preload else []
+        package = str(Path(__file__).parents[4])
+        paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), package] if self._preload else []
         settings = {
             "preload": self._preload,
             "path": paths,
@@ -392,12 +177,12 @@ class Sandbox:
         self._socket = ours
         ours.settimeout(START_SECONDS)
         with suppress(OSError):
-            ours.recv(64)  # "ready"; where it is not, the first job finds out
+            ours.recv(64)  # "ready"; without it, the first job fails
         ours.settimeout(None)
 
     def _stop(self) -> None:
         if self._socket is not None:
-            self._socket.close()  # which ends the helper
+            self._socket.close()  # this ends the helper
         if self._helper is not None:
             self._helper.kill()
             self._helper.wait()
@@ -405,7 +190,7 @@ class Sandbox:
 
 
 def _file_of(content: bytes) -> int:
-    """A file in memory, for standard input of any size; sealed, so that nobody changes it."""
+    """A file in memory, for standard input of any size, and sealed so that nobody can change it."""
     import fcntl
 
     handle = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -415,22 +200,3 @@ def _file_of(content: bytes) -> int:
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(handle, fcntl.F_ADD_SEALS, seals)
     return handle
-
-
-def _advice(process: Process, wanted: Isolation) -> str:
-    missing = "; ".join(f"{layer}: {why}" for layer, why in process.missing.items())
-    return (
-        f"isolation not to be had: level {process.isolation.name.lower()} is reached, {wanted.name.lower()} is needed "
-        f"({missing}). Use a kernel that has what is missing, or lower min_isolation if the programs can be trusted."
-    )
-
-
-_sandboxes: list[Sandbox] = []
-
-
-def _forget_all() -> None:
-    for sandbox in _sandboxes:
-        sandbox.forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)

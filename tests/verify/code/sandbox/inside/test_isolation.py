@@ -58,7 +58,7 @@ def outcome(machine: str, number: int, *arguments: int, architecture: int | None
 
 
 @pytest.mark.parametrize("machine", HEADERS)
-def test_the_numbers_of_the_denied_calls_are_the_kernel_s(machine: str) -> None:
+def test_the_numbers_of_denied_calls_are_those_of_the_kernel(machine: str) -> None:
     numbers = system_calls(machine)
     denied = {name: pair[COLUMNS[machine]] for name, pair in _DENIED.items()}
     assert {name: numbers[name] for name in denied if name in numbers} == {
@@ -71,7 +71,7 @@ def test_the_numbers_of_the_denied_calls_are_the_kernel_s(machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", HEADERS)
-def test_every_call_that_is_denied_fails_and_others_do_not(machine: str) -> None:
+def test_denied_calls_fail_and_others_do_not(machine: str) -> None:
     numbers = system_calls(machine)
     for name in _DENIED:
         if name in numbers:
@@ -108,7 +108,5 @@ BY_ARGUMENT = [
 
 @pytest.mark.parametrize("machine", HEADERS)
 @pytest.mark.parametrize(("name", "arguments", "expected"), BY_ARGUMENT)
-def test_calls_whose_arguments_are_looked_at(
-    machine: str, name: str, arguments: tuple[int, ...], expected: str
-) -> None:
+def test_calls_whose_arguments_decide(machine: str, name: str, arguments: tuple[int, ...], expected: str) -> None:
     assert outcome(machine, system_calls(machine)[name], *arguments) == expected

@@ -53,24 +53,24 @@ def keep_nothing(value: Any) -> int:
 
 
 @pytest.mark.parametrize("value", OF_ALL_TYPES, ids=repr)
-def test_a_value_comes_back_as_it_was(value: Any) -> None:
+def test_a_value_comes_back_unchanged(value: Any) -> None:
     back = decode(encode(value, keep_nothing))
     assert back == value
     assert type(back) is type(value)
 
 
-def test_not_a_number_comes_back() -> None:
+def test_nan_comes_back() -> None:
     assert math.isnan(decode(encode(math.nan, keep_nothing)))
     assert math.isnan(plain(encode(math.nan, keep_nothing)))
 
 
-def test_iterators_and_views_come_back_as_what_they_hold() -> None:
+def test_iterators_and_views_come_back_as_their_items() -> None:
     assert list(decode(encode(map(str, [1, 2]), keep_nothing))) == ["1", "2"]
     assert list(decode(encode((n for n in (1, 2)), keep_nothing))) == [1, 2]
     assert decode(encode({1: 2}.items(), keep_nothing)) == [(1, 2)]
 
 
-def test_another_object_is_a_number_that_the_other_side_knows() -> None:
+def test_another_object_becomes_a_number_that_the_other_side_knows() -> None:
     kept: list[Any] = []
 
     def keep(value: Any) -> int:
@@ -104,7 +104,7 @@ def nested(depth: int) -> Any:
     return value
 
 
-def test_a_finite_float_is_a_number_of_json_and_another_is_a_text() -> None:
+def test_a_finite_float_is_a_json_number_and_others_are_text() -> None:
     numbers = [1.5, float("inf"), float("-inf")]
     assert encode(numbers, keep_nothing) == [1.5, {"float": "inf"}, {"float": "-inf"}]
 
@@ -140,7 +140,7 @@ CONTAINERS: list[Callable[[Any], Any]] = [
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_the_depth_of_what_is_read_counts_through_tuples_and_dicts(container: Callable[[Any], Any]) -> None:
+def test_the_depth_of_decoded_values_counts_tuples_and_dicts(container: Callable[[Any], Any]) -> None:
     def tagged(depth: int, tag: str) -> Any:
         value: Any = 0
         for _ in range(depth):
@@ -192,12 +192,12 @@ def test_integers_are_bounded() -> None:
     ],
     ids=repr,
 )
-def test_what_encode_does_not_write_is_refused(made_up: Any) -> None:
+def test_values_that_encode_never_writes_are_refused(made_up: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of whatever reads it
         decode(made_up)
 
 
-def test_the_judge_reads_plain_values_and_nothing_else() -> None:
+def test_the_judge_reads_only_plain_values() -> None:
     written = encode({1: (2.5, "a"), "b": [2**70, None, True]}, keep_nothing)
     assert plain(written) == {"1": (2.5, "a"), "b": [2**70, None, True]}
     for value in ({1}, Decimal(1), Fraction(1), range(2), b"a", int):

@@ -1,1 +1,1 @@
-"""What runs in the sandbox's own processes: the standard library alone, and nothing of the trainer."""
+"""The code that runs in the sandbox's processes; it uses only the standard library."""

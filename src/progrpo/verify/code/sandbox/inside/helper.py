@@ -1,10 +1,11 @@
-"""The helper: a small process that was started beforehand and forks one shut-in process for each job.
+"""The helper: a small process that is started beforehand and forks one shut-in process for each job.
 
-Started as ``python -S -s -P helper.py SETTINGS`` with an empty environment and one socket. For each job it receives a
-line of limits and the job's descriptors, which it hands on: it never sees a program or an input, so that one job's
-process, a copy of it, holds nothing of another's.
+It is started as ``python -S -s -P helper.py SETTINGS`` with an empty environment and one socket. For each job it
+receives a line of limits and the job's descriptors, which it hands on. It never sees a program or an input, so the
+processes, which are copies of it, hold nothing of other jobs.
 """
 
+import fcntl
 import gc
 import importlib
 import json
@@ -15,13 +16,14 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from inside import isolation, runner  # type: ignore[import-not-found]
 
-# Imported once for all: what programs mostly use.
+# Imported once for all: the modules that programs use most.
 COMMON = (
     "abc array bisect calendar cmath collections copy dataclasses datetime decimal enum fractions functools hashlib "
     "heapq io itertools json math numbers operator queue random re statistics string textwrap time typing"
@@ -52,7 +54,7 @@ def main() -> None:
 
 
 def _try(layer: str, apply: Callable[[], None], missing: dict[str, str]) -> None:
-    """Apply a part of a layer, or note why it could not be had."""
+    """Apply a part of a layer, or note why it is missing."""
     if layer not in missing:
         try:
             apply()
@@ -61,7 +63,7 @@ def _try(layer: str, apply: Callable[[], None], missing: dict[str, str]) -> None
 
 
 def _serve(jobs: socket.socket, settings: dict[str, Any], missing: dict[str, str]) -> None:
-    """Fork a process for each job, and tell the parent how each ended, until the parent has gone."""
+    """Fork a process for each job and report to the parent how each ended, until the parent has gone."""
     jobs.sendall(b"ready\n")
     running: dict[int, tuple[int, int]] = {}  # by pidfd: process id, control
     poll = select.poll()
@@ -71,7 +73,7 @@ def _serve(jobs: socket.socket, settings: dict[str, Any], missing: dict[str, str
             if descriptor in running:
                 poll.unregister(descriptor)
                 child, control = running.pop(descriptor)
-                _tell_end(control, os.waitpid(child, 0)[1])
+                _report_end(control, os.waitpid(child, 0)[1])
                 os.close(descriptor)
                 continue
             line, descriptors, _, _ = socket.recv_fds(jobs, 1 << 16, JOB_DESCRIPTORS)
@@ -82,7 +84,7 @@ def _serve(jobs: socket.socket, settings: dict[str, Any], missing: dict[str, str
             handle = os.pidfd_open(child)
             running[handle] = (child, control)
             poll.register(handle, select.POLLIN)
-            _tell_start(control, handle)
+            _report_start(control, handle)
 
 
 def _fork(limits: dict[str, Any], settings: dict[str, Any], descriptors: list[int], missing: dict[str, str]) -> int:
@@ -97,15 +99,15 @@ def _fork(limits: dict[str, Any], settings: dict[str, Any], descriptors: list[in
     return child
 
 
-def _tell_start(control: int, handle: int) -> None:
-    """How to kill it."""
-    with socket.socket(fileno=os.dup(control)) as tell, suppress(OSError):  # the parent may have given up
-        socket.send_fds(tell, [b"started\n"], [handle])
+def _report_start(control: int, handle: int) -> None:
+    """Send the parent a handle by which it can kill the process."""
+    with socket.socket(fileno=os.dup(control)) as parent, suppress(OSError):  # the parent may have given up
+        socket.send_fds(parent, [b"started\n"], [handle])
 
 
-def _tell_end(control: int, status: int) -> None:
-    with socket.socket(fileno=control) as tell, suppress(OSError):
-        tell.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode() + b"\n")
+def _report_end(control: int, status: int) -> None:
+    with socket.socket(fileno=control) as parent, suppress(OSError):
+        parent.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode() + b"\n")
 
 
 def _shut_in(
@@ -114,22 +116,22 @@ def _shut_in(
     os.setsid()
     isolation.die_with_parent()
     channel = _arrange(channel, standard)
-    _try("namespaces", lambda: isolation.mount_own_tmp(limits["file_mb"]), missing)
+    _try("namespaces", partial(isolation.mount_own_tmp, limits["file_mb"]), missing)
     _try("rlimits", isolation.drop_capabilities, missing)
     has_own_tmp = "namespaces" not in missing
     os.chdir("/tmp" if has_own_tmp else "/")
     os.environ.clear()
     os.environ.update({"HOME": "/tmp", "PATH": "/nowhere", "LANG": "C.UTF-8"})
-    own = {name: limits[name] for name in ("memory_mb", "file_mb")}
-    cpu_seconds = limits["seconds"] * limits["cases"]
-    _try(
-        "rlimits",
-        lambda: isolation.limit_resources(cpu_seconds=cpu_seconds, own_user_namespace=has_own_tmp, **own),
-        missing,
+    limit_resources = partial(
+        isolation.limit_resources,
+        cpu_seconds=limits["seconds"] * limits["cases"],
+        memory_mb=limits["memory_mb"],
+        file_mb=limits["file_mb"],
+        own_user_namespace=has_own_tmp,
     )
-    readable = tuple(settings["readable"])
+    _try("rlimits", limit_resources, missing)
     writable = ("/tmp",) if has_own_tmp else ()
-    _try("landlock", lambda: isolation.restrict_files(readable, writable), missing)
+    _try("landlock", partial(isolation.restrict_files, tuple(settings["readable"]), writable), missing)
     isolation.hide_memory()
     _try("seccomp", isolation.restrict_calls, missing)
     reached = [layer for layer in isolation.LAYERS if layer not in missing]
@@ -139,20 +141,13 @@ def _shut_in(
 
 
 def _arrange(channel: int, standard: list[int]) -> int:
-    """The standard descriptors in their places, the channel at 3, and no other open."""
-    high = [os.dup(descriptor) for descriptor in (*standard, channel)]
-    # Above all of the four places, so that none is overwritten before it is moved.
-    spare = [descriptor if descriptor > CHANNEL else _above(descriptor) for descriptor in high]
+    """Put the standard descriptors in their places and the channel at 3, and close all others."""
+    # Copies above all four places first, so that none is overwritten before it is moved.
+    spare = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, CHANNEL + 1) for descriptor in (*standard, channel)]
     for place, descriptor in enumerate(spare):
         os.dup2(descriptor, place)
     os.closerange(CHANNEL + 1, 4096)
     return CHANNEL
-
-
-def _above(descriptor: int) -> int:
-    import fcntl
-
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD, CHANNEL + 1)
 
 
 if __name__ == "__main__":

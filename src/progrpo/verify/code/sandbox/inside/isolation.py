@@ -1,12 +1,12 @@
 """Shutting a process in: rlimits, Landlock, a seccomp filter, namespaces. Linux, by ctypes alone.
 
-The layers, each applied if the kernel allows it, the process itself reporting which it got:
+Each layer is applied if the kernel allows it, and the process reports which layers it got:
 
 ==========  ===========================================================================================================
 rlimits     memory, CPU time, file size, threads; an unprivileged user where the trainer is root
-landlock    no file but the interpreter's own libraries can be opened; nothing can be written but the own /tmp
+landlock    only the interpreter's libraries can be opened, and only the process's own /tmp can be written
 seccomp     no new process, no program, no socket, no signal, no tracing, no mount, no link, no kernel keyring ...
-namespaces  own process ids (its end ends all), own empty network, own IPC, own /tmp in memory with a quota
+namespaces  its own process ids (its end ends all), empty network, IPC, and /tmp in memory with a quota
 ==========  ===========================================================================================================
 """
 
@@ -26,7 +26,7 @@ LAYERS = ("rlimits", "landlock", "seccomp", "namespaces")
 NOBODY = 65534
 INODES = 1000
 THREADS = 512
-"""Of all programs of one helper together; for a single one, the address space of their stacks is the closer bound."""
+"""The most threads of all programs of one helper together; the address space bounds those of a single program."""
 OPEN_FILES = 64
 STACK_BYTES = 128 << 20
 
@@ -49,7 +49,7 @@ def _prctl(option: int, *arguments: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Be killed when the parent has ended; a change of user takes this back, so it is called after one."""
+    """Be killed when the parent ends. A change of user takes this back, so it has to come after one."""
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
 
 
@@ -59,9 +59,9 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1 << 14, 1 <<
 
 
 def drop_root(libraries: tuple[str, ...]) -> None:
-    """Go on as nobody, if this is root and nobody can read the interpreter's libraries.
+    """Change root to the user nobody, if that user can read the interpreter's libraries.
 
-    Where they lie in root's own home, the process stays root by number, but in a user namespace of its own, which
+    Where the libraries lie in root's home, the process stays root by number, but in its own user namespace, which
     leaves it no rights over anything outside.
     """
     if os.geteuid() == 0 and all(_anybody_can_read(path) for path in libraries):
@@ -79,10 +79,10 @@ def _anybody_can_read(path: str) -> bool:
 
 
 def enter_namespaces() -> None:
-    """The helper's own: users, an empty network, IPC, and process ids for its children.
+    """Give the helper its own users, an empty network, its own IPC, and process ids for its children.
 
-    The programs of one helper share these but the last: making a network for each would take most of the time. They
-    can't meet there: a socket can't be made (seccomp), and a Unix socket of another can't be reached (Landlock).
+    The programs of one helper share all but the process ids, as a network for each would take most of the time. They
+    can't meet there: they can neither make a socket (seccomp) nor reach another's Unix socket (Landlock).
     """
     user, group = os.geteuid(), os.getegid()
     _prctl(_PR_SET_DUMPABLE, 1)  # after a change of user the process would not own its own /proc files
@@ -93,17 +93,17 @@ def enter_namespaces() -> None:
 
 
 def new_process_ids() -> None:
-    """The next child is the first process of a namespace of its own: when it ends, so does all that it started.
+    """Make the next child the first process of its own namespace: when it ends, everything that it started ends.
 
-    Asked for once, this would stay: from the second time on, it begins with the way back to one's own.
+    The setting would stay for later children, so each call first returns to the helper's own namespace.
     """
-    with open("/proc/self/ns/pid") as own:
-        _check(_libc.setns(own.fileno(), _CLONE_NEWPID), "setns")
+    with open("/proc/self/ns/pid") as namespace:
+        _check(_libc.setns(namespace.fileno(), _CLONE_NEWPID), "setns")
     _check(_libc.unshare(_CLONE_NEWPID), "unshare")
 
 
 def mount_own_tmp(megabytes: int) -> None:
-    """A /tmp of its own, in memory, with a quota of bytes and of files, in place of the machine's."""
+    """Replace the machine's /tmp by one in memory, with a quota of bytes and of files."""
     _check(_libc.unshare(_CLONE_NEWNS), "unshare")
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount /")
     options = f"size={megabytes}m,nr_inodes={INODES},mode=0700".encode()
@@ -114,17 +114,17 @@ def mount_own_tmp(megabytes: int) -> None:
 
 
 def drop_capabilities() -> None:
-    """No right of root's is left: not even those that a user namespace gives over itself."""
+    """Give up all of root's rights, even those that a user namespace gives over itself."""
     version_3, this_process = 0x20080522, 0
     none = struct.pack("=6I", *[0] * 6)
     _check(_libc.capset(struct.pack("=Ii", version_3, this_process), none), "capset")
 
 
 def limit_resources(*, cpu_seconds: float, memory_mb: int, file_mb: int, own_user_namespace: bool) -> None:
-    """Bounds on memory, CPU time, file size, threads and open files, none of which can be raised again.
+    """Bound memory, CPU time, file size, threads and open files; no bound can be raised again.
 
-    Threads are counted for each user: in the helper's user namespace, those of its programs. Elsewhere the trainer's
-    would count as well.
+    The kernel counts threads by user. In the helper's user namespace these are its programs' threads; elsewhere the
+    trainer's would count too.
     """
     limits = {
         resource.RLIMIT_AS: memory_mb << 20,
@@ -163,11 +163,8 @@ def landlock_version() -> int:
 
 
 def restrict_files(readable: tuple[str, ...], writable: tuple[str, ...]) -> None:
-    """Only these folders can be read, only those written; no TCP, no signal and no abstract socket to the outside.
-
-    Raises:
-        OSError: the kernel has no Landlock.
-    """
+    """Allow these folders to be read and those to be written; no TCP, no signal and no abstract socket to the outside.
+    Raises OSError if the kernel has no Landlock."""
     version = landlock_version()
     if version < 1:
         raise OSError(errno.ENOSYS, "the kernel has no Landlock")
@@ -249,7 +246,7 @@ _DENIED: dict[str, tuple[int | None, int]] = {
     "sethostname": (170, 161), "setdomainname": (171, 162), "personality": (135, 92),
     "iopl": (172, -1), "ioperm": (173, -1), "fork": (57, -1), "vfork": (58, -1),
 }  # fmt: skip
-# Those that are looked at more closely.
+# Calls whose arguments decide.
 _CLONE3 = 435
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _TGKILL = {"x86_64": 234, "aarch64": 131}
@@ -274,7 +271,7 @@ def _statement(code: int, value: int, if_true: int = 0, if_false: int = 0) -> by
 
 @cache
 def _filter(machine: str, own_pid: int) -> bytes:
-    """The program: what is denied fails with EPERM, another architecture's calls end the process."""
+    """The filter's program: denied calls fail with EPERM, and calls of another architecture end the process."""
     column = 0 if machine == "x86_64" else 1
     denied = sorted({number for numbers in _DENIED.values() if (number := numbers[column]) is not None and number >= 0})
     program = [
@@ -287,20 +284,20 @@ def _filter(machine: str, own_pid: int) -> bytes:
         program += [_statement(_JUMP_GREATER_EQUAL, _X32_BIT, 0, 1), _statement(_RETURN, _KILL)]
     for number in denied:
         program += [_statement(_JUMP_EQUAL, number, 0, 1), _statement(_RETURN, _DENY)]
-    # glibc falls back to clone, whose flags can be looked at: those of clone3 lie behind a pointer.
+    # clone3's flags lie behind a pointer; without it glibc falls back to clone, whose flags the filter can read.
     program += [_statement(_JUMP_EQUAL, _CLONE3, 0, 1), _statement(_RETURN, _NO_SUCH_CALL)]
-    # Threads, but no processes.
+    # Threads are allowed, processes are not.
     program += _if_argument(_CLONE[machine], _FIRST_ARGUMENT, [_CLONE_THREAD], _ALLOW, _DENY, test=_JUMP_SET)
-    # Signals to its own threads, which abort() and thread libraries send.
+    # abort() and thread libraries send signals to the process's own threads.
     program += _if_argument(_TGKILL[machine], _FIRST_ARGUMENT, [own_pid], _ALLOW, _DENY)
-    # Its own limits, which can only become stricter.
+    # A process may set its own limits, which can only become stricter.
     program += _if_argument(_PRLIMIT[machine], _FIRST_ARGUMENT, [0], _ALLOW, _DENY)
-    # asyncio wants a pair of sockets to talk to itself; they reach nobody.
+    # asyncio talks to itself over a pair of sockets, which reach nobody else.
     program += _if_argument(_SOCKETPAIR[machine], _FIRST_ARGUMENT, [_AF_UNIX], _ALLOW, _DENY)
-    # What ties it to its parent, and keeps others from reading its memory, stays.
+    # The tie to the parent and the protection of the memory must stay.
     kept = [_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE]
     program += _if_argument(_PRCTL[machine], _FIRST_ARGUMENT, kept, _DENY, _ALLOW)
-    # A file can send signals to its owner, whoever that is made to be.
+    # A file can send signals to its owner, and these calls would set the owner.
     owners = [_F_SETOWN, _F_SETSIG, _F_SETOWN_EX]
     program += _if_argument(_FCNTL[machine], _SECOND_ARGUMENT, owners, _DENY, _ALLOW)
     program += _if_argument(_IOCTL[machine], _SECOND_ARGUMENT, [_FIOSETOWN, _SIOCSPGRP], _DENY, _ALLOW)
@@ -310,7 +307,7 @@ def _filter(machine: str, own_pid: int) -> bytes:
 def _if_argument(
     call: int, argument: int, values: list[int], then: int, otherwise: int, test: int = _JUMP_EQUAL
 ) -> list[bytes]:
-    """For one system call: one outcome if its argument is any of the values, the other if it is none."""
+    """For one system call: one outcome if its argument is any of the values, another if it is none of them."""
     tests = [_statement(test, value, len(values) - i, 0) for i, value in enumerate(values)]
     return [
         _statement(_JUMP_EQUAL, call, 0, len(values) + 3),
@@ -322,7 +319,7 @@ def _if_argument(
 
 
 def prepare_filter() -> None:
-    """Work the filter out beforehand, for the first process of a namespace."""
+    """Compute the filter beforehand, for the first process of a namespace."""
     _filter(_machine(), 1)
 
 
@@ -338,11 +335,8 @@ class _Program(ctypes.Structure):
 
 
 def restrict_calls() -> None:
-    """Deny the system calls that a program under test has no use for, in this process and all its threads to come.
-
-    Raises:
-        OSError: the kernel has no seccomp filters, or the machine is neither x86-64 nor 64-bit ARM.
-    """
+    """Deny the system calls that a program under test does not need, in this process and all its later threads.
+    Raises OSError if the kernel has no seccomp filters, or the machine is neither x86-64 nor 64-bit ARM."""
     text = _filter(_machine(), os.getpid())
     buffer = ctypes.create_string_buffer(text, len(text))
     program = _Program(len(text) // 8, ctypes.cast(buffer, ctypes.c_char_p))
@@ -351,5 +345,5 @@ def restrict_calls() -> None:
 
 
 def hide_memory() -> None:
-    """No process of the same user can read this one's memory or environment."""
+    """Keep other processes of the same user from reading this one's memory or environment."""
     _prctl(_PR_SET_DUMPABLE, 0)

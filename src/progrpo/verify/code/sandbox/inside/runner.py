@@ -1,13 +1,14 @@
-"""What a shut-in process does: run a program, answer calls of its functions, run an assert script, or a scorer.
+"""The jobs of a shut-in process: run a program, answer calls of its functions, run an assert script or a scorer.
 
 Messages go over one socket, a JSON line each. Whatever a program does to this module, to the socket or to the built-in
-types happens in its own process, and can change its own output alone: what is right is decided elsewhere.
+types happens in its own process, and can change only its own output: another process decides what is right.
 """
 
 import ast
 import atexit
 import builtins
 import importlib
+import itertools
 import os
 import random
 import sys
@@ -49,7 +50,7 @@ def run(channel: Channel) -> None:
     random.seed()
     try:
         {"program": _program, "calls": _calls, "script": _script, "scorer": _scorer}[job["kind"]](job, channel)
-    except BaseException as error:  # the program's own, of any kind: it ends the process, and is its failure
+    except BaseException as error:  # the program's own, of any kind: it ends the process as a failure
         channel.send({"failed": describe(error)})
         _flush()
         os._exit(1)
@@ -57,16 +58,21 @@ def run(channel: Channel) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """One line about an exception, even where its own text can't be had."""
+    """One line about an exception, even if its text raises an exception too."""
     try:
-        place, trace = "", error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename == "program.py":
-                place = f" (line {trace.tb_lineno})"
-            trace = trace.tb_next
-        return f"{type(error).__name__}: {error}{place}"[:MOST_REASON]
+        line = _last_line(error, "program.py")
+        return f"{type(error).__name__}: {error}{f' (line {line})' if line else ''}"[:MOST_REASON]
     except BaseException:
         return "an exception without a text"
+
+
+def _last_line(error: BaseException, file: str) -> int:
+    """The line of a file that an exception passed last; 0 if it passed none."""
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == file else line
+        trace = trace.tb_next
+    return line
 
 
 def _flush() -> None:
@@ -81,13 +87,13 @@ def load(program: str, name: str) -> dict[str, Any]:
     module.__dict__["__file__"] = "program.py"
     sys.modules[name] = module
     sys.argv = ["program.py"]
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # which come from site, and that was not loaded
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # these come from site, which was not loaded
     exec(compile(program, "program.py", "exec"), module.__dict__)
     return module.__dict__
 
 
 def _program(job: dict[str, Any], channel: Channel) -> None:
-    """Run a program on its standard input, to its end as the interpreter does: threads, exit functions, open files.
+    """Run a program on its standard input to its end, with threads, exit functions and open files as usual.
 
     An exit code other than 0 is a failure, as in a shell.
     """
@@ -107,10 +113,7 @@ def _program(job: dict[str, Any], channel: Channel) -> None:
 
 
 def _calls(job: dict[str, Any], channel: Channel) -> None:
-    """Run a program, then answer one request after another: names, attributes, calls.
-
-    As a module that is imported: what stands under ``if __name__ == "__main__"`` is for other uses of the program.
-    """
+    """Run a program as an imported module (not as ``"__main__"``), then answer requests: names, attributes, calls."""
     objects: dict[int, Any] = {}
 
     def keep(value: Any) -> int:
@@ -139,7 +142,7 @@ def _calls(job: dict[str, Any], channel: Channel) -> None:
 
 
 def _builtin_kind(error: BaseException) -> str:
-    """The name of the built-in exception that an exception is: the program's own classes are none of the tester's."""
+    """The name of an exception's nearest built-in class: the tester does not know the program's own classes."""
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")
 
 
@@ -152,7 +155,7 @@ def _text(error: BaseException) -> str:
 
 
 def _named(names: dict[str, Any], name: str) -> Any:
-    """A function of the program, or else a method of its class Solution."""
+    """A function of the program, or otherwise a method of its class Solution."""
     if name in names:
         return names[name]
     solution = names.get("Solution")
@@ -165,22 +168,20 @@ def _named(names: dict[str, Any], name: str) -> Any:
 
 
 def _script(job: dict[str, Any], channel: Channel) -> None:
-    """Run the dataset's own assert script, in which what it does not define is the program's, in another process."""
-    remote = _Remote(channel)
-    counter = [0]
-    names: dict[str, Any] = {"__name__": "__main__"}
-    names[_COUNT] = lambda: counter.__setitem__(0, counter[0] + 1)
+    """Run the dataset's own assert script; names that it does not define are the program's, in another process."""
+    reached_asserts = itertools.count()
+    names: dict[str, Any] = {"__name__": "__main__", _COUNT: reached_asserts.__next__}
     try:
         tree = ast.parse(job["script"], "script.py")
         if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
             raise _UnusableTestsError("assert nothing")
-        names["__builtins__"] = _Names(remote, tree)
+        names["__builtins__"] = _Names(channel, tree)
         exec(compile(job["setup"], "setup.py", "exec"), names)
-    except (Exception, _UnusableTestsError) as error:  # nothing of the program has had a part in this
+    except (Exception, _UnusableTestsError) as error:  # before the program had any part in it
         channel.send({"unusable": describe(error)})
         return
     if job["entry_point"] is not None:
-        names[job["entry_point"]] = RemoteObject(remote, {"name": job["entry_point"]})
+        names[job["entry_point"]] = RemoteObject(channel, {"name": job["entry_point"]})
     try:
         exec(compile(_count_asserts(tree), "script.py", "exec"), names)
     except _UnusableTestsError as error:
@@ -190,23 +191,23 @@ def _script(job: dict[str, Any], channel: Channel) -> None:
     except Exception as error:
         channel.send({"failed": _describe_assert(error, job["script"])})
     else:
-        channel.send({"passed": counter[0]})
+        channel.send({"passed": next(reached_asserts)})
 
 
 class _UnusableTestsError(BaseException):
-    """The tests themselves can't be run: the dataset's fault, whatever the program."""
+    """The tests themselves can't be run, whatever the program: this is the dataset's fault."""
 
 
 class _Names(dict[str, Any]):
-    """The built-in names; one that neither they nor the scripts define is the program's.
+    """The built-in names; a name that neither they nor the scripts define is the program's.
 
-    But where a script says ``math.isclose(...)`` and forgets to import it, it means the standard library: a program's
-    own ``math`` would be handed the expected value, and say that it is close.
+    An exception is a script that says ``math.isclose(...)`` without an import: it means the standard library. A
+    program's own ``math`` would get the expected value, and could say that it is close.
     """
 
-    def __init__(self, remote: "_Remote", script: ast.Module) -> None:
+    def __init__(self, channel: Channel, script: ast.Module) -> None:
         super().__init__(vars(builtins))
-        self._remote = remote
+        self._channel = channel
         calls = [node.func for node in ast.walk(script) if isinstance(node, ast.Call)]
         called = {function.id for function in calls if isinstance(function, ast.Name)}
         self._modules = sys.stdlib_module_names - called
@@ -214,14 +215,14 @@ class _Names(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         if name.startswith("__"):
             raise KeyError(name)
-        return importlib.import_module(name) if name in self._modules else RemoteObject(self._remote, {"name": name})
+        return importlib.import_module(name) if name in self._modules else RemoteObject(self._channel, {"name": name})
 
 
 _COUNT = "__count_assert__"
 
 
 def _count_asserts(tree: ast.Module) -> ast.Module:
-    """Before each assert, a call that counts it: a script that asserts nothing must not pass."""
+    """The script with a counting call before each assert: a script that asserts nothing must not pass."""
 
     class Counter(ast.NodeTransformer):
         def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
@@ -232,72 +233,63 @@ def _count_asserts(tree: ast.Module) -> ast.Module:
 
 
 def _describe_assert(error: Exception, script: str) -> str:
-    trace, line = error.__traceback__, 0
-    while trace is not None:
-        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == "script.py" else line
-        trace = trace.tb_next
-    lines = script.split("\n")
+    line, lines = _last_line(error, "script.py"), script.split("\n")
     text = lines[line - 1].strip() if 0 < line <= len(lines) else ""
     return f"{type(error).__name__} in {text!r}"[:MOST_REASON]
 
 
 class _RemoteError(BaseException):
-    """The program could not be asked: no ``except Exception`` of a test script is meant for this."""
+    """The program could not be asked: no ``except Exception`` of a test script may catch this."""
 
 
-class _Remote:
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-
-    def ask(self, request: dict[str, Any]) -> Any:
-        self._channel.send({"ask": request})
-        answer = self._channel.receive()
-        if "raised" in answer:
-            raise _raised(answer["raised"], answer["text"])
-        if "value" not in answer:
-            raise _RemoteError(answer.get("failed", "the program is gone"))
-        try:
-            return decode(answer["value"], lambda number: RemoteObject(self, {"handle": number}))
-        except ValueError as error:
-            raise _RemoteError(f"the program returned no plain value ({error})") from None
+def _ask(channel: Channel, request: dict[str, Any]) -> Any:
+    """The program's answer to a request."""
+    channel.send({"ask": request})
+    answer = channel.receive()
+    if "raised" in answer:
+        raise _raised(answer["raised"], answer["text"])
+    if "value" not in answer:
+        raise _RemoteError(answer.get("failed", "the program is gone"))
+    try:
+        return decode(answer["value"], lambda number: RemoteObject(channel, {"handle": number}))
+    except ValueError as error:
+        raise _RemoteError(f"the program returned no plain value ({error})") from None
 
 
 def _raised(name: str, text: str) -> BaseException:
     """The program's exception, as the built-in one of its name."""
     kind = getattr(builtins, name, None)
-    if kind in (StopIteration, StopAsyncIteration):  # it would end the script's own loops as if they were done
+    if kind in (StopIteration, StopAsyncIteration):  # these would end the script's own loops as if they were done
         kind = RuntimeError
     if isinstance(kind, type) and issubclass(kind, Exception):
-        try:
+        with suppress(TypeError):
             return kind(text)
-        except TypeError:
-            pass
     return _RemoteError(text)
 
 
 class RemoteObject:
-    """Something in the program's process: it can be called and has attributes. It is equal to itself alone."""
+    """An object in the program's process: it can be called and has attributes, and is equal only to itself."""
 
-    def __init__(self, remote: _Remote, place: dict[str, Any]) -> None:
-        self.__dict__["_remote"], self.__dict__["_place"] = remote, place
+    def __init__(self, channel: Channel, place: dict[str, Any]) -> None:
+        self.__dict__["_channel"], self.__dict__["_place"] = channel, place
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         request = {"arguments": encode(list(arguments), _handle), "keywords": encode(keywords, _handle)}
-        return self._remote.ask(self._place | request)
+        return _ask(self._channel, self._place | request)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return self._remote.ask(self._place | {"attribute": name})
+        return _ask(self._channel, self._place | {"attribute": name})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._remote.ask(self._place | {"set": name, "value": encode(value, _handle)})
+        _ask(self._channel, self._place | {"set": name, "value": encode(value, _handle)})
 
 
 def _handle(value: Any) -> int:
-    """The number of a remote object, which a name gets when it is first passed on."""
+    """The number of a remote object; a name gets one when it is first passed on."""
     if isinstance(value, RemoteObject) and "name" in value._place:
-        value = value._remote.ask(value._place)
+        value = _ask(value._channel, value._place)
     if not isinstance(value, RemoteObject) or "handle" not in value._place:
         raise _UnusableTestsError(f"they pass a {type(value).__name__}, which can't be sent to the program")
     return int(value._place["handle"])
@@ -307,7 +299,7 @@ def _handle(value: Any) -> int:
 
 
 def _scorer(job: dict[str, Any], channel: Channel) -> None:
-    """Call a function of a module that was loaded before, on text that is not to be trusted."""
+    """Call a function of a preloaded module on text that is not to be trusted."""
     module, _, name = job["function"].partition(":")
     function: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
     try:

@@ -1,15 +1,15 @@
-"""Values between processes that don't trust each other: tagged JSON, in which only plain built-in types come back.
+"""Values between processes that don't trust each other: tagged JSON, from which only plain built-in types are built.
 
-What is encoded was made by a program under test. :func:`decode` is for another shut-in process: it builds nothing but
-the types below, and an object that is none of them becomes a :class:`Handle`: a number that the other side knows, equal
-to nothing but itself. :func:`plain` is for the process that judges, and builds even less.
+A program under test makes the values that :func:`encode` encodes. :func:`decode` is for another shut-in process: it
+builds only the types below, and any other object becomes a :class:`Handle`, a number that the other side knows, which
+is equal to nothing but itself. :func:`plain` is for the process that judges, and builds even less.
 """
 
 import itertools
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from fractions import Fraction
 from itertools import islice
@@ -18,22 +18,18 @@ from typing import Any
 DEEPEST = 100
 MOST_ITEMS = 1_000_000
 MOST_BITS = 400_000
-"""Of an integer; some 120,000 decimal digits."""
-_ITERATORS = tuple(
-    type(i) for i in (iter([]), iter(()), iter(""), iter({}), iter(set()), map(str, ""), filter(str, ""))
-)
+"""The greatest size of an integer: some 120,000 decimal digits."""
 _LAZY = (
-    *_ITERATORS, type(zip()), type(reversed([])), type(enumerate("")), type(i for i in ""),
+    *map(type, (iter([]), iter(()), iter(""), iter({}), iter(set()), reversed([]), (char for char in ""))),
+    *(map, filter, zip, enumerate),
     *(kind for kind in vars(itertools).values() if isinstance(kind, type) and hasattr(kind, "__next__")),
-)  # fmt: skip
+)
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
-
-
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)}
 
 
 class ValueTooLargeError(ValueError):
-    """It is too deep, too long, or has too many digits."""
+    """A value is too deep, too long, or has too many digits."""
 
 
 class Handle:
@@ -48,10 +44,10 @@ def encode(value: Any, keep: Callable[[Any], int]) -> Any:
 
     Args:
         value: anything.
-        keep: keeps an object of no plain type, and gives the number that the other side will know it by.
+        keep: keeps an object of no plain type, and returns the number that the other side will know it by.
 
     Raises:
-        ValueTooLargeError: it is too deep, too long, or has too many digits.
+        ValueTooLargeError: the value is too deep, too long, or has too many digits.
 
     >>> encode({1: (2.5, "a")}, keep=id)
     {'dict': [[1, {'tuple': [2.5, 'a']}]]}
@@ -77,16 +73,16 @@ class _Encoder:
         if isinstance(value, str):
             return "".join(str.__iter__(value)).encode("utf-8", "backslashreplace").decode()
         if isinstance(value, list):
-            return [self.encode(item, depth + 1) for item in list.__iter__(value)]
+            return self._parts(list.__iter__(value), depth)
         if isinstance(value, tuple):
-            return {"tuple": [self.encode(item, depth + 1) for item in tuple.__iter__(value)]}
+            return {"tuple": self._parts(tuple.__iter__(value), depth)}
         if isinstance(value, dict):
-            pairs = zip(dict.keys(value), dict.values(value), strict=True)
-            return {"dict": [[self.encode(k, depth + 1), self.encode(v, depth + 1)] for k, v in pairs]}
+            return {
+                "dict": [self._parts(pair, depth) for pair in zip(dict.keys(value), dict.values(value), strict=True)]
+            }
         if isinstance(value, set | frozenset):
-            kind = "set" if isinstance(value, set) else "frozenset"
-            iterate: Callable[[Any], Iterator[Any]] = set.__iter__ if kind == "set" else frozenset.__iter__
-            return {kind: [self.encode(item, depth + 1) for item in iterate(value)]}
+            kind: Any = set if isinstance(value, set) else frozenset
+            return {kind.__name__: self._parts(kind.__iter__(value), depth)}
         if isinstance(value, bytes | bytearray):
             return {"bytes": bytes(value).hex()}
         if isinstance(value, complex):
@@ -96,15 +92,17 @@ class _Encoder:
         if type(value) in (Decimal, Fraction):
             return {type(value).__name__.lower(): str(value)}
         if type(value) is deque:
-            return {"deque": [self.encode(item, depth + 1) for item in value]}
+            return {"deque": self._parts(value, depth)}
         if type(value) in _VIEWS:
-            return [self.encode(item, depth + 1) for item in value]
+            return self._parts(value, depth)
         if type(value) in _LAZY:
-            items = list(islice(value, MOST_ITEMS))
-            return {"iterator": [self.encode(item, depth + 1) for item in items]}
+            return {"iterator": self._parts(islice(value, MOST_ITEMS), depth)}
         if any(value is kind for kind in _TYPES.values()):
             return {"type": value.__name__}
         return {"handle": self._keep(value)}
+
+    def _parts(self, items: Iterable[Any], depth: int) -> list[Any]:
+        return [self.encode(item, depth + 1) for item in items]
 
     @staticmethod
     def _integer(value: int) -> Any:
@@ -121,7 +119,7 @@ def decode(text: Any, handle: Callable[[int], Any] = Handle) -> Any:
     """The value that :func:`encode` wrote.
 
     Raises:
-        ValueError: it wrote no such thing.
+        ValueError: the text is nothing that it writes.
 
     >>> decode({"dict": [[1, {"tuple": [2.5, "a"]}]]})
     {1: (2.5, 'a')}
@@ -142,14 +140,15 @@ def _decode(value: Any, handle: Callable[[int], Any], depth: int) -> Any:
     if not isinstance(value, dict) or len(value) != 1:
         raise ValueError("an encoded value has no single tag")
     tag, content = next(iter(value.items()))
-    if tag in ("int", "type", "float", "bytes", "complex", "range", "decimal", "fraction", "handle"):
-        return _SCALARS[tag](content) if tag != "handle" else handle(int(content))
-    items = [_decode(item, handle, depth + 1) for item in content]
-    return _CONTAINERS[tag](items)
+    if tag == "handle":
+        return handle(int(content))
+    if tag in _SCALARS:
+        return _SCALARS[tag](content)
+    return _CONTAINERS[tag]([_decode(item, handle, depth + 1) for item in content])
 
 
 class Foreign:
-    """A value of a type that JSON has not, equal to nothing but itself."""
+    """A value of a type that JSON lacks; it is equal to nothing but itself."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -159,13 +158,13 @@ class Foreign:
 
 
 def plain(text: Any) -> Any:
-    """What :func:`encode` wrote, as far as JSON can hold it: numbers, text, lists, tuples, and dicts by text.
+    """The value that :func:`encode` wrote, as far as JSON can hold it: numbers, text, lists, tuples, dicts by text.
 
-    For the process that judges, in which no deadline holds. Nothing is hashed but text, whose hashes can't be foreseen:
-    numbers can be chosen such that a set of them takes an hour to build. All else becomes a :class:`Foreign`.
+    It is for the process that judges, where no deadline holds. Only text is hashed, as its hashes can't be predicted: a
+    program could choose numbers of which a set takes an hour to build. Anything else becomes a :class:`Foreign`.
 
     Raises:
-        ValueError: it wrote no such thing, or too much.
+        ValueError: the text is nothing that :func:`encode` writes, or too much of it.
 
     >>> plain({"dict": [[1, {"tuple": [2.5, "a"]}]]}), plain({"set": [1]})
     ({'1': (2.5, 'a')}, <a set>)
@@ -200,7 +199,7 @@ class _Plain:
 
 
 def _key(key: Any) -> str:
-    """JSON's keys are text, those of a program may be numbers."""
+    """A key as text, as in JSON: those of a program may be numbers."""
     if key is not None and not isinstance(key, bool | int | float | str):
         raise ValueError(f"a key is a {type(key).__name__}")
     return str(key)  # raises ValueError for integers of more than 4,300 digits
@@ -213,7 +212,7 @@ def _integer(text: str) -> int:
 
 
 def _fraction(text: str) -> Fraction:
-    # Fraction itself would also read "1e999999999", and work it out.
+    # Fraction itself would also read "1e999999999", and compute it.
     if not re.fullmatch(r"-?\d+(?:/\d+)?", _short(text)):
         raise ValueError("not a fraction")
     return Fraction(text)
@@ -246,16 +245,12 @@ _CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
 
 
 def to_line(message: Any) -> bytes:
-    """A message as one line."""
+    """A message as a line of JSON."""
     return json.dumps(message).encode() + b"\n"
 
 
 def read_lines(read: Callable[[int], bytes], most: int) -> Iterator[Any]:
-    """The messages from a stream, until it ends.
-
-    Raises:
-        ValueError: a line is no JSON, or longer than ``most`` bytes.
-    """
+    """The messages of a stream, until it ends. Raises ValueError if a line is not JSON or exceeds ``most`` bytes."""
     rest = b""
     while True:
         line, newline, after = rest.partition(b"\n")

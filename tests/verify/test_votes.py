@@ -2,10 +2,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from progrpo.tasks.votes import count_classes
 from progrpo.verify import CallTests
+from progrpo.verify.choice import choice_gold
 from progrpo.verify.code.programs import gold_of
-from progrpo.verify.registry import choice_gold, count_votes
+from progrpo.verify.registry import count_votes
+from progrpo.verify.votes import count_classes
 
 
 def test_classes_and_no_answers() -> None:
@@ -14,7 +15,7 @@ def test_classes_and_no_answers() -> None:
     assert count_classes([None, None]) == ([], 2)
 
 
-def test_an_answer_that_is_like_two_classes_goes_to_the_larger() -> None:
+def test_an_answer_that_equals_two_classes_joins_the_larger() -> None:
     def close(a: Sequence[str], b: Sequence[str]) -> list[bool]:
         return [abs(float(x) - float(y)) <= 1 for x, y in zip(a, b, strict=True)]
 
@@ -22,17 +23,17 @@ def test_an_answer_that_is_like_two_classes_goes_to_the_larger() -> None:
 
 
 def test_each_pair_of_spellings_is_compared_once() -> None:
-    asked: list[tuple[str, str]] = []
+    compared: list[tuple[str, str]] = []
 
     def never(a: Sequence[str], b: Sequence[str]) -> list[bool]:
-        asked.extend(zip(a, b, strict=True))
+        compared.extend(zip(a, b, strict=True))
         return [False] * len(a)
 
     count_classes(["a", "b", "c", "a", None], never)
-    assert sorted(tuple(sorted(pair)) for pair in asked) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert sorted(tuple(sorted(pair)) for pair in compared) == [("a", "b"), ("a", "c"), ("b", "c")]
 
 
-def test_answers_in_mathematics_are_the_same_by_the_verifier() -> None:
+def test_mathematical_answers_are_equal_by_the_verifier() -> None:
     boxed = [
         r"\frac12",
         "0.5",
@@ -50,7 +51,7 @@ def test_answers_in_mathematics_are_the_same_by_the_verifier() -> None:
     assert votes == [4, 2, 2, 1]
 
 
-def test_where_the_answer_stands_is_the_style_of_the_verifier() -> None:
+def test_the_style_of_the_verifier_reads_the_votes() -> None:
     assert count_votes("math_answer", "7", ["Answer: 2", "Answer: 2.0", r"\boxed{2}"]) == ([2], 1)
     assert count_votes("math_last_number", "7", ["2 + 3 = 5", "It is 5."]) == ([2], 0)
 
