@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from progrpo.common.errors import ConfigError
-from progrpo.tasks.base import Problem
+from progrpo.tasks.base import Problem, Task
 from progrpo.verify.countdown import OPERATORS, Steps, apply, check_steps, solutions
 from progrpo.verify.verdict import Verdict
 
@@ -65,7 +65,7 @@ def is_heldout(numbers: Sequence[int], target: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Countdown:
+class Countdown(Task):
     """The task: seeded problems of one size, in disjoint training and held-out sets.
 
     Args:
@@ -110,11 +110,8 @@ class Countdown:
     def heldout_problems(self) -> list[Problem]:
         return self._problems(random.Random(f"held-out {self.numbers}"), self.heldout_size, heldout=True)
 
-    def verify(self, problem: Problem, response: str) -> Verdict:
-        return check_steps(problem["numbers"], problem["target"], response)
-
     def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
-        return [self.verify(problem, response) for problem, response in zip(problems, responses, strict=True)]
+        return [check_steps(p["numbers"], p["target"], text) for p, text in zip(problems, responses, strict=True)]
 
     def gold(self, problem: Problem) -> str:
         return json.dumps({"numbers": problem["numbers"], "target": problem["target"]})
