@@ -6,7 +6,7 @@ import pytest
 
 from progrpo.evaluation.intervals import Estimate
 from progrpo.pages.collect import collect
-from progrpo.pages.confidence import figures, sentences, separations, tenths
+from progrpo.pages.confidence import confidence_figures, sentences, separations, tenths
 from progrpo.pages.problems import read_responses
 
 
@@ -38,11 +38,11 @@ def test_equal_scores_stay_together():
 def test_right_ones_are_upwards_wrong_ones_downwards_and_all_are_there(make_run):
     methods = collect([make_run("grpo"), make_run("progrpo")])
     responses = read_responses(methods)
-    spread = figures(methods, responses)["confidence-spread"]["data"]
+    spread = confidence_figures(methods, responses)["confidence-spread"]["data"]
     assert [trace["name"] for trace in spread] == ["GRPO, right", "GRPO, wrong", "ProGRPO, right", "ProGRPO, wrong"]
     share_right = sum([0, 2, 4, 6, 8, 3]) / 48
     assert [sum(trace["y"]) for trace in spread[:2]] == pytest.approx([share_right, share_right - 1], abs=1e-3)
-    points = figures(methods, responses)["confidence-problems"]["data"][0]
+    points = confidence_figures(methods, responses)["confidence-problems"]["data"][0]
     assert points["y"] == [0.0, 0.25, 0.5, 0.75, 1.0, 0.375]
 
 
@@ -60,7 +60,7 @@ def test_the_more_confident_ones_are_right_in_these_runs(make_run):
     [
         (Estimate(0.6, 0.55, 0.65), "For GRPO, confidence goes with being right."),
         (Estimate(0.4, 0.35, 0.45), "For GRPO, the more confident response is more often wrong."),
-        (Estimate(0.6, 0.49, 0.7), "For GRPO, the interval holds 50 %: no clear connection."),
+        (Estimate(0.6, 0.49, 0.7), "For GRPO, the interval contains 50 %: no clear connection."),
     ],
 )
 def test_the_sentence_follows_the_interval(within, words):
@@ -70,5 +70,5 @@ def test_the_sentence_follows_the_interval(within, words):
 def test_without_samples_there_is_nothing_to_tell(make_run):
     methods = collect([make_run("grpo", samples=False)])
     responses = read_responses(methods)
-    assert figures(methods, responses) == {}
+    assert set(confidence_figures(methods, responses).values()) == {None}
     assert separations(methods, responses) == []

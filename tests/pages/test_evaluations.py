@@ -47,8 +47,8 @@ def test_what_makes_them_hard_to_compare_is_told(make_model):
     a = make_model("a", "base", {"aime": [0, 1], "maths": [1, 1, 1]})
     b = make_model("b", "tuned", {"aime": [4, 4, 8]}, n=16, samples=False)
     notes = " ".join(assemble_models(collect_models([a, b]))["missing"])
-    assert "aime: the models were sampled with different samples (base 8, tuned 16)." in notes
-    assert "aime: the evaluations are not on the same problems" in notes
+    assert "aime: sampled with different samples (base 8, tuned 16); distinct solutions and coverage can't be" in notes
+    assert "aime: not on the same problems; differences are over the problems that they share." in notes
     assert "aime: the samples of tuned are not kept" in notes
     assert "maths: not evaluated for tuned." in notes
 
@@ -62,13 +62,13 @@ def test_a_page_says_over_how_many_problems_each_k_is(make_model, tmp_path):
     write_json(b / "aime.json", Evaluation.from_json(record).to_json())
     view = assemble_models(collect_models([a, b]))
     row = view["table"]["benchmarks"][0]["rows"][1]
-    over = {cell["measure"]: (cell["over"], cell["problems"]) for cell in row["cells"]}
+    over = {cell["measure"]: (cell["over"], cell["exact"][-1]) for cell in row["cells"]}
     assert over["avg"] == ("", 5)
     assert over["pass@4"] == over["pass@8"] == ("4 of 5 problems", 4)
     notes = " ".join(view["missing"])
     assert "the verifier failed on 13 samples; they are left out. Measures at k are over 4 of 5 problems from" in notes
     lost = record["problems"][1]["problem_id"]
-    assert f"tuned: 1 problem has no judged sample and is left out of every mean: {lost}." in notes
+    assert f"tuned: 1 problem has no judged sample and no part in any mean: {lost}." in notes
     assert ", on 4 of 5 problems" in view["sentences"][0]
     assert view["boards"][0]["fewer"] == ["tuned: 4 of 5 problems from k = 4"]
     curve = next(t for t in view["figures"]["pass-at-k"]["data"] if t.get("name") == "tuned")

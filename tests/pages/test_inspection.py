@@ -56,7 +56,7 @@ def test_the_page_loads_nothing(tmp_path):
 def test_without_log_probs_the_rest_is_shown_and_what_is_missing_is_said(tmp_path):
     found = inspect([write_verl(tmp_path / "rollouts", range(1, 4))], Options())
     view = assemble(found)
-    drawn = [panel["id"] for panel in view["over_training"]]
+    drawn = [panel.id for panel in view["over_training"]]
     assert drawn == ["reward", "groups", "pass-at-k", "distinct", "repetition", "length"]
     assert view["what_if"] == view["effects"] == []
     page = own_part(write_page(found, tmp_path / "page.html").read_text(encoding="utf-8"))

@@ -1,5 +1,7 @@
 """The figures show the right numbers, and Plotly takes them."""
 
+from functools import partial
+
 import plotly.graph_objects as go
 import pytest
 
@@ -7,6 +9,7 @@ from progrpo.evaluation.intervals import mean_over_problems
 from progrpo.methods import METHODS
 from progrpo.pages import plots
 from progrpo.pages.collect import collect
+from progrpo.pages.figures import MARKS, mark
 from progrpo.pages.page import assemble
 
 
@@ -29,14 +32,15 @@ def _plain(value):
 
 def test_a_curve_is_the_mean_over_seeds_with_each_seed_behind(make_run):
     methods = collect([make_run("grpo", 0), make_run("grpo", 1, metrics=2)])
-    figure = plots.curve(methods, plots.metric_points("confidence/answer/mean"))
-    assert [len(trace["x"]) for trace in figure["data"]] == [4, 2, 2]
-    assert figure["data"][-1]["y"] == [0.305, 0.305]
+    data = plots.over_training(methods, partial(plots.metric_curve, key="confidence/answer/mean"))
+    assert [len(series["x"]) for series in data] == [4, 2, 2]
+    assert data[-1]["y"] == [0.305, 0.305]
 
 
 def test_no_data_is_no_figure(make_run):
-    methods = collect([make_run("grpo", final=False, metrics=0, evaluations=False)])
-    assert plots.curve(methods, plots.metric_points("reward")) is None
+    methods = collect([make_run("grpo", final=False, metrics=0, evaluations=False, rollouts=False)])
+    assert plots.training_panels(methods) == []
+    assert plots.over_training(methods, partial(plots.metric_curve, key="reward")) == []
     assert plots.pass_at_k_figure(methods) is None
     assert plots.distinct_figure(methods) is None
     assert plots.coverage_figure(methods) is None
@@ -45,7 +49,7 @@ def test_no_data_is_no_figure(make_run):
 
 def test_the_last_point_of_pass_at_1_is_the_final_evaluation_on_the_same_problems(make_run):
     run = collect([make_run("grpo", correct=[8, 8, 8, 0, 0, 0])])[0].runs[0]
-    assert plots.evaluation_points(1)(run) == [(0, pytest.approx(1 / 3)), (2, pytest.approx(1 / 3)), (4, 1.0)]
+    assert plots.pass_at_k_curve(run, 1) == [(0, pytest.approx(1 / 3)), (2, pytest.approx(1 / 3)), (4, 1.0)]
 
 
 def test_pass_at_k_has_every_k_and_a_band_of_bootstrap_intervals(make_run):
@@ -54,7 +58,7 @@ def test_pass_at_k_has_every_k_and_a_band_of_bootstrap_intervals(make_run):
     assert line["x"] == list(range(1, 9))
     assert line["y"][0] == pytest.approx(23 / 48, abs=1e-5)
     expected = mean_over_problems([0, 2 / 8, 4 / 8, 6 / 8, 1, 3 / 8])
-    assert [fill["y"][0], fill["y"][-1]] == pytest.approx([expected.low, expected.high])
+    assert [fill["y"][0], fill["y"][-1]] == pytest.approx([expected.low, expected.high], abs=1e-5)
 
 
 def test_the_share_of_problems_by_distinct_solutions_sums_to_one(make_run):
@@ -68,8 +72,7 @@ def test_long_curves_are_smoothed_and_short_ones_are_not():
 
 
 def test_methods_have_colours_and_marks_of_their_own():
-    known = [name for name in METHODS if name in plots.PALETTE]
-    for theme in (0, 1):
-        assert len({plots.PALETTE[name][theme] for name in known}) == len(known)
-    assert len({plots.symbol(name) for name in known}) == len(known)
-    assert plots.colour("a method without a colour") == "var(--m-base)"
+    known = [mark for mark in MARKS if mark.name in METHODS]
+    for looks in ({m.light for m in known}, {m.dark for m in known}, {m.symbol for m in known}):
+        assert len(looks) == len(known)
+    assert mark("a method without a colour").colour == "var(--m-base)"

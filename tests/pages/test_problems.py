@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from progrpo.evaluation.store import SampleStore
-from progrpo.pages.collect import Samples, collect
-from progrpo.pages.problems import Problems, chunks, read_responses, samples_in_page, table
+from progrpo.pages.collect import Group, Samples, collect
+from progrpo.pages.problems import chunks, prompts_by_problem, read_responses, samples_in_page, table
 from progrpo.pages.responses import MOST_TOKENS
 from progrpo.sampling import Sample
 from progrpo.verify import Verdict
@@ -21,20 +21,12 @@ def unpacked(chunk):
     return json.loads(gzip.decompress(base64.b64decode(chunk)))
 
 
-class Kept:
-    """A group with one store and nothing else."""
-
-    def __init__(self, folder):
-        self.name, self.title, self.finals, self.finals_by_seed = "grpo", "GRPO", [], {}
-        self.samples = [Samples("seed 0", folder, ())]
-
-
 def keep(folder, samples, statuses, problem="p"):
     store = SampleStore(folder, {})
     verdicts = [Verdict(status, "why", "same" if status == "correct" else None) for status in statuses]
     store.append({"problem_id": problem, "prompt": "?"}, 0, samples, verdicts)
     store.flush()
-    return Kept(folder)
+    return Group(name="grpo", title="GRPO", finals=[], samples=[Samples("seed 0", folder, ())])
 
 
 def test_tokens_come_back_with_their_probability_and_t_low(tmp_path):
@@ -42,7 +34,7 @@ def test_tokens_come_back_with_their_probability_and_t_low(tmp_path):
     logps = np.log(rng.random((4, 37)))
     samples = [Sample(f"text {i}", rng.integers(0, 9, 37).tolist(), row.tolist()) for i, row in enumerate(logps)]
     group = keep(tmp_path, samples, ["correct", "incorrect", "error", "correct"])
-    (chunk,), words = chunks(Problems(["p"], ["?"]), [group], None)
+    (chunk,), words = chunks({"p": "?"}, [group], None)
     (told,) = unpacked(chunk)
     assert [item["verdict"] for item in told] == ["right", "wrong", "not judged", "right"]
     assert [item["solution"] for item in told] == [1, None, None, 1]
@@ -59,7 +51,7 @@ def test_the_same_tokens_again_are_counted_and_long_ones_keep_both_ends(tmp_path
     long = list(range(1000))
     samples = [Sample("a", [1, 2], [-1.0, -2.0])] * 3 + [Sample("b", long, [-0.1] * 1000, truncated=True)]
     group = keep(tmp_path, samples, ["incorrect"] * 4)
-    (chunk,), words = chunks(Problems(["p"], ["?"]), [group], None)
+    (chunk,), words = chunks({"p": "?"}, [group], None)
     short, cut = unpacked(chunk)[0]
     assert (short["times"], cut["times"], cut["truncated"], cut["hidden"]) == (3, 1, True, 400)
     half = MOST_TOKENS // 2
@@ -68,7 +60,7 @@ def test_the_same_tokens_again_are_counted_and_long_ones_keep_both_ends(tmp_path
 
 def test_a_server_that_tells_no_tokens_leaves_the_text(tmp_path):
     group = keep(tmp_path, [Sample("the answer", [], [])], ["correct"])
-    (chunk,), _ = chunks(Problems(["p"], ["?"]), [group], None)
+    (chunk,), _ = chunks({"p": "?"}, [group], None)
     ((item,),) = unpacked(chunk)
     assert item["text"] == "the answer"
     assert "words" not in item
@@ -86,7 +78,7 @@ def test_the_page_holds_the_first_samples_of_every_problem_as_far_as_they_fit():
 
 def test_first_leaves_out_later_samples(tmp_path):
     samples = [Sample(str(i), [i], [-0.5]) for i in range(6)]
-    (chunk,), words = chunks(Problems(["p"], ["?"]), [keep(tmp_path, samples, ["correct"] * 6)], 2)
+    (chunk,), words = chunks({"p": "?"}, [keep(tmp_path, samples, ["correct"] * 6)], 2)
     assert len(unpacked(chunk)[0]) == 2
     assert words == ["#0", "#1"]
 
@@ -99,7 +91,7 @@ def test_the_columns_are_sums_and_means_over_seeds(make_run):
         ]
     )
     responses = read_responses(methods)
-    told = table(Problems.of(methods, responses), methods, responses)
+    told = table(prompts_by_problem(methods, responses), methods, responses)
     assert told["ids"] == [f"p{i}" for i in range(6)]
     (group,) = told["groups"]
     assert group["correct"] == [16, 4, 0, 0, 6, 5]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.pages.runs import rollout
 
-from progrpo.pages.collect import collect
-from progrpo.pages.responses import as_text, group_view, reader, response_view, t_low, token_decoder, verdict_of
+from progrpo.pages.collect import collect, tokenizer_places
+from progrpo.pages.responses import decoder_from, group_view, low_tokens, reader, verdict_of
 
 
 def test_first_and_last_step_of_each_method_with_the_same_prompts_mixed_first(make_run):
@@ -32,19 +32,20 @@ def test_tokens_carry_text_probability_and_membership_in_t_low(make_run):
 
 
 def test_the_shipped_tokenizer_is_found_without_a_checkpoint(make_run):
-    decode = token_decoder(collect([make_run("grpo")])[0].runs[0])
-    assert decode(1) == "<eos>"
+    run = collect([make_run("grpo")])[0].runs[0]
+    assert decoder_from(tokenizer_places(run.folder, run.recipe.model.path))(1) == "<eos>"
 
 
 def test_t_low_leaves_out_tokens_without_a_log_prob():
-    assert t_low([None, -1.0, -3.0, -2.0], 0.5) == [False, False, True, True]
-    assert t_low([], 0.2) == []
+    logps_BT = np.array([[math.nan, -1.0, -3.0, -2.0]])
+    assert low_tokens(logps_BT, 0.5).tolist() == [[False, False, True, True]]
+    assert low_tokens(logps_BT[:, :0], 0.2).tolist() == [[]]
 
 
 def test_the_same_tokens_again_are_counted():
     rows = rollout(1, groups=1).to_dict("records")
     for row in rows:
-        row["token_ids"] = [1, 2, 3, 4, 5]
+        row |= {"token_ids": [1, 2, 3, 4, 5], "verdict": verdict_of(row["reward"])}
     view = group_view(rows, str, 0.2)
     assert [response["times"] for response in view["responses"]] == [4]
     assert (view["right"], view["size"]) == (4, 4)
@@ -52,7 +53,8 @@ def test_the_same_tokens_again_are_counted():
 
 def test_not_a_number_is_none_and_long_responses_are_cut():
     row = rollout(1).iloc[0].to_dict() | {"token_ids": [1] * 700, "logps": np.array([-0.5] * 699 + [math.nan])}
-    view = response_view(row | {"reward": math.nan, "answer_confidence": math.nan}, str, 0.2)
+    row |= {"verdict": "not judged", "answer_confidence": math.nan}
+    (view,) = group_view([row], str, 0.2)["responses"]
     assert (len(view["tokens"]), view["hidden"]) == (600, 100)
     assert (view["verdict"], view["numbers"]["answer_confidence"]) == ("not judged", None)
 
@@ -60,7 +62,3 @@ def test_not_a_number_is_none_and_long_responses_are_cut():
 @pytest.mark.parametrize(("reward", "verdict"), [(1.0, "right"), (0.0, "wrong"), (-1.0, "wrong"), (None, "not judged")])
 def test_verdicts(reward, verdict):
     assert verdict_of(reward) == verdict
-
-
-def test_messages_are_text():
-    assert as_text([{"role": "user", "content": "2 + 2?"}]) == "user: 2 + 2?"

@@ -3,8 +3,10 @@
 import pytest
 
 from progrpo.common.errors import ConfigError
-from progrpo.pages.collect import collect, differing_keys, missing_parts
-from progrpo.pages.summary import compare, differences, largest_k, per_run, sentences, table, text
+from progrpo.pages.collect import collect
+from progrpo.pages.missing import differing_keys, missing_from_runs
+from progrpo.pages.summary import compare, differences, largest_k, sentences, text
+from progrpo.pages.tables import per_run, table
 
 
 def text_of(told: list[str]) -> str:
@@ -86,14 +88,14 @@ def test_an_unfinished_run_is_told_as_such(make_run):
     told = text_of(sentences(methods))
     assert told.startswith("GRPO is not finished: 3 of 4 steps are recorded, no final evaluation yet. At step 2 its")
     assert differences(methods) == []
-    notes = text_of(missing_parts(methods))
+    notes = text_of(missing_from_runs(methods))
     assert "3 of 4 steps are recorded, no final evaluation yet" in notes
     assert "no rollouts" in notes
 
 
 def test_notes_tell_verifier_errors_and_recipes_that_differ(make_run):
     runs = [make_run("grpo", errors=3), make_run("progrpo", evaluations=False, learning_rate=0.5)]
-    notes = text_of(missing_parts(collect(runs)))
+    notes = text_of(missing_from_runs(collect(runs)))
     assert "the verifier failed on 3 samples" in notes
     assert "The recipes differ in training.learning_rate" in notes
     assert "ProGRPO, seed 0: no evaluations during training" in notes
@@ -112,7 +114,7 @@ def test_the_table_holds_base_and_methods_with_intervals(make_run):
     half = 1.959964 * (0.25 * 0.75 / 7 / 6 / 2) ** 0.5
     told = grpo["cells"][0]
     assert {key: told[key] for key in shown_as} == shown_as
-    assert told["exact"] == pytest.approx([0.25, 0.25, 0.25, 0.25 - half, 0.25 + half], abs=1e-6)
+    assert told["exact"][:5] == pytest.approx([0.25, 0.25, 0.25, 0.25 - half, 0.25 + half], abs=1e-6)
     assert told["sampling"] == f"{0.25 - half:.3f}–{0.25 + half:.3f}"
     # The base model has 4 samples a problem: no pass@8 of it is made up.
     assert shown["rows"][0]["cells"][2]["mean"] == "–"

@@ -1,4 +1,4 @@
-"""Does confidence go with being right: the final evaluation's c(o|q) against its verdicts."""
+"""Does confidence go with being right? The final evaluation's c(o|q) against its verdicts."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 
 from progrpo.evaluation.intervals import Estimate
 from progrpo.evaluation.separation import auroc_within_problems, pooled_auroc
+from progrpo.pages import figures
 from progrpo.pages.collect import Group
-from progrpo.pages.plots import Figure, colour, layout, plain, symbol
+from progrpo.pages.figures import INK, PERCENT, RIGHT, SOFT, WRONG, Figure, mark, plain
+from progrpo.pages.summary import joined
+from progrpo.pages.tables import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,67 +22,73 @@ TENTHS = 10
 MOST_POINTS = 2_000
 """Points of a group in the scatter; more of them hide each other, and the page becomes slow."""
 RESAMPLES = 2_000
+MEANINGS = {
+    "above": "confidence goes with being right",
+    "below": "the more confident response is more often wrong",
+    "unclear": "the interval contains 50 %: no clear connection",
+}
 
 
-def known(responses: "pd.DataFrame") -> "pd.DataFrame":
-    """The judged responses whose c(o|q) is known."""
+def rows_by_group(groups: Sequence[Group], responses: "pd.DataFrame") -> list[tuple[Group, "pd.DataFrame"]]:
+    """Each group with its judged responses whose c(o|q) is known; groups without such responses are left out."""
     judged = responses["status"].isin(["correct", "incorrect"]) & responses["answer_confidence"].notna()
-    rows = responses[judged]
-    return rows.assign(right=rows["status"] == "correct")
+    known = responses[judged].assign(right=responses["status"] == "correct")
+    by_group = [(group, known[known["group"] == i]) for i, group in enumerate(groups)]
+    return [(group, rows) for group, rows in by_group if len(rows)]
 
 
 def separations(groups: Sequence[Group], responses: "pd.DataFrame") -> list[dict[str, Any]]:
-    """For each group with kept responses: how well c(o|q) tells right from wrong, and its means.
-
-    Args:
-        responses: the table of :func:`progrpo.pages.problems.read_responses`.
-    """
-    rows = []
-    told = known(responses)
-    for i, group in enumerate(groups):
-        of_group = told[told["group"] == i]
-        if of_group.empty:
-            continue
-        scores, right = of_group["answer_confidence"].to_numpy(), of_group["right"].to_numpy()
-        within = auroc_within_problems(scores, right, of_group["problem_id"], of_group["run"])
-        rows.append(
+    """How well c(o|q) tells right from wrong in each group, and its means."""
+    results = []
+    for group, rows in rows_by_group(groups, responses):
+        scores, right = rows["answer_confidence"].to_numpy(), rows["right"].to_numpy()
+        within = auroc_within_problems(scores, right, rows["problem_id"], rows["run"])
+        results.append(
             {
                 "title": group.title,
                 "name": group.name,
-                "responses": len(of_group),
+                "responses": len(rows),
                 "within": within[0] if within else None,
                 "mixed": within[1] if within else 0,
-                "pooled": pooled_auroc(scores, right, of_group["problem_id"]),
+                "pooled": pooled_auroc(scores, right, rows["problem_id"]),
                 "right": float(scores[right].mean()) if right.any() else None,
                 "wrong": float(scores[~right].mean()) if not right.all() else None,
             }
         )
-    return rows
+    return results
 
 
-def sentences(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What the separations within problems say, and of how many problems."""
-    known_rows = [row for row in rows if row["within"] is not None]
-    if not known_rows:
+def table(separated: Sequence[dict[str, Any]], on_benchmark: str) -> dict[str, Any]:
+    """The :func:`separations` for a CSV file."""
+    header = ["title", "responses", "problems with right and wrong"]
+    for name in ("auroc within problems", "auroc over all responses"):
+        header += [name, f"{name} low", f"{name} high"]
+    rows = []
+    for row in separated:
+        start = [row["title"], row["responses"], row["mixed"]]
+        rows.append([*start, *numbers(row["within"]), *numbers(row["pooled"]), row["right"], row["wrong"]])
+    header += ["mean c(o|q) right", "mean c(o|q) wrong"]
+    return {"title": f"confidence and being right{on_benchmark}", "header": header, "rows": rows}
+
+
+def sentences(separated: Sequence[dict[str, Any]]) -> list[str]:
+    """What the :func:`separations` within problems say, and over how many problems they are."""
+    known = [row for row in separated if row["within"] is not None]
+    if not known:
         return ["No problem has both right and wrong responses, so c(o|q) has nothing to tell apart."]
-    each = "; ".join(f"{row['title']} {_share(row['within'])}, on {_problems(row['mixed'])}" for row in known_rows)
-    told = ["Of a right and a wrong response to the same problem, how often has the right one the higher c(o|q)?"]
-    told.append(f"{each}. Chance would be 50 %.")
-    words = {"above": "confidence goes with being right", "below": "the more confident response is more often wrong"}
-    for direction, meaning in words.items():
-        titles = [row["title"] for row in known_rows if _direction(row["within"]) == direction]
-        if titles:
-            told.append(f"For {' and '.join(titles)}, {meaning}.")
-    unclear = [row["title"] for row in known_rows if _direction(row["within"]) == "unclear"]
-    if unclear:
-        told.append(f"For {' and '.join(unclear)}, the interval holds 50 %: no clear connection.")
-    return told
+    shares = "; ".join(f"{row['title']} {_share(row['within'])}, on {_problems(row['mixed'])}" for row in known)
+    lines = [
+        "Of a right and a wrong response to the same problem, how often has the right one the higher c(o|q)?",
+        f"{shares}. Chance would be 50 %.",
+    ]
+    for direction, meaning in MEANINGS.items():
+        if titles := [row["title"] for row in known if _direction(row["within"]) == direction]:
+            lines.append(f"For {joined(titles)}, {meaning}.")
+    return lines
 
 
 def _direction(value: Estimate) -> str:
-    if value.low > 0.5:
-        return "above"
-    return "below" if value.high < 0.5 else "unclear"
+    return "above" if value.low > 0.5 else "below" if value.high < 0.5 else "unclear"
 
 
 def _share(value: Estimate) -> str:
@@ -90,55 +99,32 @@ def _problems(count: int) -> str:
     return "the one problem that has both" if count == 1 else f"the {count} problems that have both"
 
 
-def figures(groups: Sequence[Group], responses: "pd.DataFrame") -> dict[str, Figure]:
-    """``confidence-share``, ``confidence-spread`` and ``confidence-problems``; nothing where no c(o|q) is known."""
-    told = known(responses)
-    by_group = [(group, told[told["group"] == i]) for i, group in enumerate(groups)]
-    by_group = [(group, rows) for group, rows in by_group if len(rows)]
-    if not by_group:
-        return {}
+def confidence_figures(groups: Sequence[Group], responses: "pd.DataFrame") -> dict[str, Figure | None]:
+    """The figures by id; None where no c(o|q) is known."""
+    by_group = rows_by_group(groups, responses)
     return {
         "confidence-share": share_right_figure(by_group),
-        "confidence-spread": spread_figure(by_group),
+        "confidence-spread": spread_figure(by_group) if by_group else None,
         "confidence-problems": problems_figure(by_group),
     }
 
 
-def share_right_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figure:
+def share_right_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figure | None:
     """The share of right responses in each tenth of a group's responses by c(o|q), against the tenth's mean c(o|q)."""
     data = []
     for group, rows in by_group:
         x, y, low, high = tenths(rows)
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": plain(group.title),
-                "x": _rounded(x),
-                "y": _rounded(y),
-                "error_y": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": _rounded(high - y),
-                    "arrayminus": _rounded(y - low),
-                    "thickness": 1.5,
-                    "width": 3,
-                    "color": colour(group.name),
-                },
-                "line": {"color": colour(group.name), "width": 2},
-                "marker": {"symbol": symbol(group.name), "size": 8, "color": colour(group.name)},
-                "hovertemplate": "c(o|q) %{x:.2f}: %{y:.0%} right",
-            }
-        )
-    y_axis = {"tickformat": ".0%", "range": [-0.03, 1.03], "title": {"text": "right"}}
-    x_axis = {"title": {"text": "c(o|q), mean of a tenth of the responses", "standoff": 4}}
-    return {"data": data, "layout": layout(height=320, x=x_axis, y=y_axis, hovermode="closest")}
+        look, hover = mark(group.name), "c(o|q) %{x:.2f}: %{y:.0%} right"
+        error = figures.whiskers(y, low, high, look.colour)
+        data.append(figures.line(x, y, look, name=group.title, markers=True, width=2, hover=hover, error_y=error))
+    title, y_axis = "c(o|q), mean of a tenth of the responses", PERCENT | {"range": [-0.03, 1.03]}
+    return figures.figure(data, title, "right", y_axis=y_axis, height=320, hovermode="closest")
 
 
 def tenths(rows: "pd.DataFrame") -> tuple[NDArray[np.float64], ...]:
-    """Mean c(o|q), share right, and its 95 % interval in each tenth; problems are drawn anew with all their responses.
+    """Mean c(o|q), share right, and the ends of its 95 % interval in each tenth of the responses by c(o|q).
 
-    Equal scores stay in one part: there may be fewer than ten.
+    Problems are drawn anew with all their responses. Equal scores stay in one part: there may be fewer than ten.
     """
     scores, right = rows["answer_confidence"].to_numpy(), rows["right"].to_numpy()
     edges = np.unique(np.quantile(scores, np.arange(1, TENTHS) / TENTHS))
@@ -155,73 +141,49 @@ def tenths(rows: "pd.DataFrame") -> tuple[NDArray[np.float64], ...]:
     return means, right_PD.sum(axis=0) / all_PD.sum(axis=0), low, high
 
 
-def spread_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figure:
+def spread_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figure | None:
     """How c(o|q) is spread: a row a group, right responses upwards and wrong ones downwards, in shares of all."""
     edges = np.linspace(0, 1, BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
-    data: list[Figure] = []
-    axes: Figure = {}
-    notes: list[Figure] = []
-    height = 1 / len(by_group)
-    most = 0.0
+    height, most = 1 / len(by_group), 0.0
+    data, domains, notes = [], {}, []
     for i, (group, rows) in enumerate(by_group):
         right, scores = rows["right"].to_numpy(), rows["answer_confidence"].to_numpy()
-        axis = "y" if i == 0 else f"y{i + 1}"
-        for verdict, of_verdict, sign in (("right", right, 1), ("wrong", ~right, -1)):
-            shares = np.histogram(scores[of_verdict], edges)[0] / len(rows)
+        top, number = 1 - i * height, str(i + 1) if i else ""
+        domains[f"yaxis{number}"] = [top - height * 0.86, top - height * 0.12]
+        share = f"{plain(group.title)}: {right.mean():.0%} right".replace("%", " %")
+        place = {"x": 0, "xanchor": "left", "y": top, "yref": "paper", "yanchor": "top"}
+        notes.append(place | {"text": share, "font": {"color": INK, "size": 13}})
+        for verdict, chosen, sign, colour in (("right", right, 1, RIGHT), ("wrong", ~right, -1, WRONG)):
+            shares = np.histogram(scores[chosen], edges)[0] / len(rows)
             most = max(most, float(shares.max()))
-            data.append(
-                {
-                    "type": "bar",
-                    "name": f"{plain(group.title)}, {verdict}",
-                    "x": _rounded(centres),
-                    "y": _rounded(sign * shares),
-                    "yaxis": axis,
-                    "marker": {"color": f"var(--{verdict})"},
-                    "customdata": _rounded(shares),
-                    "hovertemplate": "%{customdata:.1%} of all responses",
-                }
-            )
-        top = 1 - i * height
-        axes["yaxis" if i == 0 else f"yaxis{i + 1}"] = {"domain": [top - height * 0.86, top - height * 0.12]}
-        words = f"{plain(group.title)}: {right.mean():.0%} right".replace("%", " %")
-        place = {"xref": "paper", "yref": "paper", "x": 0, "xanchor": "left", "y": top, "yanchor": "top"}
-        notes.append(place | {"text": words, "showarrow": False, "font": {"color": "var(--ink)", "size": 13}})
-        for verdict, y, anchor in (("↑ right", 0.9, "top"), ("↓ wrong", -0.9, "bottom")):
-            side = {"xref": "paper", "yref": f"{axis} domain", "x": 1, "xanchor": "right", "y": (1 + y) / 2}
-            font = {"color": f"var(--{verdict[2:]})"}
-            notes.append(side | {"yanchor": anchor, "text": verdict, "showarrow": False, "font": font})
-    base = layout(height=60 + 170 * len(by_group), hovermode="closest", barmode="relative", bargap=0.08)
-    for name, axis in axes.items():
-        ticks = {"showticklabels": False, "range": [-1.1 * most, 1.1 * most], "rangemode": "normal", "zeroline": True}
-        axes[name] = base["yaxis"] | axis | ticks | {"zerolinecolor": "var(--soft)", "showgrid": False}
-    x = {"title": {"text": "c(o|q)", "standoff": 4}, "range": [0, 1], "anchor": "free", "position": 0}
-    return {"data": data, "layout": base | axes | {"xaxis": base["xaxis"] | x, "annotations": notes}}
+            options = {
+                "yaxis": f"y{number}",
+                "customdata": figures.rounded(shares),
+                "name": f"{group.title}, {verdict}",
+            }
+            hover = "%{customdata:.1%} of all responses"
+            data.append(figures.bars(centres, sign * shares, colour, hover=hover, **options))
+            text, anchor = ("↑ right", "top") if sign > 0 else ("↓ wrong", "bottom")
+            place = {"x": 1, "xanchor": "right", "y": 0.5 + 0.45 * sign, "yref": f"y{number} domain", "yanchor": anchor}
+            notes.append(place | {"text": text, "font": {"color": colour}})
+    y_axis = {"showticklabels": False, "range": [-1.1 * most, 1.1 * most], "rangemode": "normal", "showgrid": False}
+    y_axis = figures.AXIS | y_axis | {"zeroline": True, "zerolinecolor": SOFT}
+    layout = {name: y_axis | {"domain": domain} for name, domain in domains.items()}
+    layout |= {"annotations": [note | {"xref": "paper", "showarrow": False} for note in notes], "barmode": "relative"}
+    layout |= {"height": 60 + 170 * len(by_group), "hovermode": "closest", "bargap": 0.08}
+    return figures.figure(data, "c(o|q)", x_axis={"range": [0, 1], "anchor": "free", "position": 0}, **layout)
 
 
-def problems_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figure:
+def problems_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figure | None:
     """A point a problem: the mean c(o|q) of its responses, and how many of them are right."""
     data = []
     for group, rows in by_group:
         by_problem = rows.groupby("problem_id", sort=False)
-        points = by_problem.agg(x=("answer_confidence", "mean"), y=("right", "mean")).head(MOST_POINTS)
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": plain(group.title),
-                "x": _rounded(points["x"].to_numpy()),
-                "y": _rounded(points["y"].to_numpy()),
-                "text": [plain(str(problem)) for problem in points.index],
-                "customdata": [str(problem) for problem in points.index],
-                "marker": {"symbol": symbol(group.name), "size": 7, "opacity": 0.55, "color": colour(group.name)},
-                "hovertemplate": "%{text}: c(o|q) %{x:.2f}, %{y:.0%} right",
-            }
-        )
-    y_axis = {"tickformat": ".0%", "range": [-0.04, 1.04], "title": {"text": "of its responses right"}}
-    x_axis = {"title": {"text": "mean c(o|q) of a problem's responses", "standoff": 4}}
-    return {"data": data, "layout": layout(height=320, x=x_axis, y=y_axis, hovermode="closest")}
-
-
-def _rounded(values: NDArray[np.float64]) -> list[float]:
-    return [round(float(value), 5) for value in values]
+        means = by_problem.agg(x=("answer_confidence", "mean"), y=("right", "mean")).head(MOST_POINTS)
+        ids, hover = [str(problem) for problem in means.index], "%{text}: c(o|q) %{x:.2f}, %{y:.0%} right"
+        options: dict[str, Any] = {"name": group.title, "customdata": ids, "text": [plain(problem) for problem in ids]}
+        marker = {"size": 7, "opacity": 0.55}
+        data.append(figures.points(means["x"], means["y"], mark(group.name), marker=marker, hover=hover, **options))
+    title, y_axis = "mean c(o|q) of a problem's responses", PERCENT | {"range": [-0.04, 1.04]}
+    return figures.figure(data, title, "share of them right", y_axis=y_axis, height=320, hovermode="closest")

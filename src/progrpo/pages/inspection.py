@@ -1,13 +1,14 @@
-"""The page: an inspection as one HTML file, with the report's style, figures and reader."""
+"""The page of an inspection: other people's rollouts in the report's style, with its figures and its reader."""
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from progrpo.common.files import write_text
 from progrpo.inspection import summary
 from progrpo.inspection.collapse import means
 from progrpo.inspection.inspect import Inspection
@@ -16,11 +17,13 @@ from progrpo.inspection.summary import rule
 from progrpo.inspection.table import read_rows
 from progrpo.inspection.values import as_list, as_text, response_of
 from progrpo.inspection.what_if import Effect
-from progrpo.pages import plots
-from progrpo.pages.page import render
-from progrpo.pages.responses import GROUPS, Decode, group_view
+from progrpo.pages import figures
+from progrpo.pages.collect import tokenizer_places
+from progrpo.pages.figures import PERCENT, RIGHT, WRONG, Figure, Panel, mark, rounded
+from progrpo.pages.render import write_html
+from progrpo.pages.responses import GROUPS, Decode, decoder_from, group_view
+from progrpo.runs.folder import RunFolder
 
-TEMPLATE = "inspect.html.j2"
 MOST_POINTS = 300
 """Of more steps, neighbouring ones are drawn as their mean."""
 SCATTERED = 1200
@@ -29,9 +32,7 @@ SHOWN_RESPONSES = 32
 """Responses that the reader shows of a group."""
 MOST_CHARACTERS = 20_000
 
-RIGHT, WRONG, PLAIN, CHANGED = "var(--right)", "var(--wrong)", "var(--m-grpo)", "var(--m-progrpo)"
-Line = tuple[str, str, Sequence[float] | Floats]
-"""Name, colour, and y."""
+PLAIN, CHANGED = mark("grpo").colour, mark("progrpo").colour
 
 
 def write_page(inspection: Inspection, out: Path) -> Path:
@@ -43,18 +44,14 @@ def write_page(inspection: Inspection, out: Path) -> Path:
     Raises:
         ConfigError: Plotly or Jinja2 is not installed.
     """
-    page = render(assemble(inspection), TEMPLATE)
-    # JSON may hold half a surrogate pair, of a character that was cut in two, which UTF-8 has no bytes for.
-    write_text(out, page.encode("utf-8", "replace").decode("utf-8"))
-    return out
+    return write_html(out, "inspect.html.j2", assemble(inspection))
 
 
 def assemble(inspection: Inspection) -> dict[str, Any]:
     """Everything that the page shows, as plain values: what the template and the page's script are given."""
     over_training, effects = training_panels(inspection), what_if_panels(inspection)
-    figures = {panel["id"]: panel["figure"] for panel in (*over_training, *effects)}
-    single = {"confidence-histogram": confidence_histogram(inspection), "scatter": scatter(inspection)}
-    figures |= {name: figure for name, figure in single.items() if figure}
+    drawn = {panel.id: panel.figure for panel in (*over_training, *effects)}
+    drawn |= {"confidence-histogram": confidence_histogram(inspection), "scatter": scatter(inspection)}
     return {
         "title": inspection.source.name,
         "subtitle": summary.size(inspection),
@@ -65,12 +62,11 @@ def assemble(inspection: Inspection) -> dict[str, Any]:
         "notes": [note for note in (*inspection.notes, summary.entropy_kind(inspection)) if note],
         "headings": summary.headings(inspection),
         "rows": summary.rows(inspection),
-        "over_training": [{key: panel[key] for key in ("id", "title", "caption")} for panel in over_training],
+        "over_training": over_training,
         "what_if": summary.what_if_sentences(inspection),
-        "effects": [{key: panel[key] for key in ("id", "title", "caption")} for panel in effects],
+        "effects": effects,
         "center": inspection.what_if.settings.center if inspection.what_if else "",
-        "figures": figures,
-        "descriptions": {name: _describe(figure) for name, figure in figures.items()},
+        "figures": {name: figure for name, figure in drawn.items() if figure},
         "reader": reader(inspection),
         "tables": {"measures": measures_table(inspection)},
         "boards": [],
@@ -79,296 +75,218 @@ def assemble(inspection: Inspection) -> dict[str, Any]:
 
 def measures_table(inspection: Inspection) -> dict[str, Any]:
     """The measures by step, unrounded, for a CSV file."""
-    found = inspection.collapse
-    names = list(found.by_step)
-    columns = [[None if np.isnan(value) else float(value) for value in found.by_step[name]] for name in names]
-    rows = [[int(step), *values] for step, *values in zip(found.steps, *columns, strict=True)]
-    return {"title": f"{inspection.source.name} by step", "header": ["step", *names], "rows": rows}
+    by_step = inspection.collapse.by_step
+    columns = [[None if np.isnan(value) else float(value) for value in values] for values in by_step.values()]
+    rows = [[int(step), *values] for step, *values in zip(inspection.collapse.steps, *columns, strict=True)]
+    return {"title": f"{inspection.source.name} by step", "header": ["step", *by_step], "rows": rows}
 
 
-def training_panels(inspection: Inspection) -> list[dict[str, Any]]:
-    """The measures over steps: ``{id, title, caption, figure}``; none with a single step."""
-    found = inspection.collapse
-    if len(found.steps) < 2:
+def training_panels(inspection: Inspection) -> list[Panel]:
+    """The measures over steps; none with a single step."""
+    steps, values = inspection.collapse.steps, dict(inspection.collapse.by_step)
+    if len(steps) < 2:
         return []
-    values = found.by_step
-    share = {"tickformat": ".0%", "range": [0, 1]}
-
-    def named(*lines: tuple[str, str, str]) -> list[Line]:
-        return [(title, colour, values[name]) for title, colour, name in lines if not np.isnan(values[name]).all()]
-
-    corrections = _corrections_by_step(inspection)
+    values["correction"] = _corrections_by_step(inspection)
+    share = PERCENT | {"range": [0, 1]}
     largest = [name for name in values if name.startswith("pass@") and name != "pass@1"][-1:]
-    wanted: list[tuple[str, str, str, list[Line], dict[str, Any]]] = [
-        ("reward", "Reward", "Mean over judged responses.", named(("reward", PLAIN, "reward")), {}),
-        (
-            "entropy",
-            "Entropy",
-            "Nats a token. A policy that stops exploring falls towards 0.",
-            named(("entropy", PLAIN, "entropy")),
-            {},
+
+    def panel(
+        name: str, title: str, caption: str, *lines: tuple[str, str, str], y_axis: dict[str, Any] | None = None
+    ) -> Panel:
+        known = [(label, colour, values[key]) for label, colour, key in lines if not np.isnan(values[key]).all()]
+        return Panel(name, title, caption, lines_figure(steps, known, "step", y_axis=y_axis))
+
+    panels = [
+        panel("reward", "Reward", "The mean over judged responses.", ("reward", PLAIN, "reward")),
+        panel(
+            "entropy", "Entropy", "In nats a token. It nears 0 when exploration stops.", ("entropy", PLAIN, "entropy")
         ),
-        (
+        panel(
             "groups",
             "Groups by their responses",
-            "Where all responses have the same reward, every advantage of GRPO is 0.",
-            named(
-                ("all right", RIGHT, "groups/all_right"),
-                ("mixed", PLAIN, "groups/mixed"),
-                ("all wrong", WRONG, "groups/all_wrong"),
-                ("one reward for all", CHANGED, "groups/same_reward"),
-            ),
-            share,
+            "Where all responses have the same reward, GRPO gives every response the advantage 0.",
+            ("all right", RIGHT, "groups/all_right"),
+            ("mixed", PLAIN, "groups/mixed"),
+            ("all wrong", WRONG, "groups/all_wrong"),
+            ("one reward for all", CHANGED, "groups/same_reward"),
+            y_axis=share,
         ),
-        (
+        panel(
             "pass-at-k",
             "pass@k",
-            "The chance that one of k responses is right, unbiased. It falls for a large k where a policy collapses, "
-            "while it rises for k = 1.",
-            named(("pass@1", PLAIN, "pass@1"), *((name, CHANGED, name) for name in largest)),
-            share,
+            "The unbiased chance that one of k responses is right. In a collapse it falls at a large k while it rises "
+            "at k = 1.",
+            ("pass@1", PLAIN, "pass@1"),
+            *((name, CHANGED, name) for name in largest),
+            y_axis=share,
         ),
-        (
+        panel(
             "distinct",
             "Different answers in a group",
-            "Of all judged responses, and of the right ones.",
-            named(("all", PLAIN, "distinct_answers"), ("right", RIGHT, "distinct_solutions")),
-            {},
+            "Among all judged responses, and among the right ones.",
+            ("all", PLAIN, "distinct_answers"),
+            ("right", RIGHT, "distinct_solutions"),
         ),
-        (
+        panel(
             "confidence",
             "Confidence c(o|q) of answers",
             "How likely the policy finds the least likely tokens of its own answers.",
-            named(("right", RIGHT, "confidence/right"), ("wrong", WRONG, "confidence/wrong")),
-            {},
+            ("right", RIGHT, "confidence/right"),
+            ("wrong", WRONG, "confidence/wrong"),
         ),
-        (
+        panel(
             "prompt-confidence",
             "Confidence of prompts c(q)",
-            "1 / perplexity of the prompt. ProGRPO holds c(o|q) against it.",
-            named(("c(q)", PLAIN, "confidence/prompt")),
-            {},
+            "1 / perplexity of the prompt. ProGRPO compares c(o|q) with it.",
+            ("c(q)", PLAIN, "confidence/prompt"),
         ),
-        (
+        panel(
             "correction",
             "What ProGRPO would have added",
-            "Mean correction Ã − A of the responses of a step.",
-            [("correction", CHANGED, corrections)] if corrections is not None else [],
-            {"rangemode": "normal"},
+            "The mean correction Ã − A of a step's responses.",
+            ("correction", CHANGED, "correction"),
+            y_axis={"rangemode": "normal"},
         ),
-        (
+        panel(
             "repetition",
             "Repetition",
-            "The share of its group that the commonest answer makes up, and of responses that repeat another word for "
-            "word.",
-            named(("commonest answer", PLAIN, "commonest_answer"), ("duplicates", CHANGED, "duplicates")),
-            share,
+            "The commonest answer's share of its group, and the share of responses that repeat another word for word.",
+            ("commonest answer", PLAIN, "commonest_answer"),
+            ("duplicates", CHANGED, "duplicates"),
+            y_axis=share,
         ),
-        (
-            "length",
-            "Length",
-            f"Mean, in {summary.length_unit(inspection)}.",
-            named(("length", PLAIN, "length")),
-            {},
-        ),
+        panel("length", "Length", f"The mean, in {summary.length_unit(inspection)}.", ("length", PLAIN, "length")),
     ]
-    return [
-        {"id": i, "title": title, "caption": caption, "figure": lines_figure(found.steps, lines, "step", y=axis)}
-        for i, title, caption, lines, axis in wanted
-        if lines
-    ]
+    return [panel for panel in panels if panel.figure]
 
 
-def _corrections_by_step(inspection: Inspection) -> Floats | None:
-    """The mean of A~ - A at each step, (S,); None where it can't be known."""
-    found, steps = inspection.what_if, inspection.collapse.steps
-    if found is None:
-        return None
-    place_B = np.searchsorted(steps, inspection.table.steps_B[found.rows_B])
-    return means(found.progrpo_B - found.grpo_B, place_B, len(steps))
+def _corrections_by_step(inspection: Inspection) -> Floats:
+    """The mean of A~ - A at each step, (S,); NaN where it is not known."""
+    what_if, steps = inspection.what_if, inspection.collapse.steps
+    if what_if is None:
+        return np.full(len(steps), np.nan)
+    place_B = np.searchsorted(steps, inspection.table.steps_B[what_if.rows_B])
+    return means(what_if.progrpo_B - what_if.grpo_B, place_B, len(steps))
 
 
-def what_if_panels(inspection: Inspection) -> list[dict[str, Any]]:
-    """The effect of alpha and of low_prob_fraction: ``{id, title, caption, figure}``."""
-    found = inspection.what_if
-    if found is None:
+def what_if_panels(inspection: Inspection) -> list[Panel]:
+    """The effect of alpha and of low_prob_fraction."""
+    what_if = inspection.what_if
+    if what_if is None:
         return []
-    settings = found.settings
-    panels = []
-    for name, effects, at in (
-        ("alpha", found.by_alpha, f"low_prob_fraction={settings.low_prob_fraction:g}"),
-        ("low_prob_fraction", found.by_fraction, f"alpha={settings.alpha:g}"),
-    ):
-        chosen = getattr(settings, name)
-        size: list[Line] = [
-            ("size", CHANGED, _curve(effects, "size")),
-            ("mean", PLAIN, _curve(effects, "shift")),
-        ]
-        order: list[Line] = [
-            ("told apart", PLAIN, _curve(effects, "ordered")),
-            ("reversed", WRONG, _curve(effects, "reversed")),
-            ("new best", RIGHT, _curve(effects, "new_best")),
-            ("sign", CHANGED, _curve(effects, "flipped")),
-        ]
-        panels.append(
-            {
-                "id": f"{name}-size",
-                "title": f"Correction against {name}",
-                "caption": f"Mean of Ã − A and of its size, at {at}. The dotted line is at {name}={chosen:g}.",
-                "figure": lines_figure(list(effects), size, name, markers=True, mark=chosen, y={"rangemode": "normal"}),
-            }
-        )
-        panels.append(
-            {
-                "id": f"{name}-order",
-                "title": f"Ranks and signs against {name}",
-                "caption": f"At {at}. Pairs alike to GRPO that are told apart, pairs reversed, groups with a new best "
-                "response, responses that change their sign.",
-                "figure": lines_figure(list(effects), order, name, markers=True, mark=chosen, y={"tickformat": ".0%"}),
-            }
-        )
-    return panels
+    settings = what_if.settings
+    alpha, fraction = f"alpha={settings.alpha:g}", f"low_prob_fraction={settings.low_prob_fraction:g}"
+    return [
+        *_effect_panels("alpha", what_if.by_alpha, settings.alpha, fraction),
+        *_effect_panels("low_prob_fraction", what_if.by_fraction, settings.low_prob_fraction, alpha),
+    ]
 
 
-def _describe(figure: plots.Figure) -> str:
-    """Lines in words, for those who can't see them."""
-    lines = [trace for trace in figure["data"] if "lines" in trace.get("mode", "")]
-    return plots.describe({"data": [line | {"y": [y for y in line["y"] if y is not None]} for line in lines]})
+def _effect_panels(name: str, effects: dict[float, Effect], chosen: float, other: str) -> list[Panel]:
+    """The effect of one setting, while the other stays as it is; a dotted line is at the chosen value."""
 
+    def curves(lines: Sequence[tuple[str, str, str]], y_axis: dict[str, Any]) -> Figure | None:
+        drawn = [(label, colour, [getattr(effect, key) for effect in effects.values()]) for label, colour, key in lines]
+        return lines_figure(list(effects), drawn, name, markers=True, at=chosen, y_axis=y_axis)
 
-def _curve(effects: dict[float, Effect], name: str) -> list[float]:
-    return [getattr(effect, name) for effect in effects.values()]
+    size = [("size", CHANGED, "size"), ("mean", PLAIN, "shift")]
+    order = [("told apart", PLAIN, "ordered"), ("reversed", WRONG, "reversed"), ("new best", RIGHT, "new_best")]
+    order.append(("sign", CHANGED, "flipped"))
+    about_size = f"Mean of Ã − A and of its size, at {other}. The dotted line is at {name}={chosen:g}."
+    about_order = (
+        f"At {other}: pairs that GRPO treats alike and ProGRPO tells apart, pairs whose order is reversed, groups with "
+        "a new best response, and responses whose advantage changes its sign."
+    )
+    return [
+        Panel(f"{name}-size", f"Correction against {name}", about_size, curves(size, {"rangemode": "normal"})),
+        Panel(f"{name}-order", f"Ranks and signs against {name}", about_order, curves(order, PERCENT)),
+    ]
 
 
 def lines_figure(
-    x: Sequence[float] | Ints,
-    lines: Sequence[Line],
-    x_title: str,
+    x: ArrayLike,
+    lines: Sequence[tuple[str, str, ArrayLike]],
+    title: str,
     *,
     markers: bool = False,
-    mark: float | None = None,
-    y: dict[str, Any] | None = None,
-) -> plots.Figure:
-    """Lines over x, with a legend where there are several; ``mark`` draws an upright line."""
+    at: float | None = None,
+    y_axis: dict[str, Any] | None = None,
+) -> Figure | None:
+    """Lines (name, colour, values over x), with a legend if there are several; ``at`` draws an upright line."""
+    hover = "%{y:.1%}" if "tickformat" in (y_axis or {}) else "%{y:.3f}"
     data = []
     for name, colour, values in lines:
-        xs, ys = thinned(np.asarray(x, dtype=np.float64), np.asarray(values, dtype=np.float64))
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers" if markers or len(xs) < 12 else "lines",
-                "name": name,
-                "x": xs,
-                "y": ys,
-                "line": {"color": colour, "width": 2.5},
-                "marker": {"color": colour, "size": 6},
-                "hovertemplate": "%{y:.3f}" if y is None or "tickformat" not in y else "%{y:.1%}",
-            }
-        )
-    more: dict[str, Any] = {}
-    if len(lines) > 1:
-        legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}}
-        more = {"showlegend": True, "legend": legend, "margin": {"l": 40, "r": 12, "t": 44, "b": 36}}
-    if mark is not None:
-        line = {"color": "var(--soft)", "width": 1, "dash": "dot"}
-        more["shapes"] = [{"type": "line", "x0": mark, "x1": mark, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
-    x_axis = {"title": {"text": x_title, "standoff": 4}}
-    return {"data": data, "layout": plots.layout(height=240, x=x_axis, y=y, **more)}
+        xs, ys = thinned(x, values)
+        data.append(figures.line(xs, ys, colour, name=name, markers=markers or len(xs) < 12, hover=hover))
+    shapes = [] if at is None else [figures.upright(at, "dot")]
+    return figures.figure(data, title, y_axis=y_axis, height=240, legend=len(lines) > 1, shapes=shapes)
 
 
-def thinned(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> tuple[list[float], list[float | None]]:
-    """Points to draw: at most :data:`MOST_POINTS`, each the mean of so many neighbours; None where nothing is known.
+def thinned(x: ArrayLike, y: ArrayLike) -> tuple[list[float], list[float | None]]:
+    """Points to draw: at most :data:`MOST_POINTS`, each the mean of as many neighbours; None where nothing is known.
 
-    >>> thinned(np.array([1.0, 2.0]), np.array([0.5, np.nan]))
-    ([1, 2], [0.5, None])
+    >>> thinned([1, 2], [0.5, np.nan])
+    ([1.0, 2.0], [0.5, None])
     """
-    every = -(-len(x) // MOST_POINTS)
-    xs, ys = [], []
-    for start in range(0, len(x), every):
-        known = y[start : start + every]
-        known = known[~np.isnan(known)]
-        place = float(x[start : start + every].mean())
-        xs.append(int(place) if place.is_integer() else place)
-        ys.append(round(float(known.mean()), 5) if len(known) else None)
-    return xs, ys
+    import pandas as pd
+
+    points = pd.DataFrame({"x": np.asarray(x), "y": np.asarray(y)})
+    every = -(-len(points) // MOST_POINTS)
+    neighbours = points.groupby(np.arange(len(points)) // every).mean()
+    return rounded(neighbours["x"]), rounded(neighbours["y"])
 
 
-def confidence_histogram(inspection: Inspection) -> plots.Figure | None:
+def confidence_histogram(inspection: Inspection) -> Figure | None:
     """How c(o|q) is spread over right and over wrong responses; None where it is not known."""
     table = inspection.table
     c_o_B = table.c_o_B(inspection.settings.low_prob_fraction)
     edges = np.linspace(0, 1, BINS + 1)
     data = []
-    for name, colour, chosen_B in (
-        ("right", RIGHT, table.right_B),
-        ("wrong", WRONG, table.wrong_B),
-    ):
+    for name, colour, chosen_B in (("right", RIGHT, table.right_B), ("wrong", WRONG, table.wrong_B)):
         values = c_o_B[chosen_B & ~np.isnan(c_o_B)]
         if len(values):
-            counts, _ = np.histogram(values, edges)
-            data.append(
-                {
-                    "type": "bar",
-                    "name": name,
-                    "x": ((edges[1:] + edges[:-1]) / 2).round(3).tolist(),
-                    "y": (counts / len(values)).round(5).tolist(),
-                    "marker": {"color": colour},
-                    "hovertemplate": "%{y:.1%}",
-                }
-            )
-    if not data:
-        return None
-    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
-    x = {"title": {"text": "c(o|q)", "standoff": 4}, "range": [0, 1]}
-    more = {"showlegend": True, "legend": legend, "bargap": 0.1, "margin": {"l": 40, "r": 12, "t": 44, "b": 36}}
-    return {"data": data, "layout": plots.layout(height=280, x=x, y={"tickformat": ".0%"}, **more)}
+            shares = np.histogram(values, edges)[0] / len(values)
+            data.append(figures.bars((edges[1:] + edges[:-1]) / 2, shares, colour, name=name, hover="%{y:.1%}"))
+    x_axis = {"range": [0, 1]}
+    return figures.figure(data, "c(o|q)", x_axis=x_axis, y_axis=PERCENT, height=280, legend=True, bargap=0.1)
 
 
-def scatter(inspection: Inspection) -> plots.Figure | None:
-    """A and A~ of a sample of responses against c(o|q); None where that can't be known."""
-    found, table = inspection.what_if, inspection.table
-    if found is None:
+def scatter(inspection: Inspection) -> Figure | None:
+    """A and A~ of a sample of responses against c(o|q); None where that is not known."""
+    what_if, table = inspection.what_if, inspection.table
+    if what_if is None:
         return None
-    c_o_B = table.c_o_B(inspection.settings.low_prob_fraction)[found.rows_B]
-    known = np.flatnonzero(~np.isnan(c_o_B) & table.known_B[found.rows_B])
+    c_o_B = table.c_o_B(inspection.settings.low_prob_fraction)[what_if.rows_B]
+    known = np.flatnonzero(~np.isnan(c_o_B) & table.known_B[what_if.rows_B])
     if len(known) > SCATTERED:
         known = np.sort(np.random.default_rng(0).choice(known, SCATTERED, replace=False))
-    right = table.right_B[found.rows_B[known]]
+    right = table.right_B[what_if.rows_B[known]]
+    hover = "%{text}<br>c(o|q) %{x:.3f}, correction %{y:+.3f}"
     data = []
     for name, colour, symbol, chosen in (("right", RIGHT, "circle", right), ("wrong", WRONG, "x", ~right)):
         rows = known[chosen]
-        steps = table.steps_B[found.rows_B[rows]]
-        texts = [
-            f"step {step}: A {grpo:.3f}, Ã {progrpo:.3f}"
-            for step, grpo, progrpo in zip(steps, found.grpo_B[rows], found.progrpo_B[rows], strict=True)
-        ]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": name,
-                "x": [round(float(value), 4) for value in c_o_B[rows]],
-                "y": [round(float(value), 4) for value in found.progrpo_B[rows] - found.grpo_B[rows]],
-                "text": [text.replace("-", "−") for text in texts],
-                "marker": {"color": colour, "symbol": symbol, "size": 6, "opacity": 0.6},
-                "hovertemplate": "%{text}<br>c(o|q) %{x:.3f}, correction %{y:+.3f}",
-            }
-        )
-    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
-    x = {"title": {"text": "c(o|q)", "standoff": 4}, "range": [-0.02, 1.02], "showgrid": True}
-    y = {"title": {"text": "correction"}, "zeroline": True, "zerolinecolor": "var(--rule)", "rangemode": "normal"}
-    more = {"showlegend": True, "legend": legend, "margin": {"l": 40, "r": 12, "t": 44, "b": 36}}
-    return {"data": data, "layout": plots.layout(height=340, x=x, y=y, hovermode="closest", **more)}
+        steps, before, after = table.steps_B[what_if.rows_B[rows]], what_if.grpo_B[rows], what_if.progrpo_B[rows]
+        parts = zip(steps, before, after, strict=True)
+        texts = [f"step {step}: A {a:.3f}, Ã {b:.3f}".replace("-", "−") for step, a, b in parts]
+        marker = {"symbol": symbol, "size": 6, "opacity": 0.6}
+        options: dict[str, Any] = {"name": name, "text": texts, "hover": hover}
+        data.append(figures.points(c_o_B[rows], after - before, colour, marker=marker, **options))
+    x_axis = {"range": [-0.02, 1.02], "showgrid": True}
+    y_axis = {"zeroline": True, "zerolinecolor": "var(--rule)", "rangemode": "normal"}
+    axes = {"x_axis": x_axis, "y_axis": y_axis}
+    return figures.figure(data, "c(o|q)", "correction", **axes, height=340, legend=True, hovermode="closest")
 
 
 def reader(inspection: Inspection) -> list[dict[str, Any]]:
     """A few groups of the first and of the last step to read, mixed ones first, as the report's reader takes them."""
     table = inspection.table
-    # With a model's log-probs for a sample of groups, the reader shows groups of the sample.
+    # If a model computed the log-probs of a sample of groups, the reader shows groups of the sample.
     rows_B = np.array(sorted(inspection.scored), dtype=np.int64) if inspection.scored else np.arange(table.size)
     steps = np.unique(table.steps_B[rows_B])
-    places = [int(steps[0])] if len(steps) == 1 else [int(steps[0]), int(steps[-1])]
-    chosen = {step: _choose_groups(inspection, rows_B[table.steps_B[rows_B] == step]) for step in places}
+    chosen = {
+        int(step): _choose_groups(inspection, rows_B[table.steps_B[rows_B] == step])
+        for step in dict.fromkeys((steps[0], steps[-1]))
+    }
     raw = read_rows(inspection.source, [row for groups in chosen.values() for rows in groups for row in rows])
     decode = inspection.decode or _run_decoder(inspection)
     views = [
@@ -379,7 +297,7 @@ def reader(inspection: Inspection) -> list[dict[str, Any]]:
 
 
 def _choose_groups(inspection: Inspection, rows: Ints) -> list[list[int]]:
-    """The responses of up to six groups, mixed groups first and then in the order of the file."""
+    """The responses of a few groups, mixed groups first and then in the order of the file."""
     table = inspection.table
     groups, index = np.unique(table.groups_B[rows], return_inverse=True)
     right = np.bincount(index, weights=table.right_B[rows])
@@ -392,8 +310,9 @@ def _group(
     inspection: Inspection, rows: list[int], raw: dict[int, dict[str, Any]], decode: Decode | None
 ) -> dict[str, Any]:
     """One group as the report's reader shows it."""
-    table, columns, found = inspection.table, inspection.source.columns, inspection.what_if
-    c_o_B = table.c_o_B(inspection.settings.low_prob_fraction)
+    table, columns, what_if = inspection.table, inspection.source.columns, inspection.what_if
+    fraction = inspection.settings.low_prob_fraction
+    right_B, wrong_B = table.right_B, table.wrong_B
     words: dict[str, int] = {}
     shown = []
     for row in rows:
@@ -402,42 +321,35 @@ def _group(
         ids = scored.token_ids if scored else as_list(raw[row][columns.token_ids]) if columns.token_ids else None
         logps = as_list(raw[row][columns.logps]) if columns.logps else scored.logps if scored else []
         if decode is None or ids is None:
-            # Words in the place of tokens: with their numbers, and nothing known of their probability.
+            # Words take the place of tokens, and nothing is known of their probability.
             pieces = re.findall(r"\S+\s*|\s+", text)
             ids, logps = [words.setdefault(piece, len(words)) for piece in pieces], []
-        place = np.searchsorted(found.rows_B, row) if found is not None else 0
-        corrected = found is not None and place < len(found.rows_B) and found.rows_B[place] == row
-        before, after = (
-            (float(found.grpo_B[place]), float(found.progrpo_B[place])) if found and corrected else (None, None)
-        )
+        before = after = math.nan
+        place = 0 if what_if is None else int(np.searchsorted(what_if.rows_B, row))
+        if what_if is not None and what_if.rows_B[place : place + 1] == row:
+            before, after = what_if.grpo_B[place], what_if.progrpo_B[place]
         shown.append(
             {
                 "prompt": as_text(raw[row][columns.prompt])[:MOST_CHARACTERS],
                 "text": text,
+                "verdict": "right" if right_B[row] else "wrong" if wrong_B[row] else "not judged",
                 "token_ids": ids,
                 "logps": logps,
                 "canonical": str(table.answers_B[row]),
                 "reward": float(table.rewards_B[row]),
                 "prompt_confidence": float(table.c_q_B[row]),
-                "answer_confidence": float(c_o_B[row]),
+                "answer_confidence": float(table.c_o_B(fraction)[row]),
                 "grpo_advantage": before,
-                "correction": None if before is None or after is None else after - before,
+                "correction": after - before,
                 "advantage": after,
             }
         )
-    spelled = list(words)
-    by_word: Callable[[int], str] = spelled.__getitem__
-    fraction = inspection.settings.low_prob_fraction
-    return group_view(shown, by_word if words or decode is None else decode, fraction)
+    return group_view(shown, list(words).__getitem__ if words or decode is None else decode, fraction)
 
 
 def _run_decoder(inspection: Inspection) -> Decode | None:
-    """The tokenizer of a run of progrpo, if it is one and its tokenizer is on this machine."""
-    from progrpo.pages.collect import collect
-    from progrpo.pages.responses import token_decoder
-    from progrpo.runs.folder import RunFolder
-
+    """The tokenizer of the run of progrpo that the rollouts are of; None if they are of none."""
     folder = RunFolder(inspection.source.files[0].path.resolve().parent.parent)
     if not folder.recipe_file.exists():
         return None
-    return token_decoder(collect([folder])[0].runs[0])
+    return decoder_from(tokenizer_places(folder, folder.recipe().model.path))

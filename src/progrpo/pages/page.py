@@ -1,39 +1,29 @@
-"""Rendering: run folders or evaluation folders in, one HTML file out."""
+"""The page of runs and the page of evaluations: everything that they show, as plain values for the templates."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from progrpo.common.errors import ConfigError
-from progrpo.common.files import write_text
-from progrpo.pages import plots, responses, summary
+from progrpo.pages import plots, summary, tables
 from progrpo.pages.boards import board
-from progrpo.pages.collect import (
-    MethodRuns,
-    Model,
-    base_evaluations,
-    collect,
-    collect_models,
-    common_problems,
-    is_evaluation_folder,
-    missing_parts,
-    problem_notes,
-    samples_per_problem,
-)
-from progrpo.pages.confidence import MOST_POINTS
+from progrpo.pages.collect import Group, MethodRuns, base_evaluations, collect, collect_models, is_evaluation_folder
+from progrpo.pages.figures import Figure
+from progrpo.pages.measures import common_problems, samples_per_problem
+from progrpo.pages.missing import missing_from_models, missing_from_runs
+from progrpo.pages.render import write_html
+from progrpo.pages.responses import reader
+from progrpo.pages.summary import joined
 from progrpo.recipes.build import steps_per_rollout
 from progrpo.runs.folder import RunFolder
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(folders: Sequence[RunFolder | Path], out: Path, *, title: str | None = None) -> Path:
     """Write the report of runs, or of evaluations, as a single HTML file that loads nothing from anywhere.
 
     Runs are grouped by their recipe's method; runs of one method are its seeds. Runs may be unfinished: the page
-    shows what is there and says what is missing. Folders that ``progrpo evaluate`` wrote are a model each, and are
-    compared benchmark by benchmark.
+    shows what is there and says what is missing. Each folder that ``progrpo evaluate`` wrote is one model, and models
+    are compared benchmark by benchmark.
 
     Args:
         folders: run folders or evaluation folders, in any order.
@@ -47,23 +37,19 @@ def write_page(folders: Sequence[RunFolder | Path], out: Path, *, title: str | N
         ConfigError: no folder was given, runs and evaluations were given together, a folder is neither, or Plotly or
             Jinja2 is not installed.
     """
-    runs, evaluations = _sorted_out(folders)
+    runs, evaluations = _sort_folders(folders)
     if evaluations:
-        write_text(out, render(assemble_models(collect_models(evaluations), title=title), "evaluations.html.j2"))
-    else:
-        write_text(out, render(assemble(collect(runs), title=title)))
-    return out
+        return write_html(out, "evaluations.html.j2", assemble_models(collect_models(evaluations), title=title))
+    return write_html(out, "page.html.j2", assemble(collect(runs), title=title))
 
 
 def summary_text(folders: Sequence[RunFolder | Path]) -> str:
-    """What the page says first, for a terminal. Raises as :func:`write_page`."""
-    runs, evaluations = _sorted_out(folders)
-    if evaluations:
-        return "\n".join(model_sentences(collect_models(evaluations)))
-    return summary.text(collect(runs))
+    """The sentences at the top of the page, for a terminal. Raises the same as :func:`write_page`."""
+    runs, evaluations = _sort_folders(folders)
+    return "\n".join(model_sentences(collect_models(evaluations))) if evaluations else summary.text(collect(runs))
 
 
-def _sorted_out(folders: Sequence[RunFolder | Path]) -> tuple[list[RunFolder], list[Path]]:
+def _sort_folders(folders: Sequence[RunFolder | Path]) -> tuple[list[RunFolder], list[Path]]:
     paths = [folder.path if isinstance(folder, RunFolder) else folder for folder in folders]
     evaluations = [path for path in paths if is_evaluation_folder(path)]
     runs = [RunFolder(path) for path in paths if path not in evaluations]
@@ -76,53 +62,52 @@ def _sorted_out(folders: Sequence[RunFolder | Path]) -> tuple[list[RunFolder], l
 
 
 def assemble(methods: Sequence[MethodRuns], *, title: str | None = None) -> dict[str, Any]:
-    """Everything that a page of runs shows, as plain values: what the templates and the page's script are given."""
-    found = summary.differences(methods)
-    table = summary.table(methods)
-    per_run = summary.per_run(methods, table["measures"])
+    """Everything that a page of runs shows."""
+    runs = [run for method in methods for run in method.runs]
+    tasks = ", ".join(dict.fromkeys(run.recipe.task.name for run in runs))
+    evaluations = [evaluation for run in runs for evaluation in run.evaluations.values()]
+    evaluation_size = f"{len(common_problems(evaluations))} problems × {samples_per_problem(evaluations)} samples"
+    table, differences = tables.table(methods), summary.differences(methods)
+    per_run = tables.per_run(methods, table["measures"])
     panels = plots.training_panels(methods)
-    figures = {panel["id"]: panel["figure"] for panel in panels}
-    if differences := plots.difference_figure(found):
-        figures["differences"] = differences
-    heldout = f"held-out problems of {', '.join(tasks_of(methods))}"
-    boards = (
-        [board(methods, 0, title=heldout, base=base_evaluations(methods))] if any(m.finals for m in methods) else []
-    )
-    tables = {
-        "results": results_table("results", table["measures"], table["rows"]),
-        "results-by-run": results_table("results by run", table["measures"], per_run),
+    figures = {panel.id: panel.figure for panel in panels} | {"differences": plots.difference_figure(differences)}
+    csv = {
+        "results": tables.results_table("results", table["measures"], table["rows"]),
+        "results-by-run": tables.results_table("results by run", table["measures"], per_run),
     }
+    boards = []
+    if any(method.finals for method in methods):
+        boards = [board(methods, 0, title=f"held-out problems of {tasks}", base=base_evaluations(methods))]
     return {
-        "title": title or default_title(methods),
+        "title": title or f"{joined([method.title for method in methods])} on {tasks}",
         "subtitle": subtitle(methods),
         "kind": "Method",
-        "methods": [{"name": m.name, "title": m.title, "seeds": [r.recipe.seed for r in m.runs]} for m in methods],
+        "methods": methods,
         "sentences": summary.sentences(methods),
         "table": table,
-        "differences": found,
+        "differences": differences,
         "per_run": per_run,
-        "seeds": min((len(m.finals) for m in methods if m.finals), default=0),
-        "missing": missing_parts(methods),
-        "panels": [{key: panel[key] for key in ("id", "title", "caption")} for panel in panels],
-        "smoothing": max((plots.window_for(len(r.metrics)) for m in methods for r in m.runs), default=1),
-        "training_evaluation": training_evaluation(methods),
-        "reader": responses.reader(methods),
-        "runs": run_records(methods),
-    } | _with_boards(figures, tables, boards)
+        "seeds": min((len(method.finals) for method in methods if method.finals), default=0),
+        "missing": missing_from_runs(methods),
+        "panels": panels,
+        "smoothing": max((plots.window_for(len(run.metrics)) for run in runs), default=1),
+        "training_evaluation": evaluation_size if common_problems(evaluations) else "",
+        "reader": reader(methods),
+        "runs": runs,
+    } | _with_boards(figures, csv, boards)
 
 
-def assemble_models(benchmarks: Mapping[str, Sequence[Model]], *, title: str | None = None) -> dict[str, Any]:
+def assemble_models(benchmarks: Mapping[str, Sequence[Group]], *, title: str | None = None) -> dict[str, Any]:
     """Everything that a page of evaluations shows: benchmarks by models."""
-    several = len(benchmarks) > 1
     boards = []
+    figures: dict[str, Figure | None] = {}
     for place, (name, models) in enumerate(benchmarks.items()):
-        shown = board(models, place, title=name, several=several)
-        found = summary.differences(models)
-        if figure := plots.difference_figure(found):
-            shown["ids"]["differences"] = f"differences-{place}"
-            shown["figures"][f"differences-{place}"] = figure
-        boards.append(shown | {"baseline": found[0].baseline.title if found else ""})
-    table = summary.benchmark_table(benchmarks)
+        differences, figure_id = summary.differences(models), f"differences-{place}"
+        figures[figure_id] = plots.difference_figure(differences)
+        baseline = differences[0].baseline.title if differences else ""
+        shown = board(models, place, title=name, several=len(benchmarks) > 1)
+        boards.append(shown | {"baseline": baseline, "differences": figure_id})
+    table = tables.benchmark_table(benchmarks)
     rows = [row | {"title": f"{b['title']}: {row['title']}"} for b in table["benchmarks"] for row in b["rows"]]
     titles = list(dict.fromkeys(model.title for models in benchmarks.values() for model in models))
     return {
@@ -130,109 +115,41 @@ def assemble_models(benchmarks: Mapping[str, Sequence[Model]], *, title: str | N
         "subtitle": subtitle_of_models(benchmarks),
         "kind": "Model",
         "sentences": model_sentences(benchmarks),
-        "missing": missing_of_models(benchmarks),
+        "missing": missing_from_models(benchmarks),
         "table": table,
-        "records": [
-            {"label": f"{model.title} on {name}", "settings_text": _pretty(model.evaluation.settings)}
-            for name, models in benchmarks.items()
-            for model in models
-        ],
-    } | _with_boards({}, {"results": results_table("results", table["measures"], rows)}, boards)
+        "benchmarks": benchmarks,
+    } | _with_boards(figures, {"results": tables.results_table("results", table["measures"], rows)}, boards)
 
 
-def _with_boards(figures: dict[str, Any], tables: dict[str, Any], boards: list[dict[str, Any]]) -> dict[str, Any]:
-    for one in boards:
-        figures, tables = figures | one["figures"], tables | one["tables"]
-    return {
-        "boards": boards,
-        "most_points": MOST_POINTS,
-        "figures": figures,
-        "tables": tables,
-        "descriptions": {name: plots.describe(figure) for name, figure in figures.items()},
-    }
+def _with_boards(
+    figures: dict[str, Figure | None], csv: dict[str, Any], boards: list[dict[str, Any]]
+) -> dict[str, Any]:
+    for shown in boards:
+        figures, csv = figures | shown["figures"], csv | shown["tables"]
+    return {"boards": boards, "figures": {name: figure for name, figure in figures.items() if figure}, "tables": csv}
 
 
-def results_table(title: str, measures: Sequence[str], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The results for a CSV file: every measure with its intervals, unrounded, and over how many problems it is."""
-    endings = ("", " low", " high", " low, sampling only", " high, sampling only", " problems")
-    names = [measure + ending for measure in measures for ending in endings]
-    kinds = [kind for kind in ("folder", "seeds", "size") if any(kind in row for row in rows)]
-    told = [
-        [
-            row["title"],
-            *(row.get(kind) for kind in kinds),
-            *(x for cell in row["cells"] for x in (*cell["exact"], cell["problems"])),
-        ]
-        for row in rows
-    ]
-    return {"title": title, "header": ["title", *kinds, *names], "rows": told}
-
-
-def model_sentences(benchmarks: Mapping[str, Sequence[Model]]) -> list[str]:
+def model_sentences(benchmarks: Mapping[str, Sequence[Group]]) -> list[str]:
     """What is clear and what is not, benchmark by benchmark."""
-    told = []
+    lines = []
     for name, models in benchmarks.items():
-        compared = summary.sentences_compared(models) or [s for model in models for s in summary.alone(model)]
-        told.append(f"{name}: {' '.join(compared)}" if len(benchmarks) > 1 else " ".join(compared))
-    return told
+        sentences = summary.sentences_compared(models) or [summary.sentence_alone(model) for model in models]
+        lines.append((f"{name}: " if len(benchmarks) > 1 else "") + " ".join(sentences))
+    return lines
 
 
-def subtitle_of_models(benchmarks: Mapping[str, Sequence[Model]]) -> str:
-    """The sampling in a line; what differs is told with each evaluation at the foot."""
-    settings = [model.evaluation.settings for models in benchmarks.values() for model in models]
-    words = {
-        "samples": "samples a problem",
-        "temperature": "temperature",
-        "top_p": "top_p",
-        "max_new_tokens": "tokens at most",
+def subtitle_of_models(benchmarks: Mapping[str, Sequence[Group]]) -> str:
+    """The settings of sampling that all the evaluations share, in a line; the foot of the page has those of each."""
+    settings = [model.finals[0].settings for models in benchmarks.values() for model in models]
+    phrases = {
+        "samples": "{} samples a problem",
+        "temperature": "temperature {}",
+        "top_p": "top_p {}",
+        "max_new_tokens": "at most {} tokens",
     }
-    shared = [(key, {repr(one.get(key)) for one in settings}) for key in words]
-    numbers_first = ("samples", "max_new_tokens")
-    told = []
-    for key, values in shared:
-        if len(values) == 1 and (value := values.pop()) != "None":
-            told.append(f"{value} {words[key]}" if key in numbers_first else f"{words[key]} {value}")
-    return ", ".join(told)
-
-
-def missing_of_models(benchmarks: Mapping[str, Sequence[Model]]) -> list[str]:
-    """What the evaluations lack and what makes them hard to compare, a sentence each."""
-    notes = []
-    every = dict.fromkeys(model.title for models in benchmarks.values() for model in models)
-    for name, models in benchmarks.items():
-        absent = [title for title in every if title not in {model.title for model in models}]
-        if absent:
-            notes.append(f"{name}: not evaluated for {joined(absent)}.")
-        for key in ("samples", "temperature", "top_p", "max_new_tokens"):
-            values = {model.title: model.evaluation.settings.get(key) for model in models}
-            if len({repr(value) for value in values.values()}) > 1:
-                each = ", ".join(f"{title} {value}" for title, value in values.items())
-                notes.append(f"{name}: the models were sampled with different {key} ({each}).")
-        if len({frozenset(p.problem_id for p in model.evaluation.problems) for model in models}) > 1:
-            notes.append(
-                f"{name}: the evaluations are not on the same problems; differences are over those they share."
-            )
-        for model in models:
-            notes += problem_notes(f"{name}, {model.title}", model.evaluation)
-            if model.kept is None:
-                notes.append(f"{name}: the samples of {model.title} are not kept, so there is nothing to read.")
-    return notes
-
-
-def joined(titles: Sequence[str]) -> str:
-    """``A, B and C``."""
-    *first, last = titles
-    return f"{', '.join(first)}{' and ' if first else ''}{last}"
-
-
-def tasks_of(methods: Sequence[MethodRuns]) -> list[str]:
-    """The tasks of the runs, each once."""
-    return list(dict.fromkeys(run.recipe.task.name for method in methods for run in method.runs))
-
-
-def default_title(methods: Sequence[MethodRuns]) -> str:
-    """``GRPO and ProGRPO on countdown``."""
-    return f"{joined([method.title for method in methods])} on {', '.join(tasks_of(methods))}"
+    values = {key: {repr(each.get(key)) for each in settings} for key in phrases}
+    shared = {key: several.pop() for key, several in values.items() if len(several) == 1}
+    return ", ".join(phrases[key].format(value) for key, value in shared.items() if value != "None")
 
 
 def subtitle(methods: Sequence[MethodRuns]) -> str:
@@ -244,63 +161,3 @@ def subtitle(methods: Sequence[MethodRuns]) -> str:
     if (served := steps_per_rollout(recipe)) > 1:
         budget += f" a rollout, which serves {served} steps"
     return f"{budget}, starting from {recipe.model.path}; {runs}"
-
-
-def training_evaluation(methods: Sequence[MethodRuns]) -> str:
-    """``30 problems × 8 samples``: what the evaluations in training are of; empty if there are none."""
-    evaluations = [e for m in methods for r in m.runs for e in r.evaluations.values()] or base_evaluations(methods)
-    problems, samples = len(common_problems(evaluations)), samples_per_problem(evaluations)
-    return f"{problems} problems × {samples} samples" if problems else ""
-
-
-def run_records(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
-    """Each run's resolved recipe and versions, for the foot of the page."""
-    return [
-        {
-            "label": run.label,
-            "folder": run.folder.path.name,
-            "recipe_text": _pretty(run.recipe.model_dump()),
-            "settings_text": _pretty(run.recipe.method_settings()),
-            "versions_text": _pretty(run.environment),
-        }
-        for method in methods
-        for run in method.runs
-    ]
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def render(view: dict[str, Any], template: str = "page.html.j2") -> str:
-    """A page's HTML from its template and plain values (the report's: :func:`assemble`).
-
-    Every text is escaped; the JSON can't end its script element.
-
-    Raises:
-        ConfigError: Plotly or Jinja2 is not installed.
-    """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-        from markupsafe import Markup
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise ConfigError(f"a report needs {error.name}; install it with: pip install 'progrpo[report]'.") from None
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # Jinja's tojson writes <, >, & and ' as \u003c and the like: no text of a response can close the script element.
-    # NaN is refused here, not by the reader's browser.
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "ensure_ascii": False}
-    return environment.get_template(template).render(
-        view,
-        plotly_js=Markup(get_plotlyjs()),
-        light_palette=Markup(plots.palette_css(dark=False)),
-        dark_palette=Markup(plots.palette_css(dark=True)),
-        colour=plots.colour,
-        glyph=plots.glyph,
-    )

@@ -1,152 +1,22 @@
-"""The figures, as Plotly's JSON: plain dicts of ``data`` and ``layout``.
-
-Colours are names of the page's CSS variables (``var(--ink)``); the page's script puts in the values of the light or
-the dark theme, so one figure serves both.
-"""
+"""The figures of a report: curves over training, and what the final evaluations show."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from progrpo.evaluation.evaluate import Evaluation
-from progrpo.pages.collect import (
-    Group,
-    MethodRuns,
-    Run,
-    common_problems,
-    estimate,
-    fewer_problems,
-    known_values,
-    samples_per_problem,
-    values_of,
-)
-from progrpo.pages.summary import Difference, largest_k, signed
+from progrpo.pages import figures
+from progrpo.pages.collect import Group, MethodRuns, Run
+from progrpo.pages.figures import PERCENT, Figure, Panel, Series, mark, plain
+from progrpo.pages.measures import common_problems, estimate, known_values, samples_per_problem, values_of
+from progrpo.pages.summary import Difference, interval_text, largest_k
 
-Figure = dict[str, Any]
-Point = tuple[float, float]
-
-# Okabe and Ito's colour-blind-safe palette, each hue for white and for dark paper; the first two are told apart by
-# lightness too. A method has one colour on every page.
-PALETTE = {
-    "grpo": ("#0072B2", "#56B4E9"),
-    "dr_grpo": ("#56798F", "#9FB6C4"),
-    "gspo": ("#007A5E", "#2FC79B"),
-    "entropy_bonus": ("#8A6D00", "#F0E442"),
-    "high_entropy_tokens": ("#6B5B95", "#B8A9E0"),
-    "progrpo": ("#D55E00", "#F0A048"),
-    "progrpo_group": ("#B04A86", "#E59AC6"),
-    "progrpo_correct": ("#7A3B1D", "#D9A38A"),
-    "base": ("#6B6B6B", "#A0A0A0"),
-}
-SYMBOLS = {
-    "grpo": "circle",
-    "dr_grpo": "x",
-    "gspo": "triangle-up",
-    "entropy_bonus": "star",
-    "high_entropy_tokens": "cross",
-    "progrpo": "square",
-    "progrpo_group": "diamond",
-    "progrpo_correct": "triangle-down",
-}
-GLYPHS = {
-    "circle": "●",
-    "x": "✖",
-    "triangle-up": "▲",
-    "star": "★",
-    "cross": "✚",
-    "square": "■",
-    "diamond": "◆",
-    "triangle-down": "▼",
-    "circle-open": "○",
-}
-MODEL_SLOTS = ("grpo", "progrpo", "gspo", "progrpo_group", "entropy_bonus", "high_entropy_tokens", "progrpo_correct")
-"""The palette's places for models, the most different first."""
+Curve = list[tuple[float, float]]
+"""Steps and values."""
 SMOOTH_FROM = 60
-"""Steps from which a curve's mean is averaged over neighbouring steps: noise hides a curve of hundreds of steps."""
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
-
-
-def colour(name: str) -> str:
-    """The CSS variable of a method's or a model's colour; a method that is not in the palette is drawn in grey."""
-    return f"var(--m-{_slot(name)})"
-
-
-def symbol(name: str) -> str:
-    """The mark of a method or a model, so that it is not told by colour alone."""
-    return SYMBOLS.get(_slot(name), "circle-open")
-
-
-def glyph(name: str) -> str:
-    """The same mark as a letter, for legends outside of plots.
-
-    >>> glyph("grpo"), glyph("progrpo"), glyph("base")
-    ('●', '■', '○')
-    """
-    return GLYPHS[symbol(name)]
-
-
-def plain(text: str) -> str:
-    """A text that Plotly shows as it is: it reads tags in names and labels.
-
-    >>> plain("a<b>")
-    'a&lt;b&gt;'
-    """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def band(name: str) -> str:
-    """The same colour, see-through."""
-    return f"var(--band-{_slot(name)})"
-
-
-def _slot(name: str) -> str:
-    """A method's own place in the palette; the models of an evaluation page, ``model-0`` and so on, take them in
-    turn."""
-    kind, _, number = name.partition("-")
-    if kind == "model" and number.isdecimal():
-        return MODEL_SLOTS[int(number) % len(MODEL_SLOTS)]
-    return name if name in PALETTE else "base"
-
-
-def palette_css(dark: bool) -> str:
-    """Declarations of the palette's CSS variables for one theme.
-
-    >>> palette_css(dark=False).split(";")[0]
-    '--m-grpo:#0072B2'
-    """
-    told = ""
-    for name, colours in PALETTE.items():
-        value = colours[dark]
-        red, green, blue = (int(value[i : i + 2], 16) for i in (1, 3, 5))
-        told += f"--m-{name}:{value};--band-{name}:rgba({red},{green},{blue},.18);"
-    return told
-
-
-def layout(*, height: int = 220, x: Figure | None = None, y: Figure | None = None, **more: Any) -> Figure:
-    """The layout that all figures share."""
-    axis = {
-        "gridcolor": "var(--grid)",
-        "linecolor": "var(--rule)",
-        "zeroline": False,
-        "fixedrange": True,
-        "automargin": True,
-        "ticks": "",
-        "nticks": 5,
-    }
-    return {
-        "height": height,
-        "margin": {"l": 40, "r": 12, "t": 8, "b": 36},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": FONT, "size": 12, "color": "var(--soft)"},
-        "hoverlabel": {"bgcolor": "var(--paper)", "bordercolor": "var(--rule)", "font": {"color": "var(--ink)"}},
-        "showlegend": False,
-        "dragmode": False,
-        "hovermode": "x unified",
-        "xaxis": axis | {"showgrid": False, "showline": True} | (x or {}),
-        "yaxis": axis | {"rangemode": "tozero"} | (y or {}),
-    } | more
+"""From so many steps on, a mean over seeds is averaged over neighbouring steps, for noise hides a long curve."""
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
@@ -164,130 +34,153 @@ def window_for(steps: int) -> int:
     return 1 if steps < SMOOTH_FROM else steps // 20 | 1
 
 
-def metric_points(key: str) -> Callable[[Run], list[Point]]:
-    """A run's (step, value) pairs of a metric."""
-    return lambda run: [(r["step"], float(r[key])) for r in run.metrics if r.get(key) is not None]
+def metric_curve(run: Run, key: str) -> Curve:
+    """A metric of training."""
+    return [(record["step"], float(record[key])) for record in run.metrics if record.get(key) is not None]
 
 
-def evaluation_points(k: int) -> Callable[[Run], list[Point]]:
-    """A run's (step, pass@k) pairs: evaluations in training, and the final one on the same problems."""
-
-    def points(run: Run) -> list[Point]:
-        by_step = dict(run.evaluations)
-        if run.final is not None and by_step:
-            by_step[run.recipe.training.steps] = run.final
-        usable = {step: e for step, e in sorted(by_step.items()) if e.judged and e.samples >= k}
-        values = known_values(list(usable.values()), f"pass@{k}")
-        return [] if values is None else list(zip(usable, values.mean(axis=1).tolist(), strict=True))
-
-    return points
+def pass_at_k_curve(run: Run, k: int) -> Curve:
+    """pass@k of the evaluations during training, and of the final evaluation on the same problems."""
+    by_step = dict(run.evaluations)
+    if run.final is not None and by_step:
+        by_step[run.recipe.training.steps] = run.final
+    usable = {step: e for step, e in sorted(by_step.items()) if e.judged and e.samples >= k}
+    values = known_values(list(usable.values()), f"pass@{k}")
+    return [] if values is None else list(zip(usable, values.mean(axis=1).tolist(), strict=True))
 
 
-def curve(methods: Sequence[MethodRuns], points_of: Callable[[Run], list[Point]], **options: Any) -> Figure | None:
-    """A quantity over training: each seed thin, the mean over seeds on top; None if no run has it.
+def over_training(
+    methods: Sequence[MethodRuns],
+    curve: Callable[[Run], Curve],
+    *,
+    label: str = "",
+    dash: str = "solid",
+    markers: bool = False,
+) -> list[Series]:
+    """A quantity over training: each seed as a thin line, the mean over seeds on top.
 
-    The mean is over steps that all of a method's runs have: elsewhere it would jump where a seed joins or leaves.
+    The mean is over the steps that all of a method's runs have: elsewhere it would jump where a seed joins or leaves.
 
     Args:
-        options: ``markers`` draws points (for few steps), ``y`` is merged into the y-axis.
+        methods: whose runs are drawn.
+        curve: the quantity of one run.
+        label: follows a method's title in the name of its line.
+        dash: Plotly's name for the style of the lines.
+        markers: marks the points, for quantities that are known at a few steps; nothing is smoothed then.
     """
-    data: list[Figure] = []
+    data = []
     for method in methods:
-        runs = [dict(points) for run in method.runs if (points := points_of(run))]
+        runs = [dict(values) for run in method.runs if (values := curve(run))]
         if not runs:
             continue
-        window = 1 if options.get("markers") else window_for(max(len(points) for points in runs))
+        look = mark(method.name)
+        window = 1 if markers else window_for(max(len(values) for values in runs))
         if len(runs) > 1 or window > 1:
-            data += [_thin(points, method.name) for points in runs]
-        steps = sorted(set.intersection(*(set(points) for points in runs)))
-        mean = [float(np.mean([points[step] for points in runs])) for step in steps]
-        data.append(_line(method, steps, smooth(mean, window), bool(options.get("markers"))))
-    if not data:
-        return None
-    x = {"title": {"text": "step", "standoff": 4}}
-    return {"data": data, "layout": layout(x=x, y=options.get("y"))}
+            seeds = [(list(values), list(values.values())) for values in runs]
+            data += [figures.line(x, y, look, width=1, dash=dash, opacity=0.35) for x, y in seeds]
+        steps = sorted(set.intersection(*(set(values) for values in runs)))
+        mean = smooth([float(np.mean([values[step] for values in runs])) for step in steps], window)
+        options: dict[str, Any] = {"name": method.title + label, "markers": markers, "hover": "%{y:.3f}", "dash": dash}
+        data.append(figures.line(steps, mean, look, **options))
+    return data
 
 
-def _thin(points: dict[float, float], method: str) -> Figure:
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": list(points),
-        "y": list(points.values()),
-        "line": {"color": colour(method), "width": 1},
-        "opacity": 0.35,
-        "hoverinfo": "skip",
-    }
+def training_panels(methods: Sequence[MethodRuns]) -> list[Panel]:
+    """The panels over training that have something to show."""
+    k = largest_k(samples_per_problem([e for m in methods for run in m.runs for e in run.evaluations.values()]))
 
+    def metric(key: str, y_axis: dict[str, Any] | None = None) -> Figure | None:
+        return figures.figure(over_training(methods, partial(metric_curve, key=key)), "step", y_axis=y_axis)
 
-def _line(method: Group, x: Sequence[float], y: Sequence[float], markers: bool) -> Figure:
-    return {
-        "type": "scatter",
-        "mode": "lines+markers" if markers or len(x) == 1 else "lines",
-        "name": plain(method.title),
-        "x": list(x),
-        "y": [round(value, 5) for value in y],
-        "line": {"color": colour(method.name), "width": 2.5},
-        "marker": {"symbol": symbol(method.name), "size": 8, "color": colour(method.name)},
-        "hovertemplate": "%{y:.3f}",
-    }
+    def pass_at(k: int) -> Figure | None:
+        return figures.figure(over_training(methods, partial(pass_at_k_curve, k=k), markers=True), "step")
+
+    panels = [
+        Panel("reward", "Reward", "Mean reward of the training rollouts. It should rise.", metric("reward")),
+        Panel("entropy", "Policy entropy", "In nats a token. It nears 0 when exploration stops.", metric("entropy")),
+        Panel(
+            "prompt-confidence",
+            "Prompt confidence c(q)",
+            "How likely the policy finds the prompt itself: 1 / perplexity. ProGRPO compares c(o|q) with it.",
+            metric("confidence/prompt/mean"),
+        ),
+        Panel(
+            "answer-confidence",
+            "Answer confidence c(o|q)",
+            "How likely the policy finds the least likely tokens of its own answers. Near 1, it repeats one answer.",
+            metric("confidence/answer/mean"),
+        ),
+        Panel(
+            "confidence-by-verdict",
+            "c(o|q) of right and wrong rollouts",
+            "Solid: right rollouts. Dashed: wrong ones. ProGRPO pulls down the right ones that are over-confident.",
+            confidence_by_verdict(methods),
+        ),
+        Panel("pass1", "pass@1, held out", "The chance that one sample is right, on held-out problems.", pass_at(1)),
+        Panel(
+            "passk",
+            f"pass@{k}, held out",
+            f"The chance that the best of {k} is right. A policy that collapses gains pass@1 and loses here.",
+            pass_at(k) if k > 1 else None,
+        ),
+        Panel(
+            "distinct",
+            "Different solutions in a group",
+            "Different right answers among the responses to one prompt.",
+            metric("distinct_solutions"),
+        ),
+        Panel(
+            "mixed",
+            "Groups with right and wrong responses",
+            "With rewards of 0 and 1, GRPO learns from these groups alone: in all others, every advantage is 0.",
+            metric("groups/mixed", PERCENT),
+        ),
+        Panel("all-right", "Groups all right", "Prompts solved every time.", metric("groups/all_right", PERCENT)),
+        Panel("all-wrong", "Groups all wrong", "Prompts never solved.", metric("groups/all_wrong", PERCENT)),
+    ]
+    return [panel for panel in panels if panel.figure]
 
 
 def confidence_by_verdict(methods: Sequence[MethodRuns]) -> Figure | None:
-    """The mean c(o|q) of the rollouts that were kept, right ones solid and wrong ones dashed."""
+    """The mean c(o|q) of the recorded rollouts: a solid line for right ones, a dashed line for wrong ones."""
 
-    def points(place: int) -> Callable[[Run], list[Point]]:
-        return lambda run: [(step, v[place]) for step, v in run.rollout_confidence.items() if np.isfinite(v[place])]
+    def curve(run: Run, place: int) -> Curve:
+        return [(step, means[place]) for step, means in run.rollout_confidence.items() if np.isfinite(means[place])]
 
-    right, wrong = (curve(methods, points(place), markers=True) for place in (0, 1))
-    for figure, verdict, dash in ((right, "right", "solid"), (wrong, "wrong", "dash")):
-        for trace in figure["data"] if figure else []:
-            trace["line"] = trace["line"] | {"dash": dash}
-            if "name" in trace:
-                trace["name"] += f", {verdict}"
-    if right and wrong:
-        return right | {"data": right["data"] + wrong["data"]}
-    return right or wrong
+    right = over_training(methods, partial(curve, place=0), label=", right", markers=True)
+    wrong = over_training(methods, partial(curve, place=1), label=", wrong", markers=True, dash="dash")
+    return figures.figure(right + wrong, "step")
 
 
-def pass_at_k_figure(methods: Sequence[Group]) -> Figure | None:
-    """pass@k of the final evaluations against k, with 95 % intervals as bands; None without final evaluations.
+def pass_at_k_figure(groups: Sequence[Group]) -> Figure | None:
+    """pass@k of the final evaluations against k, with 95 % intervals as bands.
 
-    The line has every k; the band is drawn through ks that are evenly spread on the axis, for each costs a bootstrap.
+    The line has every k. The band is drawn through ks that are evenly spread on the axis, for each costs a bootstrap.
     """
-    data: list[Figure] = []
+    data: list[Series] = []
     most = 0
-    for method in methods:
-        means = {k: v for k in range(1, samples_per_problem(method.finals) + 1) if (v := _pass_at(method.finals, k))}
-        if not means:
+    for group in groups:
+        ks = range(1, samples_per_problem(group.finals) + 1)
+        values = {k: known for k in ks if (known := known_values(group.finals, f"pass@{k}")) is not None}
+        if not values:
             continue
-        n = max(means)
+        look, n = mark(group.name), max(values)
         most = max(most, n)
-        bounds = [(k, e) for k in band_ks(n) if (e := estimate(method.finals, f"pass@{k}"))]
-        fill: Figure = {"x": [k for k, _ in bounds] + [k for k, _ in reversed(bounds)]}
-        fill["y"] = [e.low for _, e in bounds] + [e.high for _, e in reversed(bounds)]
-        shared = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "line": {"width": 0}}
-        data.append(shared | fill | {"fill": "toself", "fillcolor": band(method.name)})
-        line = _line(method, list(means), [mean for mean, _ in means.values()], False)
-        if fewer_problems(method.finals):
-            told = [f" ({problems} problems)" for _, problems in means.values()]
-            line |= {"text": told, "hovertemplate": "%{y:.3f}%{text}"}
-        data.append(line)
-        marks = [k for k in means if k.bit_count() == 1]
-        at = {"x": marks, "y": [line["y"][line["x"].index(k)] for k in marks], "marker": line["marker"]}
-        data.append({"type": "scatter", "mode": "markers", "hoverinfo": "skip"} | at)
-    if not data:
-        return None
+        bounds = [(k, e) for k in band_ks(n) if (e := estimate(group.finals, f"pass@{k}"))]
+        x = [k for k, _ in bounds] + [k for k, _ in reversed(bounds)]
+        y = [e.low for _, e in bounds] + [e.high for _, e in reversed(bounds)]
+        data.append(figures.line(x, y, look, width=0, fill="toself", fillcolor=look.band))
+        means = [float(known.mean()) for known in values.values()]
+        problems = [known.shape[1] for known in values.values()]
+        fewer = [f" ({count} problems)" if len(set(problems)) > 1 else "" for count in problems]
+        options: dict[str, Any] = {"name": group.title, "text": fewer, "hover": "%{y:.3f}%{text}"}
+        data.append(figures.line(list(values), means, look, **options))
+        powers = [k for k in values if k.bit_count() == 1]
+        at_powers = [mean for k, mean in zip(values, means, strict=True) if k in powers]
+        data.append(figures.points(powers, at_powers, look, marker={"size": 8}))
     ticks = [1 << i for i in range(most.bit_length())]
-    x = {"type": "log", "tickvals": ticks, "ticktext": [str(k) for k in ticks], "title": {"text": "k, samples tried"}}
-    y = {"rangemode": "normal", "title": {"text": "pass@k"}}
-    return {"data": data, "layout": layout(height=360, x=x, y=y)}
-
-
-def _pass_at(evaluations: Sequence[Evaluation], k: int) -> tuple[float, int] | None:
-    """The mean, and over how many problems it is."""
-    values = known_values(evaluations, f"pass@{k}")
-    return None if values is None else (float(values.mean()), values.shape[1])
+    x_axis = {"type": "log", "tickvals": ticks, "ticktext": [str(k) for k in ticks]}
+    return figures.figure(data, "k, samples tried", "pass@k", x_axis=x_axis, y_axis={"rangemode": "normal"}, height=360)
 
 
 def band_ks(n: int) -> list[int]:
@@ -300,213 +193,57 @@ def band_ks(n: int) -> list[int]:
     return sorted({round(float(k)) for k in spread} | {1, n})
 
 
-def difference_figure(found: Sequence[Difference]) -> Figure | None:
+def difference_figure(differences: Sequence[Difference]) -> Figure | None:
     """The paired differences in shares of problems, each with its interval, and a small mark for each seed."""
-    shown = [d for d in found if d.measure.startswith("pass@") or d.measure == "coverage"]
+    shown = [d for d in differences if d.measure.startswith("pass@") or d.measure == "coverage"]
     if not shown:
         return None
-    others = list(dict.fromkeys(d.method.name for d in shown))
-    several = len(others) > 1
-    names = [f"{d.measure}  {plain(d.method.title) if several else ''}".strip() for d in shown]
-    data: list[Figure] = []
-    for name, d in zip(names, shown, strict=True):
-        method = d.method.name
-        text = f"{signed(d.difference.mean)} [{signed(d.difference.low)}, {signed(d.difference.high)}]"
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": [d.difference.mean],
-                "y": [name],
-                "marker": {"symbol": symbol(method), "size": 11, "color": colour(method)},
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [d.difference.high - d.difference.mean],
-                    "arrayminus": [d.difference.mean - d.difference.low],
-                    "color": colour(method),
-                    "thickness": 2,
-                    "width": 4,
-                },
-                "hovertemplate": f"{d.measure}: {text}<extra></extra>",
-            }
-        )
+    several = len({d.method.name for d in shown}) > 1
+    data = []
+    for d in shown:
+        look, value = mark(d.method.name), d.difference
+        row = f"{d.measure}  {plain(d.method.title)}" if several else d.measure
+        error = figures.whiskers(value.mean, value.low, value.high, look.colour)
+        hover = f"{d.measure}: {interval_text(value)}<extra></extra>"
+        data.append(figures.points([value.mean], [row], look, marker={"size": 11}, error_x=error, hover=hover))
         if len(d.per_seed) > 1:
-            seeds = {"symbol": "line-ns-open", "size": 10, "color": "var(--soft)"}
-            marks = {"x": d.per_seed, "y": [name] * len(d.per_seed), "marker": seeds}
-            data.append(
-                {"type": "scatter", "mode": "markers", "hovertemplate": "one seed: %{x:+.3f}<extra></extra>"} | marks
-            )
-    zero = {
-        "type": "line",
-        "x0": 0,
-        "x1": 0,
-        "y0": 0,
-        "y1": 1,
-        "yref": "paper",
-        "line": {"color": "var(--soft)", "width": 1},
-    }
-    y = {"autorange": "reversed", "showgrid": False, "type": "category", "dtick": 1}
-    x = {
-        "title": {"text": f"difference from {plain(shown[0].baseline.title)}", "standoff": 4},
-        "tickformat": "+.2f",
-        "showgrid": True,
-    }
-    height = 90 + 38 * len(shown)
-    return {"data": data, "layout": layout(height=height, x=x, y=y, shapes=[zero], hovermode="closest")}
+            rows, hover = [row] * len(d.per_seed), "one seed: %{x:+.3f}<extra></extra>"
+            marker = {"symbol": "line-ns-open", "size": 10}
+            data.append(figures.points(d.per_seed, rows, figures.SOFT, marker=marker, hover=hover))
+    options: dict[str, Any] = {"height": 90 + 38 * len(shown), "shapes": [figures.upright(0)], "hovermode": "closest"}
+    title, x_axis = f"difference from {plain(shown[0].baseline.title)}", {"tickformat": "+.2f", "showgrid": True}
+    return figures.figure(data, title, x_axis=x_axis, y_axis=figures.ROWS, **options)
 
 
-def distinct_figure(methods: Sequence[Group]) -> Figure | None:
-    """How many different correct solutions problems have: the share of problems by count, a bar a method."""
-    data: list[Figure] = []
-    for method in methods:
-        problems = common_problems(method.finals)
-        if problems:
-            counts = values_of(method.finals, "distinct", problems).ravel()
-            most = int(counts.max())
-            shares = [float(np.mean(counts == count)) for count in range(most + 1)]
-            data.append(
-                {
-                    "type": "bar",
-                    "name": plain(method.title),
-                    "x": list(range(most + 1)),
-                    "y": [round(share, 5) for share in shares],
-                    "marker": {"color": colour(method.name)},
-                    "hovertemplate": "%{y:.1%} of problems",
-                }
-            )
-    if not data:
-        return None
-    x = {
-        "title": {"text": "different correct solutions of a problem", "standoff": 4},
-        "dtick": 1 if _span(data) <= 16 else 5,
-    }
-    y = {"tickformat": ".0%", "title": {"text": "problems"}}
-    return {"data": data, "layout": layout(height=300, x=x, y=y, bargap=0.25, bargroupgap=0.08)}
-
-
-def _span(data: Sequence[Figure]) -> int:
-    return max(len(trace["x"]) for trace in data)
+def distinct_figure(groups: Sequence[Group]) -> Figure | None:
+    """How many different correct solutions problems have: the share of problems by count, a bar for each group."""
+    data = []
+    most = 0
+    for group in groups:
+        if problems := common_problems(group.finals):
+            counts = values_of(group.finals, "distinct", problems).ravel()
+            most = max(most, int(counts.max()))
+            x = list(range(int(counts.max()) + 1))
+            shares, hover = [float(np.mean(counts == count)) for count in x], "%{y:.1%} of problems"
+            data.append(figures.bars(x, shares, mark(group.name).colour, name=group.title, hover=hover))
+    title, x_axis = "different correct solutions of a problem", {"dtick": 1 if most < 16 else 5}
+    options = {"height": 300, "bargap": 0.25, "bargroupgap": 0.08}
+    return figures.figure(data, title, "problems", x_axis=x_axis, y_axis=PERCENT, **options)
 
 
 def coverage_figure(groups: Sequence[Group], base: Sequence[Evaluation] = ()) -> Figure | None:
-    """Coverage with its interval, a row a group and one for the base model; None where it is not known."""
+    """Coverage with its interval: a row for each group, and one for the base model."""
     rows = [(group.title, group.name, group.finals) for group in groups if group.finals]
     n = samples_per_problem([e for _, _, finals in rows for e in finals])
     if base and samples_per_problem(base) == n:
         rows.insert(0, ("Base model", "base", list(base)))
-    known = [(title, name, value) for title, name, e in rows if (value := estimate(e, "coverage"))]
-    if not known:
-        return None
-    data = [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "x": [value.mean],
-            "y": [plain(title)],
-            "width": 0.55,
-            "marker": {"color": colour(name)},
-            "error_x": {
-                "type": "data",
-                "symmetric": False,
-                "array": [value.high - value.mean],
-                "arrayminus": [value.mean - value.low],
-                "color": "var(--ink)",
-                "thickness": 1.5,
-            },
-            "hovertemplate": f"{value.mean:.1%} [{value.low:.1%}, {value.high:.1%}]<extra></extra>",
-        }
-        for title, name, value in known
-    ]
-    x = {
-        "tickformat": ".0%",
-        "rangemode": "tozero",
-        "showgrid": True,
-        "title": {"text": "of all solutions found", "standoff": 4},
-    }
-    y = {"autorange": "reversed", "showgrid": False, "type": "category", "dtick": 1}
-    return {
-        "data": data,
-        "layout": layout(height=80 + 44 * len(known), x=x, y=y, hovermode="closest", barmode="overlay"),
-    }
-
-
-def training_panels(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
-    """The panels over training that have data: ``{id, title, caption, figure}``."""
-    evaluations = [e for m in methods for run in m.runs for e in run.evaluations.values()]
-    k = largest_k(samples_per_problem(evaluations))
-    share = {"tickformat": ".0%"}
-    wanted: list[tuple[str, str, str, Figure | None]] = [
-        ("reward", "Reward", "Mean reward of the training rollouts. It should rise.", _metric(methods, "reward")),
-        (
-            "entropy",
-            "Policy entropy",
-            "Nats a token. A policy that stops exploring falls towards 0.",
-            _metric(methods, "entropy"),
-        ),
-        (
-            "prompt-confidence",
-            "Prompt confidence c(q)",
-            "How likely the policy finds the prompt itself: 1 / perplexity. ProGRPO holds c(o|q) against it.",
-            _metric(methods, "confidence/prompt/mean"),
-        ),
-        (
-            "answer-confidence",
-            "Answer confidence c(o|q)",
-            "How likely it finds the least likely tokens of its own answers. Near 1, it repeats one answer.",
-            _metric(methods, "confidence/answer/mean"),
-        ),
-        (
-            "confidence-by-verdict",
-            "c(o|q) of right and wrong",
-            "Solid: right rollouts. Dashed: wrong ones. ProGRPO pulls down the right ones that are over-confident.",
-            confidence_by_verdict(methods),
-        ),
-        (
-            "pass1",
-            "pass@1, held out",
-            "Chance that one sample is right, on problems kept out of training.",
-            curve(methods, evaluation_points(1), markers=True),
-        ),
-        (
-            "passk",
-            f"pass@{k}, held out",
-            f"Chance that the best of {k} is right. A policy that collapses gains pass@1 and loses here.",
-            curve(methods, evaluation_points(k), markers=True) if k > 1 else None,
-        ),
-        (
-            "distinct",
-            "Different solutions in a group",
-            "Different right answers among the responses to one prompt.",
-            _metric(methods, "distinct_solutions"),
-        ),
-        (
-            "mixed",
-            "Groups with right and wrong",
-            "With rewards of 0 and 1, only these teach GRPO anything: elsewhere every advantage is 0.",
-            _metric(methods, "groups/mixed", share),
-        ),
-        (
-            "all-right",
-            "Groups all right",
-            "Prompts that are solved every time.",
-            _metric(methods, "groups/all_right", share),
-        ),
-        (
-            "all-wrong",
-            "Groups all wrong",
-            "Prompts that are never solved.",
-            _metric(methods, "groups/all_wrong", share),
-        ),
-    ]
-    return [{"id": i, "title": t, "caption": c, "figure": figure} for i, t, c, figure in wanted if figure]
-
-
-def _metric(methods: Sequence[MethodRuns], key: str, y: Figure | None = None) -> Figure | None:
-    return curve(methods, metric_points(key), y=y)
-
-
-def describe(figure: Figure) -> str:
-    """A figure's last values in words, for those who can't see it: ``GRPO ends at 0.434``."""
-    lines = [t for t in figure["data"] if t.get("name") and t["type"] == "scatter" and t["y"]]
-    return "; ".join(f"{t['name']} starts at {t['y'][0]:.3g} and ends at {t['y'][-1]:.3g}" for t in lines)
+    data = []
+    for title, name, evaluations in rows:
+        if value := estimate(evaluations, "coverage"):
+            error = figures.whiskers(value.mean, value.low, value.high, figures.INK)
+            hover = f"{value.mean:.1%} [{value.low:.1%}, {value.high:.1%}]<extra></extra>"
+            row = figures.bars([value.mean], [plain(title)], mark(name).colour, hover=hover, error_x=error)
+            data.append(row | {"orientation": "h", "width": 0.55})
+    x_axis = PERCENT | {"rangemode": "tozero", "showgrid": True}
+    options: dict[str, Any] = {"height": 80 + 44 * len(data), "hovermode": "closest", "barmode": "overlay"}
+    return figures.figure(data, "share of all solutions found", x_axis=x_axis, y_axis=figures.ROWS, **options)

@@ -6,144 +6,167 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from progrpo.core import low_probability_mask
-from progrpo.pages.collect import MethodRuns, Run
+from progrpo.pages.collect import MethodRuns, Run, read_rollout, tokenizer_places
 from progrpo.runs.folder import RunFolder
-from progrpo.runs.rollouts import read_rollout
 
 GROUPS = 6
 MOST_TOKENS = 600
-"""Tokens shown of a response, half of them its first and half its last; a page with every token of long reasoning could
-not be opened on a phone."""
+"""Tokens shown of a response, half of them its first and half its last: a phone could not open a page with every token
+of long reasoning."""
 LOW_PROB_FRACTION = 0.2
-"""ProGRPOConfig's default, for recipes that leave it out."""
-NUMBERS = ("reward", "prompt_confidence", "answer_confidence", "grpo_advantage", "correction", "advantage")
+"""The default of ProGRPOConfig, for recipes that leave it out."""
+NUMBERS = (
+    *("reward", "prompt_confidence", "answer_confidence", "grpo_advantage", "correction", "advantage"),
+    *("entropy", "length"),
+)
+VERDICTS = ("right", "wrong", "not judged")
 
-Rows = list[dict[str, Any]]
+Row = dict[Any, Any]
+"""A response: ``verdict``, ``text``, ``token_ids``, ``logps``, ``canonical``, and some of :data:`NUMBERS`."""
 Decode = Callable[[int], str]
 
 
-def reader(methods: Sequence[MethodRuns], *, groups: int = GROUPS) -> list[dict[str, Any]]:
-    """By method and step, up to ``groups`` groups with their responses; empty without rollouts.
+def reader(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
+    """By method and step, a few groups with their responses; empty without rollouts.
 
-    One run a method is read: of a seed that all methods have rollouts of, where there is one, so that prompts are the
-    same. At each step the prompts that are mixed (some responses right, some wrong) in the most methods come first.
+    One run of each method is read, of a seed that all methods have rollouts of if there is one, so that prompts are
+    the same. At each step, the prompts come first that are mixed (some responses right, some wrong) in most methods.
     """
     runs = _runs_to_read(methods)
-    by_place: dict[int, dict[str, dict[str, Rows]]] = {}
+    places = {name: tokenizer_places(run.folder, run.recipe.model.path) for name, run in runs.items()}
+    decoders = {name: decoder_from(places[name]) for name in runs}
+    steps: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
     for place in (0, -1):
-        read = {name: read_groups(run.folder, run.rollout_steps[place]) for name, run in runs.items()}
-        by_place[place] = {name: choose_groups(name, read, groups) for name in read}
-    told = []
-    for method in methods:
-        if method.name not in runs:
-            continue
-        run = runs[method.name]
-        decode, fraction = token_decoder(run), low_prob_fraction(run)
-        places = [0] if len(run.rollout_steps) == 1 else [0, -1]
-        steps = [
-            {
-                "step": run.rollout_steps[place],
-                "groups": [group_view(rows, decode, fraction) for rows in by_place[place][method.name].values()],
-            }
-            for place in places
-        ]
-        told.append({"name": method.name, "title": method.title, "seed": run.recipe.seed, "steps": steps})
-    return told
+        by_method = {name: read_groups(run.folder, run.rollout_steps[place]) for name, run in runs.items()}
+        for name, run in runs.items():
+            if place == 0 or len(run.rollout_steps) > 1:
+                chosen, fraction = choose_groups(name, by_method), low_prob_fraction(run)
+                views = [group_view(rows, decoders[name], fraction) for rows in chosen]
+                steps[name].append({"step": run.rollout_steps[place], "groups": views})
+    return [
+        {"name": m.name, "title": m.title, "seed": runs[m.name].recipe.seed, "steps": steps[m.name]}
+        for m in methods
+        if m.name in runs
+    ]
 
 
 def _runs_to_read(methods: Sequence[MethodRuns]) -> dict[str, Run]:
-    with_rollouts = {m.name: [run for run in m.runs if run.rollout_steps] for m in methods}
-    with_rollouts = {name: runs for name, runs in with_rollouts.items() if runs}
-    seeds = [{run.recipe.seed for run in runs} for runs in with_rollouts.values()]
-    shared = set.intersection(*seeds) if seeds else set()
-    chosen = {}
-    for name, runs in with_rollouts.items():
-        of_shared = [run for run in runs if shared and run.recipe.seed == min(shared)]
-        chosen[name] = (of_shared or runs)[0]
-    return chosen
+    with_rollouts = {method.name: [run for run in method.runs if run.rollout_steps] for method in methods}
+    by_seed = {name: {run.recipe.seed: run for run in reversed(runs)} for name, runs in with_rollouts.items() if runs}
+    shared = set.intersection(*map(set, by_seed.values())) if by_seed else set()
+    return {name: runs[min(shared or runs)] for name, runs in by_seed.items()}
 
 
-def read_groups(folder: RunFolder, step: int) -> dict[str, Rows]:
+def read_groups(folder: RunFolder, step: int) -> dict[str, list[Row]]:
     """A step's responses by prompt, from the files of all processes; of a prompt drawn twice, the first group."""
-    by_prompt: dict[str, Rows] = {}
-    for _, members in read_rollout(folder.rollouts, step).groupby("group", sort=True):
-        rows: Rows = [{str(key): value for key, value in row.items()} for row in members.to_dict("records")]
-        by_prompt.setdefault(as_text(rows[0]["prompt"]), rows)
+    by_prompt: dict[str, list[Row]] = {}
+    frame = read_rollout(folder, step)
+    for _, members in frame.assign(verdict=frame["reward"].map(verdict_of)).groupby("group", sort=True):
+        by_prompt.setdefault(members["prompt"].iloc[0], members.to_dict("records"))
     return by_prompt
 
 
-def choose_groups(name: str, read: dict[str, dict[str, Rows]], count: int) -> dict[str, Rows]:
-    """The groups of method ``name``: prompts that all methods have come first, mixed ones first among them."""
-
-    def rank(prompt: str) -> tuple[int, int]:
-        holders = [groups[prompt] for groups in read.values() if prompt in groups]
-        return -len(holders), -sum(is_mixed(rows) for rows in holders)
-
-    # sorted() keeps the file's order among equals: nothing is picked for how well it looks.
-    prompts = sorted(read[name], key=rank)[:count]
-    return {prompt: read[name][prompt] for prompt in prompts}
-
-
-def is_mixed(rows: Rows) -> bool:
-    """Whether some responses are right and some wrong."""
-    verdicts = {verdict_of(row["reward"]) for row in rows}
-    return {"right", "wrong"} <= verdicts
-
-
 def verdict_of(reward: float | None) -> str:
-    """``right`` above 0, ``wrong`` else, ``not judged`` where the verifier failed."""
+    """``right`` for a reward above 0, ``wrong`` for others, ``not judged`` where the verifier failed."""
     if reward is None or math.isnan(reward):
         return "not judged"
     return "right" if reward > 0 else "wrong"
 
 
-def group_view(rows: Rows, decode: Decode, fraction: float) -> dict[str, Any]:
-    """One group as the page shows it: right responses first, among them the most confident."""
-    numbered: dict[str, int] = {}
-    responses: list[dict[str, Any]] = []
-    order = {"right": 0, "wrong": 1, "not judged": 2}
-    # The same tokens sampled again are one entry with a count: how often a policy repeats itself is what to see.
-    again: dict[tuple[str, tuple[int, ...]], Rows] = {}
-    for row in sorted(rows, key=lambda r: (order[verdict_of(r["reward"])], -(_number(r["answer_confidence"]) or 0.0))):
-        again.setdefault((verdict_of(row["reward"]), tuple(row["token_ids"])), []).append(row)
-    for (verdict, _), same in again.items():
-        canonical = same[0].get("canonical")
-        known = isinstance(canonical, str) and verdict == "right"
-        solution = numbered.setdefault(str(canonical), len(numbered) + 1) if known else None
-        responses.append(response_view(same[0], decode, fraction) | {"solution": solution, "times": len(same)})
-    verdicts = [verdict_of(row["reward"]) for row in rows]
+def choose_groups(name: str, by_method: dict[str, dict[str, list[Row]]]) -> list[list[Row]]:
+    """The groups of method ``name``: prompts that all methods have come first, mixed ones first among them."""
+
+    def rank(prompt: str) -> tuple[int, int]:
+        holders = [groups[prompt] for groups in by_method.values() if prompt in groups]
+        return -len(holders), -sum({"right", "wrong"} <= {row["verdict"] for row in rows} for rows in holders)
+
+    # sorted() keeps the file's order among equals: no group is picked for how well it looks.
+    return [by_method[name][prompt] for prompt in sorted(by_method[name], key=rank)[:GROUPS]]
+
+
+def group_view(rows: list[Row], decode: Decode, fraction: float) -> dict[str, Any]:
+    """One group as the page shows it: right responses first, among them the most confident.
+
+    A token is ``[text, probability, in T_low]``.
+    """
+    solutions: dict[str, int] = {}
+    ranked = sorted(rows, key=lambda r: (VERDICTS.index(r["verdict"]), -(finite(r["answer_confidence"]) or 0.0)))
+    entries = [entry for _, entry in merge_same(ranked, decode, fraction, solutions)]
+    for entry in entries:
+        p_T = np.exp(np.minimum(entry.pop("logps"), 0.0)).round(4).tolist()
+        tokens = zip(entry.pop("words"), p_T, entry.pop("low"), strict=True)
+        entry["tokens"] = [[word, finite(p), is_low] for word, p, is_low in tokens]
+    verdicts = [row["verdict"] for row in rows]
     return {
-        "prompt": as_text(rows[0]["prompt"]),
+        "prompt": rows[0]["prompt"],
         "size": len(rows),
         "right": verdicts.count("right"),
         "not_judged": verdicts.count("not judged"),
-        "distinct": len(numbered),
-        "responses": responses,
+        "distinct": len(solutions),
+        "responses": entries,
     }
 
 
-def response_view(row: dict[str, Any], decode: Decode, fraction: float) -> dict[str, Any]:
-    """One response: its tokens as ``[text, probability, in T_low]``, its verdict, and the six numbers."""
-    ids = [int(i) for i in row["token_ids"]]
-    logps = [_number(value) for value in row["logps"]]
-    logps = (logps + [None] * len(ids))[: len(ids)]
-    low = t_low(logps, fraction)
-    texts = [decode(i) for i in ids]
-    tokens = [
-        [text, None if logp is None else round(min(1.0, math.exp(logp)), 4), is_low]
-        for text, logp, is_low in zip(texts, logps, low, strict=True)
-    ]
-    return {
-        "tokens": cut(tokens),
-        "hidden": max(0, len(tokens) - MOST_TOKENS),
-        "gap": needs_gaps(texts, as_text(row["text"])),
-        "text": as_text(row["text"]),
-        "verdict": verdict_of(row["reward"]),
-        "numbers": {name: _number(row[name]) for name in NUMBERS},
-    }
+def merge_same(
+    rows: Sequence[Row], decode: Decode, fraction: float, solutions: dict[str, int]
+) -> list[tuple[Row, dict[str, Any]]]:
+    """The different responses of a group, each with its first row and as the page shows it.
+
+    The same tokens sampled again are one entry with a count, so that readers see how often a policy repeats itself.
+    The tokens of an entry are three lists, ``words``, ``logps`` (NaN where not known) and ``low``, cut in the middle.
+
+    Args:
+        rows: the responses.
+        decode: the text of a token.
+        fraction: the share of tokens in T_low.
+        solutions: the numbers of the different correct solutions; new ones are added.
+    """
+    lengths = [0 if row["token_ids"] is None else len(row["token_ids"]) for row in rows]
+    logps_BT = np.full((len(rows), max(lengths)), np.nan)
+    for logps_T, row, length in zip(logps_BT, rows, lengths, strict=True):
+        known = np.asarray([] if row["logps"] is None else row["logps"], dtype=np.float64)[:length]
+        logps_T[: len(known)] = np.where(np.isfinite(known), known, np.nan)
+    low_BT = low_tokens(logps_BT, fraction)
+    merged: dict[Any, tuple[Row, dict[str, Any]]] = {}
+    for row, length, logps_T, low_T in zip(rows, lengths, logps_BT, low_BT, strict=True):
+        ids = tuple(int(token) for token in row["token_ids"]) if length else ()
+        key = (row["verdict"], ids or row["text"])
+        if key in merged:
+            merged[key][1]["times"] += 1
+            continue
+        words, canonical = [decode(token) for token in ids], row.get("canonical")
+        solved = isinstance(canonical, str) and row["verdict"] == "right"
+        merged[key] = (
+            row,
+            {
+                "verdict": row["verdict"],
+                "solution": solutions.setdefault(canonical, len(solutions) + 1) if solved else None,
+                "times": 1,
+                "text": row["text"],
+                "words": cut(words),
+                "logps": cut(logps_T[:length].tolist()),
+                "low": cut(low_T[:length].tolist()),
+                "hidden": max(0, length - MOST_TOKENS),
+                "gap": needs_gaps(words, row["text"]),
+                "numbers": {name: finite(row[name]) for name in NUMBERS if name in row},
+            },
+        )
+    return list(merged.values())
+
+
+def low_tokens(logps_BT: NDArray[np.float64], fraction: float) -> NDArray[np.bool_]:
+    """Which tokens are in T_low, (B, T); a token whose log-prob is NaN takes no part."""
+    known_BT = ~np.isnan(logps_BT)
+    if not known_BT.any():
+        return known_BT
+    logps = torch.from_numpy(np.where(known_BT, np.minimum(logps_BT, 0.0), 0.0))
+    low_BT = low_probability_mask(logps, torch.from_numpy(known_BT), low_prob_fraction=fraction)
+    return np.asarray(low_BT, dtype=np.bool_)
 
 
 def cut(tokens: list[Any]) -> list[Any]:
@@ -156,24 +179,10 @@ def cut(tokens: list[Any]) -> list[Any]:
     return tokens if len(tokens) <= MOST_TOKENS else tokens[:half] + tokens[-half:]
 
 
-def t_low(logps: Sequence[float | None], fraction: float) -> list[bool]:
-    """Which tokens are in T_low; a token without a log-prob takes no part."""
-    if not logps:
-        return []
-    mask = torch.tensor([[value is not None for value in logps]])
-    values = torch.tensor([[0.0 if value is None else min(value, 0.0) for value in logps]])
-    return [bool(x) for x in low_probability_mask(values, mask, low_prob_fraction=fraction)[0]]
-
-
 def low_prob_fraction(run: Run) -> float:
     """The share of tokens in T_low that the run trained with."""
     settings = run.recipe.method_settings() | run.recipe.trl
     return float(settings.get("low_prob_fraction", LOW_PROB_FRACTION))
-
-
-def token_decoder(run: Run) -> Decode:
-    """Token id -> text, by the run's tokenizer: see :func:`decoder_from`."""
-    return decoder_from(run.tokenizers)
 
 
 def decoder_from(places: Sequence[str | Path]) -> Decode:
@@ -183,29 +192,23 @@ def decoder_from(places: Sequence[str | Path]) -> Decode:
     """
     from progrpo.sampling.models import SHIPPED
 
-    folders = [SHIPPED.get(str(place), Path(place)) for place in places]
-    for folder in folders:
-        if (folder / "tokenizer.json").is_file():
-            with suppress(Exception):  # tokenizers raises no narrower one for a damaged file
-                return _from_file(folder / "tokenizer.json")
+    def decode_with(tokenizer: Any) -> Decode:
+        return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))
+
+    for place in places:
+        file = SHIPPED.get(str(place), Path(place)) / "tokenizer.json"
+        with suppress(Exception):  # tokenizers raises no narrower one for a damaged file
+            from tokenizers import Tokenizer
+
+            # The file itself, not AutoTokenizer: it needs no model class, and reads word-level tokenizers as they are.
+            if file.is_file():
+                return decode_with(Tokenizer.from_file(str(file)))
     for place in places:
         with suppress(Exception):  # transformers raises many kinds, see progrpo.sampling.models.load_model
             from transformers import AutoTokenizer
 
-            return _decode_with(AutoTokenizer.from_pretrained(str(place), local_files_only=True))
+            return decode_with(AutoTokenizer.from_pretrained(str(place), local_files_only=True))
     return "#{}".format
-
-
-def _decode_with(tokenizer: Any) -> Decode:
-    return lambda token: str(tokenizer.decode([token]))
-
-
-def _from_file(path: Path) -> Decode:
-    from tokenizers import Tokenizer
-
-    # The file itself, not AutoTokenizer: it needs no model class, and reads word-level tokenizers as they are.
-    tokenizer = Tokenizer.from_file(str(path))
-    return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))
 
 
 def needs_gaps(texts: Sequence[str], whole: str) -> bool:
@@ -214,15 +217,6 @@ def needs_gaps(texts: Sequence[str], whole: str) -> bool:
     return bool(start) and not "".join(texts).strip().startswith(start) and " ".join(texts).strip().startswith(start)
 
 
-def as_text(value: Any) -> str:
-    """A prompt or a response as text; chat messages as ``role: content`` lines."""
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    return "\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in value)
-
-
-def _number(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
     """A finite float, or None: JSON has no NaN."""
     return float(value) if value is not None and math.isfinite(value) else None

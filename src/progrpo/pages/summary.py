@@ -1,38 +1,27 @@
-"""What the numbers support: the sentences and the tables at the top of the page."""
+"""What the numbers support: the sentences at the top of a page, and the differences that they rest on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from progrpo.evaluation.evaluate import Evaluation
 from progrpo.evaluation.intervals import Estimate, SignTest, paired_difference, sign_test
-from progrpo.pages.collect import (
-    Group,
-    MethodRuns,
-    base_evaluations,
-    common_problems,
-    estimate,
-    known_values,
-    samples_per_problem,
-    sampling_estimate,
-    values_of,
-)
+from progrpo.pages.collect import Group, MethodRuns
+from progrpo.pages.measures import common_problems, estimate, known_values, samples_per_problem, values_of
 
 BASELINE = "grpo"
 LARGEST_K = 32
-TABLE_KS = (1, 8, 32)
-NAMES = {"distinct": "distinct correct solutions", "coverage": "coverage", "entropy": "policy entropy"}
+LAST_MEASURES = ("distinct", "coverage", "entropy")
+TITLES = {"distinct": "distinct correct solutions", "entropy": "policy entropy"}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A method against the baseline in one measure."""
+    """A method or model against the baseline in one measure."""
 
     measure: str
     method: Group
     baseline: Group
     mean: float
-    """The method's, over the pairs."""
+    """The method's mean over the pairs."""
     baseline_mean: float
     difference: Estimate
     per_seed: list[float]
@@ -42,10 +31,19 @@ class Difference:
     """How many problems the runs share; the difference may be over fewer of them."""
 
     @property
+    def title(self) -> str:
+        return TITLES.get(self.measure, self.measure)
+
+    @property
     def over(self) -> str:
-        """``, on 199 of 200 problems`` where a measure at k is not over all that are shared."""
+        """``, on 199 of 200 problems`` where a measure at k is not over all shared problems."""
         fewer = "@" in self.measure and (self.difference.problems or 0) < self.shared
         return f", on {self.difference.problems} of {self.shared} problems" if fewer else ""
+
+    @property
+    def interval(self) -> str:
+        """``+0.043 [+0.010, +0.076]``, and :attr:`over`."""
+        return interval_text(self.difference, 2 if self.measure == "distinct" else 3) + self.over
 
     @property
     def is_clear(self) -> bool:
@@ -67,8 +65,19 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
+def interval_text(value: Estimate, digits: int = 3) -> str:
+    """``+0.043 [+0.010, +0.076]``."""
+    return f"{signed(value.mean, digits)} [{signed(value.low, digits)}, {signed(value.high, digits)}]"
+
+
+def joined(phrases: Sequence[str], last: str = "and") -> str:
+    """``A, B and C``."""
+    *first, final = phrases
+    return f"{', '.join(first)} {last} {final}" if first else final
+
+
 def largest_k(n: int) -> int:
-    """The k to report of n samples: at most 32 and at most n / 2, for at k = n the estimate is only "any correct".
+    """The k to report for n samples: at most 32, and at most n / 2, for at k = n the estimate is only "any correct".
 
     >>> largest_k(64), largest_k(16), largest_k(2)
     (32, 8, 1)
@@ -76,17 +85,11 @@ def largest_k(n: int) -> int:
     return max(1, min(LARGEST_K, n // 2))
 
 
-def choose_baseline(groups: Sequence[Group]) -> Group | None:
-    """GRPO if it is there, else the first method or model with a final evaluation."""
-    finished = [group for group in groups if group.finals]
-    return next((m for m in finished if m.name == BASELINE), finished[0] if finished else None)
-
-
 def compare(method: Group, baseline: Group, measure: str) -> Difference | None:
-    """The paired difference of two methods in a measure, over the problems where all runs know it, and seed by seed: a
-    measure at k over those with k judged samples in each.
+    """The paired difference of two methods in a measure, over the problems for which all runs know it.
 
-    With no seed in common, each method's seeds are averaged first and only problems are paired.
+    Runs of the same seed are compared with each other. With no seed in common, each method's seeds are averaged first
+    and only problems are paired.
     """
     a_by_seed, b_by_seed = method.finals_by_seed, baseline.finals_by_seed
     seeds = sorted(a_by_seed.keys() & b_by_seed.keys())
@@ -105,25 +108,24 @@ def compare(method: Group, baseline: Group, measure: str) -> Difference | None:
         float(values_a.mean()),
         float(values_b.mean()),
         paired_difference(values_a, values_b),
-        [float(d) for d in (values_a - values_b).mean(axis=1)] if seeds else [],
+        (values_a - values_b).mean(axis=1).tolist() if seeds else [],
         sign_test(values_a.mean(axis=0), values_b.mean(axis=0)),
         len(common_problems([*a, *b])),
     )
 
 
-def differences(methods: Sequence[Group]) -> list[Difference]:
-    """Every other method against the baseline: pass@1, pass@8, pass@k, distinct solutions, coverage, entropy."""
-    baseline = choose_baseline(methods)
-    if baseline is None:
-        return []
-    k = largest_k(samples_per_problem([e for m in methods for e in m.finals]))
+def differences(groups: Sequence[Group]) -> list[Difference]:
+    """Every method or model with a final evaluation against GRPO, or against the first one if there is no GRPO."""
+    finished = sorted((group for group in groups if group.finals), key=lambda group: group.name != BASELINE)
+    k = _largest_k_of(groups)
     ks = sorted({1, k} | ({8} if k > 8 else set()))
-    found = []
-    for method in methods:
-        if method is not baseline and method.finals:
-            measures = [*(f"pass@{k}" for k in ks), "distinct", "coverage", "entropy"]
-            found += [compare(method, baseline, measure) for measure in measures]
-    return [difference for difference in found if difference is not None]
+    measures = (*(f"pass@{k}" for k in ks), *LAST_MEASURES)
+    compared = [compare(group, finished[0], measure) for group in finished[1:] for measure in measures]
+    return [difference for difference in compared if difference is not None]
+
+
+def _largest_k_of(groups: Sequence[Group]) -> int:
+    return largest_k(samples_per_problem([e for group in groups for e in group.finals]))
 
 
 def sentences(methods: Sequence[MethodRuns]) -> list[str]:
@@ -131,18 +133,97 @@ def sentences(methods: Sequence[MethodRuns]) -> list[str]:
     if compared := sentences_compared(methods):
         return compared
     finished = [method for method in methods if method.finals]
-    if finished:
-        return [s for method in finished for s in (*_alone(method), *_since_base(method))]
-    return [s for method in methods for s in _unfinished(method)]
+    if not finished:
+        return [sentence for method in methods for sentence in _sentences_unfinished(method)]
+    lines = []
+    for method in finished:
+        runs = "one run" if len(method.finals) == 1 else f"{len(method.finals)} runs"
+        lines += [sentence_alone(method, f" ({runs})", "held-out problems"), *_sentences_since_base(method)]
+    return lines
 
 
 def sentences_compared(groups: Sequence[Group]) -> list[str]:
     """Each method or model against the baseline; nothing if there is only one."""
-    found = differences(groups)
-    k = largest_k(samples_per_problem([e for group in groups for e in group.finals]))
-    told = ("pass@1", f"pass@{k}", "distinct")
-    others = dict.fromkeys(d.method.name for d in found)
-    return [s for name in others for s in _compared([d for d in found if d.method.name == name and d.measure in told])]
+    measures = ("pass@1", f"pass@{_largest_k_of(groups)}", "distinct")
+    by_method: dict[str, list[Difference]] = {}
+    for d in differences(groups):
+        if d.measure in measures:
+            by_method.setdefault(d.method.name, []).append(d)
+    return [sentence for measured in by_method.values() for sentence in _compared(measured)]
+
+
+def _compared(measured: list[Difference]) -> list[str]:
+    method, baseline = measured[0].method.title, measured[0].baseline.title
+    clear = [d for d in measured if d.is_clear]
+    unclear = [f"{d.title} ({d.interval})" for d in measured if not d.is_clear]
+    lines = []
+    if clear:
+        lines.append(f"Against {baseline}, {method} {joined([_clear_phrase(d) for d in clear])}.")
+    if unclear:
+        between = "" if clear else f" between {method} and {baseline}"
+        lines.append(f"There is no clear difference{between} in {joined(unclear, 'or')}.")
+    lines += [_problem_by_problem(d) for d in measured if d.measure == "pass@1"]
+    # An interval over problems can leave out 0 while a second seed points the other way.
+    if split := [d.title for d in clear if not d.seeds_agree]:
+        lines.append(f"Seeds disagree on the direction in {joined(split)}: more seeds are needed.")
+    return lines
+
+
+def _clear_phrase(d: Difference) -> str:
+    if d.measure != "distinct":
+        return f"has a {'higher' if d.difference.mean > 0 else 'lower'} {d.measure} ({d.interval})"
+    if d.baseline_mean > 0:
+        ratio = f"{d.mean / d.baseline_mean:.2f} times as many distinct correct solutions"
+        return f"finds {ratio} ({d.mean:.2f} against {d.baseline_mean:.2f} a problem; {d.interval})"
+    return f"finds distinct correct solutions where {d.baseline.title} finds none ({d.interval})"
+
+
+def _problem_by_problem(d: Difference) -> str:
+    signs = d.signs
+    if not signs.wins + signs.losses:
+        return f"They do not differ in {d.measure} on any problem."
+    p = "p < 0.001" if signs.p_value < 0.001 else f"p = {signs.p_value:.3f}"
+    return (
+        f"Problem by problem, {d.method.title} is ahead in {d.measure} on {signs.wins}, behind on {signs.losses} and "
+        f"even on {signs.ties} (exact sign test: {p})."
+    )
+
+
+def sentence_alone(group: Group, runs: str = "", problems_name: str = "problems") -> str:
+    """What one method or model solves; ``runs`` says how many runs it is."""
+    k, problems = _largest_k_of([group]), len(common_problems(group.finals))
+    first, most = estimate(group.finals, "pass@1"), estimate(group.finals, f"pass@{k}")
+    if first is None or most is None:
+        return f"{group.title} has a final evaluation, but no problem has a judged sample: pass@k can't be estimated."
+    sentence = f"{group.title}{runs} solves {first.mean:.1%} of {problems} {problems_name} with one sample"
+    if k > 1:
+        fewer = f" (of the {most.problems} with so many judged samples)" if (most.problems or 0) < problems else ""
+        sentence += f" and {most.mean:.1%} with the best of {k}{fewer}"
+    return sentence.replace("%", " %") + "."
+
+
+def _sentences_since_base(method: MethodRuns) -> list[str]:
+    """pass@1 after against before, on the problems of the first evaluation: it is unbiased whatever n is."""
+    pairs = [(run.final, run.evaluations[0]) for run in method.runs if run.final and 0 in run.evaluations]
+    problems = common_problems([evaluation for pair in pairs for evaluation in pair])
+    if not problems:
+        return []
+    after = values_of([a for a, _ in pairs], "pass@1", problems)
+    before = values_of([b for _, b in pairs], "pass@1", problems)
+    change = paired_difference(after, before)
+    start = f"On the {len(problems)} problems that were also evaluated before training, pass@1"
+    means = f"{before.mean():.3f} before, {after.mean():.3f} after; {interval_text(change)}"
+    if change.low <= 0 <= change.high:
+        return [f"{start} shows no clear change ({means})."]
+    return [f"{start} {'rose' if change.mean > 0 else 'fell'} ({means})."]
+
+
+def _sentences_unfinished(method: MethodRuns) -> list[str]:
+    run = max(method.runs, key=lambda run: run.last_step)
+    lines, step = [f"{method.title} {run.remaining_work}"], max(run.evaluations, default=0)
+    if step and (value := estimate([run.evaluations[step]], "pass@1")):
+        lines.append(f"At step {step} its pass@1 was {value.mean:.3f} ({value.low:.3f} to {value.high:.3f}).")
+    return lines
 
 
 def text(methods: Sequence[MethodRuns]) -> str:
@@ -153,193 +234,6 @@ def text(methods: Sequence[MethodRuns]) -> str:
         ratio = f" ({d.mean / d.baseline_mean:.2f} times)" if d.baseline_mean else ""
         lines.append(
             f"{d.measure:>9}  {d.method.title} {d.mean:.3f}, {d.baseline.title} {d.baseline_mean:.3f}{ratio}, "
-            f"difference {_change(d.difference)}{d.over}{seeds}"
+            f"difference {interval_text(d.difference)}{d.over}{seeds}"
         )
     return "\n".join(lines)
-
-
-def _compared(found: list[Difference]) -> list[str]:
-    method, baseline = found[0].method.title, found[0].baseline.title
-    clear = [_clear_phrase(d) for d in found if d.is_clear]
-    unclear = [f"{NAMES.get(d.measure, d.measure)} ({_interval(d)})" for d in found if not d.is_clear]
-    told = []
-    if clear:
-        told.append(f"Against {baseline}, {method} {_join(clear)}.")
-    if unclear:
-        between = "" if clear else f" between {method} and {baseline}"
-        told.append(f"There is no clear difference{between} in {_join(unclear, 'or')}.")
-    told += [_problem_by_problem(d) for d in found if d.measure == "pass@1"]
-    # An interval over problems can leave out 0 while a second seed points the other way.
-    split = [NAMES.get(d.measure, d.measure) for d in found if d.is_clear and not d.seeds_agree]
-    if split:
-        told.append(f"Seeds disagree on the direction in {_join(split)}: more seeds are needed.")
-    return told
-
-
-def _problem_by_problem(d: Difference) -> str:
-    signs = d.signs
-    if not signs.wins + signs.losses:
-        return f"On no problem do they differ in {d.measure}."
-    p = "p < 0.001" if signs.p_value < 0.001 else f"p = {signs.p_value:.3f}"
-    return (
-        f"Problem by problem, {d.method.title} is ahead in {d.measure} on {signs.wins}, behind on {signs.losses} and "
-        f"even on {signs.ties} (exact sign test: {p})."
-    )
-
-
-def _clear_phrase(d: Difference) -> str:
-    if d.measure == "distinct" and d.baseline_mean > 0:
-        ratio = f"{d.mean / d.baseline_mean:.2f} times as many distinct correct solutions"
-        return f"finds {ratio} ({d.mean:.2f} against {d.baseline_mean:.2f} a problem; {_interval(d)})"
-    if d.measure == "distinct":
-        return f"finds distinct correct solutions where {d.baseline.title} finds none ({_interval(d)})"
-    return f"has a {'higher' if d.difference.mean > 0 else 'lower'} {d.measure} ({_interval(d)})"
-
-
-def _interval(d: Difference) -> str:
-    return _change(d.difference, 2 if d.measure == "distinct" else 3) + d.over
-
-
-def _change(value: Estimate, digits: int = 3) -> str:
-    """``+0.043 [+0.010, +0.076]``."""
-    return f"{signed(value.mean, digits)} [{signed(value.low, digits)}, {signed(value.high, digits)}]"
-
-
-def _join(phrases: list[str], last: str = "and") -> str:
-    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} {last} {phrases[-1]}"
-
-
-def alone(group: Group, of: str = "", problems_name: str = "problems") -> list[str]:
-    """What one method or model solves; ``of`` says how many runs it is."""
-    n = samples_per_problem(group.finals)
-    problems = len(common_problems(group.finals))
-    first, most = estimate(group.finals, "pass@1"), estimate(group.finals, f"pass@{largest_k(n)}")
-    if first is None or most is None:
-        return [f"{group.title} has a final evaluation, but no problem has a judged sample: pass@k can't be estimated."]
-    told = f"{group.title}{of} solves {first.mean:.1%} of {problems} {problems_name} with one sample"
-    if largest_k(n) > 1:
-        fewer = f" (of the {most.problems} with so many judged samples)" if (most.problems or 0) < problems else ""
-        told += f" and {most.mean:.1%} with the best of {largest_k(n)}{fewer}"
-    return [told.replace("%", " %") + "."]
-
-
-def _alone(method: MethodRuns) -> list[str]:
-    runs = len(method.finals)
-    return alone(method, " (one run)" if runs == 1 else f" ({runs} runs)", "held-out problems")
-
-
-def _since_base(method: MethodRuns) -> list[str]:
-    """pass@1 after against before, on the problems of the first evaluation: it is unbiased whatever n is."""
-    pairs = [(run.final, run.evaluations[0]) for run in method.finished if run.final and 0 in run.evaluations]
-    both = [evaluation for pair in pairs for evaluation in pair]
-    problems = common_problems(both)
-    if not problems or samples_per_problem(both) < 1:
-        return []
-    after = values_of([a for a, _ in pairs], "pass@1", problems)
-    before = values_of([b for _, b in pairs], "pass@1", problems)
-    change = paired_difference(after, before)
-    start = f"On the {len(problems)} problems that were also evaluated before training, pass@1"
-    means = f"{before.mean():.3f} before, {after.mean():.3f} after; {_change(change)}"
-    if change.low <= 0 <= change.high:
-        return [f"{start} shows no clear change ({means})."]
-    return [f"{start} {'rose' if change.mean > 0 else 'fell'} ({means})."]
-
-
-def _unfinished(method: MethodRuns) -> list[str]:
-    run = max(method.runs, key=lambda run: run.last_step)
-    told = [f"{method.title} {run.what_is_left}"]
-    evaluated = [step for step in run.evaluations if step > 0]
-    if evaluated and (value := estimate([run.evaluations[max(evaluated)]], "pass@1")):
-        told.append(f"At step {max(evaluated)} its pass@1 was {value.mean:.3f} ({value.low:.3f} to {value.high:.3f}).")
-    return told
-
-
-def benchmark_table(benchmarks: Mapping[str, Sequence[Group]]) -> dict[str, Any]:
-    """Benchmarks by models with intervals: ``{measures, benchmarks: [{title, rows}]}``.
-
-    Each benchmark's largest k is its own: a measure that a benchmark does not have is a dash.
-    """
-    wanted: dict[str, None] = dict.fromkeys(["avg"])
-    for models in benchmarks.values():
-        n = samples_per_problem([e for model in models for e in model.finals])
-        ks = sorted({k for k in TABLE_KS if 1 < k <= n} | ({largest_k(n)} if largest_k(n) > 1 else set()))
-        wanted |= dict.fromkeys([*(f"pass@{k}" for k in ks), f"maj@{n}"])
-    order = ("avg", "pass", "maj")
-    measures = sorted(wanted, key=lambda m: (order.index(m.partition("@")[0]), int(m.partition("@")[2] or 0)))
-    measures += ["distinct", "coverage", "entropy"]
-    rows = {
-        name: [_row(model.title, model.name, model.finals, measures) for model in models]
-        for name, models in benchmarks.items()
-    }
-    measures = _drop_unknown(measures, [row for of_benchmark in rows.values() for row in of_benchmark])
-    return {"measures": measures, "benchmarks": [{"title": name, "rows": of} for name, of in rows.items()]}
-
-
-def _drop_unknown(measures: list[str], rows: list[dict[str, Any]]) -> list[str]:
-    """The measures that a row has; the others' cells are taken out."""
-    kept = [m for i, m in enumerate(measures) if any(row["cells"][i]["mean"] != "–" for row in rows)]
-    for row in rows:
-        row["cells"] = [cell for cell in row["cells"] if cell["measure"] in kept]
-    return kept
-
-
-def table(methods: Sequence[MethodRuns]) -> dict[str, Any]:
-    """Methods by measures with intervals, the base model first: ``{measures, rows, mixed_sizes}``."""
-    finished = [method for method in methods if method.finals]
-    n = samples_per_problem([e for m in finished for e in m.finals])
-    base = base_evaluations(methods)
-    n = n or samples_per_problem(base)
-    ks = sorted({k for k in TABLE_KS if k <= n} | ({largest_k(n)} if n else set()))
-    measures = [*(f"pass@{k}" for k in ks), "distinct", "coverage", "entropy"]
-    rows = [_row(method.title, method.name, method.finals, measures) for method in finished]
-    if base:
-        rows.insert(0, _row("Base model, before training", "base", base, measures))
-    measures = _drop_unknown(measures, rows)
-    sizes = {row["size"] for row in rows}
-    return {"measures": measures, "rows": rows, "mixed_sizes": len(sizes) > 1}
-
-
-def _row(title: str, name: str, evaluations: list[Evaluation], measures: list[str]) -> dict[str, Any]:
-    problems, n = len(common_problems(evaluations)), samples_per_problem(evaluations)
-    seeds = len(evaluations)
-    return {
-        "title": title,
-        "name": name,
-        "size": f"{problems} problems × {n} samples",
-        "seeds": f"{seeds} seed{'s' if seeds > 1 else ''}",
-        "cells": [
-            _cell(measure, estimate(evaluations, measure), sampling_estimate(evaluations, measure), problems)
-            for measure in measures
-        ],
-    }
-
-
-def _cell(measure: str, value: Estimate | None, sampling: Estimate | None, problems: int) -> dict[str, Any]:
-    """As it is shown, with the number of problems where a measure at k is not over all of them. And for files
-    ``problems``, and ``exact``: mean, interval over problems, interval over sampling only."""
-    digits = 2 if measure.startswith("distinct") else 3
-    exact: list[float | None] = [value.mean, value.low, value.high] if value else [None, None, None]
-    exact += [sampling.low, sampling.high] if sampling else [None, None]
-    fewer = value is not None and "@" in measure and (value.problems or 0) < problems
-    return {
-        "measure": measure,
-        "mean": f"{value.mean:.{digits}f}" if value else "–",
-        "interval": f"{value.low:.{digits}f}–{value.high:.{digits}f}" if value else "",
-        "sampling": f"{max(sampling.low, 0.0):.{digits}f}–{sampling.high:.{digits}f}" if sampling else "",
-        "over": f"{value.problems} of {problems} problems" if value and fewer else "",
-        "exact": exact,
-        "problems": value.problems if value else None,
-    }
-
-
-def per_run(methods: Sequence[MethodRuns], measures: Sequence[str]) -> list[dict[str, Any]]:
-    """Each finished run's own means: how far apart seeds lie, which no interval over problems shows."""
-    rows = []
-    for method in methods:
-        for run in method.finished:
-            assert run.final is not None
-            final = [run.final]
-            problems = len(common_problems(final))
-            estimates = [_cell(m, estimate(final, m), sampling_estimate(final, m), problems) for m in measures]
-            rows.append({"title": run.label, "name": method.name, "folder": run.folder.path.name, "cells": estimates})
-    return rows

@@ -1,0 +1,89 @@
+"""Measures of several evaluations together, over the problems that they share."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from progrpo.evaluation.evaluate import Evaluation
+from progrpo.evaluation.intervals import Estimate, mean_over_problems
+from progrpo.evaluation.results import fewer_problems as problems_by_k
+
+MEANS_OVER_SAMPLES = ("avg", "pass@", "maj@", "distinct@")
+
+
+def common_problems(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The ids of the problems that all the evaluations judged, in the order of the first evaluation."""
+    shared = set.intersection(*({p.problem_id for p in e.judged} for e in evaluations)) if evaluations else set()
+    return [p.problem_id for p in evaluations[0].judged if p.problem_id in shared] if shared else []
+
+
+def samples_per_problem(evaluations: Sequence[Evaluation]) -> int:
+    """n of the evaluation with the fewest samples a problem, 0 if nothing was judged.
+
+    Single problems may have fewer judged samples than that.
+    """
+    return min((e.samples for e in evaluations if e.judged), default=0)
+
+
+def fewer_problems(evaluations: Sequence[Evaluation]) -> str:
+    """How many of the common problems a measure at k is over, where that depends on k; empty where it does not."""
+    fewest: dict[str, int] = {}
+    for evaluation in evaluations:
+        for p in evaluation.judged:
+            fewest[p.problem_id] = min(p.samples, fewest.get(p.problem_id, p.samples))
+    n = samples_per_problem(evaluations)
+    return problems_by_k([min(n, fewest[problem]) for problem in common_problems(evaluations)])
+
+
+def values_of(evaluations: Sequence[Evaluation], measure: str, problems: Sequence[str]) -> NDArray[np.float64]:
+    """A measure by evaluation and problem, shape (evaluations, problems), in the order of ``problems``."""
+    rows = []
+    for evaluation in evaluations:
+        by_problem = dict(zip((p.problem_id for p in evaluation.judged), evaluation.values(measure), strict=True))
+        rows.append([by_problem[problem] for problem in problems])
+    return np.asarray(rows, dtype=np.float64).reshape(len(evaluations), len(problems))
+
+
+def known_values(evaluations: Sequence[Evaluation], measure: str) -> NDArray[np.float64] | None:
+    """:func:`values_of` the problems for which every evaluation knows the measure; None if there is no such problem.
+
+    None is known of a measure at k if k is above n, and of coverage if no problem's solutions were counted.
+    """
+    problems = common_problems(evaluations)
+    _, at, k = measure.partition("@")
+    if not problems or (at and int(k) > samples_per_problem(evaluations)):
+        return None
+    values = values_of(evaluations, measure, problems)
+    known = np.isfinite(values).all(axis=0)
+    return values[:, known] if known.any() else None
+
+
+def estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None:
+    """A measure's mean over the evaluations and :func:`known_values`' problems, with its interval over problems."""
+    values = known_values(evaluations, measure)
+    return None if values is None else mean_over_problems(values)
+
+
+def sampling_estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None:
+    """The same mean with its interval over sampling only: these problems and runs, with responses drawn anew.
+
+    None if that is not known: a problem has no more than k samples, or the measure is no mean over samples.
+    """
+    name, at, k = measure.partition("@")
+    least, n = int(k or 1), samples_per_problem(evaluations)
+    if name + at not in MEANS_OVER_SAMPLES or n < 2 or (at and least >= n):
+        return None
+    shared = set.intersection(*({p.problem_id for p in e.judged if p.samples >= least} for e in evaluations))
+    if not shared:
+        return None
+    same_problems = [Evaluation({}, [p for p in e.judged if p.problem_id in shared]) for e in evaluations]
+    by_run = [evaluation.sampling_estimate(measure) for evaluation in same_problems]
+    if not all(math.isfinite(value.mean) and math.isfinite(value.low) for value in by_run):
+        return None
+    # Runs are sampled independently: the variance of their mean is the sum of theirs over the square of their number.
+    mean = sum(value.mean for value in by_run) / len(by_run)
+    half = sum(((value.high - value.low) / 2) ** 2 for value in by_run) ** 0.5 / len(by_run)
+    value = Estimate(mean, mean - half, mean + half, "sampling", len(shared))
+    return value if name == "distinct" else value.of_share()
