@@ -75,6 +75,10 @@ class Run:
         return list(self.rollout_confidence)
 
     @property
+    def tokenizers(self) -> TokenizerPlaces:
+        return tokenizer_places(self.folder, self.recipe.model.path)
+
+    @property
     def remaining_work(self) -> str:
         """What a run without a final evaluation lacks: the rest of a sentence that begins with the run's name."""
         steps = self.recipe.training.steps
@@ -115,11 +119,7 @@ def collect(folders: Sequence[RunFolder]) -> list[MethodRuns]:
 def _method_runs(name: str, runs: list[Run]) -> MethodRuns:
     finished = [(run, run.final) for run in runs if run.final is not None]
     samples = [
-        Samples(
-            f"seed {run.recipe.seed}" if len(runs) > 1 else "",
-            run.folder.final_samples,
-            tokenizer_places(run.folder, run.recipe.model.path),
-        )
+        Samples(f"seed {run.recipe.seed}" if len(runs) > 1 else "", run.folder.final_samples, run.tokenizers)
         for run, _ in finished
         if run.folder.final_samples.is_dir()
     ]
@@ -135,18 +135,13 @@ def _read(folder: RunFolder) -> Run:
         recipe,
         folder.environment(),
         folder.metrics(),
-        {step: read_evaluation(file) for step, file in folder.evaluation_files().items()},
-        read_evaluation(final) if final.exists() else None,
+        {step: _read_evaluation(file) for step, file in folder.evaluation_files().items()},
+        _read_evaluation(final) if final.exists() else None,
         {step: _confidence_by_verdict(folder, step) for step in rollout_steps},
     )
 
 
-def read_evaluation(file: Path) -> Evaluation:
-    """An evaluation from its file.
-
-    Raises:
-        ConfigError: the file is damaged.
-    """
+def _read_evaluation(file: Path) -> Evaluation:
     value = read_json(file)
     try:
         return Evaluation.from_json(value)
@@ -155,11 +150,7 @@ def read_evaluation(file: Path) -> Evaluation:
 
 
 def read_rollout(folder: RunFolder, step: int, columns: list[str] | None = None) -> "pd.DataFrame":
-    """The responses of a step, from the files of all processes.
-
-    Raises:
-        ConfigError: a file is damaged.
-    """
+    """The responses of a step, from the files of all processes; ConfigError for a damaged file."""
     import pandas as pd
 
     frames = []
@@ -223,7 +214,7 @@ def collect_models(folders: Sequence[Path]) -> dict[str, list[Group]]:
 
 def _evaluations_in(folder: Path) -> dict[str, Evaluation]:
     return {
-        path.stem: read_evaluation(path)
+        path.stem: _read_evaluation(path)
         for path in sorted(folder.glob("*.json"))
         if (folder / f"{path.stem}-samples").is_dir() or {"settings", "problems"} <= _keys(path)
     }

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from progrpo.evaluation.intervals import Estimate
 from progrpo.evaluation.separation import auroc_within_problems, pooled_auroc
 from progrpo.pages import figures
 from progrpo.pages.collect import Group
@@ -22,11 +21,11 @@ TENTHS = 10
 MOST_POINTS = 2_000
 """Points of a group in the scatter; more of them hide each other, and the page becomes slow."""
 RESAMPLES = 2_000
-MEANINGS = {
-    "above": "confidence goes with being right",
-    "below": "the more confident response is more often wrong",
-    "unclear": "the interval contains 50 %: no clear connection",
-}
+MEANINGS = (
+    "confidence goes with being right",
+    "the more confident response is more often wrong",
+    "the interval contains 50 %: no clear connection",
+)
 
 
 def rows_by_group(groups: Sequence[Group], responses: "pd.DataFrame") -> list[tuple[Group, "pd.DataFrame"]]:
@@ -73,30 +72,21 @@ def table(separated: Sequence[dict[str, Any]], on_benchmark: str) -> dict[str, A
 
 def sentences(separated: Sequence[dict[str, Any]]) -> list[str]:
     """What the :func:`separations` within problems say, and over how many problems they are."""
-    known = [row for row in separated if row["within"] is not None]
-    if not known:
+    shares = []
+    titles: dict[str, list[str]] = {meaning: [] for meaning in MEANINGS}
+    for row in separated:
+        if (value := row["within"]) is not None:
+            share = f"{value.mean:.0%} [{value.low:.0%}, {value.high:.0%}]".replace("%", " %")
+            problems = "one problem that has" if row["mixed"] == 1 else f"{row['mixed']} problems that have"
+            shares.append(f"{row['title']} {share}, on the {problems} both")
+            titles[MEANINGS[0 if value.low > 0.5 else 1 if value.high < 0.5 else 2]].append(row["title"])
+    if not shares:
         return ["No problem has both right and wrong responses, so c(o|q) has nothing to tell apart."]
-    shares = "; ".join(f"{row['title']} {_share(row['within'])}, on {_problems(row['mixed'])}" for row in known)
-    lines = [
+    return [
         "Of a right and a wrong response to the same problem, how often has the right one the higher c(o|q)?",
-        f"{shares}. Chance would be 50 %.",
+        f"{'; '.join(shares)}. Chance would be 50 %.",
+        *(f"For {joined(methods)}, {meaning}." for meaning, methods in titles.items() if methods),
     ]
-    for direction, meaning in MEANINGS.items():
-        if titles := [row["title"] for row in known if _direction(row["within"]) == direction]:
-            lines.append(f"For {joined(titles)}, {meaning}.")
-    return lines
-
-
-def _direction(value: Estimate) -> str:
-    return "above" if value.low > 0.5 else "below" if value.high < 0.5 else "unclear"
-
-
-def _share(value: Estimate) -> str:
-    return f"{value.mean:.0%} [{value.low:.0%}, {value.high:.0%}]".replace("%", " %")
-
-
-def _problems(count: int) -> str:
-    return "the one problem that has both" if count == 1 else f"the {count} problems that have both"
 
 
 def confidence_figures(groups: Sequence[Group], responses: "pd.DataFrame") -> dict[str, Figure | None]:
@@ -116,7 +106,7 @@ def share_right_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figu
         x, y, low, high = tenths(rows)
         look, hover = mark(group.name), "c(o|q) %{x:.2f}: %{y:.0%} right"
         error = figures.whiskers(y, low, high, look.colour)
-        data.append(figures.line(x, y, look, name=group.title, markers=True, width=2, hover=hover, error_y=error))
+        data.append(figures.line(x, y, look, name=group.title, markers=True, hover=hover, error_y=error))
     title, y_axis = "c(o|q), mean of a tenth of the responses", PERCENT | {"range": [-0.03, 1.03]}
     return figures.figure(data, title, "right", y_axis=y_axis, height=320, hovermode="closest")
 

@@ -16,7 +16,7 @@ Series = dict[str, Any]
 
 
 class Panel(NamedTuple):
-    """A small figure among others: its id on the page, its heading, and the sentence below it."""
+    """A small figure with its id on the page, its heading, and the sentence below it."""
 
     id: str
     title: str
@@ -25,14 +25,13 @@ class Panel(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """How a method or a model is drawn: its colour on white and on dark paper, and a symbol for who can't see it."""
+    """How a method or a model is drawn: its colours on white and on dark paper, its symbol, and that as a letter."""
 
     name: str
     light: str
     dark: str
     symbol: str
     glyph: str
-    """The symbol as a letter, for text outside of figures."""
 
     @property
     def colour(self) -> str:
@@ -63,15 +62,6 @@ RIGHT, WRONG, SOFT, INK = "var(--right)", "var(--wrong)", "var(--soft)", "var(--
 PERCENT = {"tickformat": ".0%"}
 ROWS = {"autorange": "reversed", "showgrid": False, "type": "category", "dtick": 1}
 """A y-axis with a row for each name; the first is at the top."""
-LAYOUT = {
-    "paper_bgcolor": "rgba(0,0,0,0)",
-    "plot_bgcolor": "rgba(0,0,0,0)",
-    "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": SOFT},
-    "hoverlabel": {"bgcolor": "var(--paper)", "bordercolor": "var(--rule)", "font": {"color": INK}},
-    "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-    "dragmode": False,
-    "hovermode": "x unified",
-}
 AXIS = {"gridcolor": "var(--grid)", "linecolor": "var(--rule)", "zeroline": False, "ticks": "", "nticks": 5}
 AXIS |= {"fixedrange": True, "automargin": True}
 
@@ -123,32 +113,23 @@ def rounded(values: ArrayLike) -> list[Any]:
     ]
 
 
-def _series(kind: str, x: ArrayLike, y: ArrayLike, *, name: str = "", hover: str = "", **options: Any) -> Series:
+def _series(kind: str, x: ArrayLike, y: ArrayLike, *, name: str = "", hover: str = "", **more: Any) -> Series:
     """What all series share; without a ``hover`` text, the pointer passes over the series."""
-    series = {"type": kind, "name": plain(name), "x": rounded(x), "y": rounded(y)}
-    return series | ({"hovertemplate": hover} if hover else {"hoverinfo": "skip"}) | options
+    pointed_at = {"hovertemplate": hover} if hover else {"hoverinfo": "skip"}
+    return {"type": kind, "name": plain(name), "x": rounded(x), "y": rounded(y)} | pointed_at | more
 
 
-def line(
-    x: ArrayLike,
-    y: ArrayLike,
-    look: Mark | str,
-    *,
-    markers: bool = False,
-    width: float = 2.5,
-    dash: str = "solid",
-    **more: Any,
-) -> Series:
+def line(x: ArrayLike, y: ArrayLike, look: Mark | str, *, markers: bool = False, **more: Any) -> Series:
     """A line in the look of a mark, or of a colour; with ``markers``, or if it is a single point, its points show."""
-    marker = _marker(look, size=8)
-    stroke = {"color": marker["color"], "width": width, "dash": dash}
+    marker = _marker(look, {"size": 8})
+    stroke = {"color": marker["color"], "width": 2.5} | more.pop("stroke", {})
     mode = "lines+markers" if markers or np.size(x) == 1 else "lines"
     return _series("scatter", x, y, mode=mode, line=stroke, marker=marker, **more)
 
 
 def points(x: ArrayLike, y: ArrayLike, look: Mark | str, *, marker: dict[str, Any], **more: Any) -> Series:
     """Points without a line; ``marker`` is Plotly's, such as their size."""
-    return _series("scatter", x, y, mode="markers", marker=_marker(look, **marker), **more)
+    return _series("scatter", x, y, mode="markers", marker=_marker(look, marker), **more)
 
 
 def bars(x: ArrayLike, y: ArrayLike, colour: str, **more: Any) -> Series:
@@ -156,9 +137,9 @@ def bars(x: ArrayLike, y: ArrayLike, colour: str, **more: Any) -> Series:
     return _series("bar", x, y, marker={"color": colour}, **more)
 
 
-def _marker(look: Mark | str, **more: Any) -> dict[str, Any]:
+def _marker(look: Mark | str, marker: dict[str, Any]) -> dict[str, Any]:
     colour, symbol = (look.colour, look.symbol) if isinstance(look, Mark) else (look, "circle")
-    return {"color": colour, "symbol": symbol} | more
+    return {"color": colour, "symbol": symbol} | marker
 
 
 def whiskers(mean: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str) -> dict[str, Any]:
@@ -181,32 +162,31 @@ def figure(
     *,
     x_axis: dict[str, Any] | None = None,
     y_axis: dict[str, Any] | None = None,
-    height: int = 220,
     legend: bool = False,
     **layout: Any,
 ) -> Figure | None:
     """A figure with titles of its axes, in the style of the pages; None if there is nothing to draw.
 
-    Args:
-        data: the series.
-        x, y: titles of the axes.
-        x_axis, y_axis: Plotly's settings of the axes, where they differ from the shared ones.
-        height: in pixels; the width is that of the page's column.
-        legend: draws a legend above the figure, for figures that have none beside them on the page.
-        layout: other settings of Plotly's layout.
+    ``x_axis``, ``y_axis`` and ``layout`` are Plotly's settings where they differ from the shared ones. ``legend`` draws
+    a legend above the figure, for figures that have none beside them on the page.
     """
-    if not data:
-        return None
-    title_x = {"title": {"text": x, "standoff": 4}} if x else {}
+    title_x = {"title": {"text": x, "standoff": 4}}
     title_y = {"title": {"text": y}} if y else {}
-    shared = LAYOUT | {
-        "height": height,
+    shared = {
+        "height": 220,
         "margin": {"l": 40, "r": 12, "t": 44 if legend else 8, "b": 36},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": SOFT},
+        "hoverlabel": {"bgcolor": "var(--paper)", "bordercolor": "var(--rule)", "font": {"color": INK}},
         "showlegend": legend,
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "dragmode": False,
+        "hovermode": "x unified",
         "xaxis": AXIS | {"showgrid": False, "showline": True} | title_x | (x_axis or {}),
         "yaxis": AXIS | {"rangemode": "tozero"} | title_y | (y_axis or {}),
     }
-    return {"data": data, "layout": shared | layout}
+    return {"data": data, "layout": shared | layout} if data else None
 
 
 def describe(shown: Figure) -> str:

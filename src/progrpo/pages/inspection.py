@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from progrpo.inspection import summary
 from progrpo.inspection.collapse import means
 from progrpo.inspection.inspect import Inspection
-from progrpo.inspection.score import Floats, Ints
+from progrpo.inspection.score import Ints
 from progrpo.inspection.summary import rule
 from progrpo.inspection.table import read_rows
 from progrpo.inspection.values import as_list, as_text, response_of
@@ -33,6 +33,37 @@ SHOWN_RESPONSES = 32
 MOST_CHARACTERS = 20_000
 
 PLAIN, CHANGED = mark("grpo").colour, mark("progrpo").colour
+PANELS = {
+    "reward": ("Reward", "The mean over judged responses."),
+    "entropy": ("Entropy", "In nats per token. It nears 0 when exploration stops."),
+    "groups": ("Groups by their responses", "If all rewards of a group are the same, GRPO gives each the advantage 0."),
+    "pass-at-k": ("pass@k", "Unbiased. In a collapse, pass@k falls at a large k while it rises at k = 1."),
+    "distinct": ("Different answers in a group", "Among all judged responses, and among the right ones."),
+    "confidence": ("Confidence c(o|q) of answers", "How likely the policy finds its own least likely tokens."),
+    "prompt-confidence": ("Confidence of prompts c(q)", "1 / perplexity. ProGRPO compares c(o|q) with it."),
+    "correction": ("What ProGRPO would have added", "The mean correction Ã − A of a step's responses."),
+    "repetition": ("Repetition", "The commonest answer's share of its group; the share of texts that repeat another."),
+    "length": ("Length", "The mean, in {unit}."),
+}
+Line = tuple[str, str, str]
+"""A line's name, its colour, and the measure that it shows."""
+LINES: dict[str, list[Line]] = {
+    "reward": [("reward", PLAIN, "reward")],
+    "entropy": [("entropy", PLAIN, "entropy")],
+    "groups": [
+        *(("all right", RIGHT, "groups/all_right"), ("mixed", PLAIN, "groups/mixed")),
+        *(("all wrong", WRONG, "groups/all_wrong"), ("one reward for all", CHANGED, "groups/same_reward")),
+    ],
+    "pass-at-k": [("pass@1", PLAIN, "pass@1")],
+    "distinct": [("all", PLAIN, "distinct_answers"), ("right", RIGHT, "distinct_solutions")],
+    "confidence": [("right", RIGHT, "confidence/right"), ("wrong", WRONG, "confidence/wrong")],
+    "prompt-confidence": [("c(q)", PLAIN, "confidence/prompt")],
+    "correction": [("correction", CHANGED, "correction")],
+    "repetition": [("commonest answer", PLAIN, "commonest_answer"), ("duplicates", CHANGED, "duplicates")],
+    "length": [("length", PLAIN, "length")],
+}
+SHARE = PERCENT | {"range": [0, 1]}
+Y_AXES = {"groups": SHARE, "pass-at-k": SHARE, "repetition": SHARE, "correction": {"rangemode": "normal"}}
 
 
 def write_page(inspection: Inspection, out: Path) -> Path:
@@ -83,90 +114,22 @@ def measures_table(inspection: Inspection) -> dict[str, Any]:
 
 def training_panels(inspection: Inspection) -> list[Panel]:
     """The measures over steps; none with a single step."""
-    steps, values = inspection.collapse.steps, dict(inspection.collapse.by_step)
+    steps, what_if = inspection.collapse.steps, inspection.what_if
+    values = dict(inspection.collapse.by_step)
     if len(steps) < 2:
         return []
-    values["correction"] = _corrections_by_step(inspection)
-    share = PERCENT | {"range": [0, 1]}
-    largest = [name for name in values if name.startswith("pass@") and name != "pass@1"][-1:]
-
-    def panel(
-        name: str, title: str, caption: str, *lines: tuple[str, str, str], y_axis: dict[str, Any] | None = None
-    ) -> Panel:
-        known = [(label, colour, values[key]) for label, colour, key in lines if not np.isnan(values[key]).all()]
-        return Panel(name, title, caption, lines_figure(steps, known, "step", y_axis=y_axis))
-
-    panels = [
-        panel("reward", "Reward", "The mean over judged responses.", ("reward", PLAIN, "reward")),
-        panel(
-            "entropy", "Entropy", "In nats a token. It nears 0 when exploration stops.", ("entropy", PLAIN, "entropy")
-        ),
-        panel(
-            "groups",
-            "Groups by their responses",
-            "Where all responses have the same reward, GRPO gives every response the advantage 0.",
-            ("all right", RIGHT, "groups/all_right"),
-            ("mixed", PLAIN, "groups/mixed"),
-            ("all wrong", WRONG, "groups/all_wrong"),
-            ("one reward for all", CHANGED, "groups/same_reward"),
-            y_axis=share,
-        ),
-        panel(
-            "pass-at-k",
-            "pass@k",
-            "The unbiased chance that one of k responses is right. In a collapse it falls at a large k while it rises "
-            "at k = 1.",
-            ("pass@1", PLAIN, "pass@1"),
-            *((name, CHANGED, name) for name in largest),
-            y_axis=share,
-        ),
-        panel(
-            "distinct",
-            "Different answers in a group",
-            "Among all judged responses, and among the right ones.",
-            ("all", PLAIN, "distinct_answers"),
-            ("right", RIGHT, "distinct_solutions"),
-        ),
-        panel(
-            "confidence",
-            "Confidence c(o|q) of answers",
-            "How likely the policy finds the least likely tokens of its own answers.",
-            ("right", RIGHT, "confidence/right"),
-            ("wrong", WRONG, "confidence/wrong"),
-        ),
-        panel(
-            "prompt-confidence",
-            "Confidence of prompts c(q)",
-            "1 / perplexity of the prompt. ProGRPO compares c(o|q) with it.",
-            ("c(q)", PLAIN, "confidence/prompt"),
-        ),
-        panel(
-            "correction",
-            "What ProGRPO would have added",
-            "The mean correction Ã − A of a step's responses.",
-            ("correction", CHANGED, "correction"),
-            y_axis={"rangemode": "normal"},
-        ),
-        panel(
-            "repetition",
-            "Repetition",
-            "The commonest answer's share of its group, and the share of responses that repeat another word for word.",
-            ("commonest answer", PLAIN, "commonest_answer"),
-            ("duplicates", CHANGED, "duplicates"),
-            y_axis=share,
-        ),
-        panel("length", "Length", f"The mean, in {summary.length_unit(inspection)}.", ("length", PLAIN, "length")),
-    ]
+    if what_if is not None:
+        place_B = np.searchsorted(steps, inspection.table.steps_B[what_if.rows_B])
+        values["correction"] = means(what_if.progrpo_B - what_if.grpo_B, place_B, len(steps))
+    known = {name: value for name, value in values.items() if not np.isnan(value).all()}
+    largest = [(name, CHANGED, name) for name in known if name.startswith("pass@") and name != "pass@1"][-1:]
+    panels = []
+    for name, (title, caption) in PANELS.items():
+        shown = LINES[name] + (largest if name == "pass-at-k" else [])
+        lines = [(label, colour, known[measure]) for label, colour, measure in shown if measure in known]
+        drawn = lines_figure(steps, lines, "step", y_axis=Y_AXES.get(name))
+        panels.append(Panel(name, title, caption.format(unit=summary.length_unit(inspection)), drawn))
     return [panel for panel in panels if panel.figure]
-
-
-def _corrections_by_step(inspection: Inspection) -> Floats:
-    """The mean of A~ - A at each step, (S,); NaN where it is not known."""
-    what_if, steps = inspection.what_if, inspection.collapse.steps
-    if what_if is None:
-        return np.full(len(steps), np.nan)
-    place_B = np.searchsorted(steps, inspection.table.steps_B[what_if.rows_B])
-    return means(what_if.progrpo_B - what_if.grpo_B, place_B, len(steps))
 
 
 def what_if_panels(inspection: Inspection) -> list[Panel]:
@@ -185,7 +148,7 @@ def what_if_panels(inspection: Inspection) -> list[Panel]:
 def _effect_panels(name: str, effects: dict[float, Effect], chosen: float, other: str) -> list[Panel]:
     """The effect of one setting, while the other stays as it is; a dotted line is at the chosen value."""
 
-    def curves(lines: Sequence[tuple[str, str, str]], y_axis: dict[str, Any]) -> Figure | None:
+    def curves(lines: Sequence[Line], y_axis: dict[str, Any]) -> Figure | None:
         drawn = [(label, colour, [getattr(effect, key) for effect in effects.values()]) for label, colour, key in lines]
         return lines_figure(list(effects), drawn, name, markers=True, at=chosen, y_axis=y_axis)
 

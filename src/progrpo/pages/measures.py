@@ -29,33 +29,22 @@ def samples_per_problem(evaluations: Sequence[Evaluation]) -> int:
 
 def fewer_problems(evaluations: Sequence[Evaluation]) -> str:
     """How many of the common problems a measure at k is over, where that depends on k; empty where it does not."""
-    fewest: dict[str, int] = {}
-    for evaluation in evaluations:
-        for p in evaluation.judged:
-            fewest[p.problem_id] = min(p.samples, fewest.get(p.problem_id, p.samples))
-    n = samples_per_problem(evaluations)
-    return problems_by_k([min(n, fewest[problem]) for problem in common_problems(evaluations)])
-
-
-def values_of(evaluations: Sequence[Evaluation], measure: str, problems: Sequence[str]) -> NDArray[np.float64]:
-    """A measure by evaluation and problem, shape (evaluations, problems), in the order of ``problems``."""
-    rows = []
-    for evaluation in evaluations:
-        by_problem = dict(zip((p.problem_id for p in evaluation.judged), evaluation.values(measure), strict=True))
-        rows.append([by_problem[problem] for problem in problems])
-    return np.asarray(rows, dtype=np.float64).reshape(len(evaluations), len(problems))
+    samples, n = [{p.problem_id: p.samples for p in e.judged} for e in evaluations], samples_per_problem(evaluations)
+    return problems_by_k([min(n, *(s[problem] for s in samples)) for problem in common_problems(evaluations)])
 
 
 def known_values(evaluations: Sequence[Evaluation], measure: str) -> NDArray[np.float64] | None:
-    """:func:`values_of` the problems for which every evaluation knows the measure; None if there is no such problem.
-
-    None is known of a measure at k if k is above n, and of coverage if no problem's solutions were counted.
-    """
+    """A measure by evaluation and problem, over the common problems for which every evaluation knows it; None if there
+    is no such problem: k is above n, or no problem's solutions were counted."""
     problems = common_problems(evaluations)
     _, at, k = measure.partition("@")
     if not problems or (at and int(k) > samples_per_problem(evaluations)):
         return None
-    values = values_of(evaluations, measure, problems)
+    rows = []
+    for evaluation in evaluations:
+        by_problem = dict(zip((p.problem_id for p in evaluation.judged), evaluation.values(measure), strict=True))
+        rows.append([by_problem[problem] for problem in problems])
+    values = np.asarray(rows, dtype=np.float64)
     known = np.isfinite(values).all(axis=0)
     return values[:, known] if known.any() else None
 

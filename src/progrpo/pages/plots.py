@@ -10,13 +10,49 @@ from progrpo.evaluation.evaluate import Evaluation
 from progrpo.pages import figures
 from progrpo.pages.collect import Group, MethodRuns, Run
 from progrpo.pages.figures import PERCENT, Figure, Panel, Series, mark, plain
-from progrpo.pages.measures import common_problems, estimate, known_values, samples_per_problem, values_of
+from progrpo.pages.measures import estimate, known_values, samples_per_problem
 from progrpo.pages.summary import Difference, interval_text, largest_k
 
 Curve = list[tuple[float, float]]
 """Steps and values."""
 SMOOTH_FROM = 60
 """From so many steps on, a mean over seeds is averaged over neighbouring steps, for noise hides a long curve."""
+
+PANELS = {
+    "reward": ("Reward", "Mean reward of the training rollouts. It should rise."),
+    "entropy": ("Policy entropy", "In nats per token. It nears 0 when exploration stops."),
+    "prompt-confidence": ("Prompt confidence c(q)", "1 / perplexity of the prompt. ProGRPO compares c(o|q) with it."),
+    "answer-confidence": (
+        "Answer confidence c(o|q)",
+        "How likely the policy finds the least likely tokens of its own answers. Near 1, it repeats one answer.",
+    ),
+    "confidence-by-verdict": (
+        "c(o|q) of right and wrong rollouts",
+        "Solid: right rollouts. Dashed: wrong ones. ProGRPO pulls down the right ones that are over-confident.",
+    ),
+    "pass1": ("pass@1, held out", "The chance that one sample is right, on problems kept out of training."),
+    "passk": (
+        "pass@{k}, held out",
+        "The chance that the best of {k} is right. A policy that collapses gains pass@1 and loses here.",
+    ),
+    "distinct": ("Different solutions in a group", "Different right answers among the responses to one prompt."),
+    "mixed": (
+        "Mixed groups",
+        "Groups with right and wrong responses. With rewards of 0 and 1, GRPO learns from no others.",
+    ),
+    "all-right": ("Groups all right", "Prompts that are solved every time."),
+    "all-wrong": ("Groups all wrong", "Prompts that are never solved."),
+}
+METRICS = {
+    "reward": "reward",
+    "entropy": "entropy",
+    "prompt-confidence": "confidence/prompt/mean",
+    "answer-confidence": "confidence/answer/mean",
+    "distinct": "distinct_solutions",
+    "mixed": "groups/mixed",
+    "all-right": "groups/all_right",
+    "all-wrong": "groups/all_wrong",
+}
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
@@ -49,6 +85,11 @@ def pass_at_k_curve(run: Run, k: int) -> Curve:
     return [] if values is None else list(zip(usable, values.mean(axis=1).tolist(), strict=True))
 
 
+def confidence_curve(run: Run, place: int) -> Curve:
+    """The mean c(o|q) of the recorded rollouts that are right (place 0) or wrong (place 1)."""
+    return [(step, means[place]) for step, means in run.rollout_confidence.items() if np.isfinite(means[place])]
+
+
 def over_training(
     methods: Sequence[MethodRuns],
     curve: Callable[[Run], Curve],
@@ -60,13 +101,8 @@ def over_training(
     """A quantity over training: each seed as a thin line, the mean over seeds on top.
 
     The mean is over the steps that all of a method's runs have: elsewhere it would jump where a seed joins or leaves.
-
-    Args:
-        methods: whose runs are drawn.
-        curve: the quantity of one run.
-        label: follows a method's title in the name of its line.
-        dash: Plotly's name for the style of the lines.
-        markers: marks the points, for quantities that are known at a few steps; nothing is smoothed then.
+    ``markers`` marks the points, for quantities that are known at a few steps; nothing is smoothed then. ``label``
+    follows a method's title, and ``dash`` is Plotly's name for the style of the lines.
     """
     data = []
     for method in methods:
@@ -77,11 +113,11 @@ def over_training(
         window = 1 if markers else window_for(max(len(values) for values in runs))
         if len(runs) > 1 or window > 1:
             seeds = [(list(values), list(values.values())) for values in runs]
-            data += [figures.line(x, y, look, width=1, dash=dash, opacity=0.35) for x, y in seeds]
+            data += [figures.line(x, y, look, stroke={"width": 1, "dash": dash}, opacity=0.35) for x, y in seeds]
         steps = sorted(set.intersection(*(set(values) for values in runs)))
         mean = smooth([float(np.mean([values[step] for values in runs])) for step in steps], window)
-        options: dict[str, Any] = {"name": method.title + label, "markers": markers, "hover": "%{y:.3f}", "dash": dash}
-        data.append(figures.line(steps, mean, look, **options))
+        options: dict[str, Any] = {"name": method.title + label, "hover": "%{y:.3f}", "stroke": {"dash": dash}}
+        data.append(figures.line(steps, mean, look, markers=markers, **options))
     return data
 
 
@@ -89,67 +125,22 @@ def training_panels(methods: Sequence[MethodRuns]) -> list[Panel]:
     """The panels over training that have something to show."""
     k = largest_k(samples_per_problem([e for m in methods for run in m.runs for e in run.evaluations.values()]))
 
-    def metric(key: str, y_axis: dict[str, Any] | None = None) -> Figure | None:
-        return figures.figure(over_training(methods, partial(metric_curve, key=key)), "step", y_axis=y_axis)
+    def drawn(curve: Callable[..., Curve], label: str = "", dash: str = "solid", **options: Any) -> list[Series]:
+        return over_training(methods, partial(curve, **options), markers=True, label=label, dash=dash)
 
-    def pass_at(k: int) -> Figure | None:
-        return figures.figure(over_training(methods, partial(pass_at_k_curve, k=k), markers=True), "step")
-
-    panels = [
-        Panel("reward", "Reward", "Mean reward of the training rollouts. It should rise.", metric("reward")),
-        Panel("entropy", "Policy entropy", "In nats a token. It nears 0 when exploration stops.", metric("entropy")),
-        Panel(
-            "prompt-confidence",
-            "Prompt confidence c(q)",
-            "How likely the policy finds the prompt itself: 1 / perplexity. ProGRPO compares c(o|q) with it.",
-            metric("confidence/prompt/mean"),
-        ),
-        Panel(
-            "answer-confidence",
-            "Answer confidence c(o|q)",
-            "How likely the policy finds the least likely tokens of its own answers. Near 1, it repeats one answer.",
-            metric("confidence/answer/mean"),
-        ),
-        Panel(
-            "confidence-by-verdict",
-            "c(o|q) of right and wrong rollouts",
-            "Solid: right rollouts. Dashed: wrong ones. ProGRPO pulls down the right ones that are over-confident.",
-            confidence_by_verdict(methods),
-        ),
-        Panel("pass1", "pass@1, held out", "The chance that one sample is right, on held-out problems.", pass_at(1)),
-        Panel(
-            "passk",
-            f"pass@{k}, held out",
-            f"The chance that the best of {k} is right. A policy that collapses gains pass@1 and loses here.",
-            pass_at(k) if k > 1 else None,
-        ),
-        Panel(
-            "distinct",
-            "Different solutions in a group",
-            "Different right answers among the responses to one prompt.",
-            metric("distinct_solutions"),
-        ),
-        Panel(
-            "mixed",
-            "Groups with right and wrong responses",
-            "With rewards of 0 and 1, GRPO learns from these groups alone: in all others, every advantage is 0.",
-            metric("groups/mixed", PERCENT),
-        ),
-        Panel("all-right", "Groups all right", "Prompts solved every time.", metric("groups/all_right", PERCENT)),
-        Panel("all-wrong", "Groups all wrong", "Prompts never solved.", metric("groups/all_wrong", PERCENT)),
-    ]
+    series = {name: over_training(methods, partial(metric_curve, key=key)) for name, key in METRICS.items()} | {
+        "pass1": drawn(pass_at_k_curve, k=1),
+        "passk": drawn(pass_at_k_curve, k=k) if k > 1 else [],
+        "confidence-by-verdict": drawn(confidence_curve, ", right", place=0)
+        + drawn(confidence_curve, ", wrong", "dash", place=1),
+    }
+    panels = []
+    for name, (title, caption) in PANELS.items():
+        shown = figures.figure(
+            series[name], "step", y_axis=PERCENT if METRICS.get(name, "").startswith("groups/") else None
+        )
+        panels.append(Panel(name, title.format(k=k), caption.format(k=k), shown))
     return [panel for panel in panels if panel.figure]
-
-
-def confidence_by_verdict(methods: Sequence[MethodRuns]) -> Figure | None:
-    """The mean c(o|q) of the recorded rollouts: a solid line for right ones, a dashed line for wrong ones."""
-
-    def curve(run: Run, place: int) -> Curve:
-        return [(step, means[place]) for step, means in run.rollout_confidence.items() if np.isfinite(means[place])]
-
-    right = over_training(methods, partial(curve, place=0), label=", right", markers=True)
-    wrong = over_training(methods, partial(curve, place=1), label=", wrong", markers=True, dash="dash")
-    return figures.figure(right + wrong, "step")
 
 
 def pass_at_k_figure(groups: Sequence[Group]) -> Figure | None:
@@ -169,7 +160,7 @@ def pass_at_k_figure(groups: Sequence[Group]) -> Figure | None:
         bounds = [(k, e) for k in band_ks(n) if (e := estimate(group.finals, f"pass@{k}"))]
         x = [k for k, _ in bounds] + [k for k, _ in reversed(bounds)]
         y = [e.low for _, e in bounds] + [e.high for _, e in reversed(bounds)]
-        data.append(figures.line(x, y, look, width=0, fill="toself", fillcolor=look.band))
+        data.append(figures.line(x, y, look, stroke={"width": 0}, fill="toself", fillcolor=look.band))
         means = [float(known.mean()) for known in values.values()]
         problems = [known.shape[1] for known in values.values()]
         fewer = [f" ({count} problems)" if len(set(problems)) > 1 else "" for count in problems]
@@ -220,8 +211,8 @@ def distinct_figure(groups: Sequence[Group]) -> Figure | None:
     data = []
     most = 0
     for group in groups:
-        if problems := common_problems(group.finals):
-            counts = values_of(group.finals, "distinct", problems).ravel()
+        counts = known_values(group.finals, "distinct")
+        if counts is not None:
             most = max(most, int(counts.max()))
             x = list(range(int(counts.max()) + 1))
             shares, hover = [float(np.mean(counts == count)) for count in x], "%{y:.1%} of problems"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from progrpo.evaluation.store import read_samples
+from progrpo.evaluation.store import SUMMARY_COLUMNS, read_samples
 from progrpo.pages.collect import Group
 from progrpo.pages.figures import mark
 from progrpo.pages.responses import LOW_PROB_FRACTION, MOST_TOKENS, decoder_from, finite, merge_same
@@ -23,10 +23,8 @@ STEPS_A_NAT = 100
 """Log-probs are kept to 0.01 nats, which is a probability to 1 %."""
 VERDICTS = {"correct": "right", "incorrect": "wrong"}
 COLUMNS = ("problem_id", "index", "prompt", "status", "tokens", "answer_confidence")
-READER_COLUMNS = (
-    *("problem_id", "index", "text", "status", "reason", "canonical", "tokens", "entropy"),
-    *("answer_confidence", "truncated", "token_ids", "logps"),
-)
+READER_COLUMNS = (*SUMMARY_COLUMNS, "token_ids", "logps")
+NUMBERS = ("answer_confidence", "entropy", "length")
 
 
 def read_responses(groups: Sequence[Group]) -> "pd.DataFrame":
@@ -91,12 +89,7 @@ def chunks(
 
     A token is two numbers: its text's place, and ``2 * round(-100 * log p) + (1 if in T_low else 0)``, or -1 where the
     log-prob is not known. Different correct solutions are numbered over all groups, so that a number is the same
-    solution in each.
-
-    Args:
-        prompts: of :func:`prompts_by_problem`.
-        groups: methods or models.
-        first: of :func:`samples_in_page`.
+    solution in each. Only the first ``first`` samples of each problem and run are there.
     """
     texts: dict[str, int] = {}
     by_problem: dict[str, list[list[dict[str, Any]]]] = {}
@@ -108,8 +101,10 @@ def chunks(
             frame["verdict"] = frame["status"].map(VERDICTS).fillna("not judged")
             for problem, members in frame.sort_values("index", kind="stable").groupby("problem_id", sort=False):
                 rows, numbered = members.to_dict("records"), solutions.setdefault(str(problem), {})
-                for row, entry in merge_same(rows, decode, LOW_PROB_FRACTION, numbered):
+                for entry in merge_same(rows, decode, LOW_PROB_FRACTION, numbered):
+                    row = entry.pop("row")
                     entry |= {"reason": row["reason"] or "", "run": samples.label, "truncated": bool(row["truncated"])}
+                    entry["numbers"] = {name: finite(row[name]) for name in NUMBERS}
                     by_group = by_problem.setdefault(str(problem), [[] for _ in groups])
                     by_group[i].append(_with_codes(entry, texts))
     return [_pack(by_problem[problem]) if problem in by_problem else None for problem in prompts], list(texts)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from progrpo.core import low_probability_mask
-from progrpo.pages.collect import MethodRuns, Run, read_rollout, tokenizer_places
+from progrpo.pages.collect import MethodRuns, Run, read_rollout
 from progrpo.runs.folder import RunFolder
 
 GROUPS = 6
@@ -20,14 +21,11 @@ MOST_TOKENS = 600
 of long reasoning."""
 LOW_PROB_FRACTION = 0.2
 """The default of ProGRPOConfig, for recipes that leave it out."""
-NUMBERS = (
-    *("reward", "prompt_confidence", "answer_confidence", "grpo_advantage", "correction", "advantage"),
-    *("entropy", "length"),
-)
+NUMBERS = ("reward", "prompt_confidence", "answer_confidence", "grpo_advantage", "correction", "advantage")
 VERDICTS = ("right", "wrong", "not judged")
 
 Row = dict[Any, Any]
-"""A response: ``verdict``, ``text``, ``token_ids``, ``logps``, ``canonical``, and some of :data:`NUMBERS`."""
+"""A response: ``verdict``, ``text``, ``token_ids``, ``logps``, ``canonical`` and numbers."""
 Decode = Callable[[int], str]
 
 
@@ -38,8 +36,7 @@ def reader(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
     the same. At each step, the prompts come first that are mixed (some responses right, some wrong) in most methods.
     """
     runs = _runs_to_read(methods)
-    places = {name: tokenizer_places(run.folder, run.recipe.model.path) for name, run in runs.items()}
-    decoders = {name: decoder_from(places[name]) for name in runs}
+    decoders = {name: decoder_from(run.tokenizers) for name, run in runs.items()}
     steps: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
     for place in (0, -1):
         by_method = {name: read_groups(run.folder, run.rollout_steps[place]) for name, run in runs.items()}
@@ -85,7 +82,7 @@ def choose_groups(name: str, by_method: dict[str, dict[str, list[Row]]]) -> list
         holders = [groups[prompt] for groups in by_method.values() if prompt in groups]
         return -len(holders), -sum({"right", "wrong"} <= {row["verdict"] for row in rows} for rows in holders)
 
-    # sorted() keeps the file's order among equals: no group is picked for how well it looks.
+    # Equals stay in the file's order: no group is picked for how well it looks.
     return [by_method[name][prompt] for prompt in sorted(by_method[name], key=rank)[:GROUPS]]
 
 
@@ -96,11 +93,13 @@ def group_view(rows: list[Row], decode: Decode, fraction: float) -> dict[str, An
     """
     solutions: dict[str, int] = {}
     ranked = sorted(rows, key=lambda r: (VERDICTS.index(r["verdict"]), -(finite(r["answer_confidence"]) or 0.0)))
-    entries = [entry for _, entry in merge_same(ranked, decode, fraction, solutions)]
+    entries = merge_same(ranked, decode, fraction, solutions)
     for entry in entries:
+        row = entry.pop("row")
         p_T = np.exp(np.minimum(entry.pop("logps"), 0.0)).round(4).tolist()
         tokens = zip(entry.pop("words"), p_T, entry.pop("low"), strict=True)
         entry["tokens"] = [[word, finite(p), is_low] for word, p, is_low in tokens]
+        entry["numbers"] = {name: finite(row[name]) for name in NUMBERS}
     verdicts = [row["verdict"] for row in rows]
     return {
         "prompt": rows[0]["prompt"],
@@ -112,19 +111,12 @@ def group_view(rows: list[Row], decode: Decode, fraction: float) -> dict[str, An
     }
 
 
-def merge_same(
-    rows: Sequence[Row], decode: Decode, fraction: float, solutions: dict[str, int]
-) -> list[tuple[Row, dict[str, Any]]]:
-    """The different responses of a group, each with its first row and as the page shows it.
+def merge_same(rows: Sequence[Row], decode: Decode, fraction: float, solutions: dict[str, int]) -> list[Row]:
+    """The different responses of a group as the page shows them, each with the first ``row`` that it stands for.
 
     The same tokens sampled again are one entry with a count, so that readers see how often a policy repeats itself.
-    The tokens of an entry are three lists, ``words``, ``logps`` (NaN where not known) and ``low``, cut in the middle.
-
-    Args:
-        rows: the responses.
-        decode: the text of a token.
-        fraction: the share of tokens in T_low.
-        solutions: the numbers of the different correct solutions; new ones are added.
+    The tokens of an entry are three lists, ``words``, ``logps`` (NaN where not known) and ``low`` (in T_low), cut in
+    the middle. ``solutions`` numbers the different correct solutions; new ones are added.
     """
     lengths = [0 if row["token_ids"] is None else len(row["token_ids"]) for row in rows]
     logps_BT = np.full((len(rows), max(lengths)), np.nan)
@@ -132,30 +124,27 @@ def merge_same(
         known = np.asarray([] if row["logps"] is None else row["logps"], dtype=np.float64)[:length]
         logps_T[: len(known)] = np.where(np.isfinite(known), known, np.nan)
     low_BT = low_tokens(logps_BT, fraction)
-    merged: dict[Any, tuple[Row, dict[str, Any]]] = {}
+    merged: dict[Any, Row] = {}
     for row, length, logps_T, low_T in zip(rows, lengths, logps_BT, low_BT, strict=True):
         ids = tuple(int(token) for token in row["token_ids"]) if length else ()
         key = (row["verdict"], ids or row["text"])
         if key in merged:
-            merged[key][1]["times"] += 1
+            merged[key]["times"] += 1
             continue
         words, canonical = [decode(token) for token in ids], row.get("canonical")
         solved = isinstance(canonical, str) and row["verdict"] == "right"
-        merged[key] = (
-            row,
-            {
-                "verdict": row["verdict"],
-                "solution": solutions.setdefault(canonical, len(solutions) + 1) if solved else None,
-                "times": 1,
-                "text": row["text"],
-                "words": cut(words),
-                "logps": cut(logps_T[:length].tolist()),
-                "low": cut(low_T[:length].tolist()),
-                "hidden": max(0, length - MOST_TOKENS),
-                "gap": needs_gaps(words, row["text"]),
-                "numbers": {name: finite(row[name]) for name in NUMBERS if name in row},
-            },
-        )
+        merged[key] = {
+            "row": row,
+            "verdict": row["verdict"],
+            "solution": solutions.setdefault(canonical, len(solutions) + 1) if solved else None,
+            "times": 1,
+            "text": row["text"],
+            "words": cut(words),
+            "logps": cut(logps_T[:length].tolist()),
+            "low": cut(low_T[:length].tolist()),
+            "hidden": max(0, length - MOST_TOKENS),
+            "gap": needs_gaps(words, row["text"]),
+        }
     return list(merged.values())
 
 
@@ -164,9 +153,8 @@ def low_tokens(logps_BT: NDArray[np.float64], fraction: float) -> NDArray[np.boo
     known_BT = ~np.isnan(logps_BT)
     if not known_BT.any():
         return known_BT
-    logps = torch.from_numpy(np.where(known_BT, np.minimum(logps_BT, 0.0), 0.0))
-    low_BT = low_probability_mask(logps, torch.from_numpy(known_BT), low_prob_fraction=fraction)
-    return np.asarray(low_BT, dtype=np.bool_)
+    filled_BT = torch.from_numpy(np.where(known_BT, np.minimum(logps_BT, 0.0), 0.0))
+    return np.asarray(low_probability_mask(filled_BT, torch.from_numpy(known_BT), low_prob_fraction=fraction))
 
 
 def cut(tokens: list[Any]) -> list[Any]:
@@ -192,22 +180,21 @@ def decoder_from(places: Sequence[str | Path]) -> Decode:
     """
     from progrpo.sampling.models import SHIPPED
 
-    def decode_with(tokenizer: Any) -> Decode:
-        return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))
+    def from_file(place: str | Path) -> Any:
+        from tokenizers import Tokenizer
 
-    for place in places:
-        file = SHIPPED.get(str(place), Path(place)) / "tokenizer.json"
-        with suppress(Exception):  # tokenizers raises no narrower one for a damaged file
-            from tokenizers import Tokenizer
+        # The file itself, not AutoTokenizer: it needs no model class, and reads word-level tokenizers as they are.
+        return Tokenizer.from_file(str(SHIPPED.get(str(place), Path(place)) / "tokenizer.json"))
 
-            # The file itself, not AutoTokenizer: it needs no model class, and reads word-level tokenizers as they are.
-            if file.is_file():
-                return decode_with(Tokenizer.from_file(str(file)))
-    for place in places:
-        with suppress(Exception):  # transformers raises many kinds, see progrpo.sampling.models.load_model
-            from transformers import AutoTokenizer
+    def from_model(place: str | Path) -> Any:
+        from transformers import AutoTokenizer
 
-            return decode_with(AutoTokenizer.from_pretrained(str(place), local_files_only=True))
+        return AutoTokenizer.from_pretrained(str(place), local_files_only=True)
+
+    for load, place in product((from_file, from_model), places):
+        with suppress(Exception):  # both libraries raise many kinds for a file that is missing or damaged
+            tokenizer = load(place)
+            return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))
     return "#{}".format
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from progrpo.evaluation.intervals import Estimate, SignTest, paired_difference, sign_test
 from progrpo.pages.collect import Group, MethodRuns
-from progrpo.pages.measures import common_problems, estimate, known_values, samples_per_problem, values_of
+from progrpo.pages.measures import common_problems, estimate, known_values, samples_per_problem
 
 BASELINE = "grpo"
 LARGEST_K = 32
@@ -205,13 +207,12 @@ def sentence_alone(group: Group, runs: str = "", problems_name: str = "problems"
 def _sentences_since_base(method: MethodRuns) -> list[str]:
     """pass@1 after against before, on the problems of the first evaluation: it is unbiased whatever n is."""
     pairs = [(run.final, run.evaluations[0]) for run in method.runs if run.final and 0 in run.evaluations]
-    problems = common_problems([evaluation for pair in pairs for evaluation in pair])
-    if not problems:
+    values = known_values([after for after, _ in pairs] + [before for _, before in pairs], "pass@1")
+    if values is None:
         return []
-    after = values_of([a for a, _ in pairs], "pass@1", problems)
-    before = values_of([b for _, b in pairs], "pass@1", problems)
+    after, before = np.split(values, 2)
     change = paired_difference(after, before)
-    start = f"On the {len(problems)} problems that were also evaluated before training, pass@1"
+    start = f"On the {values.shape[1]} problems that were also evaluated before training, pass@1"
     means = f"{before.mean():.3f} before, {after.mean():.3f} after; {interval_text(change)}"
     if change.low <= 0 <= change.high:
         return [f"{start} shows no clear change ({means})."]
