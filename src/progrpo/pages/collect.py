@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import damaged_file, read_json
@@ -11,9 +11,7 @@ from progrpo.evaluation.evaluate import Evaluation
 from progrpo.methods import METHODS
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.folder import FINAL, RunFolder
-
-if TYPE_CHECKING:
-    import pandas as pd
+from progrpo.runs.rollouts import read_rollout, recorded_steps
 
 TokenizerPlaces = tuple[str | Path, ...]
 """Folders or models whose tokenizer may be the right one; the likeliest place comes first."""
@@ -21,10 +19,9 @@ TokenizerPlaces = tuple[str | Path, ...]
 
 @dataclass(frozen=True)
 class Samples:
-    """The responses of one evaluation, which a :class:`progrpo.evaluation.store.SampleStore` kept."""
+    """The responses that an evaluation kept; ``label`` is their seed if a group has several evaluations."""
 
     label: str
-    """``seed 0``; empty where a group has one evaluation."""
     folder: Path
     tokenizers: TokenizerPlaces
 
@@ -129,7 +126,6 @@ def _method_runs(name: str, runs: list[Run]) -> MethodRuns:
 
 def _read(folder: RunFolder) -> Run:
     recipe, final = folder.recipe(), folder.evaluations / f"{FINAL}.json"
-    rollout_steps = sorted({int(path.name.split("-")[1]) for path in folder.rollouts.glob("step-*.parquet")})
     return Run(
         folder,
         recipe,
@@ -137,7 +133,7 @@ def _read(folder: RunFolder) -> Run:
         folder.metrics(),
         {step: _read_evaluation(file) for step, file in folder.evaluation_files().items()},
         _read_evaluation(final) if final.exists() else None,
-        {step: _confidence_by_verdict(folder, step) for step in rollout_steps},
+        {step: _confidence_by_verdict(folder, step) for step in recorded_steps(folder.rollouts)},
     )
 
 
@@ -149,22 +145,8 @@ def _read_evaluation(file: Path) -> Evaluation:
         raise damaged_file(file, f"it is no evaluation: {error}") from None
 
 
-def read_rollout(folder: RunFolder, step: int, columns: list[str] | None = None) -> "pd.DataFrame":
-    """The responses of a step, from the files of all processes; ConfigError for a damaged file."""
-    import pandas as pd
-
-    frames = []
-    for file in sorted(folder.rollouts.glob(f"step-{step:06d}-rank*.parquet")):
-        try:
-            frames.append(pd.read_parquet(file, columns=columns))
-        except (OSError, ValueError, KeyError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            remedy = "put it back from a copy, or remove it: the report then goes without"
-            raise damaged_file(file, error, remedy) from None
-    return pd.concat(frames, ignore_index=True)
-
-
 def _confidence_by_verdict(folder: RunFolder, step: int) -> tuple[float, float]:
-    rows = read_rollout(folder, step, ["reward", "answer_confidence"])
+    rows = read_rollout(folder.rollouts, step, ["reward", "answer_confidence"])
     right, wrong = rows[rows["reward"] > 0], rows[rows["reward"] <= 0]
     return float(right["answer_confidence"].mean()), float(wrong["answer_confidence"].mean())
 

@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from progrpo.evaluation.separation import auroc_within_problems, pooled_auroc
-from progrpo.pages import figures
 from progrpo.pages.collect import Group
-from progrpo.pages.figures import INK, PERCENT, RIGHT, SOFT, WRONG, Figure, mark, plain
+from progrpo.pages.figures import AXIS, INK, PERCENT, SOFT, Figure, figure, mark, plain, rounded, series, whiskers
 from progrpo.pages.summary import joined
 from progrpo.pages.tables import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
+RowsByGroup = list[tuple[Group, "pd.DataFrame"]]
 BINS = 25
 TENTHS = 10
 MOST_POINTS = 2_000
@@ -28,7 +28,7 @@ MEANINGS = (
 )
 
 
-def rows_by_group(groups: Sequence[Group], responses: "pd.DataFrame") -> list[tuple[Group, "pd.DataFrame"]]:
+def rows_by_group(groups: Sequence[Group], responses: "pd.DataFrame") -> RowsByGroup:
     """Each group with its judged responses whose c(o|q) is known; groups without such responses are left out."""
     judged = responses["status"].isin(["correct", "incorrect"]) & responses["answer_confidence"].notna()
     known = responses[judged].assign(right=responses["status"] == "correct")
@@ -41,17 +41,18 @@ def separations(groups: Sequence[Group], responses: "pd.DataFrame") -> list[dict
     results = []
     for group, rows in rows_by_group(groups, responses):
         scores, right = rows["answer_confidence"].to_numpy(), rows["right"].to_numpy()
-        within = auroc_within_problems(scores, right, rows["problem_id"], rows["run"])
+        within, mixed = auroc_within_problems(scores, right, rows["problem_id"], rows["run"]) or (None, 0)
+        means = rows.groupby("right")["answer_confidence"].mean()
         results.append(
             {
                 "title": group.title,
                 "name": group.name,
                 "responses": len(rows),
-                "within": within[0] if within else None,
-                "mixed": within[1] if within else 0,
+                "within": within,
+                "mixed": mixed,
                 "pooled": pooled_auroc(scores, right, rows["problem_id"]),
-                "right": float(scores[right].mean()) if right.any() else None,
-                "wrong": float(scores[~right].mean()) if not right.all() else None,
+                "right": means.get(True),
+                "wrong": means.get(False),
             }
         )
     return results
@@ -59,14 +60,14 @@ def separations(groups: Sequence[Group], responses: "pd.DataFrame") -> list[dict
 
 def table(separated: Sequence[dict[str, Any]], on_benchmark: str) -> dict[str, Any]:
     """The :func:`separations` for a CSV file."""
+    areas = {"within": "auroc within problems", "pooled": "auroc over all responses"}
     header = ["title", "responses", "problems with right and wrong"]
-    for name in ("auroc within problems", "auroc over all responses"):
-        header += [name, f"{name} low", f"{name} high"]
+    header += [name + end for name in areas.values() for end in ("", " low", " high")]
+    header += ["mean c(o|q) right", "mean c(o|q) wrong"]
     rows = []
     for row in separated:
-        start = [row["title"], row["responses"], row["mixed"]]
-        rows.append([*start, *numbers(row["within"]), *numbers(row["pooled"]), row["right"], row["wrong"]])
-    header += ["mean c(o|q) right", "mean c(o|q) wrong"]
+        intervals = [number for key in areas for number in numbers(row[key])]
+        rows.append([row["title"], row["responses"], row["mixed"], *intervals, row["right"], row["wrong"]])
     return {"title": f"confidence and being right{on_benchmark}", "header": header, "rows": rows}
 
 
@@ -99,16 +100,16 @@ def confidence_figures(groups: Sequence[Group], responses: "pd.DataFrame") -> di
     }
 
 
-def share_right_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figure | None:
+def share_right_figure(by_group: RowsByGroup) -> Figure | None:
     """The share of right responses in each tenth of a group's responses by c(o|q), against the tenth's mean c(o|q)."""
     data = []
     for group, rows in by_group:
         x, y, low, high = tenths(rows)
         look, hover = mark(group.name), "c(o|q) %{x:.2f}: %{y:.0%} right"
-        error = figures.whiskers(y, low, high, look.colour)
-        data.append(figures.line(x, y, look, name=group.title, markers=True, hover=hover, error_y=error))
+        error = whiskers(y, low, high, look.colour)
+        data.append(series("lines+markers", x, y, look, name=group.title, hover=hover, error_y=error))
     title, y_axis = "c(o|q), mean of a tenth of the responses", PERCENT | {"range": [-0.03, 1.03]}
-    return figures.figure(data, title, "right", y_axis=y_axis, height=320, hovermode="closest")
+    return figure(data, title, "right", y_axis=y_axis, height=320, hovermode="closest")
 
 
 def tenths(rows: "pd.DataFrame") -> tuple[NDArray[np.float64], ...]:
@@ -131,7 +132,7 @@ def tenths(rows: "pd.DataFrame") -> tuple[NDArray[np.float64], ...]:
     return means, right_PD.sum(axis=0) / all_PD.sum(axis=0), low, high
 
 
-def spread_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figure | None:
+def spread_figure(by_group: RowsByGroup) -> Figure | None:
     """How c(o|q) is spread: a row a group, right responses upwards and wrong ones downwards, in shares of all."""
     edges = np.linspace(0, 1, BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
@@ -144,28 +145,25 @@ def spread_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figure | 
         share = f"{plain(group.title)}: {right.mean():.0%} right".replace("%", " %")
         place = {"x": 0, "xanchor": "left", "y": top, "yref": "paper", "yanchor": "top"}
         notes.append(place | {"text": share, "font": {"color": INK, "size": 13}})
-        for verdict, chosen, sign, colour in (("right", right, 1, RIGHT), ("wrong", ~right, -1, WRONG)):
+        for verdict, chosen, sign in (("right", right, 1), ("wrong", ~right, -1)):
+            colour = f"var(--{verdict})"
             shares = np.histogram(scores[chosen], edges)[0] / len(rows)
             most = max(most, float(shares.max()))
-            options = {
-                "yaxis": f"y{number}",
-                "customdata": figures.rounded(shares),
-                "name": f"{group.title}, {verdict}",
-            }
-            hover = "%{customdata:.1%} of all responses"
-            data.append(figures.bars(centres, sign * shares, colour, hover=hover, **options))
+            name, hover = f"{group.title}, {verdict}", "%{customdata:.1%} of all responses"
+            options = {"name": name, "yaxis": f"y{number}", "customdata": rounded(shares)}
+            data.append(series("bars", centres, sign * shares, colour, hover=hover, **options))
             text, anchor = ("↑ right", "top") if sign > 0 else ("↓ wrong", "bottom")
             place = {"x": 1, "xanchor": "right", "y": 0.5 + 0.45 * sign, "yref": f"y{number} domain", "yanchor": anchor}
             notes.append(place | {"text": text, "font": {"color": colour}})
     y_axis = {"showticklabels": False, "range": [-1.1 * most, 1.1 * most], "rangemode": "normal", "showgrid": False}
-    y_axis = figures.AXIS | y_axis | {"zeroline": True, "zerolinecolor": SOFT}
-    layout = {name: y_axis | {"domain": domain} for name, domain in domains.items()}
+    y_axis = AXIS | y_axis | {"zeroline": True, "zerolinecolor": SOFT}
+    layout: dict[str, Any] = {name: y_axis | {"domain": domain} for name, domain in domains.items()}
     layout |= {"annotations": [note | {"xref": "paper", "showarrow": False} for note in notes], "barmode": "relative"}
     layout |= {"height": 60 + 170 * len(by_group), "hovermode": "closest", "bargap": 0.08}
-    return figures.figure(data, "c(o|q)", x_axis={"range": [0, 1], "anchor": "free", "position": 0}, **layout)
+    return figure(data, "c(o|q)", x_axis={"range": [0, 1], "anchor": "free", "position": 0}, **layout)
 
 
-def problems_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figure | None:
+def problems_figure(by_group: RowsByGroup) -> Figure | None:
     """A point a problem: the mean c(o|q) of its responses, and how many of them are right."""
     data = []
     for group, rows in by_group:
@@ -174,6 +172,6 @@ def problems_figure(by_group: Sequence[tuple[Group, "pd.DataFrame"]]) -> Figure 
         ids, hover = [str(problem) for problem in means.index], "%{text}: c(o|q) %{x:.2f}, %{y:.0%} right"
         options: dict[str, Any] = {"name": group.title, "customdata": ids, "text": [plain(problem) for problem in ids]}
         marker = {"size": 7, "opacity": 0.55}
-        data.append(figures.points(means["x"], means["y"], mark(group.name), marker=marker, hover=hover, **options))
+        data.append(series("markers", means["x"], means["y"], mark(group.name), marker=marker, hover=hover, **options))
     title, y_axis = "mean c(o|q) of a problem's responses", PERCENT | {"range": [-0.04, 1.04]}
-    return figures.figure(data, title, "share of them right", y_axis=y_axis, height=320, hovermode="closest")
+    return figure(data, title, "share of them right", y_axis=y_axis, height=320, hovermode="closest")

@@ -113,33 +113,30 @@ def rounded(values: ArrayLike) -> list[Any]:
     ]
 
 
-def _series(kind: str, x: ArrayLike, y: ArrayLike, *, name: str = "", hover: str = "", **more: Any) -> Series:
-    """What all series share; without a ``hover`` text, the pointer passes over the series."""
-    pointed_at = {"hovertemplate": hover} if hover else {"hoverinfo": "skip"}
-    return {"type": kind, "name": plain(name), "x": rounded(x), "y": rounded(y)} | pointed_at | more
+def series(
+    kind: str,
+    x: ArrayLike,
+    y: ArrayLike,
+    look: Mark | str,
+    *,
+    name: str = "",
+    hover: str = "",
+    marker: dict[str, Any] | None = None,
+    stroke: dict[str, Any] | None = None,
+    **more: Any,
+) -> Series:
+    """``bars``, ``lines``, ``markers`` or ``lines+markers`` in the look of a mark, or of a colour.
 
-
-def line(x: ArrayLike, y: ArrayLike, look: Mark | str, *, markers: bool = False, **more: Any) -> Series:
-    """A line in the look of a mark, or of a colour; with ``markers``, or if it is a single point, its points show."""
-    marker = _marker(look, {"size": 8})
-    stroke = {"color": marker["color"], "width": 2.5} | more.pop("stroke", {})
-    mode = "lines+markers" if markers or np.size(x) == 1 else "lines"
-    return _series("scatter", x, y, mode=mode, line=stroke, marker=marker, **more)
-
-
-def points(x: ArrayLike, y: ArrayLike, look: Mark | str, *, marker: dict[str, Any], **more: Any) -> Series:
-    """Points without a line; ``marker`` is Plotly's, such as their size."""
-    return _series("scatter", x, y, mode="markers", marker=_marker(look, marker), **more)
-
-
-def bars(x: ArrayLike, y: ArrayLike, colour: str, **more: Any) -> Series:
-    """Bars, upright unless ``orientation="h"``."""
-    return _series("bar", x, y, marker={"color": colour}, **more)
-
-
-def _marker(look: Mark | str, marker: dict[str, Any]) -> dict[str, Any]:
+    Without a ``hover`` text, the pointer passes over them. ``marker``, ``stroke`` (of lines) and ``more`` are Plotly's
+    settings.
+    """
     colour, symbol = (look.colour, look.symbol) if isinstance(look, Mark) else (look, "circle")
-    return {"color": colour, "symbol": symbol} | marker
+    shared = {"name": plain(name), "x": rounded(x), "y": rounded(y)} | more
+    shared |= {"hovertemplate": hover} if hover else {"hoverinfo": "skip"}
+    if kind == "bars":
+        return shared | {"type": "bar", "marker": {"color": colour}}
+    drawn = {"mode": kind, "marker": {"color": colour, "symbol": symbol, "size": 8} | (marker or {})}
+    return shared | {"type": "scatter", "line": {"color": colour, "width": 2.5} | (stroke or {})} | drawn
 
 
 def whiskers(mean: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str) -> dict[str, Any]:
@@ -196,8 +193,8 @@ def describe(shown: Figure) -> str:
     'GRPO starts at 0.2 and ends at 0.434'
     """
     ends = []
-    for series in shown["data"]:
-        known = [value for value in series["y"] if value is not None]
-        if series["name"] and "lines" in series.get("mode", "") and known:
-            ends.append(f"{series['name']} starts at {known[0]:.3g} and ends at {known[-1]:.3g}")
+    for drawn in shown["data"]:
+        known = [value for value in drawn["y"] if value is not None]
+        if drawn["name"] and "lines" in drawn.get("mode", "") and known:
+            ends.append(f"{drawn['name']} starts at {known[0]:.3g} and ends at {known[-1]:.3g}")
     return "; ".join(ends)

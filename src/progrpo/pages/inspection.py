@@ -1,27 +1,24 @@
 """The page of an inspection: other people's rollouts in the report's style, with its figures and its reader."""
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from progrpo.inspection import summary
 from progrpo.inspection.collapse import means
 from progrpo.inspection.inspect import Inspection
-from progrpo.inspection.score import Ints
 from progrpo.inspection.summary import rule
 from progrpo.inspection.table import read_rows
 from progrpo.inspection.values import as_list, as_text, response_of
 from progrpo.inspection.what_if import Effect
-from progrpo.pages import figures
 from progrpo.pages.collect import tokenizer_places
-from progrpo.pages.figures import PERCENT, RIGHT, WRONG, Figure, Panel, mark, rounded
+from progrpo.pages.figures import PERCENT, RIGHT, WRONG, Figure, Panel, figure, mark, series, upright
 from progrpo.pages.render import write_html
-from progrpo.pages.responses import GROUPS, Decode, decoder_from, group_view
+from progrpo.pages.responses import GROUPS, Decode, decoder_from, finite, group_view
 from progrpo.runs.folder import RunFolder
 
 MOST_POINTS = 300
@@ -63,7 +60,8 @@ LINES: dict[str, list[Line]] = {
     "length": [("length", PLAIN, "length")],
 }
 SHARE = PERCENT | {"range": [0, 1]}
-Y_AXES = {"groups": SHARE, "pass-at-k": SHARE, "repetition": SHARE, "correction": {"rangemode": "normal"}}
+AROUND_0 = {"rangemode": "normal"}
+Y_AXES: dict[str, Any] = {"groups": SHARE, "pass-at-k": SHARE, "repetition": SHARE, "correction": AROUND_0}
 
 
 def write_page(inspection: Inspection, out: Path) -> Path:
@@ -83,6 +81,9 @@ def assemble(inspection: Inspection) -> dict[str, Any]:
     over_training, effects = training_panels(inspection), what_if_panels(inspection)
     drawn = {panel.id: panel.figure for panel in (*over_training, *effects)}
     drawn |= {"confidence-histogram": confidence_histogram(inspection), "scatter": scatter(inspection)}
+    steps, by_step = inspection.collapse.steps, inspection.collapse.by_step
+    rows = [[int(step), *map(finite, row)] for step, *row in zip(steps, *by_step.values(), strict=True)]
+    csv = {"title": f"{inspection.source.name} by step", "header": ["step", *by_step], "rows": rows}
     return {
         "title": inspection.source.name,
         "subtitle": summary.size(inspection),
@@ -99,17 +100,9 @@ def assemble(inspection: Inspection) -> dict[str, Any]:
         "center": inspection.what_if.settings.center if inspection.what_if else "",
         "figures": {name: figure for name, figure in drawn.items() if figure},
         "reader": reader(inspection),
-        "tables": {"measures": measures_table(inspection)},
+        "tables": {"measures": csv},
         "boards": [],
     }
-
-
-def measures_table(inspection: Inspection) -> dict[str, Any]:
-    """The measures by step, unrounded, for a CSV file."""
-    by_step = inspection.collapse.by_step
-    columns = [[None if np.isnan(value) else float(value) for value in values] for values in by_step.values()]
-    rows = [[int(step), *values] for step, *values in zip(inspection.collapse.steps, *columns, strict=True)]
-    return {"title": f"{inspection.source.name} by step", "header": ["step", *by_step], "rows": rows}
 
 
 def training_panels(inspection: Inspection) -> list[Panel]:
@@ -161,7 +154,7 @@ def _effect_panels(name: str, effects: dict[float, Effect], chosen: float, other
         "a new best response, and responses whose advantage changes its sign."
     )
     return [
-        Panel(f"{name}-size", f"Correction against {name}", about_size, curves(size, {"rangemode": "normal"})),
+        Panel(f"{name}-size", f"Correction against {name}", about_size, curves(size, AROUND_0)),
         Panel(f"{name}-order", f"Ranks and signs against {name}", about_order, curves(order, PERCENT)),
     ]
 
@@ -180,23 +173,24 @@ def lines_figure(
     data = []
     for name, colour, values in lines:
         xs, ys = thinned(x, values)
-        data.append(figures.line(xs, ys, colour, name=name, markers=markers or len(xs) < 12, hover=hover))
-    shapes = [] if at is None else [figures.upright(at, "dot")]
-    return figures.figure(data, title, y_axis=y_axis, height=240, legend=len(lines) > 1, shapes=shapes)
+        mode = "lines+markers" if markers or len(xs) < 12 else "lines"
+        data.append(series(mode, xs, ys, colour, name=name, hover=hover))
+    shapes = [] if at is None else [upright(at, "dot")]
+    return figure(data, title, y_axis=y_axis, height=240, legend=len(lines) > 1, shapes=shapes)
 
 
-def thinned(x: ArrayLike, y: ArrayLike) -> tuple[list[float], list[float | None]]:
-    """Points to draw: at most :data:`MOST_POINTS`, each the mean of as many neighbours; None where nothing is known.
+def thinned(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points to draw: at most :data:`MOST_POINTS`, each the mean of as many neighbours; NaN where nothing is known.
 
-    >>> thinned([1, 2], [0.5, np.nan])
-    ([1.0, 2.0], [0.5, None])
+    >>> [list(map(float, values)) for values in thinned([1, 2], [0.5, 1.5])]
+    [[1.0, 2.0], [0.5, 1.5]]
     """
     import pandas as pd
 
-    points = pd.DataFrame({"x": np.asarray(x), "y": np.asarray(y)})
-    every = -(-len(points) // MOST_POINTS)
-    neighbours = points.groupby(np.arange(len(points)) // every).mean()
-    return rounded(neighbours["x"]), rounded(neighbours["y"])
+    points = pd.DataFrame({"x": np.asarray(x), "y": np.asarray(y)}, dtype=np.float64)
+    place = np.arange(len(points)) // -(-len(points) // MOST_POINTS)
+    neighbours = points.groupby(place).mean()
+    return neighbours["x"].to_numpy(), neighbours["y"].to_numpy()
 
 
 def confidence_histogram(inspection: Inspection) -> Figure | None:
@@ -209,9 +203,9 @@ def confidence_histogram(inspection: Inspection) -> Figure | None:
         values = c_o_B[chosen_B & ~np.isnan(c_o_B)]
         if len(values):
             shares = np.histogram(values, edges)[0] / len(values)
-            data.append(figures.bars((edges[1:] + edges[:-1]) / 2, shares, colour, name=name, hover="%{y:.1%}"))
+            data.append(series("bars", (edges[1:] + edges[:-1]) / 2, shares, colour, name=name, hover="%{y:.1%}"))
     x_axis = {"range": [0, 1]}
-    return figures.figure(data, "c(o|q)", x_axis=x_axis, y_axis=PERCENT, height=280, legend=True, bargap=0.1)
+    return figure(data, "c(o|q)", x_axis=x_axis, y_axis=PERCENT, height=280, legend=True, bargap=0.1)
 
 
 def scatter(inspection: Inspection) -> Figure | None:
@@ -233,11 +227,10 @@ def scatter(inspection: Inspection) -> Figure | None:
         texts = [f"step {step}: A {a:.3f}, Ã {b:.3f}".replace("-", "−") for step, a, b in parts]
         marker = {"symbol": symbol, "size": 6, "opacity": 0.6}
         options: dict[str, Any] = {"name": name, "text": texts, "hover": hover}
-        data.append(figures.points(c_o_B[rows], after - before, colour, marker=marker, **options))
-    x_axis = {"range": [-0.02, 1.02], "showgrid": True}
+        data.append(series("markers", c_o_B[rows], after - before, colour, marker=marker, **options))
     y_axis = {"zeroline": True, "zerolinecolor": "var(--rule)", "rangemode": "normal"}
-    axes = {"x_axis": x_axis, "y_axis": y_axis}
-    return figures.figure(data, "c(o|q)", "correction", **axes, height=340, legend=True, hovermode="closest")
+    axes = {"x_axis": {"range": [-0.02, 1.02], "showgrid": True}, "y_axis": y_axis}
+    return figure(data, "c(o|q)", "correction", **axes, height=340, legend=True, hovermode="closest")
 
 
 def reader(inspection: Inspection) -> list[dict[str, Any]]:
@@ -246,20 +239,16 @@ def reader(inspection: Inspection) -> list[dict[str, Any]]:
     # If a model computed the log-probs of a sample of groups, the reader shows groups of the sample.
     rows_B = np.array(sorted(inspection.scored), dtype=np.int64) if inspection.scored else np.arange(table.size)
     steps = np.unique(table.steps_B[rows_B])
-    chosen = {
-        int(step): _choose_groups(inspection, rows_B[table.steps_B[rows_B] == step])
-        for step in dict.fromkeys((steps[0], steps[-1]))
-    }
+    ends = dict.fromkeys((int(steps[0]), int(steps[-1])))
+    chosen = {step: _choose_groups(inspection, rows_B[table.steps_B[rows_B] == step]) for step in ends}
     raw = read_rows(inspection.source, [row for groups in chosen.values() for rows in groups for row in rows])
     decode = inspection.decode or _run_decoder(inspection)
-    views = [
-        {"step": step, "groups": [_group(inspection, rows, raw, decode) for rows in groups]}
-        for step, groups in chosen.items()
-    ]
-    return [{"name": "rollouts", "title": "Rollouts", "seed": None, "steps": views}]
+    views = {step: [_group(inspection, rows, raw, decode) for rows in groups] for step, groups in chosen.items()}
+    steps_shown = [{"step": step, "groups": groups} for step, groups in views.items()]
+    return [{"name": "rollouts", "title": "Rollouts", "seed": None, "steps": steps_shown}]
 
 
-def _choose_groups(inspection: Inspection, rows: Ints) -> list[list[int]]:
+def _choose_groups(inspection: Inspection, rows: NDArray[np.int64]) -> list[list[int]]:
     """The responses of a few groups, mixed groups first and then in the order of the file."""
     table = inspection.table
     groups, index = np.unique(table.groups_B[rows], return_inverse=True)
@@ -276,6 +265,9 @@ def _group(
     table, columns, what_if = inspection.table, inspection.source.columns, inspection.what_if
     fraction = inspection.settings.low_prob_fraction
     right_B, wrong_B = table.right_B, table.wrong_B
+    before_B, after_B = np.full((2, table.size), np.nan)
+    if what_if is not None:
+        before_B[what_if.rows_B], after_B[what_if.rows_B] = what_if.grpo_B, what_if.progrpo_B
     words: dict[str, int] = {}
     shown = []
     for row in rows:
@@ -287,10 +279,6 @@ def _group(
             # Words take the place of tokens, and nothing is known of their probability.
             pieces = re.findall(r"\S+\s*|\s+", text)
             ids, logps = [words.setdefault(piece, len(words)) for piece in pieces], []
-        before = after = math.nan
-        place = 0 if what_if is None else int(np.searchsorted(what_if.rows_B, row))
-        if what_if is not None and what_if.rows_B[place : place + 1] == row:
-            before, after = what_if.grpo_B[place], what_if.progrpo_B[place]
         shown.append(
             {
                 "prompt": as_text(raw[row][columns.prompt])[:MOST_CHARACTERS],
@@ -302,9 +290,9 @@ def _group(
                 "reward": float(table.rewards_B[row]),
                 "prompt_confidence": float(table.c_q_B[row]),
                 "answer_confidence": float(table.c_o_B(fraction)[row]),
-                "grpo_advantage": before,
-                "correction": after - before,
-                "advantage": after,
+                "grpo_advantage": before_B[row],
+                "correction": after_B[row] - before_B[row],
+                "advantage": after_B[row],
             }
         )
     return group_view(shown, list(words).__getitem__ if words or decode is None else decode, fraction)

@@ -87,4 +87,4 @@ def differing_keys(recipes: Sequence[Recipe]) -> list[str]:
 
     left_out = {"name", "method", "seed", "methods"}
     values = pd.json_normalize([recipe.model_dump(exclude=left_out) for recipe in recipes])
-    return [key for key in values if values[key].map(repr).nunique() > 1]
+    return [str(key) for key in values if values[key].map(repr).nunique() > 1]

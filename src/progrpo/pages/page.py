@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from progrpo.common.errors import ConfigError
-from progrpo.pages import plots, summary, tables
-from progrpo.pages.boards import board
+from progrpo.evaluation.evaluate import Evaluation
+from progrpo.pages import confidence, plots, problems, summary, tables
 from progrpo.pages.collect import Group, MethodRuns, base_evaluations, collect, collect_models, is_evaluation_folder
 from progrpo.pages.figures import Figure
-from progrpo.pages.measures import common_problems, samples_per_problem
+from progrpo.pages.measures import common_problems, fewer_problems, samples_per_problem
 from progrpo.pages.missing import missing_from_models, missing_from_runs
 from progrpo.pages.render import write_html
 from progrpo.pages.responses import reader
@@ -67,9 +67,8 @@ def assemble(methods: Sequence[MethodRuns], *, title: str | None = None) -> dict
     tasks = ", ".join(dict.fromkeys(run.recipe.task.name for run in runs))
     evaluations = [evaluation for run in runs for evaluation in run.evaluations.values()]
     evaluation_size = f"{len(common_problems(evaluations))} problems × {samples_per_problem(evaluations)} samples"
-    table, differences = tables.table(methods), summary.differences(methods)
+    table, differences, panels = tables.table(methods), summary.differences(methods), plots.training_panels(methods)
     per_run = tables.per_run(methods, table["measures"])
-    panels = plots.training_panels(methods)
     figures = {panel.id: panel.figure for panel in panels} | {"differences": plots.difference_figure(differences)}
     csv = {
         "results": tables.results_table("results", table["measures"], table["rows"]),
@@ -121,6 +120,49 @@ def assemble_models(benchmarks: Mapping[str, Sequence[Group]], *, title: str | N
     } | _with_boards(figures, {"results": tables.results_table("results", table["measures"], rows)}, boards)
 
 
+def board(
+    groups: Sequence[Group], place: int, *, title: str, several: bool = False, base: Sequence[Evaluation] = ()
+) -> dict[str, Any]:
+    """What the page shows of one final evaluation, of groups of which at least one has it.
+
+    ``figures`` and ``tables`` are by id, and their ``ids`` by name; ``data``, ``chunks`` and ``words`` of the responses
+    are for the page's script; the rest is for the template. If there are ``several`` boards, each figure's title names
+    the benchmark. ``base`` are evaluations of the model before training.
+    """
+    groups = [group for group in groups if group.finals]
+    responses = problems.read_responses(groups)
+    prompts = problems.prompts_by_problem(groups, responses)
+    separations = confidence.separations(groups, responses)
+    figures = {
+        "pass-at-k": plots.pass_at_k_figure(groups),
+        "distinct-by-problem": plots.distinct_figure(groups),
+        "coverage": plots.coverage_figure(groups, base),
+    } | confidence.confidence_figures(groups, responses)
+    suffix = f"-{place + 1}" if place else ""
+    ids = {name.replace("-", "_"): name + suffix for name, figure in figures.items() if figure}
+    first = problems.samples_in_page(responses)
+    chunks, words = problems.chunks(prompts, groups, first)
+    on_benchmark = f" on {title}" if several else ""
+    return {
+        "title": title,
+        "on_benchmark": on_benchmark,
+        "groups": groups,
+        "has_seeds": any(len(group.finals) > 1 for group in groups),
+        "samples": samples_per_problem([e for group in groups for e in group.finals]),
+        "fewer": [f"{group.title}: {fewer}" for group in groups if (fewer := fewer_problems(group.finals))],
+        "figures": {name + suffix: figure for name, figure in figures.items() if figure},
+        "ids": ids | {"separations": f"confidence{suffix}"},
+        "separations": separations,
+        "confidence_sentences": confidence.sentences(separations),
+        "most_points": confidence.MOST_POINTS if len(prompts) > confidence.MOST_POINTS else None,
+        "tables": {f"confidence{suffix}": confidence.table(separations, on_benchmark)},
+        "first": first,
+        "data": {"title": title} | problems.table(prompts, groups, responses),
+        "chunks": chunks,
+        "words": words,
+    }
+
+
 def _with_boards(
     figures: dict[str, Figure | None], csv: dict[str, Any], boards: list[dict[str, Any]]
 ) -> dict[str, Any]:
@@ -141,15 +183,12 @@ def model_sentences(benchmarks: Mapping[str, Sequence[Group]]) -> list[str]:
 def subtitle_of_models(benchmarks: Mapping[str, Sequence[Group]]) -> str:
     """The settings of sampling that all the evaluations share, in a line; the foot of the page has those of each."""
     settings = [model.finals[0].settings for models in benchmarks.values() for model in models]
-    phrases = {
-        "samples": "{} samples a problem",
-        "temperature": "temperature {}",
-        "top_p": "top_p {}",
-        "max_new_tokens": "at most {} tokens",
-    }
-    values = {key: {repr(each.get(key)) for each in settings} for key in phrases}
-    shared = {key: several.pop() for key, several in values.items() if len(several) == 1}
-    return ", ".join(phrases[key].format(value) for key, value in shared.items() if value != "None")
+    phrases = {"samples": "{} samples per problem", "temperature": "temperature {}", "top_p": "top_p {}"}
+    shown = []
+    for key, phrase in (phrases | {"max_new_tokens": "at most {} tokens"}).items():
+        values = {repr(each.get(key)) for each in settings}
+        shown += [phrase.format(value) for value in values if len(values) == 1 and value != "None"]
+    return ", ".join(shown)
 
 
 def subtitle(methods: Sequence[MethodRuns]) -> str:

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from progrpo.evaluation.evaluate import Evaluation
-from progrpo.pages import figures
 from progrpo.pages.collect import Group, MethodRuns, Run
-from progrpo.pages.figures import PERCENT, Figure, Panel, Series, mark, plain
+from progrpo.pages.figures import PERCENT, ROWS, Figure, Panel, Series, figure, mark, plain, series, upright, whiskers
 from progrpo.pages.measures import estimate, known_values, samples_per_problem
 from progrpo.pages.summary import Difference, interval_text, largest_k
 
@@ -24,21 +23,18 @@ PANELS = {
     "prompt-confidence": ("Prompt confidence c(q)", "1 / perplexity of the prompt. ProGRPO compares c(o|q) with it."),
     "answer-confidence": (
         "Answer confidence c(o|q)",
-        "How likely the policy finds the least likely tokens of its own answers. Near 1, it repeats one answer.",
+        "Near 1, the policy repeats one answer again and again.",
     ),
-    "confidence-by-verdict": (
-        "c(o|q) of right and wrong rollouts",
-        "Solid: right rollouts. Dashed: wrong ones. ProGRPO pulls down the right ones that are over-confident.",
-    ),
+    "confidence-by-verdict": ("c(o|q) of rollouts", "Solid: right ones, which ProGRPO pulls down. Dashed: wrong ones."),
     "pass1": ("pass@1, held out", "The chance that one sample is right, on problems kept out of training."),
     "passk": (
         "pass@{k}, held out",
-        "The chance that the best of {k} is right. A policy that collapses gains pass@1 and loses here.",
+        "The chance that the best of {k} is right. It falls in a collapse.",
     ),
     "distinct": ("Different solutions in a group", "Different right answers among the responses to one prompt."),
     "mixed": (
         "Mixed groups",
-        "Groups with right and wrong responses. With rewards of 0 and 1, GRPO learns from no others.",
+        "They have right and wrong responses. With rewards 0 and 1, GRPO learns from no others.",
     ),
     "all-right": ("Groups all right", "Prompts that are solved every time."),
     "all-wrong": ("Groups all wrong", "Prompts that are never solved."),
@@ -113,11 +109,12 @@ def over_training(
         window = 1 if markers else window_for(max(len(values) for values in runs))
         if len(runs) > 1 or window > 1:
             seeds = [(list(values), list(values.values())) for values in runs]
-            data += [figures.line(x, y, look, stroke={"width": 1, "dash": dash}, opacity=0.35) for x, y in seeds]
+            data += [series("lines", x, y, look, stroke={"width": 1, "dash": dash}, opacity=0.35) for x, y in seeds]
         steps = sorted(set.intersection(*(set(values) for values in runs)))
         mean = smooth([float(np.mean([values[step] for values in runs])) for step in steps], window)
         options: dict[str, Any] = {"name": method.title + label, "hover": "%{y:.3f}", "stroke": {"dash": dash}}
-        data.append(figures.line(steps, mean, look, markers=markers, **options))
+        mode = "lines+markers" if markers or len(steps) == 1 else "lines"
+        data.append(series(mode, steps, mean, look, **options))
     return data
 
 
@@ -125,21 +122,18 @@ def training_panels(methods: Sequence[MethodRuns]) -> list[Panel]:
     """The panels over training that have something to show."""
     k = largest_k(samples_per_problem([e for m in methods for run in m.runs for e in run.evaluations.values()]))
 
-    def drawn(curve: Callable[..., Curve], label: str = "", dash: str = "solid", **options: Any) -> list[Series]:
+    def marked(curve: Callable[..., Curve], label: str = "", dash: str = "solid", **options: Any) -> list[Series]:
         return over_training(methods, partial(curve, **options), markers=True, label=label, dash=dash)
 
-    series = {name: over_training(methods, partial(metric_curve, key=key)) for name, key in METRICS.items()} | {
-        "pass1": drawn(pass_at_k_curve, k=1),
-        "passk": drawn(pass_at_k_curve, k=k) if k > 1 else [],
-        "confidence-by-verdict": drawn(confidence_curve, ", right", place=0)
-        + drawn(confidence_curve, ", wrong", "dash", place=1),
-    }
+    curves = {name: over_training(methods, partial(metric_curve, key=key)) for name, key in METRICS.items()}
+    curves["pass1"] = marked(pass_at_k_curve, k=1)
+    curves["passk"] = marked(pass_at_k_curve, k=k) if k > 1 else []
+    right = marked(confidence_curve, ", right", place=0)
+    curves["confidence-by-verdict"] = right + marked(confidence_curve, ", wrong", "dash", place=1)
     panels = []
     for name, (title, caption) in PANELS.items():
-        shown = figures.figure(
-            series[name], "step", y_axis=PERCENT if METRICS.get(name, "").startswith("groups/") else None
-        )
-        panels.append(Panel(name, title.format(k=k), caption.format(k=k), shown))
+        y_axis = PERCENT if METRICS.get(name, "").startswith("groups/") else None
+        panels.append(Panel(name, title.format(k=k), caption.format(k=k), figure(curves[name], "step", y_axis=y_axis)))
     return [panel for panel in panels if panel.figure]
 
 
@@ -160,18 +154,18 @@ def pass_at_k_figure(groups: Sequence[Group]) -> Figure | None:
         bounds = [(k, e) for k in band_ks(n) if (e := estimate(group.finals, f"pass@{k}"))]
         x = [k for k, _ in bounds] + [k for k, _ in reversed(bounds)]
         y = [e.low for _, e in bounds] + [e.high for _, e in reversed(bounds)]
-        data.append(figures.line(x, y, look, stroke={"width": 0}, fill="toself", fillcolor=look.band))
+        data.append(series("lines", x, y, look, stroke={"width": 0}, fill="toself", fillcolor=look.band))
         means = [float(known.mean()) for known in values.values()]
         problems = [known.shape[1] for known in values.values()]
         fewer = [f" ({count} problems)" if len(set(problems)) > 1 else "" for count in problems]
         options: dict[str, Any] = {"name": group.title, "text": fewer, "hover": "%{y:.3f}%{text}"}
-        data.append(figures.line(list(values), means, look, **options))
+        data.append(series("lines", list(values), means, look, **options))
         powers = [k for k in values if k.bit_count() == 1]
         at_powers = [mean for k, mean in zip(values, means, strict=True) if k in powers]
-        data.append(figures.points(powers, at_powers, look, marker={"size": 8}))
+        data.append(series("markers", powers, at_powers, look))
     ticks = [1 << i for i in range(most.bit_length())]
     x_axis = {"type": "log", "tickvals": ticks, "ticktext": [str(k) for k in ticks]}
-    return figures.figure(data, "k, samples tried", "pass@k", x_axis=x_axis, y_axis={"rangemode": "normal"}, height=360)
+    return figure(data, "k, samples tried", "pass@k", x_axis=x_axis, y_axis={"rangemode": "normal"}, height=360)
 
 
 def band_ks(n: int) -> list[int]:
@@ -194,16 +188,16 @@ def difference_figure(differences: Sequence[Difference]) -> Figure | None:
     for d in shown:
         look, value = mark(d.method.name), d.difference
         row = f"{d.measure}  {plain(d.method.title)}" if several else d.measure
-        error = figures.whiskers(value.mean, value.low, value.high, look.colour)
+        error = whiskers(value.mean, value.low, value.high, look.colour)
         hover = f"{d.measure}: {interval_text(value)}<extra></extra>"
-        data.append(figures.points([value.mean], [row], look, marker={"size": 11}, error_x=error, hover=hover))
+        data.append(series("markers", [value.mean], [row], look, marker={"size": 11}, error_x=error, hover=hover))
         if len(d.per_seed) > 1:
             rows, hover = [row] * len(d.per_seed), "one seed: %{x:+.3f}<extra></extra>"
             marker = {"symbol": "line-ns-open", "size": 10}
-            data.append(figures.points(d.per_seed, rows, figures.SOFT, marker=marker, hover=hover))
-    options: dict[str, Any] = {"height": 90 + 38 * len(shown), "shapes": [figures.upright(0)], "hovermode": "closest"}
+            data.append(series("markers", d.per_seed, rows, "var(--soft)", marker=marker, hover=hover))
+    options: dict[str, Any] = {"height": 90 + 38 * len(shown), "shapes": [upright(0)], "hovermode": "closest"}
     title, x_axis = f"difference from {plain(shown[0].baseline.title)}", {"tickformat": "+.2f", "showgrid": True}
-    return figures.figure(data, title, x_axis=x_axis, y_axis=figures.ROWS, **options)
+    return figure(data, title, x_axis=x_axis, y_axis=ROWS, **options)
 
 
 def distinct_figure(groups: Sequence[Group]) -> Figure | None:
@@ -216,10 +210,10 @@ def distinct_figure(groups: Sequence[Group]) -> Figure | None:
             most = max(most, int(counts.max()))
             x = list(range(int(counts.max()) + 1))
             shares, hover = [float(np.mean(counts == count)) for count in x], "%{y:.1%} of problems"
-            data.append(figures.bars(x, shares, mark(group.name).colour, name=group.title, hover=hover))
+            data.append(series("bars", x, shares, mark(group.name).colour, name=group.title, hover=hover))
     title, x_axis = "different correct solutions of a problem", {"dtick": 1 if most < 16 else 5}
-    options = {"height": 300, "bargap": 0.25, "bargroupgap": 0.08}
-    return figures.figure(data, title, "problems", x_axis=x_axis, y_axis=PERCENT, **options)
+    options: dict[str, Any] = {"height": 300, "bargap": 0.25, "bargroupgap": 0.08}
+    return figure(data, title, "problems", x_axis=x_axis, y_axis=PERCENT, **options)
 
 
 def coverage_figure(groups: Sequence[Group], base: Sequence[Evaluation] = ()) -> Figure | None:
@@ -231,10 +225,10 @@ def coverage_figure(groups: Sequence[Group], base: Sequence[Evaluation] = ()) ->
     data = []
     for title, name, evaluations in rows:
         if value := estimate(evaluations, "coverage"):
-            error = figures.whiskers(value.mean, value.low, value.high, figures.INK)
+            error = whiskers(value.mean, value.low, value.high, "var(--ink)")
             hover = f"{value.mean:.1%} [{value.low:.1%}, {value.high:.1%}]<extra></extra>"
-            row = figures.bars([value.mean], [plain(title)], mark(name).colour, hover=hover, error_x=error)
+            row = series("bars", [value.mean], [plain(title)], mark(name).colour, hover=hover, error_x=error)
             data.append(row | {"orientation": "h", "width": 0.55})
     x_axis = PERCENT | {"rangemode": "tozero", "showgrid": True}
     options: dict[str, Any] = {"height": 80 + 44 * len(data), "hovermode": "closest", "barmode": "overlay"}
-    return figures.figure(data, "share of all solutions found", x_axis=x_axis, y_axis=figures.ROWS, **options)
+    return figure(data, "share of all solutions found", x_axis=x_axis, y_axis=ROWS, **options)

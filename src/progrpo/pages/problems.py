@@ -61,7 +61,7 @@ def table(prompts: Mapping[str, str], groups: Sequence[Group], responses: "pd.Da
             for result in evaluation.judged:
                 results[result.problem_id].append(result)
         look = mark(group.name)
-        column = {"title": group.title, "colour": look.colour, "glyph": look.glyph}
+        column: dict[str, Any] = {"title": group.title, "colour": look.colour, "glyph": look.glyph}
         for name in ("correct", "samples"):
             column[name] = [sum(getattr(r, name) for r in rs) if rs else None for rs in results.values()]
         column["distinct"] = [float(np.mean([r.distinct for r in rs])) if rs else None for rs in results.values()]

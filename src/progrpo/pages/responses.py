@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from progrpo.core import low_probability_mask
-from progrpo.pages.collect import MethodRuns, Run, read_rollout
+from progrpo.pages.collect import MethodRuns, Run
 from progrpo.runs.folder import RunFolder
+from progrpo.runs.rollouts import read_rollout
 
 GROUPS = 6
 MOST_TOKENS = 600
@@ -42,8 +43,9 @@ def reader(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
         by_method = {name: read_groups(run.folder, run.rollout_steps[place]) for name, run in runs.items()}
         for name, run in runs.items():
             if place == 0 or len(run.rollout_steps) > 1:
-                chosen, fraction = choose_groups(name, by_method), low_prob_fraction(run)
-                views = [group_view(rows, decoders[name], fraction) for rows in chosen]
+                settings = run.recipe.method_settings() | run.recipe.trl
+                fraction = float(settings.get("low_prob_fraction", LOW_PROB_FRACTION))
+                views = [group_view(rows, decoders[name], fraction) for rows in choose_groups(name, by_method)]
                 steps[name].append({"step": run.rollout_steps[place], "groups": views})
     return [
         {"name": m.name, "title": m.title, "seed": runs[m.name].recipe.seed, "steps": steps[m.name]}
@@ -62,7 +64,7 @@ def _runs_to_read(methods: Sequence[MethodRuns]) -> dict[str, Run]:
 def read_groups(folder: RunFolder, step: int) -> dict[str, list[Row]]:
     """A step's responses by prompt, from the files of all processes; of a prompt drawn twice, the first group."""
     by_prompt: dict[str, list[Row]] = {}
-    frame = read_rollout(folder, step)
+    frame = read_rollout(folder.rollouts, step)
     for _, members in frame.assign(verdict=frame["reward"].map(verdict_of)).groupby("group", sort=True):
         by_prompt.setdefault(members["prompt"].iloc[0], members.to_dict("records"))
     return by_prompt
@@ -136,7 +138,7 @@ def merge_same(rows: Sequence[Row], decode: Decode, fraction: float, solutions: 
         merged[key] = {
             "row": row,
             "verdict": row["verdict"],
-            "solution": solutions.setdefault(canonical, len(solutions) + 1) if solved else None,
+            "solution": solutions.setdefault(str(canonical), len(solutions) + 1) if solved else None,
             "times": 1,
             "text": row["text"],
             "words": cut(words),
@@ -165,12 +167,6 @@ def cut(tokens: list[Any]) -> list[Any]:
     """
     half = MOST_TOKENS // 2
     return tokens if len(tokens) <= MOST_TOKENS else tokens[:half] + tokens[-half:]
-
-
-def low_prob_fraction(run: Run) -> float:
-    """The share of tokens in T_low that the run trained with."""
-    settings = run.recipe.method_settings() | run.recipe.trl
-    return float(settings.get("low_prob_fraction", LOW_PROB_FRACTION))
 
 
 def decoder_from(places: Sequence[str | Path]) -> Decode:

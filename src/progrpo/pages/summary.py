@@ -12,7 +12,6 @@ from progrpo.pages.measures import common_problems, estimate, known_values, samp
 BASELINE = "grpo"
 LARGEST_K = 32
 LAST_MEASURES = ("distinct", "coverage", "entropy")
-TITLES = {"distinct": "distinct correct solutions", "entropy": "policy entropy"}
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,6 @@ class Difference:
     """How many problems the runs share; the difference may be over fewer of them."""
 
     @property
-    def title(self) -> str:
-        return TITLES.get(self.measure, self.measure)
-
-    @property
     def over(self) -> str:
         """``, on 199 of 200 problems`` where a measure at k is not over all shared problems."""
         fewer = "@" in self.measure and (self.difference.problems or 0) < self.shared
@@ -46,6 +41,10 @@ class Difference:
     def interval(self) -> str:
         """``+0.043 [+0.010, +0.076]``, and :attr:`over`."""
         return interval_text(self.difference, 2 if self.measure == "distinct" else 3) + self.over
+
+    @property
+    def title(self) -> str:
+        return "distinct correct solutions" if self.measure == "distinct" else self.measure
 
     @property
     def is_clear(self) -> bool:
@@ -192,7 +191,7 @@ def _problem_by_problem(d: Difference) -> str:
 
 
 def sentence_alone(group: Group, runs: str = "", problems_name: str = "problems") -> str:
-    """What one method or model solves; ``runs`` says how many runs it is."""
+    """What one method or model solves; ``runs`` says in how many runs."""
     k, problems = _largest_k_of([group]), len(common_problems(group.finals))
     first, most = estimate(group.finals, "pass@1"), estimate(group.finals, f"pass@{k}")
     if first is None or most is None:
