@@ -5,14 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from plotly.offline import get_plotlyjs
+
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """What the condition comes to, once it is true."""
+    """The value of the condition, once it is true."""
     end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "the page did not come to it"
+    while not (value := condition()):
+        assert time.monotonic() < end, "the page did not get there in time"
         time.sleep(0.05)
-    return found
+    return value
 
 
 def open_page(browser: Any, page: Path) -> Callable[[str], Any]:
@@ -34,3 +36,9 @@ def downloaded(folder: Path, ending: str) -> str:
 def severe(browser: Any) -> list[dict[str, Any]]:
     """The console's errors, those of the Content-Security-Policy included."""
     return [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def without_plotly(html: str) -> str:
+    """The page without Plotly's script, which must be in it once."""
+    assert html.count(get_plotlyjs()) == 1
+    return html.replace(get_plotlyjs(), "")

@@ -53,7 +53,7 @@ def test_every_filter_shows_its_problems_and_says_how_many(browser, page):
     assert js("return document.querySelector('#problems [data-part=page]').textContent") == "No problem fits."
 
 
-def test_every_column_sorts_both_ways_and_tells_so(browser, page):
+def test_every_column_sorts_both_ways_and_says_so(browser, page):
     js = open_page(browser, page)
     keys = js("return [...document.querySelectorAll('#problems .sort')].map(b => b.dataset.sort)")
     assert keys == [
@@ -89,7 +89,7 @@ def sort_value(data, key, row):
     return (grpo if letter == "a" else pro)[column][row]
 
 
-def test_the_reader_is_worked_from_the_keyboard(browser, page):
+def test_the_keyboard_works_the_reader(browser, page):
     js = open_page(browser, page)
     keys = "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: '%s', bubbles: true}))"
     browser.find_element("css selector", '[data-problem="4"]').send_keys("\n")
@@ -145,11 +145,11 @@ def test_tokens_carry_their_probability_and_t_low(browser, page):
 def test_one_of_each_solution(browser, page):
     js = open_page(browser, page)
     browser.find_element("css selector", "#responses [data-part=single]").click()
-    told = js(
+    solutions = js(
         "return [...document.querySelectorAll('#responses .column')].map(c => "
         "[...c.querySelectorAll('.verdict.right')].map(v => v.textContent.match(/solution (\\d+)/)[1]))"
     )
-    assert [sorted(numbers) for numbers in told] == [["1", "2"], ["1", "2"]]
+    assert [sorted(numbers) for numbers in solutions] == [["1", "2"], ["1", "2"]]
 
 
 def test_figures_and_tables_are_files(browser, page, tmp_path):

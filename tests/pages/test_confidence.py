@@ -35,7 +35,7 @@ def test_equal_scores_stay_together():
     assert list(share) == [1.0, 1.0]
 
 
-def test_right_ones_are_upwards_wrong_ones_downwards_and_all_are_there(make_run):
+def test_the_spread_has_all_responses_right_ones_upwards_and_wrong_ones_downwards(make_run):
     methods = collect([make_run("grpo"), make_run("progrpo")])
     responses = read_responses(methods)
     spread = confidence_figures(methods, responses)["confidence-spread"]["data"]
@@ -46,7 +46,7 @@ def test_right_ones_are_upwards_wrong_ones_downwards_and_all_are_there(make_run)
     assert points["y"] == [0.0, 0.25, 0.5, 0.75, 1.0, 0.375]
 
 
-def test_the_more_confident_ones_are_right_in_these_runs(make_run):
+def test_confident_responses_are_right_in_these_runs(make_run):
     methods = collect([make_run("grpo")])
     (row,) = separations(methods, read_responses(methods))
     # In each problem the right samples are the more confident ones; two of six have no pair.
@@ -67,7 +67,7 @@ def test_the_sentence_follows_the_interval(within, words):
     assert sentences([{"title": "GRPO", "within": within, "mixed": 9}])[-1] == words
 
 
-def test_without_samples_there_is_nothing_to_tell(make_run):
+def test_without_samples_there_are_no_figures(make_run):
     methods = collect([make_run("grpo", samples=False)])
     responses = read_responses(methods)
     assert set(confidence_figures(methods, responses).values()) == {None}

@@ -43,7 +43,7 @@ def test_benchmarks_by_models(make_model):
     assert summary_text([a, b]).split("\n") == view["sentences"]
 
 
-def test_what_makes_them_hard_to_compare_is_told(make_model):
+def test_the_page_says_what_makes_evaluations_hard_to_compare(make_model):
     a = make_model("a", "base", {"aime": [0, 1], "maths": [1, 1, 1]})
     b = make_model("b", "tuned", {"aime": [4, 4, 8]}, n=16, samples=False)
     notes = " ".join(assemble_models(collect_models([a, b]))["missing"])
@@ -53,7 +53,7 @@ def test_what_makes_them_hard_to_compare_is_told(make_model):
     assert "maths: not evaluated for tuned." in notes
 
 
-def test_a_page_says_over_how_many_problems_each_k_is(make_model, tmp_path):
+def test_the_page_says_how_many_problems_a_measure_at_k_is_over(make_model, tmp_path):
     """One problem of the second model lost 5 of 8 samples to the verifier, another one all of them."""
     a, b = (make_model(name, name, {"aime": [0, 1, 2, 4, 5, 6]}) for name in ("base", "tuned"))
     record = json.loads((b / "aime.json").read_text())
@@ -81,9 +81,9 @@ def test_a_page_says_over_how_many_problems_each_k_is(make_model, tmp_path):
     assert '<span class="interval">4 of 5 problems</span>' in page
 
 
-def test_the_same_model_twice_is_told_apart_by_its_folder(make_model):
-    found = collect_models([make_model("cold", "m", {"aime": [1]}), make_model("hot", "m", {"aime": [1]})])
-    assert [model.title for model in found["aime"]] == ["m (cold)", "m (hot)"]
+def test_folders_tell_two_evaluations_of_one_model_apart(make_model):
+    benchmarks = collect_models([make_model("cold", "m", {"aime": [1]}), make_model("hot", "m", {"aime": [1]})])
+    assert [model.title for model in benchmarks["aime"]] == ["m (cold)", "m (hot)"]
 
 
 def test_runs_and_evaluations_are_not_mixed(make_model, make_run, tmp_path):
@@ -110,7 +110,7 @@ def test_the_picker_changes_every_part(browser, make_model, tmp_path):
     assert severe(browser) == []
 
 
-def test_files_that_are_no_evaluations_are_passed_over(make_model, tmp_path):
+def test_files_that_are_no_evaluations_are_ignored(make_model, tmp_path):
     folder = make_model("a", "m", {"aime": [1]})
     (folder / "notes.json").write_text(json.dumps({"settings": {}}), encoding="utf-8")
     assert list(collect_models([folder])) == ["aime"]

@@ -7,21 +7,14 @@ import time
 
 import numpy as np
 import pytest
-from plotly.offline import get_plotlyjs
 from tests.inspection.rollouts import NAMED, random_rows, write_jsonl, write_verl
-from tests.pages.browser import open_page, severe, wait_for
+from tests.pages.browser import open_page, severe, wait_for, without_plotly
 from tests.pages.runs import HOSTILE
 
 from progrpo.inspection import Options, inspect
 from progrpo.pages.inspection import MOST_POINTS, SCATTERED, assemble, thinned, write_page
 
 OPTIONS = Options(columns=NAMED, rewards="r")
-
-
-def own_part(html: str) -> str:
-    """The page without Plotly's script."""
-    assert html.count(get_plotlyjs()) == 1
-    return html.replace(get_plotlyjs(), "")
 
 
 def reader_of(page: str):
@@ -31,12 +24,22 @@ def reader_of(page: str):
 def test_texts_cannot_break_out_of_the_page(tmp_path):
     rows = [row | {"o": HOSTILE, "q": HOSTILE} for row in random_rows(20)]
     path = write_jsonl(tmp_path / "<b>.jsonl", rows)
-    page = own_part(write_page(inspect([path], OPTIONS), tmp_path / "new" / "page.html").read_text(encoding="utf-8"))
+    page = without_plotly(
+        write_page(inspect([path], OPTIONS), tmp_path / "new" / "page.html").read_text(encoding="utf-8")
+    )
     assert HOSTILE not in page
     assert "<b>.jsonl" not in page
     groups = [group for step in reader_of(page)[0]["steps"] for group in step["groups"]]
     assert {group["prompt"] for group in groups} == {HOSTILE}
     assert "".join(token[0] for token in groups[0]["responses"][0]["tokens"]) == HOSTILE
+
+
+def test_the_reader_calls_right_what_the_table_calls_right(tmp_path):
+    options = Options(columns=NAMED, rewards="r", correct_above=0.75)
+    inspection = inspect([write_jsonl(tmp_path / "a.jsonl", random_rows(60))], options)
+    groups = [group for step in assemble(inspection)["reader"][0]["steps"] for group in step["groups"]]
+    rewards = {(r["verdict"], r["numbers"]["reward"]) for group in groups for r in group["responses"]}
+    assert rewards - {("not judged", None)} == {("right", 1.0), ("wrong", 0.5), ("wrong", 0.0)}
 
 
 def test_half_a_surrogate_pair_does_not_stop_the_page(tmp_path):
@@ -46,27 +49,27 @@ def test_half_a_surrogate_pair_does_not_stop_the_page(tmp_path):
 
 
 def test_the_page_loads_nothing(tmp_path):
-    found = inspect([write_jsonl(tmp_path / "a.jsonl", random_rows(40))], OPTIONS)
-    page = own_part(write_page(found, tmp_path / "page.html").read_text(encoding="utf-8"))
+    inspection = inspect([write_jsonl(tmp_path / "a.jsonl", random_rows(40))], OPTIONS)
+    page = without_plotly(write_page(inspection, tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "default-src 'none'" in page
     assert not re.findall(r"(?:src|href)\s*=\s*(?![\"']?(?:#|data:))", page)
     assert not re.findall(r"@import|url\(|https?://", page)
 
 
-def test_without_log_probs_the_rest_is_shown_and_what_is_missing_is_said(tmp_path):
-    found = inspect([write_verl(tmp_path / "rollouts", range(1, 4))], Options())
-    view = assemble(found)
+def test_without_log_probs_the_page_shows_the_rest_and_says_what_is_missing(tmp_path):
+    inspection = inspect([write_verl(tmp_path / "rollouts", range(1, 4))], Options())
+    view = assemble(inspection)
     drawn = [panel.id for panel in view["over_training"]]
     assert drawn == ["reward", "groups", "pass-at-k", "distinct", "repetition", "length"]
     assert view["what_if"] == view["effects"] == []
-    page = own_part(write_page(found, tmp_path / "page.html").read_text(encoding="utf-8"))
+    page = without_plotly(write_page(inspection, tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "There are no log-probs of responses" in page
     assert "NaN" not in page
     tokens = reader_of(page)[0]["steps"][0]["groups"][0]["responses"][0]["tokens"]
     assert tokens[0] == ["The ", None, False]
 
 
-def test_what_the_page_holds_is_bounded(tmp_path):
+def test_the_size_of_the_page_is_bounded(tmp_path):
     rows = random_rows(6000, steps=700, groups=2)
     figures = assemble(inspect([write_jsonl(tmp_path / "a.jsonl", rows)], OPTIONS))["figures"]
     assert max(len(trace["x"]) for trace in figures["reward"]["data"]) <= MOST_POINTS
@@ -85,8 +88,8 @@ def test_thinned_curves_keep_their_mean_and_gaps():
 
 @pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("chromedriver")), reason="no chromium on PATH")
 def test_in_a_browser(browser, tmp_path):
-    found = inspect([write_jsonl(tmp_path / "run.jsonl", random_rows(600))], OPTIONS)
-    js = open_page(browser, write_page(found, tmp_path / "page.html"))
+    inspection = inspect([write_jsonl(tmp_path / "run.jsonl", random_rows(600))], OPTIONS)
+    js = open_page(browser, write_page(inspection, tmp_path / "page.html"))
     charts = js("return document.querySelectorAll('[data-figure]').length")
     assert charts == 16
     wait_for(lambda: js("return document.querySelectorAll('[data-figure] .main-svg').length") >= charts)

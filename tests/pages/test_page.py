@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from plotly.offline import get_plotlyjs
-from tests.pages.browser import severe, wait_for
+from tests.pages.browser import severe, wait_for, without_plotly
 from tests.pages.runs import HOSTILE
 
 from progrpo.common.errors import ConfigError
@@ -16,16 +15,10 @@ from progrpo.pages import write_page
 from progrpo.runs.folder import RunFolder
 
 
-def own_part(html: str) -> str:
-    """The page without Plotly's script."""
-    assert html.count(get_plotlyjs()) == 1
-    return html.replace(get_plotlyjs(), "")
-
-
 def test_the_page_says_first_what_the_numbers_say(make_run, tmp_path):
     runs = [make_run("grpo", correct=[1] * 6), make_run("progrpo", correct=[5] * 6)]
     out = write_page(runs, tmp_path / "new" / "report.html")
-    page = own_part(out.read_text(encoding="utf-8"))
+    page = without_plotly(out.read_text(encoding="utf-8"))
     assert "<title>GRPO and ProGRPO on countdown</title>" in page
     assert page.index("Against GRPO, ProGRPO has a higher pass@1") < page.index("<table>") < page.index("Over training")
     assert "One run of each method" in page
@@ -34,7 +27,7 @@ def test_the_page_says_first_what_the_numbers_say(make_run, tmp_path):
 
 def test_responses_cannot_break_out_of_the_page(make_run, tmp_path):
     out = write_page([make_run("grpo", text=HOSTILE)], tmp_path / "r.html", title="</title><b>T</b>")
-    page = own_part(out.read_text(encoding="utf-8"))
+    page = without_plotly(out.read_text(encoding="utf-8"))
     assert HOSTILE not in page
     assert "<b>T</b>" not in page
     data = re.search(r'<script type="application/json" id="reader-data">(.*?)</script>', page, re.S)
@@ -43,15 +36,15 @@ def test_responses_cannot_break_out_of_the_page(make_run, tmp_path):
 
 
 def test_the_page_loads_nothing(make_run, tmp_path):
-    page = own_part(write_page([make_run()], tmp_path / "r.html").read_text(encoding="utf-8"))
+    page = without_plotly(write_page([make_run()], tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "default-src 'none'" in page
     assert not re.findall(r"(?:src|href)\s*=\s*(?![\"']?(?:#|data:))", page)
     assert not re.findall(r"@import|url\(|https?://", page)
 
 
-def test_what_is_missing_is_said_in_words(make_run, tmp_path):
+def test_the_page_says_what_is_missing(make_run, tmp_path):
     bare = make_run("grpo", final=False, metrics=0, evaluations=False, rollouts=False)
-    page = own_part(write_page([bare], tmp_path / "r.html").read_text(encoding="utf-8"))
+    page = without_plotly(write_page([bare], tmp_path / "r.html").read_text(encoding="utf-8"))
     for words in (
         "0 of 4 steps are recorded, no final evaluation yet",
         "No step has been recorded yet",
@@ -61,7 +54,7 @@ def test_what_is_missing_is_said_in_words(make_run, tmp_path):
         assert words in page
 
 
-def test_bad_input_is_told_in_a_sentence(tmp_path):
+def test_bad_input_raises_an_error_with_a_sentence(tmp_path):
     with pytest.raises(ConfigError, match="at least one run folder"):
         write_page([], tmp_path / "r.html")
     with pytest.raises(ConfigError, match="is not a run folder"):

@@ -13,7 +13,7 @@ from progrpo.pages.figures import MARKS, mark
 from progrpo.pages.page import assemble
 
 
-def test_every_figure_is_one_for_plotly(make_run):
+def test_plotly_accepts_every_figure(make_run):
     figures = assemble(collect([make_run(m, s) for m in ("grpo", "progrpo") for s in (0, 1)]))["figures"]
     assert len(figures) == 18
     for figure in figures.values():
@@ -49,7 +49,7 @@ def test_no_data_is_no_figure(make_run):
 
 def test_the_last_point_of_pass_at_1_is_the_final_evaluation_on_the_same_problems(make_run):
     run = collect([make_run("grpo", correct=[8, 8, 8, 0, 0, 0])])[0].runs[0]
-    assert plots.pass_at_k_curve(run, 1) == [(0, pytest.approx(1 / 3)), (2, pytest.approx(1 / 3)), (4, 1.0)]
+    assert plots.pass_at_k_curve(run, 1) == pytest.approx({0: 1 / 3, 2: 1 / 3, 4: 1.0})
 
 
 def test_pass_at_k_has_every_k_and_a_band_of_bootstrap_intervals(make_run):
@@ -66,12 +66,16 @@ def test_the_share_of_problems_by_distinct_solutions_sums_to_one(make_run):
     assert (bars["x"], bars["y"]) == ([0, 1, 2, 3], [0.33333, 0.5, 0.0, 0.16667])
 
 
-def test_long_curves_are_smoothed_and_short_ones_are_not():
+def test_long_curves_are_smoothed_and_short_ones_are_not(make_run):
     assert [plots.window_for(steps) for steps in (10, 59, 60, 200, 500)] == [1, 1, 3, 11, 25]
-    assert plots.smooth([1.0, 2.0, 6.0], 1) == [1.0, 2.0, 6.0]
+    # The reward is a tenth of the step: a window of three changes the ends alone, where it is cut.
+    for seed, steps, ends in ((0, 59, (0.1, 5.9)), (1, 60, (0.15, 5.95))):
+        methods = collect([make_run("grpo", seed, metrics=steps)])
+        *thin, mean = plots.over_training(methods, partial(plots.metric_curve, key="reward"))
+        assert (len(thin), mean["y"][0], mean["y"][1], mean["y"][-1]) == (seed, ends[0], 0.2, ends[1])
 
 
-def test_methods_have_colours_and_marks_of_their_own():
+def test_every_method_has_another_colour_and_mark():
     known = [mark for mark in MARKS if mark.name in METHODS]
     for looks in ({m.light for m in known}, {m.dark for m in known}, {m.symbol for m in known}):
         assert len(looks) == len(known)

@@ -35,10 +35,10 @@ def test_tokens_come_back_with_their_probability_and_t_low(tmp_path):
     samples = [Sample(f"text {i}", rng.integers(0, 9, 37).tolist(), row.tolist()) for i, row in enumerate(logps)]
     group = keep(tmp_path, samples, ["correct", "incorrect", "error", "correct"])
     (chunk,), words = chunks({"p": "?"}, [group], None)
-    (told,) = unpacked(chunk)
-    assert [item["verdict"] for item in told] == ["right", "wrong", "not judged", "right"]
-    assert [item["solution"] for item in told] == [1, None, None, 1]
-    for item, sample, row in zip(told, samples, logps, strict=True):
+    (entries,) = unpacked(chunk)
+    assert [item["verdict"] for item in entries] == ["right", "wrong", "not judged", "right"]
+    assert [item["solution"] for item in entries] == [1, None, None, 1]
+    for item, sample, row in zip(entries, samples, logps, strict=True):
         # Without a tokenizer a token is its number.
         assert [words[place] for place in item["words"]] == [f"#{token}" for token in sample.token_ids]
         kept = [math.exp(-(code >> 1) / 100) for code in item["codes"]]
@@ -47,7 +47,7 @@ def test_tokens_come_back_with_their_probability_and_t_low(tmp_path):
         assert {i for i, code in enumerate(item["codes"]) if code & 1} == lowest
 
 
-def test_the_same_tokens_again_are_counted_and_long_ones_keep_both_ends(tmp_path):
+def test_equal_responses_are_counted_and_long_ones_keep_both_ends(tmp_path):
     long = list(range(1000))
     samples = [Sample("a", [1, 2], [-1.0, -2.0])] * 3 + [Sample("b", long, [-0.1] * 1000, truncated=True)]
     group = keep(tmp_path, samples, ["incorrect"] * 4)
@@ -58,7 +58,7 @@ def test_the_same_tokens_again_are_counted_and_long_ones_keep_both_ends(tmp_path
     assert [words[place] for place in cut["words"]] == [f"#{token}" for token in long[:half] + long[-half:]]
 
 
-def test_a_server_that_tells_no_tokens_leaves_the_text(tmp_path):
+def test_without_tokens_from_the_server_the_text_stays(tmp_path):
     group = keep(tmp_path, [Sample("the answer", [], [])], ["correct"])
     (chunk,), _ = chunks({"p": "?"}, [group], None)
     ((item,),) = unpacked(chunk)
@@ -67,7 +67,7 @@ def test_a_server_that_tells_no_tokens_leaves_the_text(tmp_path):
     assert item["numbers"]["answer_confidence"] is None
 
 
-def test_the_page_holds_the_first_samples_of_every_problem_as_far_as_they_fit():
+def test_the_page_holds_as_many_first_samples_of_every_problem_as_fit():
     counted = [(p, i, tokens) for p, tokens in (("a", 100), ("b", 300)) for i in range(10)]
     responses = pd.DataFrame(counted, columns=["problem_id", "index", "tokens"])
     assert samples_in_page(responses, 4000) is None
@@ -91,9 +91,9 @@ def test_the_columns_are_sums_and_means_over_seeds(make_run):
         ]
     )
     responses = read_responses(methods)
-    told = table(prompts_by_problem(methods, responses), methods, responses)
-    assert told["ids"] == [f"p{i}" for i in range(6)]
-    (group,) = told["groups"]
+    shown = table(prompts_by_problem(methods, responses), methods, responses)
+    assert shown["ids"] == [f"p{i}" for i in range(6)]
+    (group,) = shown["groups"]
     assert group["correct"] == [16, 4, 0, 0, 6, 5]
     assert group["samples"] == [16] * 6
     assert group["distinct"] == [2, 1, 0, 0, 3, 1]

@@ -11,21 +11,21 @@ from progrpo.pages.responses import decoder_from, group_view, low_tokens, reader
 
 
 def test_first_and_last_step_of_each_method_with_the_same_prompts_mixed_first(make_run):
-    told = reader(collect([make_run("grpo"), make_run("progrpo")]))
-    assert [method["title"] for method in told] == ["GRPO", "ProGRPO"]
-    for method in told:
+    views = reader(collect([make_run("grpo"), make_run("progrpo")]))
+    assert [method["title"] for method in views] == ["GRPO", "ProGRPO"]
+    for method in views:
         assert [step["step"] for step in method["steps"]] == [1, 4]
         for step in method["steps"]:
             assert [group["prompt"] for group in step["groups"]] == ["4 2 3 : 12 ;", "4 1 3 : 12 ;"]
-    group = told[1]["steps"][0]["groups"][0]
+    group = views[1]["steps"][0]["groups"][0]
     assert (group["right"], group["size"], group["distinct"]) == (2, 4, 1)
     assert [response["verdict"] for response in group["responses"]] == ["right", "right", "wrong", "wrong"]
     assert group["responses"][0]["numbers"]["correction"] == -0.1
 
 
 def test_tokens_carry_text_probability_and_membership_in_t_low(make_run):
-    told = reader(collect([make_run("grpo")]))
-    tokens = told[0]["steps"][0]["groups"][0]["responses"][1]["tokens"]
+    views = reader(collect([make_run("grpo")]))
+    tokens = views[0]["steps"][0]["groups"][0]["responses"][1]["tokens"]
     assert [p for _, p, _ in tokens] == [0.9, 0.05, 0.8, 0.7, 0.99]
     assert [low for _, _, low in tokens] == [False, True, False, False, False]
     assert all(isinstance(text, str) and text for text, _, _ in tokens)
@@ -42,7 +42,7 @@ def test_t_low_leaves_out_tokens_without_a_log_prob():
     assert low_tokens(logps_BT[:, :0], 0.2).tolist() == [[]]
 
 
-def test_the_same_tokens_again_are_counted():
+def test_equal_responses_are_counted():
     rows = rollout(1, groups=1).to_dict("records")
     for row in rows:
         row |= {"token_ids": [1, 2, 3, 4, 5], "verdict": verdict_of(row["reward"])}

@@ -1,7 +1,9 @@
-"""The report page: ``write_page`` turns run folders into one HTML file that needs no network.
+"""The pages: ``write_page`` turns run folders or evaluation folders into one HTML file that needs no network.
 
-The data flow, one module a step: ``collect`` reads run folders, ``summary`` and ``responses`` turn them into plain
-values, ``plots`` into figures, ``page`` renders. Plotly and Jinja2 load when a page is written, not before.
+The data flow, one module a step: ``collect`` reads the folders; ``measures``, ``summary``, ``tables``, ``missing`` and
+``confidence`` say what the numbers support; ``responses`` and ``problems`` prepare the responses to read; ``plots``
+draws with the figure builder, ``figures``; ``page`` and ``inspection`` put a page together, and ``render`` writes it.
+Plotly and Jinja2 are loaded when a page is written, not before.
 """
 
 from progrpo.pages.page import summary_text, write_page

@@ -108,8 +108,8 @@ def share_right_figure(by_group: RowsByGroup) -> Figure | None:
         look, hover = mark(group.name), "c(o|q) %{x:.2f}: %{y:.0%} right"
         error = whiskers(y, low, high, look.colour)
         data.append(series("lines+markers", x, y, look, name=group.title, hover=hover, error_y=error))
-    title, y_axis = "c(o|q), mean of a tenth of the responses", PERCENT | {"range": [-0.03, 1.03]}
-    return figure(data, title, "right", y_axis=y_axis, height=320, hovermode="closest")
+    title, yaxis = "c(o|q), mean of a tenth of the responses", PERCENT | {"range": [-0.03, 1.03]}
+    return figure(data, title, "right", yaxis=yaxis, height=320, hovermode="closest")
 
 
 def tenths(rows: "pd.DataFrame") -> tuple[NDArray[np.float64], ...]:
@@ -150,17 +150,17 @@ def spread_figure(by_group: RowsByGroup) -> Figure | None:
             shares = np.histogram(scores[chosen], edges)[0] / len(rows)
             most = max(most, float(shares.max()))
             name, hover = f"{group.title}, {verdict}", "%{customdata:.1%} of all responses"
-            options = {"name": name, "yaxis": f"y{number}", "customdata": rounded(shares)}
+            options: dict[str, Any] = {"name": name, "yaxis": f"y{number}", "customdata": rounded(shares)}
             data.append(series("bars", centres, sign * shares, colour, hover=hover, **options))
             text, anchor = ("↑ right", "top") if sign > 0 else ("↓ wrong", "bottom")
             place = {"x": 1, "xanchor": "right", "y": 0.5 + 0.45 * sign, "yref": f"y{number} domain", "yanchor": anchor}
             notes.append(place | {"text": text, "font": {"color": colour}})
-    y_axis = {"showticklabels": False, "range": [-1.1 * most, 1.1 * most], "rangemode": "normal", "showgrid": False}
-    y_axis = AXIS | y_axis | {"zeroline": True, "zerolinecolor": SOFT}
-    layout: dict[str, Any] = {name: y_axis | {"domain": domain} for name, domain in domains.items()}
+    yaxis = {"showticklabels": False, "range": [-1.1 * most, 1.1 * most], "rangemode": "normal", "showgrid": False}
+    yaxis = AXIS | yaxis | {"zeroline": True, "zerolinecolor": SOFT}
+    layout: dict[str, Any] = {name: yaxis | {"domain": domain} for name, domain in domains.items()}
     layout |= {"annotations": [note | {"xref": "paper", "showarrow": False} for note in notes], "barmode": "relative"}
     layout |= {"height": 60 + 170 * len(by_group), "hovermode": "closest", "bargap": 0.08}
-    return figure(data, "c(o|q)", x_axis={"range": [0, 1], "anchor": "free", "position": 0}, **layout)
+    return figure(data, "c(o|q)", xaxis={"range": [0, 1], "anchor": "free", "position": 0}, **layout)
 
 
 def problems_figure(by_group: RowsByGroup) -> Figure | None:
@@ -173,5 +173,5 @@ def problems_figure(by_group: RowsByGroup) -> Figure | None:
         options: dict[str, Any] = {"name": group.title, "customdata": ids, "text": [plain(problem) for problem in ids]}
         marker = {"size": 7, "opacity": 0.55}
         data.append(series("markers", means["x"], means["y"], mark(group.name), marker=marker, hover=hover, **options))
-    title, y_axis = "mean c(o|q) of a problem's responses", PERCENT | {"range": [-0.04, 1.04]}
-    return figure(data, title, "share of them right", y_axis=y_axis, height=320, hovermode="closest")
+    title, yaxis = "mean c(o|q) of a problem's responses", PERCENT | {"range": [-0.04, 1.04]}
+    return figure(data, title, "share of them right", yaxis=yaxis, height=320, hovermode="closest")

@@ -114,29 +114,21 @@ def rounded(values: ArrayLike) -> list[Any]:
 
 
 def series(
-    kind: str,
-    x: ArrayLike,
-    y: ArrayLike,
-    look: Mark | str,
-    *,
-    name: str = "",
-    hover: str = "",
-    marker: dict[str, Any] | None = None,
-    stroke: dict[str, Any] | None = None,
-    **more: Any,
+    kind: str, x: ArrayLike, y: ArrayLike, look: Mark | str, *, name: str = "", hover: str = "", **more: Any
 ) -> Series:
     """``bars``, ``lines``, ``markers`` or ``lines+markers`` in the look of a mark, or of a colour.
 
-    Without a ``hover`` text, the pointer passes over them. ``marker``, ``stroke`` (of lines) and ``more`` are Plotly's
-    settings.
+    Without a ``hover`` text, the pointer passes over them. ``more`` are Plotly's settings; of these, ``marker`` and
+    ``line`` are merged into the look.
     """
     colour, symbol = (look.colour, look.symbol) if isinstance(look, Mark) else (look, "circle")
-    shared = {"name": plain(name), "x": rounded(x), "y": rounded(y)} | more
+    shared = {"name": plain(name), "x": rounded(x), "y": rounded(y)}
     shared |= {"hovertemplate": hover} if hover else {"hoverinfo": "skip"}
     if kind == "bars":
-        return shared | {"type": "bar", "marker": {"color": colour}}
-    drawn = {"mode": kind, "marker": {"color": colour, "symbol": symbol, "size": 8} | (marker or {})}
-    return shared | {"type": "scatter", "line": {"color": colour, "width": 2.5} | (stroke or {})} | drawn
+        return shared | {"type": "bar", "marker": {"color": colour}} | more
+    marker = {"color": colour, "symbol": symbol, "size": 8} | more.pop("marker", {})
+    line = {"color": colour, "width": 2.5} | more.pop("line", {})
+    return shared | {"type": "scatter", "mode": kind, "marker": marker, "line": line} | more
 
 
 def whiskers(mean: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str) -> dict[str, Any]:
@@ -152,20 +144,11 @@ def upright(x: float, dash: str = "solid") -> dict[str, Any]:
     return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": stroke}
 
 
-def figure(
-    data: list[Series],
-    x: str,
-    y: str = "",
-    *,
-    x_axis: dict[str, Any] | None = None,
-    y_axis: dict[str, Any] | None = None,
-    legend: bool = False,
-    **layout: Any,
-) -> Figure | None:
+def figure(data: list[Series], x: str, y: str = "", *, legend: bool = False, **layout: Any) -> Figure | None:
     """A figure with titles of its axes, in the style of the pages; None if there is nothing to draw.
 
-    ``x_axis``, ``y_axis`` and ``layout`` are Plotly's settings where they differ from the shared ones. ``legend`` draws
-    a legend above the figure, for figures that have none beside them on the page.
+    ``layout`` are Plotly's settings where they differ from the shared ones; ``xaxis`` and ``yaxis`` are merged into
+    these. ``legend`` draws a legend above the figure, for figures that have none beside them on the page.
     """
     title_x = {"title": {"text": x, "standoff": 4}}
     title_y = {"title": {"text": y}} if y else {}
@@ -180,8 +163,8 @@ def figure(
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "dragmode": False,
         "hovermode": "x unified",
-        "xaxis": AXIS | {"showgrid": False, "showline": True} | title_x | (x_axis or {}),
-        "yaxis": AXIS | {"rangemode": "tozero"} | title_y | (y_axis or {}),
+        "xaxis": AXIS | {"showgrid": False, "showline": True} | title_x | layout.pop("xaxis", {}),
+        "yaxis": AXIS | {"rangemode": "tozero"} | title_y | layout.pop("yaxis", {}),
     }
     return {"data": data, "layout": shared | layout} if data else None
 

@@ -23,6 +23,8 @@ from progrpo.runs.folder import RunFolder
 
 MOST_POINTS = 300
 """Of more steps, neighbouring ones are drawn as their mean."""
+FEW_POINTS = 12
+"""Below this number, the points of a line are marked."""
 SCATTERED = 1200
 BINS = 25
 SHOWN_RESPONSES = 32
@@ -120,7 +122,7 @@ def training_panels(inspection: Inspection) -> list[Panel]:
     for name, (title, caption) in PANELS.items():
         shown = LINES[name] + (largest if name == "pass-at-k" else [])
         lines = [(label, colour, known[measure]) for label, colour, measure in shown if measure in known]
-        drawn = lines_figure(steps, lines, "step", y_axis=Y_AXES.get(name))
+        drawn = lines_figure(steps, lines, "step", Y_AXES.get(name, {}))
         panels.append(Panel(name, title, caption.format(unit=summary.length_unit(inspection)), drawn))
     return [panel for panel in panels if panel.figure]
 
@@ -141,9 +143,9 @@ def what_if_panels(inspection: Inspection) -> list[Panel]:
 def _effect_panels(name: str, effects: dict[float, Effect], chosen: float, other: str) -> list[Panel]:
     """The effect of one setting, while the other stays as it is; a dotted line is at the chosen value."""
 
-    def curves(lines: Sequence[Line], y_axis: dict[str, Any]) -> Figure | None:
+    def curves(lines: Sequence[Line], yaxis: dict[str, Any]) -> Figure | None:
         drawn = [(label, colour, [getattr(effect, key) for effect in effects.values()]) for label, colour, key in lines]
-        return lines_figure(list(effects), drawn, name, markers=True, at=chosen, y_axis=y_axis)
+        return lines_figure(list(effects), drawn, name, yaxis, at=chosen)
 
     size = [("size", CHANGED, "size"), ("mean", PLAIN, "shift")]
     order = [("told apart", PLAIN, "ordered"), ("reversed", WRONG, "reversed"), ("new best", RIGHT, "new_best")]
@@ -160,23 +162,17 @@ def _effect_panels(name: str, effects: dict[float, Effect], chosen: float, other
 
 
 def lines_figure(
-    x: ArrayLike,
-    lines: Sequence[tuple[str, str, ArrayLike]],
-    title: str,
-    *,
-    markers: bool = False,
-    at: float | None = None,
-    y_axis: dict[str, Any] | None = None,
+    x: ArrayLike, lines: Sequence[tuple[str, str, ArrayLike]], title: str, yaxis: Any, at: float | None = None
 ) -> Figure | None:
     """Lines (name, colour, values over x), with a legend if there are several; ``at`` draws an upright line."""
-    hover = "%{y:.1%}" if "tickformat" in (y_axis or {}) else "%{y:.3f}"
+    hover = "%{y:.1%}" if "tickformat" in yaxis else "%{y:.3f}"
     data = []
     for name, colour, values in lines:
         xs, ys = thinned(x, values)
-        mode = "lines+markers" if markers or len(xs) < 12 else "lines"
+        mode = "lines+markers" if len(xs) < FEW_POINTS or at is not None else "lines"
         data.append(series(mode, xs, ys, colour, name=name, hover=hover))
     shapes = [] if at is None else [upright(at, "dot")]
-    return figure(data, title, y_axis=y_axis, height=240, legend=len(lines) > 1, shapes=shapes)
+    return figure(data, title, yaxis=yaxis, height=240, legend=len(lines) > 1, shapes=shapes)
 
 
 def thinned(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -204,8 +200,8 @@ def confidence_histogram(inspection: Inspection) -> Figure | None:
         if len(values):
             shares = np.histogram(values, edges)[0] / len(values)
             data.append(series("bars", (edges[1:] + edges[:-1]) / 2, shares, colour, name=name, hover="%{y:.1%}"))
-    x_axis = {"range": [0, 1]}
-    return figure(data, "c(o|q)", x_axis=x_axis, y_axis=PERCENT, height=280, legend=True, bargap=0.1)
+    xaxis = {"range": [0, 1]}
+    return figure(data, "c(o|q)", xaxis=xaxis, yaxis=PERCENT, height=280, legend=True, bargap=0.1)
 
 
 def scatter(inspection: Inspection) -> Figure | None:
@@ -228,8 +224,8 @@ def scatter(inspection: Inspection) -> Figure | None:
         marker = {"symbol": symbol, "size": 6, "opacity": 0.6}
         options: dict[str, Any] = {"name": name, "text": texts, "hover": hover}
         data.append(series("markers", c_o_B[rows], after - before, colour, marker=marker, **options))
-    y_axis = {"zeroline": True, "zerolinecolor": "var(--rule)", "rangemode": "normal"}
-    axes = {"x_axis": {"range": [-0.02, 1.02], "showgrid": True}, "y_axis": y_axis}
+    yaxis = {"zeroline": True, "zerolinecolor": "var(--rule)", "rangemode": "normal"}
+    axes = {"xaxis": {"range": [-0.02, 1.02], "showgrid": True}, "yaxis": yaxis}
     return figure(data, "c(o|q)", "correction", **axes, height=340, legend=True, hovermode="closest")
 
 

@@ -18,7 +18,7 @@ def missing_from_runs(methods: Sequence[MethodRuns]) -> list[str]:
     notes = [note for run in runs for note in _missing_from_run(run)]
     if differing := differing_keys([run.recipe for run in runs]):
         notes.append(f"The recipes differ in {', '.join(differing)}, which may be why the results differ.")
-    finals = {run.label: run.final for run in runs if run.final is not None}
+    finals = [(run.label, run.final) for run in runs if run.final is not None]
     return notes + _hard_to_compare("final evaluations", finals)
 
 
@@ -26,7 +26,7 @@ def _missing_from_run(run: Run) -> list[str]:
     if run.final is None:
         notes = [f"{run.label} {run.remaining_work}"]
     else:
-        notes = problem_notes(f"{run.label}, final evaluation", run.final)
+        notes = _problem_notes(f"{run.label}, final evaluation", run.final)
     if not run.metrics:
         notes.append(f"{run.label}: no training metrics.")
     if not run.evaluations:
@@ -42,32 +42,30 @@ def missing_from_models(benchmarks: Mapping[str, Sequence[Group]]) -> list[str]:
     notes = []
     titles = dict.fromkeys(model.title for models in benchmarks.values() for model in models)
     for name, models in benchmarks.items():
-        evaluations = {model.title: model.finals[0] for model in models}
-        if absent := [title for title in titles if title not in evaluations]:
+        if absent := [title for title in titles if title not in {model.title for model in models}]:
             notes.append(f"{name}: not evaluated for {joined(absent)}.")
-        notes += _hard_to_compare(name, evaluations)
+        notes += _hard_to_compare(name, [(model.title, model.finals[0]) for model in models])
         for model in models:
-            notes += problem_notes(f"{name}, {model.title}", model.finals[0])
+            notes += _problem_notes(f"{name}, {model.title}", model.finals[0])
             if not model.samples:
                 notes.append(f"{name}: the samples of {model.title} are not kept, so there is nothing to read.")
     return notes
 
 
-def _hard_to_compare(label: str, evaluations: Mapping[str, Evaluation]) -> list[str]:
+def _hard_to_compare(label: str, evaluations: Sequence[tuple[str, Evaluation]]) -> list[str]:
     """The settings of sampling, and the problems, in which evaluations differ, each under its title."""
     notes = []
     for key in ("samples", "temperature", "top_p", "max_new_tokens"):
-        values = {title: evaluation.settings.get(key) for title, evaluation in evaluations.items()}
-        if len(set(map(repr, values.values()))) > 1:
-            by_title = ", ".join(f"{title} {value}" for title, value in values.items())
+        if len({repr(evaluation.settings.get(key)) for _, evaluation in evaluations}) > 1:
+            by_title = ", ".join(f"{title} {evaluation.settings.get(key)}" for title, evaluation in evaluations)
             counts = "; distinct solutions and coverage can't be compared" if key == "samples" else ""
             notes.append(f"{label}: sampled with different {key} ({by_title}){counts}.")
-    if len({frozenset(p.problem_id for p in evaluation.problems) for evaluation in evaluations.values()}) > 1:
+    if len({frozenset(p.problem_id for p in evaluation.problems) for _, evaluation in evaluations}) > 1:
         notes.append(f"{label}: not on the same problems; differences are over the problems that they share.")
     return notes
 
 
-def problem_notes(label: str, evaluation: Evaluation) -> list[str]:
+def _problem_notes(label: str, evaluation: Evaluation) -> list[str]:
     """The evaluation's own warnings, and the samples and problems that were not judged."""
     notes = [f"{label}: {warning}" for warning in evaluation.settings.get("warnings", [])]
     if errors := sum(p.errors for p in evaluation.problems):

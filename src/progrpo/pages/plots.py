@@ -12,53 +12,45 @@ from progrpo.pages.figures import PERCENT, ROWS, Figure, Panel, Series, figure, 
 from progrpo.pages.measures import estimate, known_values, samples_per_problem
 from progrpo.pages.summary import Difference, interval_text, largest_k
 
-Curve = list[tuple[float, float]]
-"""Steps and values."""
+Curve = dict[float, float]
+"""Values by step."""
 SMOOTH_FROM = 60
 """From so many steps on, a mean over seeds is averaged over neighbouring steps, for noise hides a long curve."""
 
 PANELS = {
-    "reward": ("Reward", "Mean reward of the training rollouts. It should rise."),
-    "entropy": ("Policy entropy", "In nats per token. It nears 0 when exploration stops."),
-    "prompt-confidence": ("Prompt confidence c(q)", "1 / perplexity of the prompt. ProGRPO compares c(o|q) with it."),
+    "reward": ("Reward", "Mean reward of the training rollouts. It should rise.", "reward"),
+    "entropy": ("Policy entropy", "In nats per token. It nears 0 when exploration stops.", "entropy"),
+    "prompt-confidence": (
+        "Prompt confidence c(q)",
+        "How likely the policy finds the prompt itself: 1 / perplexity. ProGRPO compares c(o|q) with it.",
+        "confidence/prompt/mean",
+    ),
     "answer-confidence": (
         "Answer confidence c(o|q)",
-        "Near 1, the policy repeats one answer again and again.",
+        "How likely the policy finds the least likely tokens of its own answers. Near 1, it repeats one answer.",
+        "confidence/answer/mean",
     ),
-    "confidence-by-verdict": ("c(o|q) of rollouts", "Solid: right ones, which ProGRPO pulls down. Dashed: wrong ones."),
-    "pass1": ("pass@1, held out", "The chance that one sample is right, on problems kept out of training."),
+    "confidence-by-verdict": (
+        "c(o|q) of right and wrong rollouts",
+        "Solid: right rollouts. Dashed: wrong ones. ProGRPO pulls down the right ones that are over-confident.",
+        None,
+    ),
+    "pass1": ("pass@1, held out", "The chance that one sample is right, on problems kept out of training.", None),
     "passk": (
         "pass@{k}, held out",
-        "The chance that the best of {k} is right. It falls in a collapse.",
+        "The chance that the best of {k} is right. A policy that collapses gains pass@1 and loses here.",
+        None,
     ),
-    "distinct": ("Different solutions in a group", "Different right answers among the responses to one prompt."),
+    "distinct": ("Different solutions in a group", "Different right answers to one prompt.", "distinct_solutions"),
     "mixed": (
         "Mixed groups",
-        "They have right and wrong responses. With rewards 0 and 1, GRPO learns from no others.",
+        "They have right and wrong responses. With rewards of 0 and 1, GRPO learns from no others.",
+        "groups/mixed",
     ),
-    "all-right": ("Groups all right", "Prompts that are solved every time."),
-    "all-wrong": ("Groups all wrong", "Prompts that are never solved."),
+    "all-right": ("Groups all right", "Prompts that are solved every time.", "groups/all_right"),
+    "all-wrong": ("Groups all wrong", "Prompts that are never solved.", "groups/all_wrong"),
 }
-METRICS = {
-    "reward": "reward",
-    "entropy": "entropy",
-    "prompt-confidence": "confidence/prompt/mean",
-    "answer-confidence": "confidence/answer/mean",
-    "distinct": "distinct_solutions",
-    "mixed": "groups/mixed",
-    "all-right": "groups/all_right",
-    "all-wrong": "groups/all_wrong",
-}
-
-
-def smooth(values: Sequence[float], window: int) -> list[float]:
-    """Centred moving average; at the ends the window is cut, not padded.
-
-    >>> smooth([0.0, 3.0, 6.0], 3)
-    [1.5, 3.0, 4.5]
-    """
-    half = window // 2
-    return [float(np.mean(values[max(0, i - half) : i + half + 1])) for i in range(len(values))]
+"""By id: the title, the caption, and the metric of training that the panel shows, if it is one."""
 
 
 def window_for(steps: int) -> int:
@@ -68,7 +60,7 @@ def window_for(steps: int) -> int:
 
 def metric_curve(run: Run, key: str) -> Curve:
     """A metric of training."""
-    return [(record["step"], float(record[key])) for record in run.metrics if record.get(key) is not None]
+    return {record["step"]: float(record[key]) for record in run.metrics if record.get(key) is not None}
 
 
 def pass_at_k_curve(run: Run, k: int) -> Curve:
@@ -78,12 +70,12 @@ def pass_at_k_curve(run: Run, k: int) -> Curve:
         by_step[run.recipe.training.steps] = run.final
     usable = {step: e for step, e in sorted(by_step.items()) if e.judged and e.samples >= k}
     values = known_values(list(usable.values()), f"pass@{k}")
-    return [] if values is None else list(zip(usable, values.mean(axis=1).tolist(), strict=True))
+    return {} if values is None else dict(zip(usable, values.mean(axis=1).tolist(), strict=True))
 
 
 def confidence_curve(run: Run, place: int) -> Curve:
     """The mean c(o|q) of the recorded rollouts that are right (place 0) or wrong (place 1)."""
-    return [(step, means[place]) for step, means in run.rollout_confidence.items() if np.isfinite(means[place])]
+    return {step: means[place] for step, means in run.rollout_confidence.items() if np.isfinite(means[place])}
 
 
 def over_training(
@@ -100,21 +92,23 @@ def over_training(
     ``markers`` marks the points, for quantities that are known at a few steps; nothing is smoothed then. ``label``
     follows a method's title, and ``dash`` is Plotly's name for the style of the lines.
     """
-    data = []
+    import pandas as pd
+
+    data: list[Series] = []
     for method in methods:
-        runs = [dict(values) for run in method.runs if (values := curve(run))]
+        runs = [pd.Series(values) for run in method.runs if (values := curve(run))]
         if not runs:
             continue
         look = mark(method.name)
         window = 1 if markers else window_for(max(len(values) for values in runs))
         if len(runs) > 1 or window > 1:
-            seeds = [(list(values), list(values.values())) for values in runs]
-            data += [series("lines", x, y, look, stroke={"width": 1, "dash": dash}, opacity=0.35) for x, y in seeds]
-        steps = sorted(set.intersection(*(set(values) for values in runs)))
-        mean = smooth([float(np.mean([values[step] for values in runs])) for step in steps], window)
-        options: dict[str, Any] = {"name": method.title + label, "hover": "%{y:.3f}", "stroke": {"dash": dash}}
-        mode = "lines+markers" if markers or len(steps) == 1 else "lines"
-        data.append(series(mode, steps, mean, look, **options))
+            thin: dict[str, Any] = {"line": {"width": 1, "dash": dash}, "opacity": 0.35}
+            data += [series("lines", values.index, values, look, **thin) for values in runs]
+        # At the ends the window of the moving average is cut, not padded.
+        mean = pd.concat(runs, axis=1, join="inner").mean(axis=1).rolling(window, center=True, min_periods=1).mean()
+        options: dict[str, Any] = {"name": method.title + label, "hover": "%{y:.3f}", "line": {"dash": dash}}
+        mode = "lines+markers" if markers or len(mean) == 1 else "lines"
+        data.append(series(mode, mean.index, mean, look, **options))
     return data
 
 
@@ -125,15 +119,14 @@ def training_panels(methods: Sequence[MethodRuns]) -> list[Panel]:
     def marked(curve: Callable[..., Curve], label: str = "", dash: str = "solid", **options: Any) -> list[Series]:
         return over_training(methods, partial(curve, **options), markers=True, label=label, dash=dash)
 
-    curves = {name: over_training(methods, partial(metric_curve, key=key)) for name, key in METRICS.items()}
-    curves["pass1"] = marked(pass_at_k_curve, k=1)
+    right, wrong = marked(confidence_curve, ", right", place=0), marked(confidence_curve, ", wrong", "dash", place=1)
+    curves = {"confidence-by-verdict": right + wrong, "pass1": marked(pass_at_k_curve, k=1)}
     curves["passk"] = marked(pass_at_k_curve, k=k) if k > 1 else []
-    right = marked(confidence_curve, ", right", place=0)
-    curves["confidence-by-verdict"] = right + marked(confidence_curve, ", wrong", "dash", place=1)
     panels = []
-    for name, (title, caption) in PANELS.items():
-        y_axis = PERCENT if METRICS.get(name, "").startswith("groups/") else None
-        panels.append(Panel(name, title.format(k=k), caption.format(k=k), figure(curves[name], "step", y_axis=y_axis)))
+    for name, (title, caption, metric) in PANELS.items():
+        data = over_training(methods, partial(metric_curve, key=metric)) if metric else curves[name]
+        shown = figure(data, "step", yaxis=PERCENT if metric and metric.startswith("groups/") else {})
+        panels.append(Panel(name, title.format(k=k), caption.format(k=k), shown))
     return [panel for panel in panels if panel.figure]
 
 
@@ -154,7 +147,7 @@ def pass_at_k_figure(groups: Sequence[Group]) -> Figure | None:
         bounds = [(k, e) for k in band_ks(n) if (e := estimate(group.finals, f"pass@{k}"))]
         x = [k for k, _ in bounds] + [k for k, _ in reversed(bounds)]
         y = [e.low for _, e in bounds] + [e.high for _, e in reversed(bounds)]
-        data.append(series("lines", x, y, look, stroke={"width": 0}, fill="toself", fillcolor=look.band))
+        data.append(series("lines", x, y, look, line={"width": 0}, fill="toself", fillcolor=look.band))
         means = [float(known.mean()) for known in values.values()]
         problems = [known.shape[1] for known in values.values()]
         fewer = [f" ({count} problems)" if len(set(problems)) > 1 else "" for count in problems]
@@ -164,8 +157,8 @@ def pass_at_k_figure(groups: Sequence[Group]) -> Figure | None:
         at_powers = [mean for k, mean in zip(values, means, strict=True) if k in powers]
         data.append(series("markers", powers, at_powers, look))
     ticks = [1 << i for i in range(most.bit_length())]
-    x_axis = {"type": "log", "tickvals": ticks, "ticktext": [str(k) for k in ticks]}
-    return figure(data, "k, samples tried", "pass@k", x_axis=x_axis, y_axis={"rangemode": "normal"}, height=360)
+    xaxis = {"type": "log", "tickvals": ticks, "ticktext": [str(k) for k in ticks]}
+    return figure(data, "k, samples tried", "pass@k", xaxis=xaxis, yaxis={"rangemode": "normal"}, height=360)
 
 
 def band_ks(n: int) -> list[int]:
@@ -196,8 +189,8 @@ def difference_figure(differences: Sequence[Difference]) -> Figure | None:
             marker = {"symbol": "line-ns-open", "size": 10}
             data.append(series("markers", d.per_seed, rows, "var(--soft)", marker=marker, hover=hover))
     options: dict[str, Any] = {"height": 90 + 38 * len(shown), "shapes": [upright(0)], "hovermode": "closest"}
-    title, x_axis = f"difference from {plain(shown[0].baseline.title)}", {"tickformat": "+.2f", "showgrid": True}
-    return figure(data, title, x_axis=x_axis, y_axis=ROWS, **options)
+    title, xaxis = f"difference from {plain(shown[0].baseline.title)}", {"tickformat": "+.2f", "showgrid": True}
+    return figure(data, title, xaxis=xaxis, yaxis=ROWS, **options)
 
 
 def distinct_figure(groups: Sequence[Group]) -> Figure | None:
@@ -211,9 +204,9 @@ def distinct_figure(groups: Sequence[Group]) -> Figure | None:
             x = list(range(int(counts.max()) + 1))
             shares, hover = [float(np.mean(counts == count)) for count in x], "%{y:.1%} of problems"
             data.append(series("bars", x, shares, mark(group.name).colour, name=group.title, hover=hover))
-    title, x_axis = "different correct solutions of a problem", {"dtick": 1 if most < 16 else 5}
+    title, xaxis = "different correct solutions of a problem", {"dtick": 1 if most < 16 else 5}
     options: dict[str, Any] = {"height": 300, "bargap": 0.25, "bargroupgap": 0.08}
-    return figure(data, title, "problems", x_axis=x_axis, y_axis=PERCENT, **options)
+    return figure(data, title, "problems", xaxis=xaxis, yaxis=PERCENT, **options)
 
 
 def coverage_figure(groups: Sequence[Group], base: Sequence[Evaluation] = ()) -> Figure | None:
@@ -229,6 +222,6 @@ def coverage_figure(groups: Sequence[Group], base: Sequence[Evaluation] = ()) ->
             hover = f"{value.mean:.1%} [{value.low:.1%}, {value.high:.1%}]<extra></extra>"
             row = series("bars", [value.mean], [plain(title)], mark(name).colour, hover=hover, error_x=error)
             data.append(row | {"orientation": "h", "width": 0.55})
-    x_axis = PERCENT | {"rangemode": "tozero", "showgrid": True}
+    xaxis = PERCENT | {"rangemode": "tozero", "showgrid": True}
     options: dict[str, Any] = {"height": 80 + 44 * len(data), "hovermode": "closest", "barmode": "overlay"}
-    return figure(data, "share of all solutions found", x_axis=x_axis, y_axis=ROWS, **options)
+    return figure(data, "share of all solutions found", xaxis=xaxis, yaxis=ROWS, **options)

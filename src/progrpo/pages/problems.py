@@ -23,7 +23,7 @@ STEPS_A_NAT = 100
 """Log-probs are kept to 0.01 nats, which is a probability to 1 %."""
 VERDICTS = {"correct": "right", "incorrect": "wrong"}
 COLUMNS = ("problem_id", "index", "prompt", "status", "tokens", "answer_confidence")
-READER_COLUMNS = (*SUMMARY_COLUMNS, "token_ids", "logps")
+READER_COLUMNS = (*(name for name in SUMMARY_COLUMNS if name != "prompt"), "token_ids", "logps")
 NUMBERS = ("answer_confidence", "entropy", "length")
 
 

@@ -1,6 +1,6 @@
 """The tables of results: as a page shows them, and unrounded for CSV files."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from progrpo.evaluation.evaluate import Evaluation
@@ -46,14 +46,12 @@ def benchmark_table(benchmarks: Mapping[str, Sequence[Group]]) -> dict[str, Any]
     return {"measures": _drop_unknown(measures, [row for t in tables for row in t["rows"]]), "benchmarks": tables}
 
 
-def results_table(title: str, measures: Sequence[str], rows: Iterable[Row]) -> dict[str, Any]:
+def results_table(title: str, measures: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
     """The results for a CSV file: every measure with its intervals, and over how many problems it is."""
     endings = ("", " low", " high", " low, sampling only", " high, sampling only", " problems")
-    rows = list(rows)
     starts = ["title", *(key for key in ("folder", "seeds", "size") if rows and key in rows[0])]
     header = [*starts, *(measure + ending for measure in measures for ending in endings)]
-    cells = [[value for cell in row["cells"] for value in cell["exact"]] for row in rows]
-    lines = [[*(row[key] for key in starts), *values] for row, values in zip(rows, cells, strict=True)]
+    lines = [[*(row[key] for key in starts), *(v for cell in row["cells"] for v in cell["exact"])] for row in rows]
     return {"title": title, "header": header, "rows": lines}
 
 
