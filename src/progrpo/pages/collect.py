@@ -7,7 +7,7 @@ from typing import Any
 
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import damaged_file, read_json
-from progrpo.evaluation.evaluate import Evaluation
+from progrpo.evaluation.results import Evaluation
 from progrpo.methods import METHODS
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.folder import FINAL, RunFolder

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from progrpo.evaluation.evaluate import Evaluation
+from progrpo.evaluation import results
 from progrpo.evaluation.intervals import Estimate, mean_over_problems
-from progrpo.evaluation.results import fewer_problems as problems_by_k
+from progrpo.evaluation.results import Evaluation
 
 MEANS_OVER_SAMPLES = ("avg", "pass@", "maj@", "distinct@")
 
@@ -30,7 +30,7 @@ def samples_per_problem(evaluations: Sequence[Evaluation]) -> int:
 def fewer_problems(evaluations: Sequence[Evaluation]) -> str:
     """How many of the common problems a measure at k is over, where that depends on k; empty where it does not."""
     samples, n = [{p.problem_id: p.samples for p in e.judged} for e in evaluations], samples_per_problem(evaluations)
-    return problems_by_k([min(n, *(s[problem] for s in samples)) for problem in common_problems(evaluations)])
+    return results.fewer_problems([min(n, *(s[problem] for s in samples)) for problem in common_problems(evaluations)])
 
 
 def known_values(evaluations: Sequence[Evaluation], measure: str) -> NDArray[np.float64] | None:

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from progrpo.evaluation.evaluate import Evaluation
-from progrpo.evaluation.results import fewer_problems
+from progrpo.evaluation.results import Evaluation, fewer_problems
 from progrpo.pages.collect import Group, MethodRuns, Run
 from progrpo.pages.summary import joined
 from progrpo.recipes.schema import Recipe

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from progrpo.common.errors import ConfigError
-from progrpo.evaluation.evaluate import Evaluation
+from progrpo.evaluation.results import Evaluation
 from progrpo.pages import confidence, plots, problems, summary, tables
 from progrpo.pages.collect import Group, MethodRuns, base_evaluations, collect, collect_models, is_evaluation_folder
 from progrpo.pages.figures import Figure

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from progrpo.evaluation.evaluate import Evaluation
+from progrpo.evaluation.results import Evaluation
 from progrpo.pages.collect import Group, MethodRuns, Run
 from progrpo.pages.figures import PERCENT, ROWS, Figure, Panel, Series, figure, mark, plain, series, upright, whiskers
 from progrpo.pages.measures import estimate, known_values, samples_per_problem

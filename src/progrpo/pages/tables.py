@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from progrpo.evaluation.evaluate import Evaluation
 from progrpo.evaluation.intervals import Estimate
+from progrpo.evaluation.results import Evaluation
 from progrpo.pages.collect import Group, MethodRuns, base_evaluations
 from progrpo.pages.measures import common_problems, estimate, samples_per_problem, sampling_estimate
 from progrpo.pages.summary import LAST_MEASURES, largest_k
