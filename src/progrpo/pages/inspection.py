@@ -238,7 +238,9 @@ def reader(inspection: Inspection) -> list[dict[str, Any]]:
     ends = dict.fromkeys((int(steps[0]), int(steps[-1])))
     chosen = {step: _choose_groups(inspection, rows_B[table.steps_B[rows_B] == step]) for step in ends}
     raw = read_rows(inspection.source, [row for groups in chosen.values() for rows in groups for row in rows])
-    decode = inspection.decode or _run_decoder(inspection)
+    decode, folder = inspection.decode, RunFolder(inspection.source.files[0].path.resolve().parent.parent)
+    if decode is None and folder.recipe_file.exists():  # rollouts of a run of progrpo
+        decode = decoder_from(tokenizer_places(folder, folder.recipe().model.path))
     views = {step: [_group(inspection, rows, raw, decode) for rows in groups] for step, groups in chosen.items()}
     steps_shown = [{"step": step, "groups": groups} for step, groups in views.items()]
     return [{"name": "rollouts", "title": "Rollouts", "seed": None, "steps": steps_shown}]
@@ -292,11 +294,3 @@ def _group(
             }
         )
     return group_view(shown, list(words).__getitem__ if words or decode is None else decode, fraction)
-
-
-def _run_decoder(inspection: Inspection) -> Decode | None:
-    """The tokenizer of the run of progrpo that the rollouts are of; None if they are of none."""
-    folder = RunFolder(inspection.source.files[0].path.resolve().parent.parent)
-    if not folder.recipe_file.exists():
-        return None
-    return decoder_from(tokenizer_places(folder, folder.recipe().model.path))

@@ -134,12 +134,17 @@ def sentences(methods: Sequence[MethodRuns]) -> list[str]:
     if compared := sentences_compared(methods):
         return compared
     finished = [method for method in methods if method.finals]
-    if not finished:
-        return [sentence for method in methods for sentence in _sentences_unfinished(method)]
+    unfinished = [] if finished else methods
     lines = []
     for method in finished:
         runs = "one run" if len(method.finals) == 1 else f"{len(method.finals)} runs"
         lines += [sentence_alone(method, f" ({runs})", "held-out problems"), *_sentences_since_base(method)]
+    for method in unfinished:
+        run = max(method.runs, key=lambda run: run.last_step)
+        step = max(run.evaluations, default=0)
+        lines.append(f"{method.title} {run.remaining_work}")
+        if step and (value := estimate([run.evaluations[step]], "pass@1")):
+            lines.append(f"At step {step} its pass@1 was {value.mean:.3f} ({value.low:.3f} to {value.high:.3f}).")
     return lines
 
 
@@ -216,14 +221,6 @@ def _sentences_since_base(method: MethodRuns) -> list[str]:
     if change.low <= 0 <= change.high:
         return [f"{start} shows no clear change ({means})."]
     return [f"{start} {'rose' if change.mean > 0 else 'fell'} ({means})."]
-
-
-def _sentences_unfinished(method: MethodRuns) -> list[str]:
-    run = max(method.runs, key=lambda run: run.last_step)
-    lines, step = [f"{method.title} {run.remaining_work}"], max(run.evaluations, default=0)
-    if step and (value := estimate([run.evaluations[step]], "pass@1")):
-        lines.append(f"At step {step} its pass@1 was {value.mean:.3f} ({value.low:.3f} to {value.high:.3f}).")
-    return lines
 
 
 def text(methods: Sequence[MethodRuns]) -> str:
