@@ -128,7 +128,7 @@ def merge_same(rows: Sequence[Row], decode: Decode, fraction: float, solutions: 
     low_BT = low_tokens(logps_BT, fraction)
     merged: dict[Any, Row] = {}
     for row, length, logps_T, low_T in zip(rows, lengths, logps_BT, low_BT, strict=True):
-        ids = tuple(int(token) for token in row["token_ids"]) if length else ()
+        ids = tuple(np.asarray(row["token_ids"], dtype=np.int64).tolist()) if length else ()
         key = (row["verdict"], ids or row["text"])
         if key in merged:
             merged[key]["times"] += 1
