@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from progrpo.inspection import summary
 from progrpo.inspection.collapse import means
 from progrpo.inspection.inspect import Inspection
-from progrpo.inspection.summary import rule
 from progrpo.inspection.table import read_rows
 from progrpo.inspection.values import as_list, as_text, response_of
 from progrpo.inspection.what_if import Effect
@@ -91,7 +90,7 @@ def assemble(inspection: Inspection) -> dict[str, Any]:
         "subtitle": summary.size(inspection),
         "warnings": inspection.warnings,
         "no_warning": summary.no_warning(inspection),
-        "rule": rule(inspection.source, inspection.table),
+        "rule": summary.rule(inspection.source, inspection.table),
         "no_curves": summary.no_curves(inspection),
         "notes": [note for note in (*inspection.notes, summary.entropy_kind(inspection)) if note],
         "headings": summary.headings(inspection),
