@@ -86,7 +86,7 @@ def test_a_run_whose_final_evaluation_is_gone_is_not_called_unfinished(cli: Any,
     (run / "evaluations" / "final.json").unlink()
     cli("report", "run", "--out", "page.html")
     page = (cli.folder / "page.html").read_text()
-    assert "has all its 6 steps, but no final evaluation: that was interrupted, or its file is gone" in page
+    assert "has all its 6 steps, but no final evaluation: it was interrupted, or its file was removed" in page
     assert "progrpo train --resume run" in page
     assert "not finished" not in page
     cli("train", "--resume", "run")
