@@ -20,7 +20,7 @@ test-vllm: .venv-vllm/.installed
 	OMP_NUM_THREADS=1 $(VLLM) -m pytest tests/sampling/test_vllm.py tests/trl/test_vllm_rollouts.py
 
 test-verl: .venv-verl/.installed
-	OMP_NUM_THREADS=1 $(VERL) -m pytest -n 2 --dist loadfile tests/verl/in_verl  # a launch uses one core
+	OMP_NUM_THREADS=1 $(VERL) -m pytest -n 2 --dist worksteal tests/verl/in_verl  # a launch uses one core
 	OMP_NUM_THREADS=1 $(VERL) -m pytest --doctest-modules src/progrpo/verl/trainer.py
 
 check: format lint types doctest test
@@ -36,7 +36,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 doctest: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --doctest-modules src --ignore src/progrpo/verl/trainer.py  # make test-verl's
+	$(BIN)/python -m pytest --doctest-modules src --ignore src/progrpo/verl/trainer.py --ignore src/progrpo/verl/plugin.py  # these need verl
 
 # The tables of docs/benchmarks.md, each written to benchmarks/results; idle cores, please.
 bench: $(VENV)/.installed-dev

@@ -1,4 +1,4 @@
-"""verl's nested batches, and the advantages of them, against the formulas of ``reference``. Needs no verl."""
+"""verl's nested batches and their advantages, against the formulas of ``tests/reference``. verl is not needed."""
 
 import math
 from dataclasses import replace
@@ -33,48 +33,48 @@ def nested(rows: list[Tensor]) -> Tensor:
 
 
 def sequences(seed: int = 0) -> tuple[Tensor, Tensor, list[list[float]], list[list[float]], list[list[bool]]]:
-    """Whole sequences as verl keeps them, and the same as lists: prompts', responses' log-probs, responses' masks."""
+    """Whole sequences as verl keeps them, and as lists: the log-probs of prompts and responses, and the masks."""
     width = max(PROMPTS) + max(RESPONSES)
     logps = cases.random_logps(seed, len(PROMPTS), width)
     masks = cases.random_mask(seed, len(PROMPTS), max(RESPONSES))
-    rows, mask_rows, of_prompts, of_responses, counted = [], [], [], [], []
+    rows, mask_rows, prompt_logps, response_logps, counted = [], [], [], [], []
     for i, (p, t) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         row = torch.cat([logps[i, : p + t - 1], torch.tensor([math.nan])])  # the last place belongs to no token
         rows.append(row)
         mask_rows.append(masks[i, :t].long())
-        of_prompts.append(row[: p - 1].tolist())
-        of_responses.append(row[p - 1 : -1].tolist())
+        prompt_logps.append(row[: p - 1].tolist())
+        response_logps.append(row[p - 1 : -1].tolist())
         counted.append(masks[i, :t].tolist())
-    return nested(rows), nested(mask_rows), of_prompts, of_responses, counted
+    return nested(rows), nested(mask_rows), prompt_logps, response_logps, counted
 
 
 def test_prompts_and_responses_are_cut_at_their_own_tokens() -> None:
-    logps, mask, of_prompts, of_responses, counted = sequences()
+    logps, mask, prompt_logps, response_logps, counted = sequences()
     logps_BP, mask_BP, logps_BT, mask_BT = split_logps(logps, mask)
     assert logps_BP.shape == (5, 5)
     assert logps_BT.shape == (5, 5)
     for i in range(5):
-        assert logps_BP[i][mask_BP[i]].tolist() == of_prompts[i]
-        assert logps_BT[i, : RESPONSES[i]].tolist() == of_responses[i]
+        assert logps_BP[i][mask_BP[i]].tolist() == prompt_logps[i]
+        assert logps_BT[i, : RESPONSES[i]].tolist() == response_logps[i]
         assert mask_BT[i].tolist() == counted[i] + [False] * (5 - RESPONSES[i])
 
 
 @pytest.mark.parametrize("fraction", [0.2, 0.5, 1.0])
 def test_confidences_are_those_of_the_reference(fraction: float) -> None:
-    logps, mask, of_prompts, of_responses, counted = sequences()
+    logps, mask, prompt_logps, response_logps, counted = sequences()
     c_q_B, c_o_B = confidences(logps, mask, low_prob_fraction=fraction)
-    expected_q = [method.prompt_confidence(row, [True] * len(row)) for row in of_prompts]
-    expected_o = [method.answer_confidence(*pair, fraction) for pair in zip(of_responses, counted, strict=True)]
+    expected_q = [method.prompt_confidence(row, [True] * len(row)) for row in prompt_logps]
+    expected_o = [method.answer_confidence(*pair, fraction) for pair in zip(response_logps, counted, strict=True)]
     torch.testing.assert_close(c_q_B, torch.tensor(expected_q), equal_nan=True)
     torch.testing.assert_close(c_o_B, torch.tensor(expected_o), equal_nan=True)
     assert c_q_B.isnan().tolist() == [False, True, False, False, True]  # a prompt of one token has no likelihood
 
 
 def test_float64_log_probs_keep_their_digits() -> None:
-    logps, mask, of_prompts, of_responses, counted = sequences()
+    logps, mask, prompt_logps, response_logps, counted = sequences()
     c_q_B, c_o_B = confidences(logps.double(), mask, low_prob_fraction=0.2)
-    expected_q = [method.prompt_confidence(row, [True] * len(row)) for row in of_prompts]
-    expected_o = [method.answer_confidence(*pair, 0.2) for pair in zip(of_responses, counted, strict=True)]
+    expected_q = [method.prompt_confidence(row, [True] * len(row)) for row in prompt_logps]
+    expected_o = [method.answer_confidence(*pair, 0.2) for pair in zip(response_logps, counted, strict=True)]
     for actual, expected in ((c_q_B, expected_q), (c_o_B, expected_o)):
         reference = torch.tensor(expected, dtype=torch.float64)
         torch.testing.assert_close(actual, reference, rtol=1e-12, atol=1e-12, equal_nan=True)
@@ -88,14 +88,14 @@ def test_one_short_sequence() -> None:
     torch.testing.assert_close(c_o_B, torch.tensor([math.exp(-0.5)]))
 
 
-def test_a_row_s_advantage_is_read_at_its_first_counted_token_and_written_at_all_of_them() -> None:
+def test_a_rows_advantage_is_read_at_its_first_counted_token_and_written_at_all() -> None:
     mask = nested([torch.tensor([0, 1, 1]), torch.tensor([1, 0]), torch.tensor([0, 0, 0, 0])])
     written = per_token(torch.tensor([0.5, -2.0, 7.0]), mask)
     assert [row.tolist() for row in written.unbind()] == [[0.0, 0.5, 0.5], [-2.0, 0.0], [0.0] * 4]
     assert per_response(written, mask).tolist() == [0.5, -2.0, 0.0]
 
 
-def test_of_several_outputs_the_last_stands_for_the_response() -> None:
+def test_the_last_of_several_outputs_counts_for_the_response() -> None:
     keys = ["a_b_0_1", "c_0_0", "a_b_0_0", "a_b_1_0", "a_b_0_10", "a_b_0_9"]
     rows, place = final_rows(keys)
     assert rows.tolist() == [1, 3, 4]
@@ -109,7 +109,7 @@ def responses(
     groups = cases.random_groups(seed, rows)
     generator = torch.Generator().manual_seed(seed)
     failed_S = torch.rand(rows, generator=generator) < failed
-    rewards = rewards.masked_fill(failed_S, 0.0)  # what verl is told of them
+    rewards = rewards.masked_fill(failed_S, 0.0)  # verl gets a score of 0 for these
     return Responses(
         advantages_S=group_relative_advantages(rewards, groups, eps=VERL_EPS),
         rewards_S=rewards,
@@ -123,13 +123,13 @@ def responses(
     )
 
 
-def reweighted(given: Responses, options: ArmOptions, scale: str = "group") -> tuple[Tensor, dict[str, float]]:
-    return progrpo_advantages(without_failures(given, scale=scale), options)
+def reweighted(step: Responses, options: ArmOptions, scale: str = "group") -> tuple[Tensor, dict[str, float]]:
+    return progrpo_advantages(without_failures(step, scale=scale), options)
 
 
-def test_alpha_0_gives_verl_s_advantages_bit_for_bit() -> None:
-    given = responses(1)
-    odd = replace(given, advantages_S=given.advantages_S + 0.123)  # whatever they are: they are not computed again
+def test_alpha_0_gives_verls_advantages_bit_for_bit() -> None:
+    step = responses(1)
+    odd = replace(step, advantages_S=step.advantages_S + 0.123)  # any values: they must not be computed again
     advantages_S, metrics = reweighted(odd, ArmOptions(alpha=0.0))
     assert torch.equal(advantages_S, odd.advantages_S)
     assert metrics["correction/max"] == metrics["correction/min"] == 0.0
@@ -142,16 +142,16 @@ def test_alpha_0_gives_verl_s_advantages_bit_for_bit() -> None:
 def test_advantages_are_those_of_the_reference(
     center: str, activation: str, failed: float, kind: str, correct_above: float
 ) -> None:
-    given = responses(2, kind=kind, failed=failed, correct_above=correct_above)
+    step = responses(2, kind=kind, failed=failed, correct_above=correct_above)
     options = ArmOptions(alpha=0.7, activation=activation, center=center, correct_above=correct_above)
-    advantages_S, _ = reweighted(given, options)
-    rewards = given.rewards_S.double().masked_fill(given.failed_S, torch.nan).tolist()
-    groups = given.groups_S.tolist()
+    advantages_S, _ = reweighted(step, options)
+    rewards = step.rewards_S.double().masked_fill(step.failed_S, torch.nan).tolist()
+    groups = step.groups_S.tolist()
     expected = method.arm_advantages(
         method.group_relative_advantages(rewards, groups, "group", VERL_EPS),
         rewards,
-        given.prompt_confidence_S.tolist(),
-        given.answer_confidence_S.tolist(),
+        step.prompt_confidence_S.tolist(),
+        step.answer_confidence_S.tolist(),
         groups,
         alpha=0.7,
         activation=activation,
@@ -162,9 +162,9 @@ def test_advantages_are_those_of_the_reference(
 
 
 def test_a_response_that_the_verifier_failed_on_takes_no_part_in_its_group() -> None:
-    # Of the second group only one response is left: it says nothing of how good it is.
+    # The second group has one response left, which has nothing to be compared with.
     groups = torch.tensor([0, 0, 0, 1, 1])
-    given = Responses(
+    step = Responses(
         advantages_S=torch.tensor([1.1, -0.5, -0.5, 0.7, -0.7]),
         rewards_S=torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0]),
         shaped_rewards_S=torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0]),
@@ -175,52 +175,52 @@ def test_a_response_that_the_verifier_failed_on_takes_no_part_in_its_group() -> 
         answer_confidence_S=torch.full((5,), 0.5),
         solutions=["a", None, None, "b", None],
     )
-    advantages_S, metrics = reweighted(given, ArmOptions())
+    advantages_S, metrics = reweighted(step, ArmOptions())
     torch.testing.assert_close(advantages_S, torch.tensor([0.5**0.5, -(0.5**0.5), 0.0, 0.0, 0.0]), rtol=1e-5, atol=1e-6)
     assert metrics["verifier/errors"] == pytest.approx(0.4)
     assert (metrics["groups/mixed"], metrics["groups/all_right"]) == (0.5, 0.5)
     assert metrics["distinct_solutions"] == 1.0
 
 
-def test_other_groups_keep_verl_s_advantages_to_the_bit() -> None:
-    given = responses(3, failed=0.05)
-    touched = torch.isin(given.groups_S, given.groups_S[given.failed_S])
-    assert 0 < touched.sum() < len(touched)
-    odd = replace(given, advantages_S=given.advantages_S + 0.123)
+def test_groups_without_a_failure_keep_verls_advantages_bit_for_bit() -> None:
+    step = responses(3, failed=0.05)
+    affected = torch.isin(step.groups_S, step.groups_S[step.failed_S])
+    assert 0 < affected.sum() < len(affected)
+    odd = replace(step, advantages_S=step.advantages_S + 0.123)
     advantages_S, _ = reweighted(odd, ArmOptions(alpha=0.0))
-    assert torch.equal(advantages_S[~touched], odd.advantages_S[~touched])
-    assert not torch.isclose(advantages_S[touched], odd.advantages_S[touched]).any()
+    assert torch.equal(advantages_S[~affected], odd.advantages_S[~affected])
+    assert not torch.isclose(advantages_S[affected], odd.advantages_S[affected]).any()
 
 
-def test_dr_grpo_without_the_failed() -> None:
-    given = responses(4, failed=0.3)
-    advantages_S, _ = reweighted(given, ArmOptions(alpha=0.0), scale="none")
-    rewards = given.rewards_S.double().masked_fill(given.failed_S, torch.nan).tolist()
-    expected = method.group_relative_advantages(rewards, given.groups_S.tolist(), "none", VERL_EPS)
+def test_dr_grpo_leaves_out_failures() -> None:
+    step = responses(4, failed=0.3)
+    advantages_S, _ = reweighted(step, ArmOptions(alpha=0.0), scale="none")
+    rewards = step.rewards_S.double().masked_fill(step.failed_S, torch.nan).tolist()
+    expected = method.group_relative_advantages(rewards, step.groups_S.tolist(), "none", VERL_EPS)
     torch.testing.assert_close(advantages_S, torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 
-def test_right_is_what_another_reward_says() -> None:
-    # A score with a bonus for the format: all above 0. Only those with acc 1 are right.
-    given = responses(7)
-    bonus = given.rewards_S + 0.25
-    graded = replace(given, rewards_S=bonus, shaped_rewards_S=bonus)
-    infos = [{"acc": bool(reward), "format": 0.25} for reward in given.rewards_S.tolist()]
+def test_another_reward_can_decide_which_responses_are_right() -> None:
+    # A bonus for the format makes all scores positive; the responses with acc 1 are right.
+    step = responses(7)
+    bonus = step.rewards_S + 0.25
+    graded = replace(step, rewards_S=bonus, shaped_rewards_S=bonus)
+    infos = [{"acc": bool(reward), "format": 0.25} for reward in step.rewards_S.tolist()]
     options = ArmOptions(center="correct", correct_reward="acc")
     by_acc = replace(graded, correct_rewards_S=correct_rewards(infos, bonus, options.correct_reward))
     by_score = replace(graded, correct_rewards_S=correct_rewards(infos, bonus, None))
-    wrong_S = given.rewards_S == 0
+    wrong_S = step.rewards_S == 0
     advantages_S, metrics = reweighted(by_acc, options)
-    assert torch.equal(advantages_S[wrong_S], given.advantages_S[wrong_S])
-    assert not torch.equal(advantages_S[~wrong_S], given.advantages_S[~wrong_S])
+    assert torch.equal(advantages_S[wrong_S], step.advantages_S[wrong_S])
+    assert not torch.equal(advantages_S[~wrong_S], step.advantages_S[~wrong_S])
     assert metrics["groups/mixed"] == 1.0
     pushed_S, as_if_right = reweighted(by_score, options)
-    assert not torch.equal(pushed_S[wrong_S], given.advantages_S[wrong_S])
+    assert not torch.equal(pushed_S[wrong_S], step.advantages_S[wrong_S])
     assert as_if_right["groups/all_right"] == 1.0
     assert metrics["groups/zero_variance"] == as_if_right["groups/zero_variance"] == 0.0
 
 
-def test_a_name_that_the_reward_does_not_return_is_refused_with_those_that_it_does() -> None:
+def test_an_unknown_correct_reward_is_refused_with_the_names_that_exist() -> None:
     infos: list[dict[str, Any]] = [{"acc": 1.0, "reason": ""}]
     with pytest.raises(ConfigError, match=r"beside the score \(acc, reason\), got 'accuracy'"):
         correct_rewards(infos, torch.ones(1), "accuracy")
@@ -230,20 +230,20 @@ def test_a_name_that_the_reward_does_not_return_is_refused_with_those_that_it_do
         correct_rewards([{}], torch.ones(1), "acc")
 
 
-def test_a_failure_is_not_right_however_low_right_begins() -> None:
-    given = responses(8, failed=0.4)
+def test_a_failure_is_never_right_however_low_the_threshold() -> None:
+    step = responses(8, failed=0.4)
     options = ArmOptions(center="correct", correct_above=-5.0)
-    advantages_S, metrics = reweighted(given, options)
-    assert (advantages_S[given.failed_S] == 0).all()
+    advantages_S, metrics = reweighted(step, options)
+    assert (advantages_S[step.failed_S] == 0).all()
     assert metrics["groups/all_right"] == 1.0
 
 
 def test_a_reward_of_nan_counts_as_a_failure() -> None:
-    given = responses(5)
-    rewards = given.rewards_S.clone()
+    step = responses(5)
+    rewards = step.rewards_S.clone()
     rewards[0] = torch.nan
-    broken = replace(given, rewards_S=rewards, advantages_S=torch.full_like(rewards, torch.nan))
-    alone = replace(broken, groups_S=torch.zeros_like(given.groups_S))
+    broken = replace(step, rewards_S=rewards, advantages_S=torch.full_like(rewards, torch.nan))
+    alone = replace(broken, groups_S=torch.zeros_like(step.groups_S))
     advantages_S, metrics = reweighted(alone, ArmOptions())
     assert advantages_S.isfinite().all()
     assert advantages_S[0] == 0
@@ -251,13 +251,13 @@ def test_a_reward_of_nan_counts_as_a_failure() -> None:
 
 
 def test_the_order_of_rows_changes_nothing() -> None:
-    given = responses(6, failed=0.2)
+    step = responses(6, failed=0.2)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     moved = Responses(
-        *(getattr(given, name)[order] for name in list(Responses.__dataclass_fields__)[:-1]),
-        solutions=[given.solutions[i] for i in order.tolist()],
+        *(getattr(step, name)[order] for name in list(Responses.__dataclass_fields__)[:-1]),
+        solutions=[step.solutions[i] for i in order.tolist()],
     )
-    advantages_S, metrics = reweighted(given, ArmOptions(center="group"))
+    advantages_S, metrics = reweighted(step, ArmOptions(center="group"))
     moved_S, moved_metrics = reweighted(moved, ArmOptions(center="group"))
     torch.testing.assert_close(moved_S, advantages_S[order])
     assert moved_metrics == pytest.approx(metrics, abs=1e-7)

@@ -1,4 +1,4 @@
-"""A step's rollouts as a run folder has them; that verl's trainer hands them over is tested in verl/test_recipes.py."""
+"""The rollout table of a step on verl. tests/verl/in_verl/test_recipes.py tests that verl's trainer writes it."""
 
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,20 @@ TOKENS = {
 }
 
 
-def test_a_row_a_response_the_groups_together(tmp_path: Path) -> None:
+def write(
+    setting: dict[str, Any],
+    step: int,
+    *,
+    advantages_S: torch.Tensor = RESPONSES.advantages_S,
+    tokens: dict[str, list[torch.Tensor]] = TOKENS,
+    correct_above: float = 0.0,
+) -> None:
+    write_rollouts(setting, step, Characters(), RESPONSES, advantages_S, INFOS, tokens, correct_above)
+
+
+def test_each_response_is_a_row_and_groups_stand_together(tmp_path: Path) -> None:
     advantages_S = RESPONSES.advantages_S + torch.tensor([0.125, -0.25, 0.0, 0.0])
-    write_rollouts({"folder": str(tmp_path)}, 7, Characters(), RESPONSES, advantages_S, INFOS, TOKENS)
+    write({"folder": str(tmp_path)}, 7, advantages_S=advantages_S)
     frame = pd.read_parquet(tmp_path / "step-000007-rank0.parquet")
     assert frame["group"].tolist() == [0, 0, 1, 1]
     assert frame["text"].tolist() == ["4", "four", "5!", ""]
@@ -59,12 +70,9 @@ def test_a_row_a_response_the_groups_together(tmp_path: Path) -> None:
     assert [len(row) for row in frame["logps"]] == [len(row) for row in frame["token_ids"]] == [2, 5, 3, 1]
 
 
-def test_the_status_goes_by_what_says_that_a_response_is_right(tmp_path: Path) -> None:
+def test_the_status_depends_on_the_reward_that_decides_correctness(tmp_path: Path) -> None:
     for step, correct_above in enumerate((0.0, -0.25, -1.0), start=1):
-        write_rollouts(
-            *({"folder": str(tmp_path)}, step, Characters(), RESPONSES, RESPONSES.advantages_S, INFOS, TOKENS),
-            correct_above,
-        )
+        write({"folder": str(tmp_path)}, step, correct_above=correct_above)
     statuses = [pd.read_parquet(path)["status"].tolist() for path in sorted(tmp_path.iterdir())]
     assert statuses == [
         ["correct", "error", "incorrect", "incorrect"],
@@ -76,24 +84,21 @@ def test_the_status_goes_by_what_says_that_a_response_is_right(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("setting", "steps"),
     [
-        (None, []),
         ({}, [1, 2, 3, 4]),
         ({"every": 2}, [1, 2, 4]),
-        # As the optimiser steps 1-4, 5-8, ... of a run folder.
+        # A run folder counts the optimiser steps 1-4, 5-8, ...
         ({"updates": 4}, [1, 5, 9, 13]),
         ({"updates": 4, "every": 8}, [1, 9]),
     ],
 )
-def test_only_the_steps_that_are_asked_for(setting: dict[str, Any] | None, steps: list[int], tmp_path: Path) -> None:
-    if setting is not None:
-        setting = setting | {"folder": str(tmp_path)}
+def test_the_setting_chooses_the_steps(setting: dict[str, Any], steps: list[int], tmp_path: Path) -> None:
     for step in range(1, 5):
-        write_rollouts(setting, step, Characters(), RESPONSES, RESPONSES.advantages_S, INFOS, TOKENS)
+        write(setting | {"folder": str(tmp_path)}, step)
     assert sorted(int(path.name[5:11]) for path in tmp_path.iterdir()) == steps
 
 
 def test_a_response_shows_the_thinking_part_that_its_prompt_opened(tmp_path: Path) -> None:
-    opened = TOKENS | {"prompts": [ids("2 + 2? <think>\n"), ids("3 + 3?")] * 2}
-    write_rollouts({"folder": str(tmp_path)}, 1, Characters(), RESPONSES, RESPONSES.advantages_S, INFOS, opened)
+    tokens = TOKENS | {"prompts": [ids("2 + 2? <think>\n"), ids("3 + 3?")] * 2}
+    write({"folder": str(tmp_path)}, 1, tokens=tokens)
     frame = pd.read_parquet(tmp_path / "step-000001-rank0.parquet")
     assert frame["text"].tolist() == ["<think>\n4", "<think>\nfour", "5!", ""]

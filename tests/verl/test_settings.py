@@ -1,5 +1,4 @@
-"""A recipe in verl's terms. Whether verl itself takes them is tested where it is installed:
-tests/verl/in_verl/test_recipes.py."""
+"""A recipe in verl's terms. tests/verl/in_verl/test_recipes.py tests that verl itself accepts them."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -76,18 +75,18 @@ ELSEWHERE = {
     "model.lora": "refused, in test_what_has_no_counterpart_is_refused_by_name",
     "training.seeded_responses": "refused, in test_what_has_no_counterpart_is_refused_by_name",
     "training.max_verifier_errors": "watched by the launcher",
-    "evaluation.samples": "of the final evaluation, which is not verl's",
-    "evaluation.problems_in_training": "rows of the validation file",
-    "evaluation.batch": "of the final evaluation",
-    "evaluation.benchmarks": "of progrpo evaluate",
-    "launch.gpu_memory_gb": "of --dry-run",
-    "launch.accelerate": "TRL's, as its description says",
-    "launch.server_gpus": "TRL's, as its description says",
+    "evaluation.samples": "used by the final evaluation, which verl does not make",
+    "evaluation.problems_in_training": "the number of rows in the validation file",
+    "evaluation.batch": "used by the final evaluation",
+    "evaluation.benchmarks": "used by progrpo evaluate",
+    "launch.gpu_memory_gb": "used by --dry-run",
+    "launch.accelerate": "only for TRL, as its description says",
+    "launch.server_gpus": "only for TRL, as its description says",
 }
 
 
 def test_no_field_is_forgotten() -> None:
-    """A field of a recipe changes verl's settings, or stands above with the place where it counts."""
+    """Each field of a recipe changes verl's settings, or is listed above with the place where it counts."""
     table = test_a_field_arrives_under_verls_name.pytestmark[0].args[1]
     mapped = {field.partition("=")[0] for field, _, _ in table}
     for section in SECTIONS:
@@ -103,12 +102,12 @@ def test_each_option_of_arm_arrives_under_verls_name(option: str) -> None:
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "high_entropy_tokens"])
-def test_a_methods_settings_are_verls(method: str) -> None:
-    given = METHODS[method].settings
+def test_a_method_becomes_settings_of_verl(method: str) -> None:
+    options = METHODS[method].settings
     made = settings(f"method={method}", *([] if method != "progrpo" else ["methods.progrpo.alpha=1.0"]))
-    assert made["trainer.v1.trainer_mode"] == "progrpo", "all methods have one trainer, and so differ in nothing else"
-    assert made["+algorithm.progrpo.alpha"] == given["alpha"]
-    assert made.get("+algorithm.progrpo.center", "prompt") == given.get("center", "prompt")
+    assert made["trainer.v1.trainer_mode"] == "progrpo", "all methods use one trainer, so that nothing else differs"
+    assert made["+algorithm.progrpo.alpha"] == options["alpha"]
+    assert made.get("+algorithm.progrpo.center", "prompt") == options.get("center", "prompt")
     expected = {
         "dr_grpo": ("seq-mean-token-sum-norm", False, "vanilla", 0.2, 0.28, 0.0, 18),
         "gspo": ("seq-mean-token-mean", True, "gspo", 3e-4, 4e-4, 0.0, None),
@@ -126,16 +125,17 @@ def test_a_methods_settings_are_verls(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["method=high_entropy_tokens"], "top_entropy_quantile = 0.2, which has no counterpart in verl"),
         (["methods.progrpo.beta=0.04"], "beta = 0.04, which has no counterpart"),
+        (["methods.progrpo.reward_weights=[1.0]"], "reward_weights = [1.0], which has no counterpart"),
         (["methods.progrpo.loss_type=cispo"], "loss_type = 'cispo', which has no counterpart"),
         (["methods.progrpo.importance_sampling_level=sequence"], "goes with loss_type 'grpo'"),
         (["training.lr_schedule=linear"], "training.lr_schedule 'linear' has no counterpart in verl"),
         (["training.seeded_responses=true"], "training.seeded_responses has no counterpart"),
         (["model.lora.r=8"], "model.lora has no counterpart"),
-        (["model.attention=flash_attention_2"], "model.attention 'flash_attention_2' computes in 16 bits alone"),
+        (["model.attention=flash_attention_2"], "model.attention 'flash_attention_2' computes only in 16 bits"),
         (["launch.gpus_per_node=3"], "512, which 3 GPU"),
         (["training.micro_batch=5"], "micro-batches of 5"),
         (["training.updates_per_rollout=3"], "training.steps is 200, which training.updates_per_rollout (3) does not"),
@@ -154,10 +154,10 @@ def test_a_methods_settings_are_verls(method: str) -> None:
         (["verl.+trainer.resume_mode=disable"], "is set by the run folder"),
     ],
 )
-def test_what_has_no_counterpart_is_refused_by_name(overrides: list[str], said: str) -> None:
+def test_what_has_no_counterpart_is_refused_by_name(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=r"^[^\n]*$") as refused:
         settings(*overrides)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_the_verl_table_wins_and_may_be_nested() -> None:
@@ -172,7 +172,7 @@ def test_the_verl_table_wins_and_may_be_nested() -> None:
 
 
 @pytest.mark.parametrize(("chosen", "used"), [('["wandb"]', ["wandb", "file"]), ('"file"', ["file"])])
-def test_verls_own_file_is_always_among_the_loggers(chosen: str, used: list[str]) -> None:
+def test_verls_log_file_is_always_among_the_loggers(chosen: str, used: list[str]) -> None:
     assert settings(f"verl.trainer.logger={chosen}")["trainer.logger"] == used
 
 
@@ -193,12 +193,15 @@ def test_a_prompt_that_is_a_text_stays_one() -> None:
 
 @pytest.mark.parametrize("name", builtin_recipes())
 def test_every_recipe_has_a_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("progrpo.sampling.models.smollm2_folder", lambda: Path("smollm2"))  # it would be converted
+    # The real function would convert the model.
+    monkeypatch.setattr("progrpo.sampling.models.smollm2_folder", lambda: Path("smollm2"))
     recipe = load_recipe(name, ["engine=verl"])
     command = verl_command(recipe, FOLDER)
     assert command[1:3] == ["-m", "verl.trainer.main_ppo"]
     assert f"data.train_batch_size={recipe.training.prompts_per_step}" in command
-    assert len({part.partition("=")[0].lstrip("+") for part in command[3:]}) == len(command) - 3, "a setting twice"
+    assert len({part.partition("=")[0].lstrip("+") for part in command[3:]}) == len(command) - 3, (
+        "a setting appears twice"
+    )
 
 
 def test_a_response_is_cut_where_the_task_cuts_it() -> None:

@@ -1,7 +1,7 @@
-"""A batch as verl keeps it, in nested tensors, and ProGRPO's advantages of it. Pure functions; verl is not imported.
+"""A batch in verl's nested tensors, and its ProGRPO advantages: pure functions that do not import verl.
 
-Axis suffixes: B rows of the batch, S responses (a multi-turn response may be several rows), P prompt tokens, T response
-tokens.
+Axis suffixes: B rows of the batch, S responses (a response of several turns may be several rows), P prompt tokens,
+T response tokens.
 """
 
 import math
@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from progrpo.common.errors import ConfigError
 from progrpo.core import answer_confidence, arm_advantages, group_relative_advantages, prompt_confidence
@@ -19,75 +21,94 @@ from progrpo.methods.exploration import exploration_metrics, solution_digest
 from progrpo.methods.options import ArmOptions
 
 VERL_EPS = 1e-6
-"""Added to the standard deviation by verl's GRPO."""
+"""verl's GRPO adds this to the standard deviation."""
+
+
+def confidences(logps: Tensor, response_mask: Tensor, *, low_prob_fraction: float) -> tuple[Tensor, Tensor]:
+    """c(q) and c(o|q) of each row, shape (B,), from the log-probs of whole sequences; see :func:`split_logps`."""
+    logps_BP, mask_BP, logps_BT, mask_BT = split_logps(logps, response_mask)
+    return (
+        prompt_confidence(logps_BP, mask_BP),
+        answer_confidence(logps_BT, mask_BT, low_prob_fraction=low_prob_fraction),
+    )
 
 
 def split_logps(logps: Tensor, response_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The prompts' and the responses' log-probs out of those of whole sequences.
+    """Split the log-probs of whole sequences into those of the prompts and those of the responses.
 
     Args:
-        logps: nested, (B, P + T): at position j of a row the log-prob of its token j + 1; the last says nothing.
+        logps: nested, (B, P + T): position j of a row has the log-prob of token j + 1; the last means nothing.
         response_mask: nested, (B, T); 1 at the tokens that the policy sampled.
 
     Returns:
-        ``logps_BP, mask_BP, logps_BT, mask_BT``, padded on the right; masks are bool, True counts. A prompt's first
-        token has no log-prob, so P is one less than the longest prompt.
+        ``logps_BP, mask_BP, logps_BT, mask_BT``, padded on the right; masks are bool, True counts. The first token of
+        a prompt has no log-prob, so P is one less than the longest prompt.
 
     >>> logps = torch.nested.nested_tensor([torch.tensor([-1.0, -2.0, -3.0, -4.0, 9.0])], layout=torch.jagged)
     >>> mask = torch.nested.nested_tensor([torch.tensor([1, 0])], layout=torch.jagged)
     >>> split_logps(logps, mask)
     (tensor([[-1., -2.]]), tensor([[True, True]]), tensor([[-3., -4.]]), tensor([[ True, False]]))
     """
-    starts_B, ends_B = row_offsets(logps)[:-1], row_offsets(logps)[1:]
-    response_lengths_B = row_offsets(response_mask).diff()
-    logps_BP, mask_BP = _windows(logps.values(), starts_B, ends_B - starts_B - response_lengths_B - 1)
-    logps_BT, mask_BT = _windows(logps.values(), ends_B - response_lengths_B - 1, response_lengths_B)
-    return logps_BP, mask_BP, logps_BT, mask_BT & (response_mask.to_padded_tensor(0) != 0)
-
-
-def row_offsets(nested: Tensor) -> Tensor:
-    """Where each row begins in ``nested.values()``, and at last where all end, shape (B + 1,)."""
-    offsets: Tensor = nested.offsets()  # type: ignore[attr-defined]
-    return offsets
-
-
-def _windows(values: Tensor, starts_B: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-    """``values[start : start + length]`` of each row, padded with 0, and which places are no padding."""
-    lengths_B = lengths_B.clamp(min=0)
-    steps = torch.arange(int(lengths_B.max()), device=values.device)
-    mask = steps < lengths_B[:, None]
-    index = (starts_B[:, None] + steps).clamp(0, len(values) - 1)
-    return torch.where(mask, at_least_float32(values[index]), 0.0), mask
+    rows = [
+        at_least_float32(row).split([len(row) - len(mask) - 1, len(mask), 1])
+        for row, mask in zip(logps.unbind(), response_mask.unbind(), strict=True)
+    ]
+    logps_BP, logps_BT = (pad_sequence([row[part] for row in rows], batch_first=True) for part in (0, 1))
+    mask_BP = pad_sequence([torch.ones_like(row[0], dtype=torch.bool) for row in rows], batch_first=True)
+    return logps_BP, mask_BP, logps_BT, response_mask.to_padded_tensor(0) != 0
 
 
 def final_rows(keys: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """The rows that hold a response's last output, and for each row the place of its response among those.
+    """The row of each response's last output, shape (S,), and the place in S of each row's response, shape (B,).
 
-    A key is verl's ``{prompt}_{response}_{output}``: an agent may give several outputs to one response, and verl's GRPO
-    counts the last and hands its advantage to all.
+    A key is verl's ``{prompt}_{response}_{output}``. An agent may give a response several outputs: verl's GRPO
+    computes the advantage of the last one and hands it to all of them.
 
     >>> final_rows(["a_0_0", "a_1_0", "a_0_1"])
     (tensor([1, 2]), tensor([1, 0, 1]))
     """
-    parts = [key.rsplit("_", 1) for key in keys]
-    last: dict[str, tuple[int, int]] = {}
-    for row, (response, output) in enumerate(parts):
-        last[response] = max(last.get(response, (-1, -1)), (int(output), row))
-    rows = sorted(row for _, row in last.values())
-    place = {parts[row][0]: s for s, row in enumerate(rows)}
-    return torch.tensor(rows), torch.tensor([place[response] for response, _ in parts])
+    parts = pd.Series(keys).str.rsplit("_", n=1, expand=True)
+    last = parts[1].astype(int).groupby(parts[0]).idxmax().sort_values()
+    places = parts[0].map({response: place for place, response in enumerate(last.index)})
+    return torch.tensor(last.tolist()), torch.tensor(places.tolist())
+
+
+def per_response(values: Tensor, response_mask: Tensor) -> Tensor:
+    """The value of each row at its first counted token, shape (B,); 0 where no token counts.
+
+    >>> values = torch.nested.nested_tensor([torch.tensor([0.0, 0.5, 0.5])], layout=torch.jagged)
+    >>> mask = torch.nested.nested_tensor([torch.tensor([0, 1, 1])], layout=torch.jagged)
+    >>> per_response(values, mask)
+    tensor([0.5000])
+    """
+    mask_BT = response_mask.to_padded_tensor(0) != 0
+    first_B1 = mask_BT.byte().argmax(dim=1, keepdim=True)
+    values_B = values.to_padded_tensor(0.0).gather(1, first_B1)[:, 0]
+    return torch.where(mask_BT.any(dim=1), values_B, 0.0)
+
+
+def per_token(values_B: Tensor, response_mask: Tensor) -> Tensor:
+    """Each row's value at all its counted tokens, 0 at the others; nested as the mask is.
+
+    >>> mask = torch.nested.nested_tensor([torch.tensor([1, 0, 1]), torch.tensor([1])], layout=torch.jagged)
+    >>> per_token(torch.tensor([0.5, -1.0]), mask).values()
+    tensor([ 0.5000,  0.0000,  0.5000, -1.0000])
+    """
+    offsets: Tensor = response_mask.offsets()  # type: ignore[attr-defined]
+    values = torch.where(response_mask.values() != 0, values_B.repeat_interleave(offsets.diff()), 0.0)
+    return torch.nested.nested_tensor_from_jagged(values, offsets)
 
 
 @dataclass(frozen=True)
 class Responses:
-    """What a step's advantages are computed from. S rows; padding rows that verl adds are left out."""
+    """The responses of one step, without the rows that verl adds as padding."""
 
     advantages_S: Tensor
     """A, by verl's GRPO."""
     rewards_S: Tensor
     """The sum of a response's token-level scores."""
     shaped_rewards_S: Tensor
-    """What verl's GRPO took for the reward: the same, or with the KL penalty in it."""
+    """The reward that verl's GRPO used: the same, or with the KL penalty included."""
     correct_rewards_S: Tensor
     """The reward that says whether a response is right; see :func:`correct_rewards`."""
     failed_S: Tensor
@@ -103,12 +124,12 @@ def correct_rewards(infos: Sequence[Mapping[str, Any]], rewards_S: Tensor, name:
     """The reward that says whether a response is right, shape (S,).
 
     Args:
-        infos: what the reward function returned of each response, beside its score.
+        infos: for each response, what the reward function returned beside the score.
         rewards_S: the scores.
         name: a key of ``infos``, whose None becomes NaN; or None, which takes the scores.
 
     Raises:
-        ConfigError: an info has no such key, or no number there.
+        ConfigError: an info does not have this key, or its value is not a number.
 
     >>> correct_rewards([{"acc": True}, {"acc": None}], torch.tensor([0.9, 0.3]), "acc")
     tensor([1., nan])
@@ -132,13 +153,13 @@ def correct_rewards(infos: Sequence[Mapping[str, Any]], rewards_S: Tensor, name:
 
 
 def without_failures(responses: Responses, *, scale: str = "group") -> Responses:
-    """The same, with A as it is where a response that the verifier failed on takes no part in its group.
+    """The same responses, with the A that they have when those that the verifier failed on take no part in their group.
 
-    Such a response has reward NaN and A = 0; verl took its score of 0 for a wrong answer. Groups without one keep
-    verl's A to the bit.
+    Such a response gets reward NaN and A = 0; verl took its score of 0 for a wrong answer. Groups without a failure
+    keep verl's A to the bit.
 
     Args:
-        responses: of one step. A reward of NaN counts as a failure.
+        responses: a reward of NaN counts as a failure.
         scale: ``"group"``, or ``"none"`` for Dr. GRPO (``algorithm.norm_adv_by_std_in_grpo=False``).
     """
     r = responses
@@ -159,10 +180,10 @@ def without_failures(responses: Responses, *, scale: str = "group") -> Responses
 
 
 def progrpo_advantages(responses: Responses, options: ArmOptions) -> tuple[Tensor, dict[str, float]]:
-    """A~ of each response, shape (S,), and the step's metrics. With ``alpha=0`` A~ is A, every bit of it.
+    """A~ of each response, shape (S,), and the step's metrics. With ``alpha=0`` A~ is A bit for bit.
 
     Args:
-        responses: of one step, :func:`without_failures`.
+        responses: from :func:`without_failures`.
         options: ARM's.
     """
     r = responses
@@ -189,49 +210,3 @@ def progrpo_advantages(responses: Responses, options: ArmOptions) -> tuple[Tenso
         correct_rewards_B=r.correct_rewards_S,
     )
     return advantages_S, metrics | {"verifier/errors": r.failed_S.float().mean().item()}
-
-
-def confidences(logps: Tensor, response_mask: Tensor, *, low_prob_fraction: float) -> tuple[Tensor, Tensor]:
-    """c(q) and c(o|q) of each row, shape (B,), from the log-probs of whole sequences; see :func:`split_logps`."""
-    logps_BP, mask_BP, logps_BT, mask_BT = split_logps(logps, response_mask)
-    return (
-        prompt_confidence(logps_BP, mask_BP),
-        answer_confidence(logps_BT, mask_BT, low_prob_fraction=low_prob_fraction),
-    )
-
-
-def per_response(values: Tensor, response_mask: Tensor) -> Tensor:
-    """The value of each row at its first counted token, shape (B,); 0 where no token counts.
-
-    >>> values = torch.nested.nested_tensor([torch.tensor([0.0, 0.5, 0.5])], layout=torch.jagged)
-    >>> mask = torch.nested.nested_tensor([torch.tensor([0, 1, 1])], layout=torch.jagged)
-    >>> per_response(values, mask)
-    tensor([0.5000])
-    """
-    mask_BT = response_mask.to_padded_tensor(0) != 0
-    first_B1 = mask_BT.byte().argmax(dim=1, keepdim=True)
-    values_B = values.to_padded_tensor(0.0).gather(1, first_B1)[:, 0]
-    return torch.where(mask_BT.any(dim=1), values_B, 0.0)
-
-
-def per_token(values_B: Tensor, response_mask: Tensor) -> Tensor:
-    """Each row's value at all its counted tokens, 0 at the others; nested as the mask is.
-
-    >>> mask = torch.nested.nested_tensor([torch.tensor([1, 0, 1]), torch.tensor([1])], layout=torch.jagged)
-    >>> per_token(torch.tensor([0.5, -1.0]), mask).values()
-    tensor([ 0.5000,  0.0000,  0.5000, -1.0000])
-    """
-    offsets = row_offsets(response_mask)
-    counted = response_mask.values() != 0
-    values = torch.where(counted, values_B.repeat_interleave(offsets.diff()), 0.0)
-    return torch.nested.nested_tensor_from_jagged(values, offsets)
-
-
-def group_ids(uids: Sequence[Any]) -> Tensor:
-    """Integer group ids, shape (B,), of prompts' ids.
-
-    >>> group_ids(["q7", "q2", "q7"])
-    tensor([0, 1, 0])
-    """
-    known: dict[Any, int] = {}
-    return torch.tensor([known.setdefault(uid, len(known)) for uid in uids])

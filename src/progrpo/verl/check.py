@@ -1,15 +1,20 @@
-"""Is the verl plugin loaded? verl hides a plugin's failure, so it is asked here.
+"""Checks made before a run: that the verl plugin is loaded, and that verl accepts the settings.
 
-``python -m progrpo.verl.check`` says so for this machine, and with ``--ray`` for every node of a running
-Ray cluster; so does ``progrpo doctor`` for this machine. The trainer asks its workers when it starts.
+verl hides the failure of a plugin, so it is looked for here. ``python -m progrpo.verl.check`` checks this machine, and
+with ``--ray`` every node of a running Ray cluster. ``progrpo doctor`` checks this machine too, and the trainer checks
+its workers when it starts.
 """
 
 import argparse
+import contextlib
+import io
+import logging
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
@@ -18,43 +23,45 @@ from progrpo.common.errors import ConfigError
 
 TRAINER_MODE = "progrpo"
 TRAINERS = "verl.trainer.ppo.v1"
-"""verl's package of trainers; once it is imported, ours is registered."""
-PLUGIN = "progrpo.verl.plugin"
-"""What the entry point loads. Not imported here: that it is there says that verl has loaded it."""
-GROUP = "verl.plugins"
-VERL_VERSIONS = ("0.9.1",)
-"""What the plugin is tested with: it overrides private methods."""
+"""verl's package of trainers; the plugin registers ours as soon as it is imported."""
+SUPPORTED = "0.9.1"
+"""The version of verl that the plugin is tested with: it overrides private methods."""
+
+
+def _verl_version() -> str | None:
+    try:
+        return version("verl")
+    except PackageNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)
 class PluginState:
-    """One process: where it is, what is installed there, and why there is no plugin (None: it is loaded)."""
+    """The plugin in one process: the versions installed there, and the problem if the plugin is not loaded."""
 
-    host: str
-    pid: int
-    progrpo: str
-    verl: str | None
     problem: str | None
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    progrpo: str = field(default_factory=lambda: version("progrpo"))
+    verl: str | None = field(default_factory=_verl_version)
 
 
 def check_plugin() -> PluginState:
-    """Whether ``trainer.v1.trainer_mode=progrpo`` is there in this process, and if not why.
-
-    verl's own loading is repeated step by step, for it swallows what goes wrong.
-    """
-    return PluginState(socket.gethostname(), os.getpid(), version("progrpo"), _verl_version(), _problem())
+    """Whether this process has ``trainer.v1.trainer_mode=progrpo``, and if not why."""
+    return PluginState(_problem())
 
 
 def _problem() -> str | None:
+    """What went wrong when verl loaded the plugin; its steps are repeated here, because verl hides their errors."""
     installed = _verl_version()
     if installed is None:
         return "verl is not installed; pip install 'progrpo[verl]'"
     policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
     if policy != "auto" and TRAINER_MODE not in {name.strip() for name in policy.split(",")}:
         return f"VERL_USE_EXTERNAL_PLUGINS={policy} leaves progrpo out; unset it, or add progrpo"
-    if not entry_points(group=GROUP, name=TRAINER_MODE):
+    if not entry_points(group="verl.plugins", name=TRAINER_MODE):
         return (
-            f"the installed progrpo {version('progrpo')} has no entry point in {GROUP}; install it again "
+            f"the installed progrpo {version('progrpo')} has no entry point in verl.plugins; install it again "
             "(pip install --no-deps -e . in a checkout)"
         )
     try:
@@ -66,18 +73,23 @@ def _problem() -> str | None:
 
 
 def _untested(installed: str | None) -> str:
-    return "" if installed in VERL_VERSIONS else f" (verl is {installed}; tested with {', '.join(VERL_VERSIONS)})"
+    return "" if installed == SUPPORTED else f" (verl is {installed}; tested with {SUPPORTED})"
 
 
 def check_workers(workers: Sequence[Any]) -> None:
-    """Raise unless each of these Ray actors has loaded the plugin, in the version of this process.
+    """Check that each of these Ray actors has loaded the plugin, in the version of this process.
 
     Raises:
-        ConfigError: names the host.
+        ConfigError: a worker has not; the message names its host.
     """
     here = version("progrpo")
     for state in _ask([worker.__ray_call__.remote(_loaded) for worker in workers]):
-        _check(state, here)
+        if state.problem is not None:
+            raise ConfigError(f"The verl plugin is not loaded on {state.host} (pid {state.pid}): {state.problem}.")
+        if state.progrpo != here:
+            raise ConfigError(
+                f"progrpo is {state.progrpo} on {state.host} and {here} in the driver; install the same on every node."
+            )
     note = _untested(_verl_version())
     print(f"progrpo {here}: the verl plugin is loaded in the driver and in {len(workers)} workers{note}", flush=True)
 
@@ -87,17 +99,14 @@ def check_nodes() -> list[PluginState]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ask = ray.remote(num_cpus=0)(check_plugin)
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    return _ask(
-        [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes]
-    )
+    check = ray.remote(num_cpus=0)(check_plugin)
+    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes() if node["Alive"]]
+    return _ask([check.options(scheduling_strategy=place).remote() for place in places])
 
 
 def _loaded(actor: Any) -> PluginState:
-    """In a worker: has ``import verl`` loaded the plugin? Nothing is imported here that was not before."""
-    problem = None if PLUGIN in sys.modules else _problem() or "verl did not load it"
-    return PluginState(socket.gethostname(), os.getpid(), version("progrpo"), _verl_version(), problem)
+    """The state of a worker after its own ``import verl``: nothing more is imported, to see what verl has loaded."""
+    return PluginState(None if "progrpo.verl.plugin" in sys.modules else _problem() or "verl did not load it")
 
 
 def _ask(answers: list[Any]) -> list[PluginState]:
@@ -113,31 +122,61 @@ def _ask(answers: list[Any]) -> list[PluginState]:
         ) from None
 
 
-def _check(state: PluginState, here: str) -> None:
-    if state.problem is not None:
-        raise ConfigError(f"The verl plugin is not loaded on {state.host} (pid {state.pid}): {state.problem}.")
-    if state.progrpo != here:
+def check_settings(command: list[str]) -> None:
+    """Have verl read and check the settings of :func:`progrpo.verl.settings.verl_command` before Ray is started.
+
+    Raises:
+        ConfigError: verl is missing or has another version, or it does not know a setting or refuses its value.
+    """
+    installed = _verl_version()
+    if installed is None:
         raise ConfigError(
-            f"progrpo is {state.progrpo} on {state.host} and {here} in the driver; install the same on every node."
+            f"engine 'verl' needs verl {SUPPORTED} in this environment: pip install 'progrpo[verl]' into one of its "
+            "own (docs/verl.md), or use engine = 'trl'."
         )
-
-
-def _verl_version() -> str | None:
+    if installed != SUPPORTED:
+        raise ConfigError(f"engine 'verl' needs verl {SUPPORTED}, and {installed} is installed; install {SUPPORTED}.")
+    overrides = [override for override in command[3:] if not override.startswith("hydra.")]
     try:
-        return version("verl")
-    except PackageNotFoundError:
-        return None
+        # verl logs its platform, warns of engines that are not installed, and prints a congratulation.
+        logging.disable(logging.INFO)
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+            _validate(overrides)
+    except ConfigError:
+        raise
+    except Exception as error:  # Hydra's, OmegaConf's, verl's own assertions
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"verl {SUPPORTED} refuses the settings of this recipe: {reason}") from None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _validate(overrides: list[str]) -> None:
+    from hydra import compose, initialize_config_module
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer", overrides)
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    if config.trainer.v1.trainer_mode == TRAINER_MODE:
+        problem = _problem()
+        if problem is not None:
+            raise ConfigError(f"engine 'verl' needs progrpo's plugin for it: {problem}.")
+        from progrpo.verl.trainer import read_options
+
+        read_options(config)
 
 
 def main() -> int:
     """Print the state here, or of every node; 1 if the plugin is missing somewhere."""
     parser = argparse.ArgumentParser(
         prog="python -m progrpo.verl.check",
-        description="Is progrpo's verl plugin loaded?",
+        description="Check that progrpo's verl plugin is loaded.",
         epilog="Example: python -m progrpo.verl.check --ray auto",
     )
     parser.add_argument(
-        "--ray", metavar="ADDRESS", help="ask every node of this Ray cluster (auto: the one found here)"
+        "--ray", metavar="ADDRESS", help="check every node of this Ray cluster (auto: the one that runs here)"
     )
     address = parser.parse_args().ray
     if address is None:

@@ -1,29 +1,19 @@
 """A recipe in verl's terms: the settings of ``python -m verl.trainer.main_ppo`` by their dotted names.
 
-Every field of a recipe that has a counterpart in verl 0.9.1 is said outright, so that the command shows the whole run;
-one that has none and was set is refused by name. What the ``[verl]`` table says comes last and wins.
-
-==========================  ===========================================================================================
-recipe                      verl
-==========================  ===========================================================================================
-training.prompts_per_step   ``data.train_batch_size``; ``ppo_mini_batch_size`` is its part for each of a rollout's
-                            ``training.updates_per_rollout`` optimiser steps
-training.steps, .._every     verl's steps are rollouts: divided by ``training.updates_per_rollout``
-training.max_grad_norm      ``actor.optim.clip_grad``; ``actor.grad_clip`` is read by nothing
-training.clip_low, _high    ``clip_ratio_low``, ``clip_ratio_high``; ``clip_ratio_c``, a third bound that the paper's
-                            objective has not, is put out of reach
-model.dtype                 ``bfloat16`` is verl's mixed precision: float32 weights, the rest in bfloat16
-evaluation.*                verl's validation, on the first ``problems_in_training`` held-out problems
-template plain, base, own   a chat template that is the prompt itself: verl knows messages only
-==========================  ===========================================================================================
+Every field of a recipe that verl 0.9.1 has a counterpart for is set explicitly, so that the command shows the whole
+run. A field without a counterpart is refused by name if it was set. The ``[verl]`` table comes last and wins.
+``docs/verl-recipes.md`` has the table of fields.
 """
 
 import json
 import re
 import sys
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from progrpo.common.errors import ConfigError
+from progrpo.methods.options import ArmOptions
 from progrpo.recipes.build import batch, make_task, response_budget
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.folder import RunFolder
@@ -33,64 +23,54 @@ from progrpo.tasks import Task
 ACTOR, ROLLOUT, MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
 CHAT_TEMPLATE = f"{MODEL}.custom_chat_template"
 MAX_PROMPT_TOKENS = 1024
-"""Unless the recipe has a ``training.max_prompt_tokens``. Longer prompts, which verl would cut, are then refused."""
+"""The limit of a recipe without ``training.max_prompt_tokens``. Longer prompts, which verl would cut, are refused."""
 PROMPT_ITSELF = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-"""The chat template of prompts that are texts: nothing stands around them."""
+"""The chat template for prompts that are texts: verl takes only messages, and this adds nothing around them."""
 NEVER = 1e9
-"""A bound that is not reached: exp(20), the largest ratio that verl lets through, is below it."""
+"""A bound that is never reached: it is above exp(20), the largest ratio that verl lets through."""
 
-_OPTIONS = {
-    "alpha": "+algorithm.progrpo.alpha",
-    "low_prob_fraction": "+algorithm.progrpo.low_prob_fraction",
-    "activation": "+algorithm.progrpo.activation",
-    "center": "+algorithm.progrpo.center",
-    "correct_above": "+algorithm.progrpo.correct_above",
-    "correct_reward": "+algorithm.progrpo.correct_reward",
+_DIRECT = {option.name: f"+algorithm.progrpo.{option.name}" for option in fields(ArmOptions)} | {
     "epsilon": f"{ACTOR}.clip_ratio_low",
     "epsilon_high": f"{ACTOR}.clip_ratio_high",
     "entropy_coef": f"{ACTOR}.entropy_coeff",
 }
-"""Fields of ProGRPOConfig, which is what methods are settings of, whose value verl takes as it is."""
+"""Fields of ProGRPOConfig (a method is a set of these) whose values verl takes as they are."""
 
-_CHOICES: dict[str, dict[Any, dict[str, Any]]] = {
-    "loss_type": {
-        "dapo": {f"{ACTOR}.loss_agg_mode": "token-mean"},
-        "grpo": {f"{ACTOR}.loss_agg_mode": "seq-mean-token-mean"},
-        "dr_grpo": {f"{ACTOR}.loss_agg_mode": "seq-mean-token-sum-norm"},
-    },
-    "scale_rewards": {
-        "group": {"algorithm.norm_adv_by_std_in_grpo": True},
-        "none": {"algorithm.norm_adv_by_std_in_grpo": False},
-    },
-    "importance_sampling_level": {
-        "token": {f"{ACTOR}.policy_loss.loss_mode": "vanilla"},
-        "sequence": {f"{ACTOR}.policy_loss.loss_mode": "gspo"},
-    },
+_RENAMED: dict[str, tuple[str, dict[str, Any]]] = {
+    "loss_type": (
+        f"{ACTOR}.loss_agg_mode",
+        {"dapo": "token-mean", "grpo": "seq-mean-token-mean", "dr_grpo": "seq-mean-token-sum-norm"},
+    ),
+    "scale_rewards": ("algorithm.norm_adv_by_std_in_grpo", {"group": True, "none": False}),
+    "importance_sampling_level": (f"{ACTOR}.policy_loss.loss_mode", {"token": "vanilla", "sequence": "gspo"}),
 }
-"""Fields of ProGRPOConfig whose values are named otherwise in verl."""
+"""Fields of ProGRPOConfig whose values have other names in verl."""
 
-_OURS = (
+_RESERVED = (
     *("data.train_files", "data.val_files", "trainer.default_local_dir", "trainer.resume_mode"),
     *("trainer.resume_from_path", "trainer.validation_data_dir", "trainer.val_only", "hydra.run.dir"),
     f"{ACTOR}.checkpoint.save_contents",
 )
-"""Settings that the run folder rests on: a recipe can't have others."""
+"""Settings that the run folder depends on: a recipe can't change them."""
 
 
 class VerlFolder:
-    """Where a run folder keeps what is verl's: its data, its checkpoints, its log. All below ``RUN/verl``."""
+    """The paths of verl's own files in a run folder, all below ``RUN/verl``."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.path = (folder.path / "verl").absolute()
-        self.rollouts = folder.rollouts.absolute()
         self.train_data = self.path / "train.parquet"
         self.validation_data = self.path / "validation.parquet"
         self.checkpoints = self.path / "checkpoints"
         self.tracker = self.checkpoints / "latest_checkpointed_iteration.txt"
-        """Written by verl once a checkpoint is complete."""
+        """verl writes the step of a checkpoint here when the checkpoint is complete."""
         self.validations = self.path / "validations"
         self.metrics = self.path / "metrics.jsonl"
         self.log = self.path / "verl.log"
+
+    def checkpoint(self, verl_step: int) -> Path:
+        """The folder of one checkpoint of verl."""
+        return self.checkpoints / f"global_step_{verl_step}"
 
 
 def verl_command(recipe: Recipe, folder: RunFolder) -> list[str]:
@@ -117,69 +97,75 @@ def verl_settings(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
     """
     task = make_task(recipe)
     settings = (
-        _trainer(recipe, VerlFolder(folder))
+        _trainer(recipe, folder)
         | _data(recipe, task, VerlFolder(folder))
         | _model(recipe, task)
         | _actor(recipe)
         | _rollout(recipe)
         | _method(recipe, task)
     )
-    settings = _with_own(settings, recipe.verl)
-    _check_engines(recipe, settings)
+    settings = _with_table(settings, _flat(recipe.verl))
+    name = f"{ROLLOUT}.tensor_model_parallel_size"
+    if processes(recipe) % int(settings[name]):  # verl would say so only once Ray and the model are up
+        raise ConfigError(
+            f"verl.{name} is {settings[name]}, which does not divide the {processes(recipe)} GPU(s) of launch.nodes * "
+            "launch.gpus_per_node; choose one that does."
+        )
     return settings
 
 
 def verl_setting(recipe: Recipe, name: str, default: Any) -> Any:
-    """What the ``[verl]`` table says of one setting."""
+    """The value of one setting in the ``[verl]`` table, or else the default."""
     return next((value for key, value in _flat(recipe.verl).items() if key.lstrip("+") == name), default)
 
 
 def max_prompt_tokens(recipe: Recipe) -> int:
-    """The longest prompt that verl leaves whole."""
+    """The length in tokens above which verl cuts a prompt."""
     return int(verl_setting(recipe, "data.max_prompt_length", recipe.training.max_prompt_tokens or MAX_PROMPT_TOKENS))
 
 
 def processes(recipe: Recipe) -> int:
-    """Training processes: one a GPU."""
-    nodes, gpus = verl_setting(recipe, "trainer.nnodes", recipe.launch.nodes), _gpus_per_node(recipe)
-    return int(nodes) * int(gpus)
+    """The number of training processes, one for each GPU."""
+    nodes = verl_setting(recipe, "trainer.nnodes", recipe.launch.nodes)
+    return int(nodes) * int(verl_setting(recipe, "trainer.n_gpus_per_node", recipe.launch.gpus_per_node or 1))
 
 
-def _gpus_per_node(recipe: Recipe) -> int:
-    return int(verl_setting(recipe, "trainer.n_gpus_per_node", recipe.launch.gpus_per_node or 1))
+def is_chat(task: Task) -> bool:
+    """Whether the task's prompts are messages for the model's own chat template, and not texts."""
+    return getattr(task, "template", "plain") == "chat"
 
 
-def _trainer(recipe: Recipe, folder: VerlFolder) -> dict[str, Any]:
-    training, evaluation = recipe.training, recipe.evaluation
+def _trainer(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
+    training, evaluation, paths = recipe.training, recipe.evaluation, VerlFolder(folder)
+    steps = _in_rollouts(recipe, "training.steps", training.steps)
     return {
         "trainer.v1.trainer_mode": "progrpo",
         "trainer.project_name": "progrpo",
         "trainer.experiment_name": recipe.run_name,
         "trainer.nnodes": recipe.launch.nodes,
         "trainer.n_gpus_per_node": recipe.launch.gpus_per_node or 1,
-        "trainer.total_training_steps": _in_rollouts(recipe, "training.steps", training.steps),
-        # An end of its own that never comes first: an epoch has a step at least.
-        "trainer.total_epochs": _in_rollouts(recipe, "training.steps", training.steps),
-        "trainer.default_local_dir": str(folder.checkpoints),
+        "trainer.total_training_steps": steps,
+        "trainer.total_epochs": steps,  # each has at least one step, so that the number of steps comes first
+        "trainer.default_local_dir": str(paths.checkpoints),
         "trainer.resume_mode": "auto",
         "trainer.save_freq": _in_rollouts(recipe, "training.checkpoint_every", training.checkpoint_every),
         "trainer.max_actor_ckpt_to_keep": training.keep_checkpoints,
         "trainer.val_before_train": evaluation.every > 0,
         "trainer.test_freq": _in_rollouts(recipe, "evaluation.every", evaluation.every) or -1,
-        "trainer.validation_data_dir": str(folder.validations),
-        "+trainer.progrpo_rollouts.folder": str(folder.rollouts),
+        "trainer.validation_data_dir": str(paths.validations),
+        "+trainer.progrpo_rollouts.folder": str(folder.rollouts.absolute()),
         "+trainer.progrpo_rollouts.every": training.rollouts_every,
         "+trainer.progrpo_rollouts.updates": training.updates_per_rollout,
         "trainer.logger": ["console", "file"],
         "critic.enable": False,
-        # A worker of Ray does not get the environment of who asks a running cluster for it.
-        "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH": str(folder.metrics),
-        "hydra.run.dir": str(folder.path / "hydra"),
+        # A worker of a Ray cluster that was running before does not inherit this process's environment.
+        "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH": str(paths.metrics),
+        "hydra.run.dir": str(paths.path / "hydra"),
     }
 
 
 def _in_rollouts(recipe: Recipe, name: str, steps: int) -> int:
-    """How many of verl's steps, which are rollouts, so many optimiser steps are."""
+    """A number of optimiser steps in verl's steps, which are rollouts."""
     updates = recipe.training.updates_per_rollout
     if steps % updates:
         raise ConfigError(
@@ -189,18 +175,17 @@ def _in_rollouts(recipe: Recipe, name: str, steps: int) -> int:
     return steps // updates
 
 
-def _data(recipe: Recipe, task: Task, folder: VerlFolder) -> dict[str, Any]:
+def _data(recipe: Recipe, task: Task, paths: VerlFolder) -> dict[str, Any]:
     return {
-        "data.train_files": str(folder.train_data),
-        "data.val_files": str(folder.validation_data),
+        "data.train_files": str(paths.train_data),
+        "data.val_files": str(paths.validation_data),
         "data.train_batch_size": recipe.training.prompts_per_step,
         "data.max_prompt_length": max_prompt_tokens(recipe),
         "data.max_response_length": response_budget(recipe, task),
         "data.seed": recipe.seed,
         "reward.custom_reward_function.path": "pkg://progrpo.tasks.rewards",
         "reward.custom_reward_function.name": "compute_score",
-        # An error in a reward worker does not stop verl, but loses the response: training.max_verifier_errors is
-        # watched from outside.
+        # An error in a reward worker loses the response but does not stop verl: run.py watches the verifier's errors.
         "+reward.custom_reward_function.reward_kwargs.max_error_share": 1.0,
     }
 
@@ -211,24 +196,19 @@ def _model(recipe: Recipe, task: Task) -> dict[str, Any]:
             "model.lora has no counterpart for engine 'verl': what verl exports of adapters does not load in "
             "transformers; use engine = 'trl', or train all weights."
         )
-    full, attention = recipe.model.dtype == "float32", recipe.model.attention
-    if full and attention is not None and attention.startswith("flash_attention"):
+    is_float32, attention = recipe.model.dtype == "float32", recipe.model.attention
+    if is_float32 and attention is not None and attention.startswith("flash_attention"):
         raise ConfigError(
-            f"model.attention {attention!r} computes in 16 bits alone; set model.dtype = 'bfloat16', or 'sdpa'."
+            f"model.attention {attention!r} computes only in 16 bits; set model.dtype = 'bfloat16', or 'sdpa'."
         )
     settings: dict[str, Any] = {f"{MODEL}.path": model_source(recipe.model.path)}
-    if full and attention is None:
+    if is_float32 and attention is None:
         attention = "sdpa"  # verl's default is flash_attention_2
     if attention is not None:
         settings[f"+{MODEL}.override_config.attn_implementation"] = attention
     if not is_chat(task):
         settings[CHAT_TEMPLATE] = PROMPT_ITSELF
     return settings
-
-
-def is_chat(task: Task) -> bool:
-    """Whether the task's prompts are messages, for the model's own chat template, and not texts."""
-    return getattr(task, "template", "plain") == "chat"
 
 
 def _actor(recipe: Recipe) -> dict[str, Any]:
@@ -242,12 +222,11 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
             "number that does, or use engine = 'trl'."
         )
     if training.seeded_responses:
-        raise ConfigError("training.seeded_responses has no counterpart in verl, whose engines draw as they do.")
-    full = recipe.model.dtype == "float32"
-    precision = f"+{ACTOR}.fsdp_config.mixed_precision"
-    # Without this verl computes in bfloat16, whatever the dtype beside it says.
-    in_float32 = {f"{precision}.{part}_dtype": "fp32" for part in ("param", "reduce", "buffer")} if full else {}
-    return in_float32 | {
+        raise ConfigError("training.seeded_responses has no counterpart in verl, whose engines seed themselves.")
+    is_float32 = recipe.model.dtype == "float32"
+    # Without these verl computes in bfloat16, whatever fsdp_config.dtype is.
+    parts = ("param", "reduce", "buffer") if is_float32 else ()
+    return {f"+{ACTOR}.fsdp_config.mixed_precision.{part}_dtype": "fp32" for part in parts} | {
         f"{ACTOR}.ppo_mini_batch_size": training.prompts_per_step // training.updates_per_rollout,
         f"{ACTOR}.ppo_micro_batch_size_per_gpu": batch(recipe, processes(recipe), "GPU(s)")[0],
         f"{ACTOR}.ppo_epochs": 1,
@@ -260,10 +239,10 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
         f"{ACTOR}.data_loader_seed": recipe.seed,
         f"{ACTOR}.fsdp_config.seed": recipe.seed,
         f"{ACTOR}.fsdp_config.model_dtype": "fp32",
-        f"{ACTOR}.fsdp_config.dtype": "float32" if full else "bfloat16",
+        f"{ACTOR}.fsdp_config.dtype": "float32" if is_float32 else "bfloat16",
         f"{ACTOR}.optim.lr": training.learning_rate,
         f"{ACTOR}.optim.lr_scheduler_type": training.lr_schedule,
-        # verl's schedule moves once a rollout.
+        # verl's schedule advances once for each rollout.
         f"{ACTOR}.optim.lr_warmup_steps": -(-training.warmup_steps // training.updates_per_rollout),
         f"{ACTOR}.optim.weight_decay": training.weight_decay,
         f"{ACTOR}.optim.clip_grad": training.max_grad_norm,
@@ -286,86 +265,71 @@ def _rollout(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _check_engines(recipe: Recipe, settings: dict[str, Any]) -> None:
-    """verl would say it once Ray and the model are up."""
-    engine = int(settings[f"{ROLLOUT}.tensor_model_parallel_size"])
-    if processes(recipe) % engine:
-        raise ConfigError(
-            f"verl.{ROLLOUT}.tensor_model_parallel_size is {engine}, which does not divide the {processes(recipe)} "
-            "GPU(s) of launch.nodes * launch.gpus_per_node; choose one that does."
-        )
-
-
 def _method(recipe: Recipe, task: Task) -> dict[str, Any]:
     """The method's settings, which are fields of ProGRPOConfig, in verl's terms."""
-    # What ProGRPOConfig and training.trl_config say where a method says nothing.
-    given = {"loss_type": "dapo", "scale_rewards": "group", "importance_sampling_level": "token"}
-    given |= recipe.method_settings()
+    # Where a method sets nothing, these are the values of ProGRPOConfig and of trl_config.
+    defaults = {"loss_type": "dapo", "scale_rewards": "group", "importance_sampling_level": "token"}
+    method = defaults | recipe.method_settings()
     settings: dict[str, Any] = {"algorithm.adv_estimator": "grpo", "algorithm.use_kl_in_reward": False}
-    for name, value in given.items():
-        if name in _OPTIONS:
-            settings[_OPTIONS[name]] = value
-        elif value in _CHOICES.get(name, ()):
-            settings |= _CHOICES[name][value]
+    for name, value in method.items():
+        setting, values = _RENAMED.get(name, ("", {}))
+        if name in _DIRECT:
+            settings[_DIRECT[name]] = value
+        elif isinstance(value, str) and value in values:
+            settings[setting] = values[value]
         else:
-            known = ", ".join((*_OPTIONS, *(f"{key} of {' or '.join(values)}" for key, values in _CHOICES.items())))
+            renamed = (f"{key} of {' or '.join(values)}" for key, (_, values) in _RENAMED.items())
             raise ConfigError(
-                f"method {recipe.method!r} has {name} = {value!r}, which has no counterpart in verl; what has one is "
-                f"{known}. Use engine = 'trl', or another method."
+                f"method {recipe.method!r} has {name} = {value!r}, which has no counterpart in verl; these have one: "
+                f"{', '.join((*_DIRECT, *renamed))}. Use engine = 'trl', or another method."
             )
-    if given["loss_type"] == "dr_grpo":
+    if method["loss_type"] == "dr_grpo":
         settings[f"{ACTOR}.loss_scale_factor"] = response_budget(recipe, task)
-    if given["importance_sampling_level"] == "sequence" and given["loss_type"] != "grpo":
+    if method["importance_sampling_level"] == "sequence" and method["loss_type"] != "grpo":
         raise ConfigError("importance_sampling_level 'sequence' (GSPO) goes with loss_type 'grpo', in verl as in TRL.")
     return settings
 
 
-def _with_own(settings: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
-    """The settings with those of the ``[verl]`` table in their place."""
+def _with_table(settings: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """The settings, overridden by the ``[verl]`` table; one setting has one name, with or without ``+``."""
+    for key in table:
+        if key.lstrip("+") in _RESERVED:
+            raise ConfigError(f"verl.{key} is set by the run folder; remove it.")
+    loggers = table.get("trainer.logger")
+    if loggers is not None:  # the metrics of a run folder are read from verl's file
+        loggers = loggers if isinstance(loggers, list) else [loggers]
+        table = table | {"trainer.logger": loggers if "file" in loggers else [*loggers, "file"]}
     names = {key.lstrip("+"): key for key in settings}
-    own = _flat(table)
-    for key in own:
-        if key.lstrip("+") in _OURS:
-            raise ConfigError(f"verl.{key} is set by the run folder; leave it away.")
-    logger = own.get("trainer.logger")
-    if logger is not None:  # the metrics of a run folder are read from verl's file
-        chosen = logger if isinstance(logger, list) else [logger]
-        own["trainer.logger"] = [*chosen, *(["file"] if "file" not in chosen else [])]
-    return settings | {names.get(key.lstrip("+"), key): value for key, value in own.items()}
+    return settings | {names.get(key.lstrip("+"), key): value for key, value in table.items()}
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """By dotted names: ``[verl.data] seed = 1`` and ``[verl] "data.seed" = 1`` are the same."""
+    """The table by dotted names: ``[verl.data] seed = 1`` and ``[verl] "data.seed" = 1`` are the same."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        # An empty table is a value: a plain list of settings would lose it.
+        # An empty table is a value, which a flat list of settings would lose.
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
     return flat
+
+
+_UNQUOTED = re.compile(r"(?!(?:true|false|null|nan|inf)$)[a-z_/][\w./:-]*(?<!\.)", re.ASCII | re.IGNORECASE)
+"""Texts that Hydra reads as texts without quotes."""
 
 
 def _literal(value: Any) -> str:
     """A value as Hydra reads it.
 
-    >>> _literal([1e-06, True, None, "a 'b'"])
-    "[1e-06,true,null,'a \\\\'b\\\\'']"
+    >>> _literal([1e-06, True, None, "1e-3", "a 'b'"])
+    "[1e-06,true,null,'1e-3','a \\\\'b\\\\'']"
     """
     if isinstance(value, list):
         return f"[{','.join(map(_literal, value))}]"
     if isinstance(value, dict):
         return f"{{{','.join(f'{key}:{_literal(item)}' for key, item in value.items())}}}"
     if not isinstance(value, str):
-        return "null" if value is None else json.dumps(value)
-    if value and all(character.isalnum() or character in "_-./:" for character in value) and value == value.strip("."):
-        return value if not _reads_as_another_type(value) else f"'{value}'"
-    # Backslashes stand for themselves, but before a quote.
-    doubled = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
-    return f"'{doubled}'"
-
-
-def _reads_as_another_type(text: str) -> bool:
-    """``1e-3``, ``true`` and ``null`` without quotes are no texts."""
-    try:
-        float(text)
-    except ValueError:
-        return text.lower() in ("true", "false", "null", "nan", "inf")
-    return True
+        return json.dumps(value)
+    if _UNQUOTED.fullmatch(value):
+        return value
+    # In quotes a backslash is an ordinary character, except before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
+    return f"'{escaped}'"

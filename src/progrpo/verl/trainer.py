@@ -1,18 +1,18 @@
-"""ProGRPO for verl: a plugin that gives ``trainer.v1.trainer_mode=progrpo``.
+"""ProGRPO for verl: the trainer behind ``trainer.v1.trainer_mode=progrpo``.
 
-``import verl`` has it registered (:mod:`progrpo.verl.plugin`). The trainer is verl's synchronous PPO
-trainer with two methods around its own: after the actor's log-probs were computed, those of the prompts are read from
-the same forward pass (so c(q) costs nothing); after GRPO's advantages were computed, they are re-weighted by
-:func:`progrpo.core.arm_advantages`. Everything else, the loss included, is verl's, and with ``alpha=0`` all of it.
+``import verl`` registers it (:mod:`progrpo.verl.plugin`). The trainer is verl's synchronous PPO trainer with additions
+to two of its methods. After verl has computed the actor's log-probs, those of the prompts are read from the same
+forward pass, so that c(q) costs nothing. After verl has computed GRPO's advantages,
+:func:`progrpo.core.arm_advantages` re-weights them. Everything else is verl's, the loss included.
 
 Options: ``+algorithm.progrpo.{alpha,low_prob_fraction,activation,center,correct_above,correct_reward}``; see
-:class:`progrpo.methods.options.ArmOptions`. Use: ``docs/verl.md``. What is overridden is private API of verl:
-``tests/verl/in_verl/test_verl_contract.py`` names what a new version moved.
+:class:`progrpo.methods.options.ArmOptions`. How to use it: ``docs/verl.md``. The methods that are overridden are
+private: ``tests/verl/in_verl/test_verl_contract.py`` says what a new version of verl changed.
 """
 
-import logging
 from typing import Any
 
+import pandas as pd
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +32,6 @@ from progrpo.verl.batch import (
     confidences,
     correct_rewards,
     final_rows,
-    group_ids,
     per_response,
     per_token,
     progrpo_advantages,
@@ -42,8 +41,6 @@ from progrpo.verl.batch import (
 from progrpo.verl.check import TRAINER_MODE, check_workers
 from progrpo.verl.rollouts import SETTING, write_rollouts
 
-logger = logging.getLogger(__name__)
-
 OPTIONS = "algorithm.progrpo"
 
 
@@ -51,11 +48,11 @@ OPTIONS = "algorithm.progrpo"
 class ProGRPOTrainer(PPOTrainerSync):
     """verl's synchronous trainer with confidence re-weighted advantages.
 
-    Metrics beside verl's: those of :func:`progrpo.methods.exploration.exploration_metrics`, and
-    ``verifier/errors``, the share of responses that the verifier failed on.
+    It logs verl's metrics, those of :func:`progrpo.methods.exploration.exploration_metrics`, and ``verifier/errors``,
+    the share of responses that the verifier failed on. With ``alpha=0`` it trains as verl's GRPO does.
 
     Raises:
-        ConfigError: at the start, an option or a setting of verl with which there is no ProGRPO.
+        ConfigError: at the start, for an invalid option or a setting of verl that rules ProGRPO out.
 
     Source: ProGRPO (arXiv 2602.05281).
     """
@@ -68,7 +65,7 @@ class ProGRPOTrainer(PPOTrainerSync):
 
     @property
     def trainer_mode(self) -> str:
-        """verl compares it with "sync" where it chooses the replay buffer, refills it, and writes checkpoints."""
+        """verl compares this with "sync" where it chooses and refills the replay buffer, and writes checkpoints."""
         return "sync"
 
     @trainer_mode.setter
@@ -82,7 +79,7 @@ class ProGRPOTrainer(PPOTrainerSync):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
-        # Here, and not with the advantages: a reference model's pass overwrites the field.
+        # Not later, with the advantages: the forward pass of a reference model overwrites this field.
         data = _read(batch, "log_probs", "response_mask")
         check_whole_sequences(data, batch)
         c_q_B, c_o_B = confidences(
@@ -97,14 +94,28 @@ class ProGRPOTrainer(PPOTrainerSync):
         data = _read(batch, *fields)
         real_R = torch.tensor([i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)])
         final_S, response_R = final_rows([batch.keys[i] for i in real_R])
-        rows_S = real_R[final_S]
+        rows = real_R[final_S].tolist()
+        extra_fields = _as_list(data["extra_fields"])
+        infos = [_reward_info(extra_fields[i]) for i in rows]
         grpo_B = per_response(data["advantages"], data["response_mask"])
         scale = "group" if self.config.algorithm.get("norm_adv_by_std_in_grpo", True) else "none"
-        responses = without_failures(self._responses(data, batch, rows_S, grpo_B[rows_S]), scale=scale)
-        advantages_S, measured = progrpo_advantages(responses, self.options)
-        metrics.update(measured)
+        responses = without_failures(self._responses(data, batch.keys, rows, infos, grpo_B), scale=scale)
+        advantages_S, step_metrics = progrpo_advantages(responses, self.options)
+        metrics.update(step_metrics)
         self._activation_watch.see(self.global_steps, responses.correct_rewards_S, responses.groups_S)
-        self._write_rollouts(batch, rows_S.tolist(), responses, advantages_S)
+        rollouts = OmegaConf.select(self.config, SETTING)
+        if rollouts is not None:
+            tokens = _read(batch, "prompts", "responses", "old_log_probs")
+            write_rollouts(
+                rollouts,
+                self.global_steps,
+                self.tokenizer,
+                responses,
+                advantages_S,
+                infos,
+                {name: [tokens[name][i] for i in rows] for name in ("prompts", "responses", "old_log_probs")},
+                self.options.correct_above,
+            )
         advantages_B = grpo_B.clone()
         advantages_B[real_R] = advantages_S[response_R]
         advantages = per_token(advantages_B, data["response_mask"])
@@ -114,59 +125,45 @@ class ProGRPOTrainer(PPOTrainerSync):
             fields=TensorDict({"advantages": advantages, "returns": advantages}, batch_size=len(batch)),
         )
 
-    def _write_rollouts(self, batch: KVBatchMeta, rows: list[int], responses: Responses, advantages_S: Tensor) -> None:
-        setting = OmegaConf.select(self.config, SETTING)
-        if setting is None:  # written by a run of `progrpo train` alone
-            return
-        data = _read(batch, "prompts", "responses", "old_log_probs", "extra_fields")
-        extra_fields = _as_list(data["extra_fields"])
-        infos = [_reward_info(extra_fields[i]) for i in rows]
-        tokens = {name: [data[name][i] for i in rows] for name in ("prompts", "responses", "old_log_probs")}
-        correct_above = self.options.correct_above
-        write_rollouts(
-            *(setting, self.global_steps, self.tokenizer, responses, advantages_S, infos, tokens), correct_above
-        )
-
-    def _responses(self, data: TensorDict, batch: KVBatchMeta, rows_S: Tensor, grpo_S: Tensor) -> Responses:
-        rows = rows_S.tolist()
-        rewards_B = data["rm_scores"].to_padded_tensor(0.0).sum(dim=1)
+    def _responses(
+        self, data: TensorDict, keys: list[str], rows: list[int], infos: list[dict[str, Any]], grpo_B: Tensor
+    ) -> Responses:
+        """The batch's rows that hold a response's last output; ``infos`` is what the reward function returned."""
+        rewards_S = data["rm_scores"].to_padded_tensor(0.0).sum(dim=1)[rows]
         shaped = data.get("token_level_rewards", None)
-        extra_fields = _as_list(data["extra_fields"])
-        infos = [_reward_info(extra_fields[i]) for i in rows]
         failed_S = torch.tensor([bool(info.get("verifier_error")) for info in infos])
-        correct_rewards_S = correct_rewards(infos, rewards_B[rows_S], self.options.correct_reward)
+        correct_rewards_S = correct_rewards(infos, rewards_S, self.options.correct_reward)
         correct_rewards_S = correct_rewards_S.masked_fill(failed_S, torch.nan)
-        correct = is_correct(correct_rewards_S, self.options.correct_above).tolist()
-        uids = _as_list(data["uid"])
-        c_q_S, c_o_S = torch.tensor([self._confidences[batch.keys[i]] for i in rows]).unbind(dim=1)
-        responses = data["responses"].unbind()
+        is_right_S = is_correct(correct_rewards_S, self.options.correct_above)
+        uids, texts = _as_list(data["uid"]), data["responses"].unbind()
+        c_q_S, c_o_S = torch.tensor([self._confidences[keys[i]] for i in rows]).unbind(dim=1)
         return Responses(
-            advantages_S=grpo_S,
-            rewards_S=rewards_B[rows_S],
-            shaped_rewards_S=(rewards_B if shaped is None else shaped.to_padded_tensor(0.0).sum(dim=1))[rows_S],
+            advantages_S=grpo_B[rows],
+            rewards_S=rewards_S,
+            shaped_rewards_S=rewards_S if shaped is None else shaped.to_padded_tensor(0.0).sum(dim=1)[rows],
             correct_rewards_S=correct_rewards_S,
             failed_S=failed_S,
-            groups_S=group_ids([uids[i] for i in rows]),
+            groups_S=torch.tensor(pd.Series([uids[i] for i in rows]).factorize()[0]),
             prompt_confidence_S=c_q_S,
             answer_confidence_S=c_o_S,
             solutions=[
-                self._solution(info, responses[i]) if right else None
-                for info, i, right in zip(infos, rows, correct, strict=True)
+                self._solution(info, texts[i]) if right else None
+                for info, i, right in zip(infos, rows, is_right_S.tolist(), strict=True)
             ],
         )
 
     def _solution(self, info: dict[str, Any], response: Tensor) -> str | None:
-        """What tells solutions apart: the reward's ``canonical`` form, or else the text."""
+        """What distinguishes solutions: the ``canonical`` form that the reward function returned, or else the text."""
         if "canonical" in info:
             return info["canonical"] or None
         return self.tokenizer.decode(response, skip_special_tokens=True).strip()
 
 
 def read_options(config: DictConfig) -> ArmOptions:
-    """ARM's options out of a verl configuration with which there is a ProGRPO.
+    """ARM's options in a configuration of verl.
 
     Raises:
-        ConfigError: an unknown option, one outside its range, or a setting of verl with which there is no ProGRPO.
+        ConfigError: an option is unknown or outside its range, or a setting of verl rules ProGRPO out.
 
     >>> config = OmegaConf.create({
     ...     "algorithm": {"adv_estimator": "grpo", "progrpo": {"alpha": 0.5}},
@@ -176,14 +173,15 @@ def read_options(config: DictConfig) -> ArmOptions:
     >>> read_options(config).alpha
     0.5
     """
-    given = OmegaConf.select(config, OPTIONS)
-    given = (
-        {} if given is None else OmegaConf.to_container(given, resolve=True) if OmegaConf.is_config(given) else given
-    )
-    if not isinstance(given, dict):
-        raise ConfigError(f"{OPTIONS} takes options by name, such as +{OPTIONS}.alpha=1.0, got {given!r}.")
-    options = ArmOptions.from_mapping(given, where=OPTIONS)
-    estimator = config.algorithm.adv_estimator
+    mapping = OmegaConf.select(config, OPTIONS)
+    if mapping is None:
+        mapping = {}
+    elif OmegaConf.is_config(mapping):
+        mapping = OmegaConf.to_container(mapping, resolve=True)
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{OPTIONS} takes options by name, such as +{OPTIONS}.alpha=1.0, got {mapping!r}.")
+    options = ArmOptions.from_mapping(mapping, where=OPTIONS)
+    estimator, n = config.algorithm.adv_estimator, config.actor_rollout_ref.rollout.n
     if estimator != "grpo":
         raise ConfigError(
             f"algorithm.adv_estimator must be grpo with trainer.v1.trainer_mode={TRAINER_MODE}, got {estimator}; "
@@ -193,42 +191,33 @@ def read_options(config: DictConfig) -> ArmOptions:
         raise ConfigError("critic.enable must be False: ProGRPO's advantages come from the group, not from a critic.")
     if OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
         raise ConfigError(
-            "algorithm.rollout_correction.bypass_mode must be False: it skips the actor's forward pass, which the "
-            "prompts' log-probs come from."
+            "algorithm.rollout_correction.bypass_mode must be False: it skips the actor's forward pass, which gives "
+            "the prompts' log-probs."
         )
-    if config.actor_rollout_ref.rollout.n < 2:
+    if n < 2:
         raise ConfigError(
-            f"actor_rollout_ref.rollout.n must be at least 2, got {config.actor_rollout_ref.rollout.n}: advantages are "
-            "relative to the group."
+            f"actor_rollout_ref.rollout.n must be at least 2, got {n}: advantages are relative to the group."
         )
     return options
 
 
 def refuse_media(options: ArmOptions, config: DictConfig, rows: Any) -> None:
-    """Raise where c(q) would be of prompts with images, whose placeholder tokens have no likelihood.
-
-    Args:
-        options, config: of the run.
-        rows: its training data, with ``column_names``.
+    """Refuse c(q) for prompts with images, videos or sounds, because their placeholder tokens have no likelihood.
 
     Raises:
-        ConfigError: the rows have media, and ``center="prompt"``.
+        ConfigError: ``rows``, the training data, have such a column, and ``center="prompt"``.
     """
-    media = [config.data.get(f"{kind}_key", f"{kind}s") for kind in ("image", "video", "audio")]
-    found = [name for name in media if name in getattr(rows, "column_names", ())]
-    if found and options.center == "prompt":
+    keys = [config.data.get(f"{kind}_key", f"{kind}s") for kind in ("image", "video", "audio")]
+    media = [name for name in keys if name in getattr(rows, "column_names", ())]
+    if media and options.center == "prompt":
         raise ConfigError(
             f"{OPTIONS}.center=prompt needs the likelihood of a prompt, which is not defined for one with "
-            f"{' or '.join(found)}; use center=group or center=correct."
+            f"{' or '.join(media)}; use center=group or center=correct."
         )
 
 
 def check_whole_sequences(data: TensorDict, batch: KVBatchMeta) -> None:
-    """Raise unless there is a log-prob for every token of every prompt and response.
-
-    Raises:
-        ConfigError: the training engine keeps those of responses only.
-    """
+    """Raise ConfigError unless the training engine kept the log-probs of the prompts' tokens too."""
     logps = data.get("log_probs", None)
     whole = logps is not None and logps.is_nested
     whole = whole and logps.offsets().diff().tolist() == [tag["seq_len"] for tag in batch.tags]
@@ -243,7 +232,7 @@ def check_whole_sequences(data: TensorDict, batch: KVBatchMeta) -> None:
 
 
 def _read(batch: KVBatchMeta, *fields: str) -> TensorDict:
-    """Those fields of the batch that there are."""
+    """The fields of the batch, as far as they exist."""
     return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
 
 
@@ -253,5 +242,5 @@ def _reward_info(extra_fields: Any) -> dict[str, Any]:
 
 
 def _as_list(values: Any) -> list[Any]:
-    """What is no tensor comes as a list, an array or a tensordict's stack, by TransferQueue's backend."""
+    """Values that are no tensor: TransferQueue's backend decides whether they are a list, an array or a stack."""
     return values.tolist() if hasattr(values, "tolist") else list(values)

@@ -1,4 +1,4 @@
-"""What the plugin takes for granted of verl's private API. A failure here says what a new version of verl moved."""
+"""What the plugin relies on in verl's private API. A failure here says what a new version of verl changed."""
 
 import inspect
 import re
@@ -21,17 +21,17 @@ def trainer() -> Any:
     return PPOTrainerSync
 
 
-def test_the_methods_that_are_overridden_have_the_parameters_they_had() -> None:
+def test_overridden_methods_have_the_parameters_that_they_had() -> None:
     for name, parameters in OVERRIDDEN.items():
-        got = list(inspect.signature(getattr(trainer(), name)).parameters)
-        assert got == parameters, f"PPOTrainerSync.{name} now takes {got}"
+        current = list(inspect.signature(getattr(trainer(), name)).parameters)
+        assert current == parameters, f"PPOTrainerSync.{name} now takes {current}"
 
 
 def test_nothing_else_of_verl_is_overridden() -> None:
     from progrpo.verl.trainer import ProGRPOTrainer
 
-    own = {name for name, value in vars(ProGRPOTrainer).items() if inspect.isfunction(value)}
-    assert own & set(dir(trainer())) == {"__init__", *OVERRIDDEN}
+    methods = {name for name, value in vars(ProGRPOTrainer).items() if inspect.isfunction(value)}
+    assert methods & set(dir(trainer())) == {"__init__", *OVERRIDDEN}
 
 
 def test_no_method_body_of_verl_is_copied() -> None:
@@ -44,14 +44,14 @@ def test_no_method_body_of_verl_is_copied() -> None:
     assert [line for line in ours if line in theirs] == []
 
 
-def test_the_steps_come_in_the_order_that_is_relied_on() -> None:
+def test_verl_computes_the_actors_log_probs_before_the_reference_models() -> None:
     source = inspect.getsource(trainer()._step_once)
     steps = [source.index(f"self.{name}(") for name in ("_compute_old_log_prob", "_compute_ref_log_prob")]
     assert steps == sorted(steps), "the reference model's log-probs now come first: they are in the same field"
     assert source.index("self._compute_advantage(") > max(steps)
 
 
-def test_the_mode_is_only_ever_compared_with_sync() -> None:
+def test_verl_compares_the_mode_only_with_sync() -> None:
     from verl.trainer.ppo.v1 import PPOTrainer
 
     compared = re.findall(r'self\.trainer_mode [!=]= "(\w+)"', inspect.getsource(PPOTrainer))
@@ -59,7 +59,7 @@ def test_the_mode_is_only_ever_compared_with_sync() -> None:
     assert len(compared) == 6
 
 
-def test_grpo_s_delta_is_the_one_that_groups_with_failures_are_computed_with() -> None:
+def test_groups_with_failures_use_the_epsilon_of_verls_grpo() -> None:
     from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
     from progrpo.verl.batch import VERL_EPS

@@ -1,4 +1,4 @@
-"""How the plugin gets into verl, what it refuses, and how its absence is found out."""
+"""How verl loads the plugin, what the plugin refuses, and how the checks find that it is not loaded."""
 
 import json
 import os
@@ -17,16 +17,14 @@ from progrpo.verl import check as verl_check
 skip_without_verl()
 
 
-def in_a_new_process(code: str, **env: str) -> Any:
-    """What the code prints last, as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], env=os.environ | env, capture_output=True, text=True, check=True
-    )
+def run_in_new_process(code: str) -> Any:
+    """Run the code and read the last line that it prints as JSON."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_importing_verl_registers_the_trainer_and_loads_no_trainer() -> None:
-    seen = in_a_new_process(
+    printed = run_in_new_process(
         "import json, sys, verl\n"
         "early = [name for name in sys.modules if name.startswith(('verl.trainer', 'progrpo.verl.b'))]\n"
         "from verl.trainer.ppo.v1 import PPOTrainerSync, get_trainer_cls\n"
@@ -34,35 +32,37 @@ def test_importing_verl_registers_the_trainer_and_loads_no_trainer() -> None:
         "from progrpo.verl.trainer import ProGRPOTrainer\n"
         "print(json.dumps([early, trainer is ProGRPOTrainer, issubclass(trainer, PPOTrainerSync)]))"
     )
-    assert seen == [[], True, True]
+    assert printed == [[], True, True]
 
 
 def test_the_trainer_can_be_imported_first() -> None:
-    seen = in_a_new_process(
+    printed = run_in_new_process(
         "import json\n"
-        "from progrpo.verl.trainer import ProGRPOTrainer\n"
+        "from progrpo.verl import ProGRPOTrainer\n"
         "from verl.trainer.ppo.v1 import get_trainer_cls\n"
         "print(json.dumps(get_trainer_cls('progrpo') is ProGRPOTrainer))"
     )
-    assert seen is True
+    assert printed is True
 
 
-def test_a_plugin_that_fails_says_so_in_the_trainer_s_place() -> None:
-    said, problem, others = in_a_new_process(
+def test_a_plugin_that_fails_raises_its_error_in_the_trainers_place() -> None:
+    message, problem, registered = run_in_new_process(
         "import json, sys\n"
         "sys.modules['progrpo.verl.batch'] = None  # its import fails\n"
         "from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY, get_trainer_cls\n"
         "from progrpo.verl.check import check_plugin\n"
         "try: get_trainer_cls('progrpo')(None)\n"
-        "except Exception as error: said = f'{type(error).__name__}: {error}'\n"
-        "print(json.dumps([said, check_plugin().problem, sorted(TRAINER_REGISTRY)]))"
+        "except Exception as error: message = f'{type(error).__name__}: {error}'\n"
+        "print(json.dumps([message, check_plugin().problem, sorted(TRAINER_REGISTRY)]))"
     )
-    assert said.startswith("ConfigError: progrpo's trainer for verl can't be loaded: ModuleNotFoundError: import of ")
-    assert said.endswith(problem)
-    assert others == ["colocate_async", "progrpo", "separate_async", "sync"]
+    assert message.startswith(
+        "ConfigError: progrpo's trainer for verl can't be loaded: ModuleNotFoundError: import of "
+    )
+    assert message.endswith(problem)
+    assert registered == ["colocate_async", "progrpo", "separate_async", "sync"]
 
 
-def test_the_check_s_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_the_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["verl_check"])
     assert verl_check.main() == 0
     assert "verl 0.9.1: trainer.v1.trainer_mode=progrpo is there" in capsys.readouterr().out
@@ -71,14 +71,14 @@ def test_the_check_s_command(capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert "VERL_USE_EXTERNAL_PLUGINS=other leaves progrpo out; unset it, or add progrpo" in capsys.readouterr().out
 
 
-def test_an_installation_without_the_entry_point_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installation_without_the_entry_point_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verl_check, "entry_points", lambda **kwargs: EntryPoints([]))
     problem = verl_check.check_plugin().problem
     assert problem is not None
     assert "has no entry point in verl.plugins; install it again" in problem
 
 
-def test_workers_without_the_plugin_or_of_another_version_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_without_the_plugin_or_with_another_version_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray")
 
     class Worker:
@@ -116,23 +116,23 @@ def test_workers_without_the_plugin_or_of_another_version_are_named(monkeypatch:
 
 
 def composed(*overrides: str) -> Any:
-    """verl's own configuration, as its command line makes it."""
+    """verl's configuration, as its command line makes it."""
     from hydra import compose, initialize_config_module
 
     with initialize_config_module("verl.trainer.config", version_base=None):
         return compose("ppo_trainer", overrides=["algorithm.adv_estimator=grpo", *overrides])
 
 
-def test_options_come_from_verl_s_configuration() -> None:
+def test_options_come_from_verls_configuration() -> None:
     from progrpo.methods.options import ArmOptions
     from progrpo.verl.trainer import read_options
 
-    given = [f"+algorithm.progrpo.{option}" for option in ("alpha=0", "low_prob_fraction=0.5", "center=correct")]
+    options = [f"+algorithm.progrpo.{option}" for option in ("alpha=0", "low_prob_fraction=0.5", "center=correct")]
     several = ["actor_rollout_ref.rollout.n=8"]
-    assert read_options(composed(*several, *given)) == ArmOptions(0, 0.5, "any_correct", "correct")
+    assert read_options(composed(*several, *options)) == ArmOptions(0, 0.5, "any_correct", "correct")
     assert read_options(composed(*several)) == ArmOptions()
-    right = [f"+algorithm.progrpo.{option}" for option in ("correct_above=-5", "correct_reward=acc")]
-    assert read_options(composed(*several, *right)) == ArmOptions(correct_above=-5, correct_reward="acc")
+    correct = [f"+algorithm.progrpo.{option}" for option in ("correct_above=-5", "correct_reward=acc")]
+    assert read_options(composed(*several, *correct)) == ArmOptions(correct_above=-5, correct_reward="acc")
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_options_come_from_verl_s_configuration() -> None:
         ("actor_rollout_ref.rollout.n=1", r"rollout\.n must be at least 2, got 1"),
     ],
 )
-def test_what_leaves_no_progrpo_is_refused_in_one_sentence(override: str, sentence: str) -> None:
-    """As verl's task runner makes its trainer, before it makes workers or reads data."""
+def test_settings_that_rule_progrpo_out_are_refused_in_one_sentence(override: str, sentence: str) -> None:
+    """verl's task runner makes the trainer so, before it starts workers or reads data."""
     from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
 
     trainer = get_trainer_cls("progrpo")
@@ -171,7 +171,7 @@ def test_prompts_with_images_have_no_likelihood() -> None:
         refuse_media(ArmOptions(), config, images)
 
 
-def test_the_doctor_says_it_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_checks_the_plugin(capsys: pytest.CaptureFixture[str]) -> None:
     from progrpo.cli.doctor import doctor
 
     doctor()
@@ -191,7 +191,7 @@ def test_log_probs_of_less_than_the_whole_sequence_are_refused(missing: str) -> 
 
     batch = KVBatchMeta(keys=["a_0_0", "a_1_0"], tags=[{"seq_len": 5}, {"seq_len": 4}], partition_id="train")
     mask = rows(2, 2, value=1.0)
-    given = {
+    fields = {
         "absent": {},
         "padded": {"log_probs": torch.full((2, 5), -1.0)},
         "responses only": {"log_probs": rows(2, 2)},
@@ -199,4 +199,4 @@ def test_log_probs_of_less_than_the_whole_sequence_are_refused(missing: str) -> 
     }[missing]
     check_whole_sequences(TensorDict({"response_mask": mask, "log_probs": rows(5, 4)}, batch_size=2), batch)
     with pytest.raises(ConfigError, match=r"returned no log-probs of the prompts' tokens, .*strategy=fsdp2"):
-        check_whole_sequences(TensorDict({"response_mask": mask, **given}, batch_size=2), batch)
+        check_whole_sequences(TensorDict({"response_mask": mask, **fields}, batch_size=2), batch)

@@ -1,4 +1,4 @@
-"""Test helper: runs ``python -m verl.trainer.main_ppo`` on the CPU, on a Ray of its own that is gone afterwards.
+"""Test helper: runs ``python -m verl.trainer.main_ppo`` on the CPU, on a Ray cluster that it starts and ends.
 
     completed = run_verl(tmp_path, "+algorithm.progrpo.alpha=0.5", workers=2)
     steps = read_metrics(tmp_path)
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,14 @@ CPU_SETTINGS = [
     "+ray_kwargs.ray_init.include_dashboard=False",
     "+ray_kwargs.ray_init.object_store_memory=200000000",
 ]
-"""What a CPU forces upon any verl run."""
+"""What a CPU forces on every verl run."""
 
 FLOAT32 = [
     f"+actor_rollout_ref.{role}.fsdp_config.mixed_precision.{part}_dtype=fp32"
     for role in ("actor", "ref")
     for part in ("param", "reduce", "buffer")
 ]
-"""Bit for bit is out of reach in bfloat16."""
+"""In bfloat16 runs would not agree closely enough."""
 
 SMALL_SETTINGS = [
     *FLOAT32,
@@ -74,7 +75,7 @@ SMALL_SETTINGS = [
     "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
     "transfer_queue.backend.SimpleStorage.total_storage_size=1000",
 ]
-"""A run of a few seconds' work."""
+"""A run with a few seconds of work."""
 
 
 def run_verl(
@@ -85,20 +86,19 @@ def run_verl(
     train_files: Path | None = None,
     val_files: Path | None = None,
     env: Mapping[str, str] | None = None,
-    timeout: float = 900,
+    timeout: float = 1800,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Train in ``folder``, which holds the model, the data, checkpoints, ``metrics.jsonl`` and ``verl.log`` afterwards.
 
     Args:
-        folder: made if it is not there; what it holds already is used (a second call may resume).
+        folder: created if needed; what it already holds is used, so that a second call may resume.
         overrides: Hydra's, after those of this file, so that they win.
         workers: processes that train.
         model, train_files, val_files: in place of the tiny ones.
         env: environment variables beside the present ones.
-        timeout: seconds, many more than it takes; a run that takes longer is ended, with a TimeoutError that has the
-            log's end.
-        check: whether a run that fails is an AssertionError with the log's end.
+        timeout: seconds; a run that takes longer is ended with a TimeoutError that quotes the end of the log.
+        check: a run that fails raises an AssertionError that quotes the end of the log.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = model or make_model(folder / "model")
@@ -122,7 +122,7 @@ def run_with_ray(
     *,
     workers: int = 1,
     env: Mapping[str, str] | None = None,
-    timeout: float = 900,
+    timeout: float = 1800,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command that starts Ray and verl; its output goes to ``folder/verl.log``. No process outlives the call."""
@@ -131,7 +131,7 @@ def run_with_ray(
     command = [*command, *ray_settings(workers)] if "verl.trainer.main_ppo" in command else list(command)
     log = folder / "verl.log"
     (ray_folder / "tmp").mkdir()
-    own = {"RAY_TMPDIR": str(ray_folder), "TMPDIR": str(ray_folder / "tmp"), "RAY_AUTH_TOKEN": mark, MARK: mark}
+    isolated = {"RAY_TMPDIR": str(ray_folder), "TMPDIR": str(ray_folder / "tmp"), "RAY_AUTH_TOKEN": mark, MARK: mark}
     try:
         with log.open("w") as out:
             process = subprocess.Popen(
@@ -139,7 +139,7 @@ def run_with_ray(
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env=verl_environment(folder) | own | dict(env or {}),
+                env=verl_environment(folder) | isolated | dict(env or {}),
             )
             try:
                 returncode = process.wait(timeout)
@@ -154,7 +154,7 @@ def run_with_ray(
 
 
 def ray_settings(workers: int) -> list[str]:
-    """Ray's resources are names here: one "GPU" for each worker, and CPUs enough for every actor to be placed."""
+    """Ray only counts these resources: one "GPU" for each worker, and enough CPUs to place every actor."""
     return [
         f"trainer.n_gpus_per_node={workers}",
         f"+ray_kwargs.ray_init.num_gpus={workers}",
@@ -186,40 +186,32 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_batch(folder: Path, step: int) -> list[dict[str, Any]]:
-    """What ``trainer.checkpoint_callback_class=verl_cpu.dump.StepDump`` wrote of a step: its responses."""
+    """The responses of a step, as ``trainer.checkpoint_callback_class=verl_cpu.dump.StepDump`` wrote them."""
     return json.loads((folder / "checkpoints" / f"global_step_{step}" / "batch.json").read_text())
 
 
 def skip_without_verl() -> None:
-    """For the top of a test module. ``import verl`` itself would find this folder, of the same name."""
+    """Skip a test module where verl is not installed. ``import verl`` would find the folder of that name here."""
     import pytest
 
     try:
         version("verl")
     except PackageNotFoundError:
-        pytest.skip("verl is not installed here; make test-verl has an environment of its own", allow_module_level=True)
+        pytest.skip("verl is not installed; make test-verl has an environment of its own", allow_module_level=True)
 
 
 MARK = "PROGRPO_TEST_RUN"
 
 
 def _end_marked(mark: str) -> None:
-    """End what is left of a run: Ray's processes survive a driver that was killed. Its own environment tells it."""
+    """End what is left of a run, which its environment marks: Ray's processes survive a driver that was killed."""
     import psutil
 
-    left = [p for p in psutil.process_iter() if _environment(p).get(MARK) == mark]
+    left = [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get(MARK) == mark]
     for process in left:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(left, timeout=10)
-
-
-def _environment(process: Any) -> dict[str, str]:
-    import psutil
-
-    try:
-        return process.environ()
-    except (psutil.Error, OSError):
-        return {}
 
 
 def _end(log: Path) -> str:

@@ -1,4 +1,4 @@
-"""``trainer.checkpoint_callback_class=verl_cpu.dump.StepDump``: a step's batch, beside the step's checkpoint."""
+"""``trainer.checkpoint_callback_class=verl_cpu.dump.StepDump`` writes a step's batch beside the step's checkpoint."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,9 @@ FIELDS = ["uid", "prompts", "responses", "response_mask", "rm_scores", "old_log_
 
 
 class StepDump(CheckpointCallback):
-    """Writes ``batch.json``: for each response what the update read, and the confidences that the trainer kept.
+    """Writes ``batch.json``: for each response the fields that the update read, and the trainer's confidences.
 
-    A checkpoint is written between the update and the clearing of the queue.
+    verl writes a checkpoint after the update and before it clears the queue.
     """
 
     def on_save(self, trainer: Any, global_step: int, checkpoint_dir: str, **kwargs: Any) -> None:

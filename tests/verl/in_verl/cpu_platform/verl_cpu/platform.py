@@ -1,4 +1,4 @@
-"""``VERL_PLATFORM=cpu``: what verl asks of an accelerator, answered for a CPU."""
+"""``VERL_PLATFORM=cpu``: what verl needs of an accelerator, on a CPU."""
 
 import types
 from typing import Any
@@ -10,7 +10,7 @@ from verl.plugin.platform.platform_manager import PlatformRegistry
 
 
 class _DeviceModule(types.ModuleType):
-    """``torch.cpu``, and what verl calls on ``torch.cuda`` beside it."""
+    """``torch.cpu``, with the functions of ``torch.cuda`` that verl calls."""
 
     get_rng_state = staticmethod(torch.get_rng_state)
     set_rng_state = staticmethod(torch.set_rng_state)
@@ -26,7 +26,7 @@ class _DeviceModule(types.ModuleType):
 
 @PlatformRegistry.register(platform="cpu")
 class PlatformCPU(PlatformCUDA):
-    """Ray still hands out "GPUs", so many as ``ray.init`` is told: placement works as on a real machine."""
+    """Ray still hands out as many "GPUs" as ``ray.init`` sets: placement works as on a real machine."""
 
     device_name = "cpu"
     vendor_name = "cpu"
@@ -77,5 +77,5 @@ def _init_with_one_backend(backend: str | None = None, *args: Any, **kwargs: Any
 
 torch.distributed.init_process_group = _init_with_one_backend
 
-# A reference model is kept in memory that a GPU reads fast; without a GPU torch refuses to.
+# verl pins the memory of a reference model, which torch refuses without a GPU.
 torch.Tensor.pin_memory = lambda tensor, *args: tensor

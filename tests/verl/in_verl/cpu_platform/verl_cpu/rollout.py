@@ -1,11 +1,11 @@
-"""``actor_rollout_ref.rollout.name=hf``: transformers' ``generate`` behind a Ray actor, as an engine's server is.
+"""``actor_rollout_ref.rollout.name=hf``: transformers' ``generate`` behind a Ray actor, in place of an engine's server.
 
-One server for all replicas: it gathers the requests that arrive together into one batch, and draws each response from
-a generator seeded by the seed, the step of the weights, the prompt and how often the prompt was asked for since. A run
-is so the same every time, with any number of workers, and after a resume.
+One server serves all replicas. It gathers the requests that arrive together into one batch. It draws each response from
+a generator that is seeded by the seed, the step of the weights, the prompt, and how many responses to the prompt came
+before. A run is therefore the same every time, with any number of workers, and after a resume.
 
-Where a test has to know the responses, ``VERL_CPU_RESPONSES`` names a JSON file of the i-th response to each prompt,
-by the prompt's text; then nothing is sampled.
+Where a test has to choose the responses, ``VERL_CPU_RESPONSES`` names a JSON file with the responses to each prompt, by
+the prompt's text; then nothing is sampled.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 SERVER = "hf_server"
 GATHER_SECONDS = 0.02
-"""Requests of a batch arrive one by one: the server waits until none has come for so long."""
+"""Requests of a batch arrive one by one: the server waits until none has come for this time."""
 
 
 class HFAdapter(BaseRollout):
@@ -41,7 +41,7 @@ class HFAdapter(BaseRollout):
         self, weights: Generator[tuple[str, Tensor]], wire_format: str = "named_tensors", **kwargs: Any
     ) -> None:
         assert wire_format == "named_tensors", f"the hf rollout takes whole tensors, got {wire_format!r}"
-        # Every rank takes part: sharded weights are gathered as the generator goes.
+        # Every rank takes part: the generator gathers sharded weights.
         state = {name: tensor.detach().cpu().clone() for name, tensor in weights}
         if self.device_mesh.get_rank() == 0:
             await ray.get_actor(SERVER).load.remote(state, kwargs.get("global_steps"))
@@ -82,14 +82,14 @@ class HFServer:
         self._waiting: list[_Request] = []
         self._serving: asyncio.Task | None = None
         self.tokenizer = AutoTokenizer.from_pretrained(model_path)
-        given = os.environ.get("VERL_CPU_RESPONSES")
-        self.responses: dict[str, list[str]] | None = json.loads(Path(given).read_text()) if given else None
+        file = os.environ.get("VERL_CPU_RESPONSES")
+        self.responses: dict[str, list[str]] | None = json.loads(Path(file).read_text()) if file else None
 
     async def load(self, state: dict[str, Tensor], step: int | None) -> None:
         missing, unexpected = self.model.load_state_dict(state, strict=False)
         tied = set(getattr(self.model, "all_tied_weights_keys", {}))
         assert set(missing) <= tied, f"weights that did not arrive: {set(missing) - tied}"
-        assert not unexpected, f"weights that the model has not: {unexpected}"
+        assert not unexpected, f"weights that are not the model's: {unexpected}"
         self.model.tie_weights()
         self.step = step
         self._asked.clear()
@@ -104,9 +104,9 @@ class HFServer:
         if temperature > 0:  # a validation without sampling changes nothing for the training that follows
             self._asked[key] += 1
         if self.responses is not None:
-            return self._given_response(key)
-        drawn_for = repr((self.seed, self.step, key, self._asked[key]))
-        seed = int.from_bytes(hashlib.blake2b(drawn_for.encode(), digest_size=7).digest())
+            return self._chosen_response(key)
+        request_key = repr((self.seed, self.step, key, self._asked[key]))
+        seed = int.from_bytes(hashlib.blake2b(request_key.encode(), digest_size=7).digest())
         max_tokens = sampling_params.get("max_tokens") or self.max_tokens
         request = _Request(list(prompt_ids), temperature, max_tokens, seed, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
@@ -114,7 +114,7 @@ class HFServer:
             self._serving = asyncio.create_task(self._serve())
         return await request.answer
 
-    def _given_response(self, key: tuple[int, ...]) -> TokenOutput:
+    def _chosen_response(self, key: tuple[int, ...]) -> TokenOutput:
         assert self.responses is not None
         text = self.responses[self.tokenizer.decode(key).strip()][self._asked[key] - 1]
         token_ids = [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
@@ -168,7 +168,7 @@ class HFServer:
             )
         return outputs
 
-    # The memory of an engine on a GPU is released for training, and its cache cleared; there is none here.
+    # An engine on a GPU releases its memory for training and clears its cache; there is nothing to do here.
     async def wake_up(self) -> None: ...
 
     async def sleep(self) -> None: ...
