@@ -3,7 +3,9 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from typer import Option
 
 from progrpo.common.errors import ConfigError
 
@@ -12,6 +14,36 @@ if TYPE_CHECKING:
 
 BackendName = Literal["transformers", "vllm", "http"]
 BASE_URL = "http://127.0.0.1:8000/v1"
+
+Name = Annotated[BackendName, Option(help="Where samples come from.")]
+BaseUrl = Annotated[
+    str | None,
+    Option(help=f"An OpenAI-compatible server, whose key is $OPENAI_API_KEY, for --backend http; else {BASE_URL}."),
+]
+Concurrency = Annotated[int | None, Option(min=1, help="Requests to a server at the same time; by default 16.")]
+Timeout = Annotated[float | None, Option(help="Seconds that one answer of a server may take; by default 600.")]
+Retries = Annotated[int | None, Option(min=0, help="How often a lost answer is asked for again; by default 5.")]
+Patience = Annotated[
+    float | None, Option(min=0, help="Seconds to wait for a server that answered and went away; by default 300.")
+]
+OpensThinking = Annotated[
+    bool,
+    Option(
+        "--opens-thinking",
+        help="The server's chat template ends prompts in <think>, as DeepSeek-R1's does: what is cut off in that part "
+        "is no answer. The other backends read the template.",
+    ),
+]
+Batch = Annotated[int | None, Option(min=1, help="Samples generated at a time by transformers.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"] | None,
+    Option(help="The dtype of the weights; auto, the default of benchmarks, is what they are kept in."),
+]
+EngineArguments = Annotated[
+    list[str] | None,
+    Option(metavar="KEY=VALUE", help="An argument of vLLM's LLM, e.g. tensor_parallel_size=4; repeatable."),
+]
+
 OPTIONS: dict[BackendName, tuple[str, ...]] = {
     "transformers": ("batch", "dtype"),
     "vllm": ("engine", "dtype"),

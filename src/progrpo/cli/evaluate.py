@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer import Argument, Option
 
-from progrpo.cli.backends import BASE_URL, BackendName, backend_options, open_backend
+from progrpo.cli import backends
 from progrpo.cli.options import OverridesArgument, SkipBadRowsOption, with_skip_bad_rows
 from progrpo.common.errors import ConfigError, RunError, ServerAwayError
 from progrpo.common.files import check_writable, storage_fault
@@ -23,89 +23,76 @@ if TYPE_CHECKING:
 
 _TaskT = TypeVar("_TaskT", bound="Task")
 
+Model = Annotated[
+    str,
+    Argument(
+        metavar="MODEL_OR_RUN",
+        help="A run folder (its newest checkpoint), a checkpoint, a Hugging Face id, 'countdown' or 'smollm2'; with "
+        "--backend http the server's name for it.",
+    ),
+]
+Benchmarks = Annotated[
+    str | None,
+    Option(
+        help="Benchmarks by name, separated by commas; progrpo benchmarks lists them. By default those of the recipe's "
+        "evaluation.benchmarks, and without any its held-out problems."
+    ),
+]
+RecipeOption = Annotated[str | None, Option(help="Whose benchmarks or held-out problems; a run has its own.")]
+Data = Annotated[list[str] | None, Option(metavar="NAME=FILE", help="A benchmark's rows from a file; repeatable.")]
+Template = Annotated[str | None, Option(help="How benchmarks ask: chat, base, plain, or a text with {problem} in it.")]
+Style = Annotated[
+    AnswerStyle | None,
+    Option(help="Where a mathematical answer stands: boxed as in benchmarks; any also reads responses without a box."),
+]
+Limit = Annotated[int | None, Option(min=1, help="The first so many problems of each benchmark.")]
+Samples = Annotated[int | None, Option(min=1, help="n: responses a problem.")]
+Temperature = Annotated[float | None, Option(help="Sampling temperature; 0 takes the likeliest tokens: one response.")]
+TopP = Annotated[float, Option(help="Sample from the likeliest tokens that add up to it.")]
+MaxNewTokens = Annotated[int | None, Option(min=1, help="Where a response is cut off.")]
+Seed = Annotated[int | None, Option(min=0, help="The seed of the sampling.")]
+Embeddings = Annotated[
+    str | None, Option(help="A sentence-transformers model: measure how far apart responses are in meaning.")
+]
+Codeforces = Annotated[
+    Path | None,
+    Option(
+        metavar="FOLDER",
+        help="Rate the model on the benchmark codeforces by the standings in this folder; missing ones are downloaded. "
+        "problems.json has the ids of rows without one, ratings.json how many humans have each rating.",
+    ),
+]
+Out = Annotated[Path | None, Option(help="Folder for samples and results; by default evaluations/MODEL.")]
+
 
 def evaluate(
     context: typer.Context,
-    model: Annotated[
-        str,
-        Argument(
-            metavar="MODEL_OR_RUN",
-            help="A run folder (its newest checkpoint), a checkpoint, a Hugging Face id, 'countdown' or 'smollm2'; "
-            "with --backend http the server's name for it.",
-        ),
-    ],
+    model: Model,
     overrides: OverridesArgument = None,
-    benchmarks: Annotated[
-        str | None,
-        Option(
-            help="Benchmarks by name, separated by commas; progrpo benchmarks lists them. By default those of the "
-            "recipe's evaluation.benchmarks, and without any its held-out problems."
-        ),
-    ] = None,
-    recipe: Annotated[str | None, Option(help="Whose benchmarks or held-out problems; a run has its own.")] = None,
-    data: Annotated[
-        list[str] | None, Option(metavar="NAME=FILE", help="A benchmark's rows from a file; repeatable.")
-    ] = None,
-    template: Annotated[
-        str | None, Option(help="Benchmarks' prompts: chat, base, plain, or a text with {problem}.")
-    ] = None,
-    answer_style: Annotated[
-        AnswerStyle | None,
-        Option(
-            help="Where a mathematical answer stands: boxed as in benchmarks; any also reads responses without a box."
-        ),
-    ] = None,
-    limit: Annotated[int | None, Option(min=1, help="The first so many problems of each benchmark.")] = None,
-    samples: Annotated[int | None, Option(min=1, help="n: responses a problem.")] = None,
-    temperature: Annotated[
-        float | None, Option(help="Sampling temperature; 0: one response, of the likeliest tokens.")
-    ] = None,
-    top_p: Annotated[float, Option(help="Sample from the likeliest tokens that add up to it.")] = 1.0,
-    max_new_tokens: Annotated[int | None, Option(min=1, help="Where a response is cut off.")] = None,
-    seed: Annotated[int | None, Option(min=0, help="The seed of the sampling.")] = None,
-    backend: Annotated[BackendName, Option(help="Where samples come from.")] = "transformers",
-    base_url: Annotated[
-        str | None,
-        Option(
-            help=f"An OpenAI-compatible server for --backend http; $OPENAI_API_KEY is its key. By default {BASE_URL}."
-        ),
-    ] = None,
-    concurrency: Annotated[int | None, Option(min=1, help="Requests to a server at a time; by default 16.")] = None,
-    timeout: Annotated[float | None, Option(help="Seconds that a server's answer may take; by default 600.")] = None,
-    retries: Annotated[
-        int | None, Option(min=0, help="How often a lost answer is asked for again; by default 5.")
-    ] = None,
-    patience: Annotated[
-        float | None, Option(min=0, help="Seconds to wait for a server that went away; by default 300.")
-    ] = None,
-    opens_thinking: Annotated[
-        bool,
-        Option(
-            "--opens-thinking",
-            help="The server's chat template ends prompts in <think>, as DeepSeek-R1's does: what is cut off in that "
-            "part is no answer. The other backends read the template.",
-        ),
-    ] = False,
-    batch: Annotated[int | None, Option(min=1, help="Samples generated at a time by transformers.")] = None,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"] | None,
-        Option(help="Of the weights; auto, the default of benchmarks, is what they are kept in."),
-    ] = None,
-    engine: Annotated[
-        list[str] | None, Option(metavar="KEY=VALUE", help="Of vLLM's LLM, e.g. tensor_parallel_size=4; repeatable.")
-    ] = None,
-    embeddings: Annotated[
-        str | None, Option(help="A sentence-transformers model: how far apart responses are.")
-    ] = None,
-    codeforces: Annotated[
-        Path | None,
-        Option(
-            metavar="FOLDER",
-            help="Rate the model on the benchmark codeforces by the standings in this folder; missing ones are "
-            "downloaded. problems.json has ids of rows without one, ratings.json how many humans have each rating.",
-        ),
-    ] = None,
-    out: Annotated[Path | None, Option(help="Folder for samples and results; evaluations/MODEL if left out.")] = None,
+    benchmarks: Benchmarks = None,
+    recipe: RecipeOption = None,
+    data: Data = None,
+    template: Template = None,
+    answer_style: Style = None,
+    limit: Limit = None,
+    samples: Samples = None,
+    temperature: Temperature = None,
+    top_p: TopP = 1.0,
+    max_new_tokens: MaxNewTokens = None,
+    seed: Seed = None,
+    backend: backends.Name = "transformers",
+    base_url: backends.BaseUrl = None,
+    concurrency: backends.Concurrency = None,
+    timeout: backends.Timeout = None,
+    retries: backends.Retries = None,
+    patience: backends.Patience = None,
+    opens_thinking: backends.OpensThinking = False,
+    batch: backends.Batch = None,
+    dtype: backends.Dtype = None,
+    engine: backends.EngineArguments = None,
+    embeddings: Embeddings = None,
+    codeforces: Codeforces = None,
+    out: Out = None,
     skip_bad_rows: SkipBadRowsOption = False,
 ) -> None:
     """Evaluate a model on benchmarks, or on a recipe's held-out problems: pass@k, maj@k, diversity, entropy.
@@ -135,11 +122,11 @@ def evaluate(
     names = [name.strip() for name in benchmarks.split(",")] if benchmarks else loaded.evaluation.benchmarks
     _check_options(names, options)
     defaults = {"batch": loaded.evaluation.batch, "dtype": "auto" if names else loaded.model.dtype}
-    settings = backend_options(backend, options, defaults)
+    settings = backends.backend_options(backend, options, defaults)
     into = out or Path("evaluations") / _file_name(model)
     check_writable(into)
     targets = _benchmark_targets(names, loaded, options) if names else [_recipe_target(loaded, options)]
-    opened = open_backend(backend, model if backend == "http" else _model_path(model), settings)
+    opened = backends.open_backend(backend, model if backend == "http" else _model_path(model), settings)
     try:
         _evaluate_all(targets, opened, _label(model), into, options)
     except Exception as error:
