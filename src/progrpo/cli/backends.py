@@ -12,10 +12,9 @@ from progrpo.common.errors import ConfigError
 if TYPE_CHECKING:
     from progrpo.sampling import Backend
 
-BackendName = Literal["transformers", "vllm", "http"]
 BASE_URL = "http://127.0.0.1:8000/v1"
 
-Name = Annotated[BackendName, Option(help="Where samples come from.")]
+Name = Annotated[Literal["transformers", "vllm", "http"], Option(help="Where samples come from.")]
 BaseUrl = Annotated[
     str | None,
     Option(help=f"An OpenAI-compatible server, whose key is $OPENAI_API_KEY, for --backend http; else {BASE_URL}."),
@@ -44,7 +43,7 @@ EngineArguments = Annotated[
     Option(metavar="KEY=VALUE", help="An argument of vLLM's LLM, e.g. tensor_parallel_size=4; repeatable."),
 ]
 
-OPTIONS: dict[BackendName, tuple[str, ...]] = {
+OPTIONS: dict[str, tuple[str, ...]] = {
     "transformers": ("batch", "dtype"),
     "vllm": ("engine", "dtype"),
     "http": ("base_url", "concurrency", "timeout", "retries", "patience", "opens_thinking"),
@@ -52,7 +51,7 @@ OPTIONS: dict[BackendName, tuple[str, ...]] = {
 """The options that each backend takes."""
 
 
-def backend_options(backend: BackendName, parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def backend_options(backend: Name, parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a backend, as the command line sets them or else by default.
 
     Args:
@@ -80,7 +79,7 @@ def _is_set(value: Any) -> bool:
     return value is not None and value is not False and value not in ([], ())
 
 
-def open_backend(name: BackendName, path: str, options: dict[str, Any]) -> "Backend":
+def open_backend(name: Name, path: str, options: dict[str, Any]) -> "Backend":
     """The backend that samples from the model at ``path``, or from the server's model of that name."""
     if name == "http":
         from progrpo.sampling.http import HttpBackend

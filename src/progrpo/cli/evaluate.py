@@ -14,7 +14,7 @@ from progrpo.cli import backends
 from progrpo.cli.options import OverridesArgument, SkipBadRowsOption, with_skip_bad_rows
 from progrpo.common.errors import ConfigError, RunError, ServerAwayError
 from progrpo.common.files import check_writable, storage_fault
-from progrpo.verify import AnswerStyle
+from progrpo.verify import AnswerStyle, VerifierFailedError
 
 if TYPE_CHECKING:
     from progrpo.recipes.schema import Recipe
@@ -244,8 +244,6 @@ def _evaluate_all(
         RunError: something failed, and the rest is done.
         ServerAwayError: the rest would fail too.
     """
-    from progrpo.verify import VerifierFailedError
-
     failed: list[str] = []
     for target in targets:
         try:
