@@ -11,7 +11,7 @@ from tests.sampling.http_server import Server
     ("arguments", "message"),
     [
         (("--opens-thinking",), "--opens-thinking is for --backend http"),
-        (("--answer-style", "any"), "is for mathematics, and the task is countdown: leave it away"),
+        (("--answer-style", "any"), "is for mathematics, and the task is countdown: leave it out"),
         (("--answer-style", "some"), "'some' is not one of"),
     ],
 )

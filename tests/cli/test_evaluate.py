@@ -124,7 +124,7 @@ def test_a_server_that_ignores_temperature_is_reported_without_entropy(cli: Any)
 
 
 def test_a_wrong_number_of_rows_is_reported_before_sampling(cli: Any) -> None:
-    """AIME's rows have MATH-500's columns: their number is all that gives them away."""
+    """AIME's rows have MATH-500's columns: only their number shows the mistake."""
     file = shared_file("aime24.jsonl")
     options = ("--samples", "1", "--max-new-tokens", "2", "--template", "{problem}", "--out", "e")
     said = cli("evaluate", "countdown", "--benchmarks", "math500", "--data", f"math500={file}", *options).err
@@ -148,7 +148,10 @@ def test_a_wrong_number_of_rows_is_reported_before_sampling(cli: Any) -> None:
         (("countdown", "--codeforces", "folder"), "add it to --benchmarks"),
         (("countdown", "--dtype", "float33"), "float33"),
         (("countdown", "--temperature", "-1"), "temperature must be a finite number from 0, got -1.0"),
-        (("countdown", "--temperature", "0", "--samples", "4"), "gives the same response each time: leave --samples 4"),
+        (
+            ("countdown", "--temperature", "0", "--samples", "4"),
+            "gives the same response each time: leave out --samples 4",
+        ),
         (("countdown", "--temperature", "0", "--top-p", "0.5"), "top_p must be 1 at temperature 0"),
         (("countdown", "--limit", "3"), "--limit is for benchmarks: name them with --benchmarks"),
         (("countdown", "--template", "base"), "--template is for benchmarks: name them with --benchmarks"),

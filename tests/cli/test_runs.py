@@ -241,7 +241,7 @@ def test_a_failed_comparison_run_quotes_the_log_of_its_last_attempt(tmp_path: Pa
     run = _Run(load_recipe("countdown_cpu"), RunFolder(tmp_path))
     run.log.write_text("progrpo: the disk is full\n")
     run.earlier_log = run.log.stat().st_size
-    assert run.failure(-9) == f"it was ended by SIGKILL, as the system does for want of memory (its log is {run.log})"
+    assert run.failure(-9) == f"it was ended by SIGKILL, as the system does when memory runs out (its log is {run.log})"
     assert run.failure(3) == f"exit code 3 (all of it is in {run.log})"
     with run.log.open("a") as log:
         log.write("one\nprogrpo: another reason\n")

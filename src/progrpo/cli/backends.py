@@ -36,7 +36,8 @@ class BackendOptions:
         None
     )
     patience: Annotated[
-        float | None, Option(min=0, help="Seconds to wait for a server that answered and went away; by default 300.")
+        float | None,
+        Option(min=0, help="Seconds to wait for a server that stopped answering; by default 300."),
     ] = None
     opens_thinking: Annotated[
         bool,
@@ -79,7 +80,7 @@ def backend_settings(options: BackendOptions, **defaults: Any) -> dict[str, Any]
             text = "" if value is True else f" {value[0] if isinstance(value, list) else value}"
             raise ConfigError(
                 f"--{name.replace('_', '-')}{text} is for --backend {owners}, and the backend is {options.backend}: "
-                "add that, or leave it away."
+                "add that, or leave it out."
             )
     return {name: value for name, value in defaults.items() if name in OF_BACKEND[options.backend]} | chosen
 
@@ -97,7 +98,7 @@ def open_backend(name: str, path: str, settings: dict[str, Any]) -> "Backend":
     if name == "vllm":
         if (Path(path) / "adapter_config.json").exists():
             raise ConfigError(
-                f"{path!r} holds low-rank adapters and vLLM loads whole models: leave --backend vllm away, or merge it "
+                f"{path!r} holds low-rank adapters and vLLM loads whole models: leave out --backend vllm, or merge it "
                 "(peft.AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER))."
             )
         from progrpo.sampling.vllm import VllmBackend

@@ -109,7 +109,7 @@ def evaluate(options: _Options) -> None:
         with_skip_bad_rows(options.overrides, options.skip_bad_rows and benchmarks is None),
     )
     if benchmarks is not None and (options.overrides or options.recipe):
-        raise ConfigError("a benchmark has no recipe: leave --recipe and the overrides away, or --benchmarks.")
+        raise ConfigError("a benchmark has no recipe: leave out --recipe and the overrides, or --benchmarks.")
     names = [name.strip() for name in benchmarks.split(",")] if benchmarks else recipe.evaluation.benchmarks
     _check_options(options, names)
     settings = backend_settings(options, batch=recipe.evaluation.batch, dtype="auto" if names else recipe.model.dtype)
@@ -142,7 +142,7 @@ def _check_options(options: _Options, benchmarks: list[str]) -> None:
                 "asked."
             )
     if options.temperature == 0 and (options.samples or 1) > 1:
-        raise ConfigError(f"--temperature 0 gives the same response each time: leave --samples {options.samples} away.")
+        raise ConfigError(f"--temperature 0 gives the same response each time: leave out --samples {options.samples}.")
     _sampling(options, max_new_tokens=1)
 
 
@@ -219,7 +219,7 @@ def _with_style(task: "_TaskT", style: AnswerStyle | None) -> "_TaskT":
     if style is None:
         return task
     if not isinstance(task, MathTask):
-        raise ConfigError(f"--answer-style {style} is for mathematics, and the task is {task.name}: leave it away.")
+        raise ConfigError(f"--answer-style {style} is for mathematics, and the task is {task.name}: leave it out.")
     return replace(task, answer_style=style)
 
 
