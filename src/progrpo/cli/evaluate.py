@@ -189,10 +189,10 @@ def _benchmark_targets(names: list[str], recipe: "Recipe", options: _Options) ->
     unknown = [name for name in files if name not in benchmarks]
     if unknown:
         raise ConfigError(f"--data names {unknown[0]!r}, which is not one of --benchmarks {','.join(names)}.")
-    rows = {"limit": options.limit, "template": options.template}
     targets = []
     for name, chosen in benchmarks.items():
-        task = chosen.task(files.get(name), **rows, skip_bad_rows=options.skip_bad_rows or None)
+        skip = options.skip_bad_rows or None
+        task = chosen.task(files.get(name), limit=options.limit, template=options.template, skip_bad_rows=skip)
         task = _with_style(task, options.answer_style)
         try:
             note = chosen.count_note(len(task.heldout_problems()))
