@@ -8,16 +8,16 @@ from tests.sampling.http_server import Server
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--opens-thinking",), "--opens-thinking is for --backend http"),
-        (("--answer-style", "any"), "is for mathematics, and the task is countdown: leave it away"),
+        (("--answer-style", "any"), "is for mathematics, and the task is countdown: leave it out"),
         (("--answer-style", "some"), "'some' is not one of"),
     ],
 )
-def test_bad_input_gets_a_sentence(cli: Any, arguments: tuple[str, ...], told: str) -> None:
+def test_bad_input_gets_a_sentence(cli: Any, arguments: tuple[str, ...], message: str) -> None:
     failed = cli("evaluate", "countdown", *arguments, code=2)
-    assert told in failed.err
+    assert message in failed.err
     assert "Traceback" not in failed.err
 
 

@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
             ["train", "no-such.toml"],
@@ -83,25 +83,25 @@ import pytest
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
 )
-def test_one_sentence_and_exit_code_2(cli: Any, arguments: list[str], said: str) -> None:
+def test_one_sentence_and_exit_code_2(cli: Any, arguments: list[str], message: str) -> None:
     done = cli(*arguments, code=2)
-    assert said in done.err
+    assert message in done.err
     assert "Traceback" not in done.err + done.out
     assert done.err.strip().count("\n") == 0
     assert not list(cli.folder.rglob("*.jsonl"))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("steps = = 3", "is not valid TOML"),
         ("method = 'grpo'", "lacks the key 'name'"),
         ("name = 3", "valid string, got 3"),
     ],
 )
-def test_a_bad_recipe_file(cli: Any, text: str, said: str) -> None:
+def test_a_bad_recipe_file(cli: Any, text: str, message: str) -> None:
     (cli.folder / "bad.toml").write_text(text)
-    assert said in cli("train", "bad.toml", code=2).err
+    assert message in cli("train", "bad.toml", code=2).err
 
 
 def test_a_folder_with_a_run_is_not_overwritten(cli: Any, finished_run: Path) -> None:
@@ -122,14 +122,14 @@ def test_help_shows_examples(cli: Any, command: str) -> None:
 
 def test_a_file_cannot_be_written_where_a_folder_is(cli: Any, finished_run: Path) -> None:
     (cli.folder / "file").touch()
-    for out, said in (
+    for out, message in (
         (".", "progrpo: --out '.' is a folder; give the name of a file, such as 'page.html'."),
         (str(cli.folder), "is a folder; give the name of a file, such as"),
         ("file", "progrpo: --out 'file' is not the name of a page; let it end in .html."),
         ("file/page.html", "progrpo: the folder 'file' can't be written (File exists); choose another with --out"),
     ):
         done = cli("report", str(finished_run), "--out", out, code=2)
-        assert said in done.err
+        assert message in done.err
         assert done.err.strip().count("\n") == 0
 
 

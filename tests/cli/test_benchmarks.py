@@ -6,7 +6,7 @@ from typing import Any
 from progrpo.evaluation.benchmarks import BENCHMARKS
 
 
-def test_all_of_them_are_listed(cli: Any) -> None:
+def test_all_benchmarks_are_listed(cli: Any) -> None:
     lines = cli("benchmarks").out.split("\n")
     for name, one in BENCHMARKS.items():
         line = next(line for line in lines if line.startswith(f"{name} "))
@@ -14,7 +14,7 @@ def test_all_of_them_are_listed(cli: Any) -> None:
         assert one.metrics[0] in line
 
 
-def test_one_is_shown_with_its_first_problem(cli: Any) -> None:
+def test_a_benchmark_is_shown_with_its_first_problem(cli: Any) -> None:
     rows = [{"problem": "What is $1 + 1$?", "answer": 2, "id": 0}, {"problem": "And $2 + 2$?", "answer": "4", "id": 1}]
     (cli.folder / "aime.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     without = cli("benchmarks", "aime24").out
@@ -29,7 +29,7 @@ def test_one_is_shown_with_its_first_problem(cli: Any) -> None:
     assert "2 + 2" not in shown
 
 
-def test_what_can_not_be_had_is_one_sentence(cli: Any) -> None:
+def test_a_missing_benchmark_or_file_is_one_sentence(cli: Any) -> None:
     unknown = cli("benchmarks", "amie24", code=2)
     assert unknown.err.startswith("progrpo: there is no benchmark 'amie24'; did you mean 'aime24'?")
     missing = cli("benchmarks", "aime24", "--data", "no.jsonl", code=2)

@@ -58,7 +58,7 @@ def test_a_report_names_the_damaged_line(cli: Any, run: Path, line: str) -> None
         assert "line 2 of 'run/metrics.jsonl' is damaged; put the file back" in refused(cli, *arguments)
 
 
-def test_a_damaged_rollout_says_that_the_report_goes_without_it(cli: Any, run: Path) -> None:
+def test_the_report_names_a_damaged_rollout_that_it_leaves_out(cli: Any, run: Path) -> None:
     rollout = run / "rollouts" / "step-000001-rank0.parquet"
     DAMAGES["cut off"](rollout)
     said = refused(cli, "report", "run", "--out", "page.html")
@@ -69,13 +69,13 @@ def test_a_damaged_rollout_says_that_the_report_goes_without_it(cli: Any, run: P
 
 
 @pytest.mark.parametrize("damage", ["cut off", "no text"])
-def test_a_report_goes_without_a_tokenizer_that_is_damaged(cli: Any, run: Path, damage: str) -> None:
+def test_a_report_needs_no_tokenizer(cli: Any, run: Path, damage: str) -> None:
     DAMAGES[damage](run / "checkpoints" / "checkpoint-6" / "tokenizer.json")
     cli("report", "run", "--out", "page.html")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_the_key_of_samples_that_is_damaged_is_named(cli: Any, damage: str) -> None:
+def test_a_damaged_key_of_the_samples_is_named(cli: Any, damage: str) -> None:
     evaluation = ("evaluate", "countdown", "task.heldout_size=2", "--samples", "2", "--out", "e")
     cli(*evaluation)
     DAMAGES[damage](cli.folder / "e" / "countdown-samples" / "_key.json")

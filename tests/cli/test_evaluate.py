@@ -28,16 +28,16 @@ def results(out: Path, name: str = "countdown") -> dict[str, Any]:
 
 
 def test_held_out_problems_of_a_recipe(cli: Any) -> None:
-    told = cli("evaluate", "countdown", "task.heldout_size=6", "--samples", "8", "--out", "e").out
+    output = cli("evaluate", "countdown", "task.heldout_size=6", "--samples", "8", "--out", "e").out
     found = results(cli.folder / "e")
     assert found["settings"]["model"] == "countdown"
     assert [problem["samples"] for problem in found["problems"]] == [8] * 6
-    assert "over sampling only" in told
-    assert re.search(rf"^pass@1 +{found['summary']['pass@1']:.3f} ", told, re.MULTILINE)
-    assert "distribution that each was drawn from" in " ".join(told.split())
+    assert "over sampling only" in output
+    assert re.search(rf"^pass@1 +{found['summary']['pass@1']:.3f} ", output, re.MULTILINE)
+    assert "distribution that each was drawn from" in " ".join(output.split())
 
 
-def test_a_killed_evaluation_goes_on_and_ends_as_if_nothing_had_been(cli: Any) -> None:
+def test_a_killed_evaluation_goes_on_to_the_same_results(cli: Any) -> None:
     cli("evaluate", *HELD_OUT, "--out", "whole")
     process = cli.start("evaluate", *HELD_OUT, "--batch", "2", "--out", "killed")
     parts = cli.folder / "killed" / "countdown-samples"
@@ -72,7 +72,7 @@ def test_benchmarks_from_local_files(cli: Any) -> None:
     assert found["summary"]["truncated"] > 0.5
 
 
-def test_samples_that_the_verifier_failed_on_are_their_problems_alone(cli: Any) -> None:
+def test_failed_verdicts_concern_only_their_own_problems(cli: Any) -> None:
     """One sample of one problem, and all of another: what a lost verifier leaves in the store."""
     arguments = ("evaluate", "countdown", "task.heldout_size=5", "task.numbers=3", "--samples", "4", "--out", "e")
     whole = cli(*arguments).out
@@ -85,13 +85,13 @@ def test_samples_that_the_verifier_failed_on_are_their_problems_alone(cli: Any) 
     table = pyarrow.parquet.read_table(part)
     pyarrow.parquet.write_table(pyarrow.Table.from_pandas(samples, schema=table.schema, preserve_index=False), part)
 
-    told = cli(*arguments).out
-    assert "4 problems, up to 4 samples each" in told
-    assert re.search(r"^pass@2 .* 4 *$", told, re.MULTILINE)
-    assert re.search(r"^pass@4 .* 3 *$", told, re.MULTILINE)
-    assert re.search(r"^avg@4 .* 4 *$", told, re.MULTILINE)
-    assert "measures at k are over 3 of 4 problems from k = 4." in " ".join(told.split())
-    assert f"No judged sample, and so in no mean: {first}" in " ".join(told.split())
+    output = cli(*arguments).out
+    assert "4 problems, up to 4 samples each" in output
+    assert re.search(r"^pass@2 .* 4 *$", output, re.MULTILINE)
+    assert re.search(r"^pass@4 .* 3 *$", output, re.MULTILINE)
+    assert re.search(r"^avg@4 .* 4 *$", output, re.MULTILINE)
+    assert "measures at k are over 3 of 4 problems from k = 4." in " ".join(output.split())
+    assert f"No judged sample, and so in no mean: {first}" in " ".join(output.split())
     found = results(cli.folder / "e")
     assert found["summary"]["problems with 4 samples"] == 3
     assert found["intervals"]["pass@4"]["problems"] == 3
@@ -100,31 +100,31 @@ def test_samples_that_the_verifier_failed_on_are_their_problems_alone(cli: Any) 
     assert "3 of 4 problems" in (cli.folder / "e" / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_server_that_ignores_temperature_is_told_and_no_entropy_is_made_up(cli: Any) -> None:
+def test_a_server_that_ignores_temperature_is_reported_without_entropy(cli: Any) -> None:
     pytest.importorskip("openai")
     server = Server()
     server.always = server_side.ignore_sampling
     arguments = ("task.heldout_size=3", "task.numbers=3", "--samples", "4", "--out", "e")
     try:
-        told = cli("evaluate", "tiny", "--backend", "http", "--base-url", server.url, *arguments).out
+        output = cli("evaluate", "tiny", "--backend", "http", "--base-url", server.url, *arguments).out
     finally:
         server.close()
     warning = (
         "all 4 samples of 3 of 3 prompts are equal at temperature 1: does the server ignore it, or has the policy "
         "collapsed?"
     )
-    assert f"Warning: {warning}" in " ".join(told.split())
+    assert f"Warning: {warning}" in " ".join(output.split())
     found = results(cli.folder / "e")
     assert found["settings"]["warnings"] == [warning]
     assert [problem["tokens"] for problem in found["problems"]] == [20, 20, 20]
-    assert "entropy" not in told.replace("answer_entropy", "")
+    assert "entropy" not in output.replace("answer_entropy", "")
     assert "entropy" not in found["summary"]
     page = (cli.folder / "e" / "report.html").read_text(encoding="utf-8")
     assert warning in page
 
 
-def test_rows_that_are_not_as_many_as_published_are_told_before_anything_is_sampled(cli: Any) -> None:
-    """AIME's rows have MATH-500's columns: their number is all that gives them away."""
+def test_a_wrong_number_of_rows_is_reported_before_sampling(cli: Any) -> None:
+    """AIME's rows have MATH-500's columns: only their number shows the mistake."""
     file = shared_file("aime24.jsonl")
     options = ("--samples", "1", "--max-new-tokens", "2", "--template", "{problem}", "--out", "e")
     said = cli("evaluate", "countdown", "--benchmarks", "math500", "--data", f"math500={file}", *options).err
@@ -136,7 +136,7 @@ def test_rows_that_are_not_as_many_as_published_are_told_before_anything_is_samp
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("countdown", "--benchmarks", "aime"), "there is no benchmark 'aime'; did you mean 'aime2"),
         (("countdown", "--benchmarks", "aime24", "--data", "amc23=x.jsonl"), "--data names 'amc23', which is not"),
@@ -148,7 +148,10 @@ def test_rows_that_are_not_as_many_as_published_are_told_before_anything_is_samp
         (("countdown", "--codeforces", "folder"), "add it to --benchmarks"),
         (("countdown", "--dtype", "float33"), "float33"),
         (("countdown", "--temperature", "-1"), "temperature must be a finite number from 0, got -1.0"),
-        (("countdown", "--temperature", "0", "--samples", "4"), "gives the same response each time: leave --samples 4"),
+        (
+            ("countdown", "--temperature", "0", "--samples", "4"),
+            "gives the same response each time: leave out --samples 4",
+        ),
         (("countdown", "--temperature", "0", "--top-p", "0.5"), "top_p must be 1 at temperature 0"),
         (("countdown", "--limit", "3"), "--limit is for benchmarks: name them with --benchmarks"),
         (("countdown", "--template", "base"), "--template is for benchmarks: name them with --benchmarks"),
@@ -168,9 +171,9 @@ def test_rows_that_are_not_as_many_as_published_are_told_before_anything_is_samp
         (("x", "--backend", "http", "--base-url", "localhost"), "base_url must start with http"),
     ],
 )
-def test_bad_input_gets_a_sentence(cli: Any, arguments: tuple[str, ...], told: str) -> None:
+def test_bad_input_gets_a_sentence(cli: Any, arguments: tuple[str, ...], message: str) -> None:
     failed = cli("evaluate", *arguments, code=2)
-    assert told in failed.err
+    assert message in failed.err
     assert "Traceback" not in failed.err
 
 
@@ -185,9 +188,9 @@ def test_another_way_of_sampling_is_refused_and_nothing_is_lost(cli: Any) -> Non
 
 def test_greedy_decoding_takes_one_response_a_problem(cli: Any) -> None:
     arguments = ("evaluate", "countdown", "task.numbers=3", "task.heldout_size=6", "--temperature", "0")
-    told = cli(*arguments, "--out", "e").out
-    assert "6 problems, 1 sample each, greedy (temperature 0)" in told
-    assert "of the entropy of the model's distribution at temperature 1" in " ".join(told.split())
+    output = cli(*arguments, "--out", "e").out
+    assert "6 problems, 1 sample each, greedy (temperature 0)" in output
+    assert "of the entropy of the model's distribution at temperature 1" in " ".join(output.split())
     found = results(cli.folder / "e")
     assert (found["settings"]["temperature"], found["settings"]["samples"]) == (0.0, 1)
     assert found["settings"]["entropy"] == "greedy"
@@ -232,14 +235,14 @@ class TestSeveralBenchmarks:
         assert done.err.count("gave no whole answer, asked once") == 1
 
 
-def test_what_a_server_error_advises_can_be_done_from_the_command_line(cli: Any) -> None:
+def test_the_command_line_has_every_option_that_a_server_error_advises(cli: Any) -> None:
     """The words of the messages that are arguments of HttpBackend are options of the command, or a variable."""
     pytest.importorskip("openai")
     options = cli("evaluate", "--help").out
     arguments = ("evaluate", "x", "task.heldout_size=1", "--backend", "http", "--base-url", "http://127.0.0.1:9")
-    told = cli(*arguments, "--retries", "1", "--timeout", "5", "--out", "e", code=2).err
-    assert "asked up to 2 times" in told
+    output = cli(*arguments, "--retries", "1", "--timeout", "5", "--out", "e", code=2).err
+    assert "asked up to 2 times" in output
     for name in inspect.signature(HttpBackend).parameters:
-        if re.search(rf"\b{name}\b", told) and name != "model":
+        if re.search(rf"\b{name}\b", output) and name != "model":
             assert f"--{name.replace('_', '-')}" in options, name
     assert "OPENAI_API_KEY" in http.ADVICE[401]

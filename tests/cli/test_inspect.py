@@ -53,7 +53,7 @@ def check_against(run: Path, found: Any, steps: list[int]) -> None:
         assert correction.mean() == pytest.approx(metrics[step]["correction/mean"], rel=1e-3)
 
 
-def test_a_run_s_own_numbers(cli: Any, finished_run: Path) -> None:
+def test_the_measures_match_the_runs_own_numbers(cli: Any, finished_run: Path) -> None:
     steps = sorted({int(path.name.split("-")[1]) for path in (finished_run / "rollouts").glob("*.parquet")})
     found = inspect([finished_run], Options())
     check_against(finished_run, found, steps)
@@ -72,7 +72,7 @@ def test_a_run_s_own_numbers(cli: Any, finished_run: Path) -> None:
         np.testing.assert_allclose(table[name], rollouts[name], atol=1e-5, err_msg=name)
 
 
-def test_log_probs_computed_by_the_model_are_the_run_s(cli: Any, finished_run: Path) -> None:
+def test_the_models_log_probs_match_the_runs(cli: Any, finished_run: Path) -> None:
     """Of the first step: its rollouts are the shipped model's, before any update."""
     rollouts = pd.read_parquet(finished_run / "rollouts" / "step-000001-rank0.parquet")
     bare = rollouts[["step", "prompt", "text", "reward", "token_ids"]]
@@ -124,7 +124,7 @@ def overwritten(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nowhere"], "'nowhere' does not exist; give a parquet, JSON-lines or CSV file of rollouts, or a f"),
         (["empty.jsonl"], "'empty.jsonl' is empty"),
@@ -153,10 +153,10 @@ def overwritten(content: bytes) -> bytes:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_one_sentence_and_exit_code_2(cli: Any, arguments: list[str], said: str) -> None:
+def test_one_sentence_and_exit_code_2(cli: Any, arguments: list[str], message: str) -> None:
     write_bad(cli.folder)
     done = cli("inspect", *arguments, code=2)
-    assert said in done.err
+    assert message in done.err
     assert "Traceback" not in done.err + done.out
     assert done.err.strip().count("\n") == 0
     assert not list(cli.folder.glob("*.html"))

@@ -157,7 +157,7 @@ def test_compare_trains_every_method_and_writes_one_page(cli: Any) -> None:
     assert "holds a run with other settings" in cli(*arguments, "training.learning_rate=1.0", code=2).err
 
 
-def test_a_run_that_fails_stops_no_other(cli: Any, cli_server: Any) -> None:
+def test_a_failing_run_stops_no_other(cli: Any, cli_server: Any) -> None:
     """One run can't begin, one fails in its process; the third is trained and shown, and the command says so."""
     (cli.folder / "c").mkdir()
     (cli.folder / "c" / "countdown_cpu-grpo-seed0").touch()
@@ -178,7 +178,7 @@ def test_a_run_that_fails_stops_no_other(cli: Any, cli_server: Any) -> None:
     assert (cli.folder / "c" / "countdown_cpu-grpo-seed0" / "evaluations" / "final.json").exists()
 
 
-def test_a_comparison_of_runs_that_all_fail_has_no_page(cli: Any) -> None:
+def test_a_comparison_without_a_finished_run_has_no_page(cli: Any) -> None:
     done = cli("compare", "countdown_cpu", *cli.tiny, "model.path=/nowhere", "--out", "c", code=1)
     assert "failed: progrpo: model '/nowhere' can't be loaded" in done.err
     assert "2 of 2 runs failed" in done.err
@@ -186,7 +186,7 @@ def test_a_comparison_of_runs_that_all_fail_has_no_page(cli: Any) -> None:
     assert not (cli.folder / "c" / "report.html").exists()
 
 
-def test_the_page_of_several_runs_has_a_place_of_its_own(cli: Any, finished_run: Path) -> None:
+def test_the_page_of_several_runs_replaces_no_other_page(cli: Any, finished_run: Path) -> None:
     """It takes no run's page and not that of the comparison; what is no run is named and left out."""
     for name in ("a", "b"):
         shutil.copytree(finished_run, cli.folder / "runs" / name)
@@ -224,13 +224,13 @@ def test_evaluations_go_where_the_training_metrics_go(cli: Any) -> None:
     events = EventAccumulator(str(log))
     events.Reload()
     assert len(events.Scalars("train/reward")) == 6
-    told = {event.step: event.value for event in events.Scalars("eval/pass@1")}
+    output = {event.step: event.value for event in events.Scalars("eval/pass@1")}
     evaluations = cli.folder / "run" / "evaluations"
     written = {0: "step-000000", 3: "step-000003", 6: "final"}
     for step, name in written.items():
         summary = json.loads((evaluations / f"{name}.json").read_text())["summary"]
-        assert told.pop(step) == pytest.approx(summary["pass@1"])
-    assert told == {}
+        assert output.pop(step) == pytest.approx(summary["pass@1"])
+    assert output == {}
 
 
 def test_a_failed_comparison_run_quotes_the_log_of_its_last_attempt(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_failed_comparison_run_quotes_the_log_of_its_last_attempt(tmp_path: Pa
     run = _Run(load_recipe("countdown_cpu"), RunFolder(tmp_path))
     run.log.write_text("progrpo: the disk is full\n")
     run.earlier_log = run.log.stat().st_size
-    assert run.failure(-9) == f"it was ended by SIGKILL, as the system does for want of memory (its log is {run.log})"
+    assert run.failure(-9) == f"it was ended by SIGKILL, as the system does when memory runs out (its log is {run.log})"
     assert run.failure(3) == f"exit code 3 (all of it is in {run.log})"
     with run.log.open("a") as log:
         log.write("one\nprogrpo: another reason\n")

@@ -73,7 +73,7 @@ def test_the_ratio_differs_from_1_after_a_rollouts_first_update(several: Path) -
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5])
-def test_a_run_goes_on_in_the_midst_of_a_rollout(forked: Server, several: Path, tmp_path: Path, step: int) -> None:
+def test_a_run_goes_on_in_the_middle_of_a_rollout(forked: Server, several: Path, tmp_path: Path, step: int) -> None:
     run = tmp_path / "run"
     shutil.copytree(several, run)
     for later in range(step + 1, 7):
@@ -87,7 +87,7 @@ def test_a_run_goes_on_in_the_midst_of_a_rollout(forked: Server, several: Path, 
     assert not (run / "checkpoints" / "checkpoint-4" / "rollout_0.safetensors").exists(), "it serves no further step"
 
 
-def test_a_run_that_is_stopped_in_the_midst_of_a_rollout(forked: Server, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_in_the_middle_of_a_rollout(forked: Server, tmp_path: Path) -> None:
     arguments = ["train", "countdown_cpu", *TINY, "training.updates_per_rollout=4", "training.checkpoint_every=6"]
     forked(*arguments, "--out", str(tmp_path / "quiet"))
     run = tmp_path / "run"

@@ -27,7 +27,7 @@ HEAVY = (
         ("progrpo.cli", []),
         ("progrpo.trl", []),
         ("progrpo.verl", []),
-        ("progrpo.launch", []),
+        ("progrpo.launch.engines", ["numpy"]),
         ("progrpo.evaluation", ["numpy"]),
         ("progrpo.core", ["torch", "numpy"]),
     ],

@@ -229,7 +229,7 @@ def test_the_model_sees_what_its_authors_show_it(name: str, tmp_path: Path) -> N
     assert template_opens_thinking(tokenizer) == is_r1(shipped)
 
 
-def test_one_process_is_not_what_it_was_written_for(tmp_path: Path) -> None:
+def test_a_recipe_for_eight_processes_is_refused_on_one(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"is for 8 processes and this is 1 of 1: start it as progrpo train .* --dry-run"
     ):

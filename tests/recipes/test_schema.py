@@ -102,7 +102,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path: Path, text: str, 
 
 
 @pytest.mark.parametrize("name", ["", "../elsewhere", "a b", ".hidden", "a/b"])
-def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_can_not_name_a_folder_is_refused(tmp_path: Path, name: str) -> None:
     assert "name" in error_of(tmp_path, f'name = "{name}"\n')
 
 
@@ -161,7 +161,7 @@ def test_an_override_is_read_as_toml_else_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("override", ["training.steps", "=5", "training.=5", ".steps=5", "a..b=5", ""])
-def test_an_override_that_is_no_key_and_value_is_refused(tmp_path: Path, override: str) -> None:
+def test_an_override_without_key_or_value_is_refused(tmp_path: Path, override: str) -> None:
     message = error_of(tmp_path, MINIMAL, [override])
     assert message == f"override {override!r} is not of the form key=value, e.g. training.steps=100."
 

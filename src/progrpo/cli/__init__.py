@@ -21,6 +21,7 @@ from progrpo.cli.train import train
 from progrpo.common.environment import process_index
 from progrpo.common.errors import ConfigError, RunError
 from progrpo.common.files import path_fault
+from progrpo.verify import VerifierFailedError
 
 FAILURE = 1
 USAGE_ERROR = 2
@@ -52,7 +53,7 @@ def main() -> None:
     except BrokenPipeError:  # `progrpo doctor | head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
-    except (ConfigError, RunError, ModuleNotFoundError, OSError) as error:
+    except (ConfigError, RunError, VerifierFailedError, ModuleNotFoundError, OSError) as error:
         sentence = _sentence(error)
         if sentence is None:
             raise

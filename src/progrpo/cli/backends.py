@@ -1,18 +1,64 @@
 """The options of ``progrpo evaluate`` that say who samples, and the backend that they open."""
 
 import tomllib
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from typer import Option
 
 from progrpo.common.errors import ConfigError
 
 if TYPE_CHECKING:
     from progrpo.sampling import Backend
 
-BackendName = Literal["transformers", "vllm", "http"]
 BASE_URL = "http://127.0.0.1:8000/v1"
-OPTIONS: dict[BackendName, tuple[str, ...]] = {
+
+
+@dataclass(kw_only=True)
+class BackendOptions:
+    """Who samples, and how."""
+
+    backend: Annotated[Literal["transformers", "vllm", "http"], Option(help="Where samples come from.")] = (
+        "transformers"
+    )
+    base_url: Annotated[
+        str | None,
+        Option(help=f"An OpenAI-compatible server, whose key is $OPENAI_API_KEY, for --backend http; else {BASE_URL}."),
+    ] = None
+    concurrency: Annotated[int | None, Option(min=1, help="Requests to a server at the same time; by default 16.")] = (
+        None
+    )
+    timeout: Annotated[float | None, Option(help="Seconds that one answer of a server may take; by default 600.")] = (
+        None
+    )
+    retries: Annotated[int | None, Option(min=0, help="How often a lost answer is asked for again; by default 5.")] = (
+        None
+    )
+    patience: Annotated[
+        float | None,
+        Option(min=0, help="Seconds to wait for a server that stopped answering; by default 300."),
+    ] = None
+    opens_thinking: Annotated[
+        bool,
+        Option(
+            "--opens-thinking",
+            help="The server's chat template ends prompts in `<think>`, as DeepSeek-R1's does: what is cut off in that "
+            "part is no answer. The other backends read the template.",
+        ),
+    ] = False
+    batch: Annotated[int | None, Option(min=1, help="Samples generated at a time by transformers.")] = None
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"] | None,
+        Option(help="The dtype of the weights; auto, the default of benchmarks, is what they are kept in."),
+    ] = None
+    engine: Annotated[
+        list[str] | None,
+        Option(metavar="KEY=VALUE", help="An argument of vLLM's LLM, e.g. tensor_parallel_size=4; repeatable."),
+    ] = None
+
+
+OF_BACKEND: dict[str, tuple[str, ...]] = {
     "transformers": ("batch", "dtype"),
     "vllm": ("engine", "dtype"),
     "http": ("base_url", "concurrency", "timeout", "retries", "patience", "opens_thinking"),
@@ -20,59 +66,54 @@ OPTIONS: dict[BackendName, tuple[str, ...]] = {
 """The options that each backend takes."""
 
 
-def backend_options(backend: BackendName, parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a backend, as the command line sets them or else by default.
-
-    Args:
-        backend: who samples.
-        parameters: all options of the command by name. None, False and an empty list stand for one that is not set.
-        defaults: the defaults that are not the backend's own.
+def backend_settings(options: BackendOptions, **defaults: Any) -> dict[str, Any]:
+    """The settings of the backend: the options that are set, and the defaults that it takes.
 
     Raises:
         ConfigError: an option is set that only another backend takes.
     """
-    names = dict.fromkeys(name for options in OPTIONS.values() for name in options)
-    chosen = {name: parameters[name] for name in names if _is_set(parameters[name])}
+    names = dict.fromkeys(name for taken in OF_BACKEND.values() for name in taken)
+    chosen = {name: value for name in names if _is_set(value := getattr(options, name))}
     for name, value in chosen.items():
-        if name not in OPTIONS[backend]:
-            owners = " or ".join(owner for owner, options in OPTIONS.items() if name in options)
-            text = "" if value is True else f" {value[0] if isinstance(value, list | tuple) else value}"
+        if name not in OF_BACKEND[options.backend]:
+            owners = " or ".join(owner for owner, taken in OF_BACKEND.items() if name in taken)
+            text = "" if value is True else f" {value[0] if isinstance(value, list) else value}"
             raise ConfigError(
-                f"--{name.replace('_', '-')}{text} is for --backend {owners}, and the backend is {backend}: add "
-                "that, or leave it away."
+                f"--{name.replace('_', '-')}{text} is for --backend {owners}, and the backend is {options.backend}: "
+                "add that, or leave it out."
             )
-    return {name: value for name, value in defaults.items() if name in OPTIONS[backend]} | chosen
+    return {name: value for name, value in defaults.items() if name in OF_BACKEND[options.backend]} | chosen
 
 
 def _is_set(value: Any) -> bool:
-    return value is not None and value is not False and value not in ([], ())
+    return value is not None and value is not False and value != []
 
 
-def open_backend(name: BackendName, path: str, options: dict[str, Any]) -> "Backend":
+def open_backend(name: str, path: str, settings: dict[str, Any]) -> "Backend":
     """The backend that samples from the model at ``path``, or from the server's model of that name."""
     if name == "http":
         from progrpo.sampling.http import HttpBackend
 
-        return HttpBackend(model=path, **({"base_url": BASE_URL} | options))
+        return HttpBackend(model=path, **({"base_url": BASE_URL} | settings))
     if name == "vllm":
         if (Path(path) / "adapter_config.json").exists():
             raise ConfigError(
-                f"{path!r} holds low-rank adapters and vLLM loads whole models: leave --backend vllm away, or merge it "
+                f"{path!r} holds low-rank adapters and vLLM loads whole models: leave out --backend vllm, or merge it "
                 "(peft.AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER))."
             )
         from progrpo.sampling.vllm import VllmBackend
 
-        engine = dict(_key_and_value(text) for text in options.get("engine", ()))
-        return VllmBackend(path, **({"dtype": options["dtype"]} | engine))
+        engine = dict(_key_and_value(text) for text in settings.get("engine", ()))
+        return VllmBackend(path, **({"dtype": settings["dtype"]} | engine))
     from transformers.utils import logging
 
     from progrpo.sampling.models import best_device, load_model, model_digest
     from progrpo.sampling.transformers import TransformersBackend
 
     logging.disable_progress_bar()
-    model, tokenizer = load_model(path, options["dtype"])
+    model, tokenizer = load_model(path, settings["dtype"])
     digest = f"{model_digest(path)} {model.dtype}".replace("torch.", "")
-    return TransformersBackend(model.to(best_device()), tokenizer, batch=options["batch"], model_digest=digest)
+    return TransformersBackend(model.to(best_device()), tokenizer, batch=settings["batch"], model_digest=digest)
 
 
 def _key_and_value(text: str) -> tuple[str, Any]:

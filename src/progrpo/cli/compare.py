@@ -138,7 +138,7 @@ class _Run:
     def failure(self, code: int) -> str:
         """The signal that ended a run, or the last line that it printed, and where all of it is."""
         if code < 0:
-            memory = ", as the system does for want of memory" if -code == signal.SIGKILL else ""
+            memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
             return f"it was ended by {signal.Signals(-code).name}{memory} (its log is {self.log})"
         output = self.log.read_bytes()[self.earlier_log :].decode(errors="replace").strip()
         return f"{output.split(chr(10))[-1] or f'exit code {code}'} (all of it is in {self.log})"

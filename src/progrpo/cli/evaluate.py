@@ -1,20 +1,18 @@
 """``progrpo evaluate``"""
 
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
 from typer import Argument, Option
 
-from progrpo.cli.backends import BASE_URL, BackendName, backend_options, open_backend
-from progrpo.cli.options import OverridesArgument, SkipBadRowsOption, with_skip_bad_rows
+from progrpo.cli.backends import BackendOptions, backend_settings, open_backend
+from progrpo.cli.options import OverridesArgument, SkipBadRowsOption, options_from, with_skip_bad_rows
 from progrpo.common.errors import ConfigError, RunError, ServerAwayError
 from progrpo.common.files import check_writable, storage_fault
-from progrpo.verify import AnswerStyle
+from progrpo.verify import AnswerStyle, VerifierFailedError
 
 if TYPE_CHECKING:
     from progrpo.recipes.schema import Recipe
@@ -24,8 +22,10 @@ if TYPE_CHECKING:
 _TaskT = TypeVar("_TaskT", bound="Task")
 
 
-def evaluate(
-    context: typer.Context,
+@dataclass(kw_only=True)
+class _TargetOptions:
+    """What is evaluated, on what, and how it is sampled."""
+
     model: Annotated[
         str,
         Argument(
@@ -33,70 +33,45 @@ def evaluate(
             help="A run folder (its newest checkpoint), a checkpoint, a Hugging Face id, 'countdown' or 'smollm2'; "
             "with --backend http the server's name for it.",
         ),
-    ],
-    overrides: OverridesArgument = None,
+    ]
+    overrides: OverridesArgument = None
     benchmarks: Annotated[
         str | None,
         Option(
             help="Benchmarks by name, separated by commas; progrpo benchmarks lists them. By default those of the "
             "recipe's evaluation.benchmarks, and without any its held-out problems."
         ),
-    ] = None,
-    recipe: Annotated[str | None, Option(help="Whose benchmarks or held-out problems; a run has its own.")] = None,
+    ] = None
+    recipe: Annotated[
+        str | None, Option(help="Whose benchmarks or held-out problems are taken; a run has its own.")
+    ] = None
     data: Annotated[
-        list[str] | None, Option(metavar="NAME=FILE", help="A benchmark's rows from a file; repeatable.")
-    ] = None,
+        list[str] | None, Option(metavar="NAME=FILE", help="A benchmark's rows from a local file; repeatable.")
+    ] = None
     template: Annotated[
-        str | None, Option(help="Benchmarks' prompts: chat, base, plain, or a text with {problem}.")
-    ] = None,
+        str | None, Option(help="How benchmarks ask: chat, base, plain, or a text with {problem} in it.")
+    ] = None
     answer_style: Annotated[
         AnswerStyle | None,
-        Option(
-            help="Where a mathematical answer stands: boxed as in benchmarks; any also reads responses without a box."
-        ),
-    ] = None,
-    limit: Annotated[int | None, Option(min=1, help="The first so many problems of each benchmark.")] = None,
-    samples: Annotated[int | None, Option(min=1, help="n: responses a problem.")] = None,
+        Option(help="Where a mathematical answer stands: boxed as in benchmarks; any also reads one without a box."),
+    ] = None
+    limit: Annotated[int | None, Option(min=1, help="The first so many problems of each benchmark.")] = None
+    samples: Annotated[int | None, Option(min=1, help="n: responses a problem.")] = None
     temperature: Annotated[
-        float | None, Option(help="Sampling temperature; 0: one response, of the likeliest tokens.")
-    ] = None,
-    top_p: Annotated[float, Option(help="Sample from the likeliest tokens that add up to it.")] = 1.0,
-    max_new_tokens: Annotated[int | None, Option(min=1, help="Where a response is cut off.")] = None,
-    seed: Annotated[int | None, Option(min=0, help="The seed of the sampling.")] = None,
-    backend: Annotated[BackendName, Option(help="Where samples come from.")] = "transformers",
-    base_url: Annotated[
-        str | None,
-        Option(
-            help=f"An OpenAI-compatible server for --backend http; $OPENAI_API_KEY is its key. By default {BASE_URL}."
-        ),
-    ] = None,
-    concurrency: Annotated[int | None, Option(min=1, help="Requests to a server at a time; by default 16.")] = None,
-    timeout: Annotated[float | None, Option(help="Seconds that a server's answer may take; by default 600.")] = None,
-    retries: Annotated[
-        int | None, Option(min=0, help="How often a lost answer is asked for again; by default 5.")
-    ] = None,
-    patience: Annotated[
-        float | None, Option(min=0, help="Seconds to wait for a server that went away; by default 300.")
-    ] = None,
-    opens_thinking: Annotated[
-        bool,
-        Option(
-            "--opens-thinking",
-            help="The server's chat template ends prompts in <think>, as DeepSeek-R1's does: what is cut off in that "
-            "part is no answer. The other backends read the template.",
-        ),
-    ] = False,
-    batch: Annotated[int | None, Option(min=1, help="Samples generated at a time by transformers.")] = None,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"] | None,
-        Option(help="Of the weights; auto, the default of benchmarks, is what they are kept in."),
-    ] = None,
-    engine: Annotated[
-        list[str] | None, Option(metavar="KEY=VALUE", help="Of vLLM's LLM, e.g. tensor_parallel_size=4; repeatable.")
-    ] = None,
+        float | None, Option(help="Sampling temperature; 0 takes the likeliest tokens: one response.")
+    ] = None
+    top_p: Annotated[float, Option(help="Sample from the likeliest tokens that add up to it.")] = 1.0
+    max_new_tokens: Annotated[int | None, Option(min=1, help="Where a response is cut off.")] = None
+    seed: Annotated[int | None, Option(min=0, help="The seed of the sampling.")] = None
+
+
+@dataclass(kw_only=True)
+class _Options(BackendOptions, _TargetOptions):
+    """All arguments and options of ``progrpo evaluate``."""
+
     embeddings: Annotated[
-        str | None, Option(help="A sentence-transformers model: how far apart responses are.")
-    ] = None,
+        str | None, Option(help="A sentence-transformers model: measure how far apart responses are in meaning.")
+    ] = None
     codeforces: Annotated[
         Path | None,
         Option(
@@ -104,10 +79,13 @@ def evaluate(
             help="Rate the model on the benchmark codeforces by the standings in this folder; missing ones are "
             "downloaded. problems.json has ids of rows without one, ratings.json how many humans have each rating.",
         ),
-    ] = None,
-    out: Annotated[Path | None, Option(help="Folder for samples and results; evaluations/MODEL if left out.")] = None,
-    skip_bad_rows: SkipBadRowsOption = False,
-) -> None:
+    ] = None
+    out: Annotated[Path | None, Option(help="Folder for samples and results; by default evaluations/MODEL.")] = None
+    skip_bad_rows: SkipBadRowsOption = False
+
+
+@options_from(_Options)
+def evaluate(options: _Options) -> None:
     """Evaluate a model on benchmarks, or on a recipe's held-out problems: pass@k, maj@k, diversity, entropy.
 
     Samples are kept as they come. The same command goes on where it was interrupted, and adds to what is there when it
@@ -124,21 +102,20 @@ def evaluate(
     """
     from progrpo.recipes.schema import load_recipe
 
-    options = context.params  # what is not used here is for the functions below
+    model, benchmarks, backend = options.model, options.benchmarks, options.backend
     own_recipe = Path(model) / "recipe.json"
-    loaded = load_recipe(
-        recipe or (str(own_recipe) if own_recipe.exists() else "countdown_cpu"),
-        with_skip_bad_rows(overrides, skip_bad_rows and benchmarks is None),
+    recipe = load_recipe(
+        options.recipe or (str(own_recipe) if own_recipe.exists() else "countdown_cpu"),
+        with_skip_bad_rows(options.overrides, options.skip_bad_rows and benchmarks is None),
     )
-    if benchmarks is not None and (overrides or recipe):
-        raise ConfigError("a benchmark has no recipe: leave --recipe and the overrides away, or --benchmarks.")
-    names = [name.strip() for name in benchmarks.split(",")] if benchmarks else loaded.evaluation.benchmarks
-    _check_options(names, options)
-    defaults = {"batch": loaded.evaluation.batch, "dtype": "auto" if names else loaded.model.dtype}
-    settings = backend_options(backend, options, defaults)
-    into = out or Path("evaluations") / _file_name(model)
+    if benchmarks is not None and (options.overrides or options.recipe):
+        raise ConfigError("a benchmark has no recipe: leave out --recipe and the overrides, or --benchmarks.")
+    names = [name.strip() for name in benchmarks.split(",")] if benchmarks else recipe.evaluation.benchmarks
+    _check_options(options, names)
+    settings = backend_settings(options, batch=recipe.evaluation.batch, dtype="auto" if names else recipe.model.dtype)
+    into = options.out or Path("evaluations") / _file_name(model)
     check_writable(into)
-    targets = _benchmark_targets(names, loaded, options) if names else [_recipe_target(loaded, options)]
+    targets = _benchmark_targets(names, recipe, options) if names else [_recipe_target(recipe, options)]
     opened = open_backend(backend, model if backend == "http" else _model_path(model), settings)
     try:
         _evaluate_all(targets, opened, _label(model), into, options)
@@ -151,23 +128,21 @@ def evaluate(
         ) from error
 
 
-def _check_options(benchmarks: list[str], options: Mapping[str, Any]) -> None:
+def _check_options(options: _Options, benchmarks: list[str]) -> None:
     """Refuse options that don't go together or are out of their range, before anything is loaded."""
-    if options["codeforces"] and "codeforces" not in benchmarks:
+    if options.codeforces and "codeforces" not in benchmarks:
         raise ConfigError("--codeforces rates the benchmark of that name: add it to --benchmarks.")
-    if options["data"] and not benchmarks:
+    if options.data and not benchmarks:
         raise ConfigError("--data gives a benchmark its rows: name the benchmark with --benchmarks.")
     for name in ("limit", "template"):
-        if options[name] is not None and not benchmarks:
+        if getattr(options, name) is not None and not benchmarks:
             raise ConfigError(
                 f"--{name} is for benchmarks: name them with --benchmarks. For a recipe's held-out problems, "
                 "task.heldout_size (or task.heldout.limit) says how many there are, and task.template how they are "
                 "asked."
             )
-    if options["temperature"] == 0 and (options["samples"] or 1) > 1:
-        raise ConfigError(
-            f"--temperature 0 gives the same response each time: leave --samples {options['samples']} away."
-        )
+    if options.temperature == 0 and (options.samples or 1) > 1:
+        raise ConfigError(f"--temperature 0 gives the same response each time: leave out --samples {options.samples}.")
     _sampling(options, max_new_tokens=1)
 
 
@@ -181,49 +156,49 @@ class _Target:
     sampling: "Sampling"
 
 
-def _sampling(options: Mapping[str, Any], **defaults: Any) -> "Sampling":
+def _sampling(options: _Options, **defaults: Any) -> "Sampling":
     """How to sample: as the options say, or else the defaults."""
     from progrpo.sampling import Sampling
 
     names = ("max_new_tokens", "temperature", "top_p", "seed")
     try:
-        return Sampling(**(defaults | {name: options[name] for name in names if options[name] is not None}))
+        return Sampling(**(defaults | {name: value for name in names if (value := getattr(options, name)) is not None}))
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def _samples(options: Mapping[str, Any], default: int) -> int:
-    return 1 if options["temperature"] == 0 else options["samples"] or default
+def _samples(options: _Options, default: int) -> int:
+    return 1 if options.temperature == 0 else options.samples or default
 
 
-def _recipe_target(recipe: "Recipe", options: Mapping[str, Any]) -> _Target:
+def _recipe_target(recipe: "Recipe", options: _Options) -> _Target:
     from progrpo.recipes.build import make_task, sampling
 
-    task = _with_style(make_task(recipe), options["answer_style"])
+    task = _with_style(make_task(recipe), options.answer_style)
     how = _sampling(options, **asdict(sampling(recipe, task)))
     return _Target(task.name, task, _samples(options, recipe.evaluation.samples), how)
 
 
-def _benchmark_targets(names: list[str], recipe: "Recipe", options: Mapping[str, Any]) -> list[_Target]:
+def _benchmark_targets(names: list[str], recipe: "Recipe", options: _Options) -> list[_Target]:
     """The benchmarks and their problems, all read before anything is sampled."""
     from progrpo.evaluation.benchmarks import benchmark
     from progrpo.tasks.rows import NotOnHubError
 
     benchmarks = {name: benchmark(name) for name in names}
-    files = dict(map(_name_and_file, options["data"] or ()))
+    files = dict(map(_name_and_file, options.data or ()))
     unknown = [name for name in files if name not in benchmarks]
     if unknown:
         raise ConfigError(f"--data names {unknown[0]!r}, which is not one of --benchmarks {','.join(names)}.")
-    rows = {"limit": options["limit"], "template": options["template"]}
     targets = []
     for name, chosen in benchmarks.items():
-        task = chosen.task(files.get(name), **rows, skip_bad_rows=options["skip_bad_rows"] or None)
-        task = _with_style(task, options["answer_style"])
+        skip = options.skip_bad_rows or None
+        task = chosen.task(files.get(name), limit=options.limit, template=options.template, skip_bad_rows=skip)
+        task = _with_style(task, options.answer_style)
         try:
             note = chosen.count_note(len(task.heldout_problems()))
         except NotOnHubError as error:
             raise ConfigError(f"{str(error).rstrip('.')}: --data {name}=FILE.") from None
-        if note and options["limit"] is None:
+        if note and options.limit is None:
             print(f"progrpo: {name}: {note}", file=sys.stderr)
         how = _sampling(options, max_new_tokens=chosen.max_new_tokens, seed=recipe.seed)
         targets.append(_Target(name, task, _samples(options, chosen.samples), how))
@@ -244,21 +219,17 @@ def _with_style(task: "_TaskT", style: AnswerStyle | None) -> "_TaskT":
     if style is None:
         return task
     if not isinstance(task, MathTask):
-        raise ConfigError(f"--answer-style {style} is for mathematics, and the task is {task.name}: leave it away.")
+        raise ConfigError(f"--answer-style {style} is for mathematics, and the task is {task.name}: leave it out.")
     return replace(task, answer_style=style)
 
 
-def _evaluate_all(
-    targets: list[_Target], backend: "Backend", model: str, into: Path, options: Mapping[str, Any]
-) -> None:
+def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: Path, options: _Options) -> None:
     """Evaluate on each target. What fails on one is reported, and stops no other.
 
     Raises:
         RunError: something failed, and the rest is done.
         ServerAwayError: the rest would fail too.
     """
-    from progrpo.verify import VerifierFailedError
-
     failed: list[str] = []
     for target in targets:
         try:
@@ -282,7 +253,7 @@ def _evaluate_all(
         )
 
 
-def _evaluate_one(target: _Target, backend: "Backend", model: str, into: Path, options: Mapping[str, Any]) -> None:
+def _evaluate_one(target: _Target, backend: "Backend", model: str, into: Path, options: _Options) -> None:
     from progrpo.cli.progress import Bars
     from progrpo.cli.results import print_results
     from progrpo.evaluation.evaluate import evaluate_into
@@ -299,15 +270,15 @@ def _evaluate_one(target: _Target, backend: "Backend", model: str, into: Path, o
             target.sampling,
             n=target.n,
             model=model,
-            embedding_model=options["embeddings"],
+            embedding_model=options.embeddings,
             on_progress=bar.advance,
         )
     print_results(target.name, evaluation)
-    if target.name == "codeforces" and options["codeforces"] is not None:
+    if target.name == "codeforces" and options.codeforces is not None:
         from progrpo.evaluation.codeforces import rate_from_folder
 
         counts = [(problem.samples, problem.correct) for problem in evaluation.problems]
-        rating = rate_from_folder(problems, counts, Path(options["codeforces"]))
+        rating = rate_from_folder(problems, counts, options.codeforces)
         print(f"Codeforces rating, approximate: {rating}")
 
 

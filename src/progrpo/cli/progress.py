@@ -2,7 +2,6 @@
 
 import time
 from datetime import timedelta
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,12 +12,12 @@ SPEED_SECONDS = 3600.0
 """The time left is estimated from what was done in the last hour: a step may take minutes."""
 
 
-class Bars:
+class Bars(Progress):
     """A context manager with one bar for each thing that goes on at the same time."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        self.progress = Progress(
+        console = console or Console(stderr=True)
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -26,17 +25,10 @@ class Bars:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
-            console=self.console,
+            console=console,
             speed_estimate_period=SPEED_SECONDS,
-            disable=not self.console.is_terminal,
+            disable=not console.is_terminal,
         )
-
-    def __enter__(self) -> "Bars":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.progress.stop()
 
     def bar(self, label: str) -> "Bar":
         """A new bar, named ``label``."""
@@ -48,23 +40,21 @@ class Bar:
 
     def __init__(self, bars: Bars, label: str) -> None:
         self._bars, self._label = bars, label
-        self._task = bars.progress.add_task(label, total=None, values="")
+        self._task = bars.add_task(label, total=None, values="")
         self._line_at = 0.0
 
     def stage(self, name: str, total: int, completed: int = 0) -> None:
         """Begin a stage, such as ``train``, of which ``completed`` of ``total`` are done."""
         self._line_at = 0.0
-        self._bars.progress.reset(
-            self._task, description=f"{self._label}{name}", total=total, completed=completed, values=""
-        )
+        self._bars.reset(self._task, description=f"{self._label}{name}", total=total, completed=completed, values="")
 
     def advance(self, amount: int = 1, **values: float) -> None:
         """Move on by ``amount``; ``values`` are the newest metrics."""
         text = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
-        self._bars.progress.advance(self._task, amount)
+        self._bars.advance(self._task, amount)
         if text:
-            self._bars.progress.update(self._task, values=text)
-        task, now = self._bars.progress.tasks[self._task], time.monotonic()
+            self._bars.update(self._task, values=text)
+        task, now = self._bars.tasks[self._task], time.monotonic()
         if not self._bars.console.is_terminal and (now - self._line_at > LINE_SECONDS or task.finished):
             self._line_at = now
             left = "" if task.time_remaining is None else f"  left {timedelta(seconds=round(task.time_remaining))}"

@@ -45,7 +45,7 @@ def train(
     changes = with_skip_bad_rows(overrides, skip_bad_rows)
     if resume and Path(recipe).is_dir():
         if changes or out:
-            raise ConfigError(f"{recipe!r} is resumed as its recipe.json says; leave the overrides and --out away.")
+            raise ConfigError(f"{recipe!r} is resumed as its recipe.json says; leave out the overrides and --out.")
         folder = RunFolder(Path(recipe))
         loaded = folder.recipe()
     elif resume and not Path(recipe).exists() and recipe not in builtin_recipes():

@@ -54,19 +54,16 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one process, by part."""
+    """Bytes on one process by part: throughout the run, and on top of that at the rollout, update and evaluation."""
 
     always: dict[str, float]
-    """What is held throughout the run."""
     moments: dict[str, dict[str, float]]
-    """What is held on top of that, by moment: ``rollout``, ``update``, ``evaluation``."""
 
     @property
     def peak(self) -> float:
         return max(map(self.at, self.moments))
 
     def at(self, moment: str) -> float:
-        """All that is held at a moment."""
         return sum(self.always.values()) + sum(self.moments[moment].values())
 
 

@@ -20,7 +20,7 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 
 def make_task(recipe: Recipe) -> Task:
-    """The recipe's task. Problems that are made, not read, depend on the recipe's seed where they are trained on."""
+    """The recipe's task. The recipe's seed decides which problems are made to train on, where they are not read."""
     section = recipe.task
     settings = {name: getattr(section, name) for name in type(section).model_fields if name != "name"}
     if isinstance(section, CountdownSection | ReasoningGymSection):
@@ -29,7 +29,7 @@ def make_task(recipe: Recipe) -> Task:
 
 
 def response_budget(recipe: Recipe, task: Task) -> int:
-    """How many tokens a response may have: the recipe's word, or else the task's."""
+    """How many tokens a response may have: the recipe's number, or else the task's."""
     return recipe.training.max_response_tokens or task.max_response_tokens
 
 

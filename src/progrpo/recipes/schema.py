@@ -51,14 +51,14 @@ class LoraSection(Section):
     r: Positive = Field(64, description="the adapters' rank")
     alpha: AboveZero = Field(128.0, description="the adapters' output is scaled by alpha / r")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: str | list[str] = Field("all-linear", description="PEFT's word or names: ['q_proj', 'v_proj']")
+    target_modules: str | list[str] = Field("all-linear", description="PEFT's word, or names: ['q_proj', 'v_proj']")
 
 
 class ModelSection(Section):
     """Where training starts."""
 
     path: str = Field("countdown", description="'countdown' (the shipped model), a folder, or a Hugging Face id")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights; float32 on a CPU")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="the dtype of the weights; float32 on a CPU")
     attention: str | None = Field(None, description="transformers' attn_implementation, e.g. flash_attention_2")
     lora: LoraSection | None = Field(None, description="train low-rank adapters instead of all weights")
 
@@ -73,7 +73,7 @@ class CountdownSection(Section):
 
 
 class DatasetSection(Section):
-    """What the tasks over datasets have in common."""
+    """What all tasks over data sets have in common."""
 
     train: Data
     heldout: Data
@@ -106,7 +106,7 @@ class JsonlSection(DatasetSection):
 
     name: Literal["jsonl"]
     template: Template = "plain"
-    default_verifier: str = Field("math", description="of the rows that name none")
+    default_verifier: str = Field("math", description="the verifier of rows that name none")
 
 
 class ReasoningGymSection(Section):
@@ -114,7 +114,7 @@ class ReasoningGymSection(Section):
 
     name: Literal["reasoning_gym"]
     dataset: str = Field(description="its name, e.g. countdown or gsm_symbolic")
-    config: JsonTable = Field(default_factory=dict, description="its own settings")
+    config: JsonTable = Field(default_factory=dict, description="the settings of the data set")
     train_size: Positive = 2048
     heldout_size: Positive = 200
     template: Template = "chat"
@@ -135,8 +135,8 @@ class TrainingSection(Section):
     group_size: AtLeastTwo = Field(16, description="responses a prompt")
     updates_per_rollout: Positive = Field(
         1,
-        description="optimiser steps that a rollout serves, each with its share of the responses; with 1 the ratio of "
-        "new to old probabilities is always 1, and nothing is clipped",
+        description="optimiser steps for each rollout, each with its share of the responses; with 1 the ratio of new "
+        "to old probabilities is always 1, and nothing is clipped",
     )
     micro_batch: Positive | None = Field(None, description="responses a forward pass, on each process; all by default")
     learning_rate: AboveZero = 1e-4
@@ -146,21 +146,21 @@ class TrainingSection(Section):
     max_grad_norm: AboveZero = 1.0
     temperature: AboveZero = 1.0
     seeded_responses: bool = Field(
-        False, description="each response from a random stream of its own: the same on any number of processes"
+        False, description="draw each response from its own random stream: the same on any number of processes"
     )
     max_prompt_tokens: Positive | None = Field(None, description="problems with longer prompts are not trained on")
-    max_response_tokens: Positive | None = Field(None, description="by default what the task's right answers need")
+    max_response_tokens: Positive | None = Field(None, description="by default as many as the task's answers need")
     clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
     clip_high: Annotated[float, Field(ge=0)] = 0.28
     checkpoint_every: Positive = Field(50, description="steps between checkpoints")
     keep_checkpoints: Positive = Field(
-        2, description="how many checkpoints stay on the disk; with 1 there is none to fall back to"
+        2, description="how many checkpoints stay on the disk; with 1 a run can't fall back to an older one"
     )
     max_verifier_errors: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="share of responses that the verifier itself may fail on before the run stops"
     )
     rollouts_every: Positive = Field(
-        1, description="steps between rollouts written to the run folder: the first at or after each multiple"
+        1, description="steps between rollouts in the run folder: the first one at or after each multiple is written"
     )
 
 
@@ -170,11 +170,11 @@ class EvaluationSection(Section):
     samples: AtLeastTwo = Field(64, description="responses a problem at the end: n of pass@k")
     every: FromZero = Field(50, description="steps between evaluations in training; 0: none")
     samples_in_training: AtLeastTwo = 32
-    problems_in_training: Positive = Field(100, description="the first of the held-out problems")
+    problems_in_training: Positive = Field(100, description="how many held-out problems, from the first")
     temperature: AboveZero = 1.0
     batch: Positive = Field(1024, description="responses generated at a time")
     benchmarks: list[str] = Field(
-        default_factory=list, description="what progrpo evaluate RUN evaluates on; without any, the held-out problems"
+        default_factory=list, description="what progrpo evaluate RUN evaluates on; by default the held-out problems"
     )
 
     @field_validator("benchmarks")
@@ -190,13 +190,13 @@ class EvaluationSection(Section):
 
 
 class LaunchSection(Section):
-    """The machines that a recipe is written for: what ``--dry-run`` reckons with and launches."""
+    """The machines that a recipe is written for: ``--dry-run`` plans for them and shows how to launch on them."""
 
     nodes: Positive = Field(1, description="machines")
     gpus_per_node: FromZero = Field(0, description="0: one process, on whatever is there")
-    gpu_memory_gb: AboveZero = Field(80.0, description="of one GPU, in GB of 10^9 bytes")
+    gpu_memory_gb: AboveZero = Field(80.0, description="memory of one GPU, in GB of 10^9 bytes")
     accelerate: str = Field(
-        "fsdp2", description="TRL: how weights are spread: fsdp2, deepspeed_zero3, ddp, or a config file of yours"
+        "fsdp2", description="TRL: how weights are spread: fsdp2, deepspeed_zero3, ddp, or your own config file"
     )
     server_gpus: FromZero = Field(
         0, description="TRL with trl.vllm_mode = 'server': the GPUs of the first node that vLLM's server has to itself"
@@ -214,7 +214,7 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     method: str = Field("progrpo", description="a name of progrpo.methods.METHODS")
     seed: Seed = 0
-    engine: Literal["trl", "verl"] = Field("trl", description="whose trainer: TRL's (accelerate) or verl's (Ray)")
+    engine: Literal["trl", "verl"] = Field("trl", description="the trainer: TRL's (on accelerate) or verl's (on Ray)")
     model: ModelSection = Field(default_factory=ModelSection)
     task: Annotated[TaskSection, Field(discriminator="name")] = Field(default_factory=CountdownSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
@@ -246,7 +246,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _own_method_only(self) -> "Recipe":
-        """A run's recipe says nothing of other methods: the same run whatever they are set to."""
+        """Drop the tables of other methods, which don't change the run: its recipe is the same without them."""
         self.methods = {name: settings for name, settings in self.methods.items() if name == self.method}
         return self
 

@@ -3,7 +3,7 @@
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 from progrpo.common.errors import ConfigError
 from progrpo.common.progress import Progress
@@ -196,4 +196,4 @@ def sharding(recipe: Recipe) -> Sharding:
             f"{subject} has the distributed_type {kind!r}, for which nothing is known here; it must be one of "
             f"{', '.join(SHARDINGS)}."
         )
-    return kind
+    return cast(Sharding, kind)
