@@ -73,7 +73,7 @@ def test_the_ratio_differs_from_1_after_a_rollouts_first_update(several: Path) -
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5])
-def test_a_run_goes_on_in_the_midst_of_a_rollout(forked: Server, several: Path, tmp_path: Path, step: int) -> None:
+def test_a_run_continues_in_the_middle_of_a_rollout(forked: Server, several: Path, tmp_path: Path, step: int) -> None:
     run = tmp_path / "run"
     shutil.copytree(several, run)
     for later in range(step + 1, 7):
@@ -83,11 +83,11 @@ def test_a_run_goes_on_in_the_midst_of_a_rollout(forked: Server, several: Path, 
     forked("train", "--resume", str(run))
     assert_same_run(run, several)
     kept = sorted(path.name for path in (run / "checkpoints" / "checkpoint-3").iterdir())
-    assert "rollout_0.safetensors" in kept
-    assert not (run / "checkpoints" / "checkpoint-4" / "rollout_0.safetensors").exists(), "it serves no further step"
+    assert "rollout_0.pt" in kept
+    assert not (run / "checkpoints" / "checkpoint-4" / "rollout_0.pt").exists(), "it serves no further step"
 
 
-def test_a_run_that_is_stopped_in_the_midst_of_a_rollout(forked: Server, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_in_the_middle_of_a_rollout(forked: Server, tmp_path: Path) -> None:
     arguments = ["train", "countdown_cpu", *TINY, "training.updates_per_rollout=4", "training.checkpoint_every=6"]
     forked(*arguments, "--out", str(tmp_path / "quiet"))
     run = tmp_path / "run"
@@ -95,12 +95,12 @@ def test_a_run_that_is_stopped_in_the_midst_of_a_rollout(forked: Server, tmp_pat
     stopped.wait_for(lambda: stopped.marks().count("begin update") == 3)
     stopped.kill(signal.SIGTERM)
     assert stopped.wait() == 128 + signal.SIGTERM
-    assert (run / "checkpoints" / "checkpoint-3" / "rollout_0.safetensors").exists()
+    assert (run / "checkpoints" / "checkpoint-3" / "rollout_0.pt").exists()
     forked("train", "--resume", str(run))
     assert_same_run(run, tmp_path / "quiet")
 
 
-def test_a_run_goes_on_in_a_later_pass_through_its_problems(forked: Server, tmp_path: Path) -> None:
+def test_a_run_continues_in_a_later_pass_through_its_problems(forked: Server, tmp_path: Path) -> None:
     """Two steps are a pass through eight problems, each in another order."""
     arguments = ["train", "countdown_cpu", *TINY, "task.train_size=8", "training.keep_checkpoints=9"]
     forked(*arguments, "--out", str(tmp_path / "quiet"))

@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 
 from progrpo.common.errors import ConfigError
-from progrpo.common.processes import LostProcessError, Share, a_lost_process_is_told, first_decides, is_first_to_tell
+from progrpo.common.processes import LostProcessError, Share, explain_lost_process, first_decides, is_first_to_report
 from progrpo.recipes.build import make_task
 from progrpo.recipes.schema import load_recipe
 from progrpo.trl.settings import trl_config
@@ -57,7 +57,7 @@ def test_a_failed_exchange_is_a_lost_process(second_of_three: None, error: Excep
     handler = signal.getsignal(signal.SIGTERM)
     try:
         words = r"process 1 of 3 can't go on alone.*--resume "
-        with pytest.raises(LostProcessError, match=words) as told, a_lost_process_is_told(tmp_path):
+        with pytest.raises(LostProcessError, match=words) as told, explain_lost_process(tmp_path):
             raise error
         assert told.value.__cause__ is error
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "the launcher's would come before the last word"
@@ -67,7 +67,7 @@ def test_a_failed_exchange_is_a_lost_process(second_of_three: None, error: Excep
 
 def test_other_errors_are_themselves(second_of_three: None, tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(RuntimeError, match=r"^out of memory$"), a_lost_process_is_told(tmp_path):
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), explain_lost_process(tmp_path):
         raise RuntimeError("out of memory")
     assert signal.getsignal(signal.SIGTERM) is handler
 
@@ -76,14 +76,14 @@ def test_a_sigterm_by_the_launcher_is_told(second_of_three: None, tmp_path: Path
     handler = signal.getsignal(signal.SIGTERM)
     try:
         words = r"ended process 1 of 3 \(SIGTERM\)"
-        with pytest.raises(LostProcessError, match=words), a_lost_process_is_told(tmp_path):
+        with pytest.raises(LostProcessError, match=words), explain_lost_process(tmp_path):
             signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, handler)
 
 
 def test_one_of_them_tells(tmp_path: Path) -> None:
-    assert [is_first_to_tell(tmp_path) for _ in range(3)] == [True, False, False]
+    assert [is_first_to_report(tmp_path) for _ in range(3)] == [True, False, False]
 
 
 @pytest.mark.parametrize("other", ["trl.top_k=5", "trl.min_p=0.1", "trl.generation_kwargs={top_k=1}"])

@@ -337,7 +337,7 @@ def penalty(completions: list[str], **columns: Any) -> list[float]:
 def test_with_penalties_arm_is_off_and_says_so_or_acts_above_the_penalty_that_is_named(
     make_trainer: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("progrpo.methods.exploration.QUIET_STEPS", 2)
+    monkeypatch.setattr("progrpo.methods.arm.QUIET_STEPS", 2)
     keep = Batches()
     make_trainer(reward_funcs=penalty, on_rollout=keep, max_steps=2).train()
     assert all(torch.equal(rollout.advantages_B, rollout.grpo_advantages_B) for rollout in keep.rollouts)

@@ -30,7 +30,7 @@ from progrpo.sampling.models import SHIPPED, load_model
 from progrpo.tasks import Countdown
 from progrpo.trl import ProGRPOTrainer, Rollout
 from progrpo.trl import run as training
-from progrpo.trl.recipe_trainer import RecipeTrainer
+from progrpo.trl.run import RecipeTrainer
 from trl import GRPOTrainer
 
 if find_spec("vllm") is None:

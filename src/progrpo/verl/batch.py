@@ -14,9 +14,9 @@ from torch import Tensor
 
 from progrpo.common.errors import ConfigError
 from progrpo.core import answer_confidence, arm_advantages, group_relative_advantages, prompt_confidence
+from progrpo.core.exploration import exploration_metrics, solution_digest
 from progrpo.core.precision import at_least_float32
-from progrpo.methods.exploration import exploration_metrics, solution_digest
-from progrpo.methods.options import ArmOptions
+from progrpo.methods.arm import ArmOptions
 
 VERL_EPS = 1e-6
 """Added to the standard deviation by verl's GRPO."""

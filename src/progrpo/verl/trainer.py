@@ -6,7 +6,7 @@ the same forward pass (so c(q) costs nothing); after GRPO's advantages were comp
 :func:`progrpo.core.arm_advantages`. Everything else, the loss included, is verl's, and with ``alpha=0`` all of it.
 
 Options: ``+algorithm.progrpo.{alpha,low_prob_fraction,activation,center,correct_above,correct_reward}``; see
-:class:`progrpo.methods.options.ArmOptions`. Use: ``docs/verl.md``. What is overridden is private API of verl:
+:class:`progrpo.methods.arm.ArmOptions`. Use: ``docs/verl.md``. What is overridden is private API of verl:
 ``tests/verl/in_verl/test_verl_contract.py`` names what a new version moved.
 """
 
@@ -25,8 +25,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from progrpo.common.errors import ConfigError
 from progrpo.core.advantages import is_correct
-from progrpo.methods.exploration import ActivationWatch
-from progrpo.methods.options import ArmOptions
+from progrpo.methods.arm import ActivationWatch, ArmOptions
 from progrpo.verl.batch import (
     Responses,
     confidences,
@@ -51,7 +50,7 @@ OPTIONS = "algorithm.progrpo"
 class ProGRPOTrainer(PPOTrainerSync):
     """verl's synchronous trainer with confidence re-weighted advantages.
 
-    Metrics beside verl's: those of :func:`progrpo.methods.exploration.exploration_metrics`, and
+    Metrics beside verl's: those of :func:`progrpo.core.exploration.exploration_metrics`, and
     ``verifier/errors``, the share of responses that the verifier failed on.
 
     Raises:
