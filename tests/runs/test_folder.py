@@ -56,11 +56,12 @@ def test_records_go_back_to_the_checkpoint_that_is_used(run: RunFolder, damaged:
     assert len(names(run.evaluations, "*-samples")) == STEPS, "samples are kept: they may be of the same weights"
     newer_and_damaged = [bad for bad in damaged if bad > step]
     assert names(run.checkpoints, "damaged-*") == sorted(f"damaged-checkpoint-{bad}" for bad in newer_and_damaged)
-    assert [event["checkpoint"] for event in run.events()] == [f"checkpoint-{step}"] * len(newer_and_damaged)
+    events = [json.loads(line) for line in run.events_file.read_text().splitlines()] if newer_and_damaged else []
+    assert [event["checkpoint"] for event in events] == [f"checkpoint-{step}"] * len(newer_and_damaged)
     if newer_and_damaged:
         assert (
             f"checkpoint-{newer_and_damaged[0]} can't be used: model.safetensors has 1 bytes, where"
-            in (run.events()[0]["text"])
+            in (events[0]["text"])
         )
     before = sorted(run.path.rglob("*"))
     assert run.rewind() == step

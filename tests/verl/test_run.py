@@ -188,11 +188,10 @@ def test_validation_samples_become_an_evaluation(launch: _Launch, folder: RunFol
     path = launch.own.validations / "2.jsonl"
     path.write_bytes("\n".join([*lines[:3], "é"]).encode()[:-1])  # in the middle of a character
     launch._take_over()
-    assert folder.evaluation("step-000002") is None, "verl is still writing"
+    assert not folder.evaluation_files(), "verl is still writing"
     path.write_text("\n".join(lines) + "\n")
     launch._take_over()
-    found = folder.evaluation("step-000002")
-    assert found is not None
+    found = json.loads(folder.evaluation_files()[2].read_text())
     by_id = {problem["problem_id"]: problem for problem in found["problems"]}
     of_one, of_two = by_id[one["problem_id"]], by_id[two["problem_id"]]
     assert (of_one["samples"], of_one["correct"], of_one["errors"], of_one["distinct"]) == (2, 1, 0, 1)
