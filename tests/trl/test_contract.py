@@ -83,6 +83,11 @@ def test_every_file_that_transformers_reads_is_read_as_data_alone() -> None:
         assert source.count("torch.load(") == source.count("weights_only=True") > 0, name
 
 
+def test_the_norm_of_the_gradient_is_taken_before_the_optimizer_s_step() -> None:
+    source = inspect.getsource(GRPOTrainer._run_epoch)
+    assert source.index("self._get_grad_norm(") < source.index("self.optimizer.step()")
+
+
 def test_the_trainer_has_what_its_checkpoints_use(make_trainer: Any) -> None:
     trainer = make_trainer(GRPOTrainer, max_steps=1)
     trainer.train()

@@ -167,7 +167,7 @@ def run_of(once: Any) -> Callable[[str], tuple[Path, str, str]]:
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_processes_run_as_one_does(kind: str, run_of: Any) -> None:
+def test_two_processes_run_as_one_process_does(kind: str, run_of: Any) -> None:
     run, out, err = run_of(kind)
     assert_same_run(run, run_of("one")[0], tolerance=1e-5)
     # The two have said it once, and nothing else.
@@ -259,7 +259,7 @@ def test_a_killed_process_ends_the_other_and_the_resumed_run_is_the_undisturbed_
     assert not list(run.rglob(".*.tmp"))
 
 
-def test_the_bombs_go_off_where_they_are_unpickled(tmp_path: Path) -> None:
+def test_the_bombs_work(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
     lay_bombs(tmp_path / "checkpoint", tmp_path / "exploded")
     pickle.loads((tmp_path / "checkpoint" / "optimizer.pt").read_bytes())

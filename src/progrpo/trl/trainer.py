@@ -199,13 +199,19 @@ class ProGRPOTrainer(GRPOTrainer):
         groups_B = torch.arange(len(rewards_B), device=rewards_B.device) // group_size
         rule = {"activation": options.activation, "correct_above": options.correct_above}
         advantages_B = arm_advantages(
-            *(grpo_B, correct_rewards_B, c_q_B, c_o_B, groups_B), alpha=options.alpha, center=options.center, **rule
+            grpo_B, correct_rewards_B, c_q_B, c_o_B, groups_B, alpha=options.alpha, center=options.center, **rule
         )
         output["advantages"] = advantages_B[local].to(output["advantages"].dtype)
         _replace_last(self._logs["advantages"], advantages_B.tolist())
-        correction_B = advantages_B - grpo_B
         metrics = exploration_metrics(
-            *(rewards_B, groups_B, digests_B, c_q_B, c_o_B, correction_B), correct_rewards_B=correct_rewards_B, **rule
+            rewards_B,
+            groups_B,
+            digests_B,
+            c_q_B,
+            c_o_B,
+            advantages_B - grpo_B,
+            correct_rewards_B=correct_rewards_B,
+            **rule,
         )
         if mode == "train" and self.accelerator.is_main_process:
             self._activation_watch.see(self.state.global_step + 1, correct_rewards_B, groups_B)
