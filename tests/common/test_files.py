@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import torch
 
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import (
@@ -176,3 +177,6 @@ def test_a_full_disk_is_recognised_in_the_errors_that_libraries_make_of_it(tmp_p
     assert storage_fault(wrapped(FileNotFoundError(errno.ENOENT, "No such file"))) is None
     assert storage_fault(wrapped(ValueError("os error 28"))) == "No space left on device"
     assert storage_fault(ValueError("28")) is None
+    with pytest.raises(RuntimeError) as raised:
+        torch.save(torch.zeros(100_000), "/dev/full")
+    assert storage_fault(raised.value) == "torch could not write a file"

@@ -20,7 +20,7 @@ _STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
 _PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _NUMBER_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
-_TORCH_WRITER = "PytorchStreamWriter failed"
+_TORCH_WRITER = re.compile(r"inline_container.* unexpected pos|iostream error")
 LOCK = ".lock"
 REMEDY = "put it back from a copy, or remove it"
 
@@ -228,7 +228,7 @@ def storage_fault(error: BaseException | None) -> str | None:
             number = int(match[1] or match[2])
         if number in _STORAGE_ERRORS:
             return os.strerror(number)
-        if isinstance(error, RuntimeError) and _TORCH_WRITER in str(error):
+        if isinstance(error, RuntimeError) and _TORCH_WRITER.search(str(error)):
             return "torch could not write a file"
         error = error.__cause__ or error.__context__
     return None

@@ -111,7 +111,9 @@ def _is_collective(error: RuntimeError) -> bool:
 def is_first_to_report(run: Path) -> bool:
     """Whether this process is the first to ask: of those that lost another one, only one should report it."""
     try:
-        (run / ".told.tmp").touch(exist_ok=False)  # like all hidden .tmp files it is removed when the run is resumed
+        (run / ".reported.tmp").touch(
+            exist_ok=False
+        )  # like all hidden .tmp files it is removed when the run is resumed
     except OSError:
         return False
     return True

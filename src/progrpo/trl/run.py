@@ -152,7 +152,7 @@ def _server_fault(error: BaseException | None) -> str | None:
     """What TRL's client of a vLLM server, or the library requests that it uses, says of a server that is gone."""
     while error is not None:
         if type(error).__module__.partition(".")[0] == "requests" or str(error).startswith("The vLLM server"):
-            return str(error).rstrip(".")
+            return f"the server that TRL samples from can't be reached: {str(error).rstrip('.')}"
         error = error.__cause__ or error.__context__
     return None
 
