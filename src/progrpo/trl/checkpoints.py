@@ -55,7 +55,6 @@ class WholeCheckpoints(GRPOTrainer):
     """
 
     keep_checkpoints = 2
-    seeded_responses = False
     _staging: Path | None = None
 
     # The order of the problems
