@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from progrpo.common.errors import ConfigError
 from progrpo.core import arm_advantages
+from progrpo.methods.arm import ArmOptions
 from progrpo.tasks import Countdown
 from progrpo.tasks.rewards import task_reward
 from progrpo.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
@@ -475,7 +476,8 @@ def test_options_are_checked(option: str, value: Any, message: str) -> None:
 
 
 def test_every_option_of_ours_has_a_help_text() -> None:
-    ours = [field for field in fields(ProGRPOConfig) if field.name in ProGRPOConfig.__annotations__]
+    names = ProGRPOConfig.__annotations__ | ArmOptions.__annotations__
+    ours = [field for field in fields(ProGRPOConfig) if field.name in names]
     assert {"alpha", "epsilon_high", "low_prob_fraction"} <= {field.name for field in ours}
     assert [field.name for field in ours if not field.metadata.get("help")] == []
 
