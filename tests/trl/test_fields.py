@@ -57,6 +57,7 @@ def test_the_settings_of_every_method_pass(method: str) -> None:
         ("trl.shuffle_dataset=x", "trl.shuffle_dataset should be a valid boolean, got 'x'."),
         ("trl.reward_weights=x", "trl.reward_weights should be a valid list, got 'x'."),
         ("trl.scale_rewards=foo", "trl.scale_rewards should be 'group', 'batch', 'none', True or False, got 'foo'."),
+        ("trl.vllm_mode=serve", "trl.vllm_mode should be 'server' or 'colocate', got 'serve'."),
         ("methods.progrpo.loss_type=foo", "methods.progrpo.loss_type should be 'grpo', 'dapo', "),
         ("methods.progrpo.alpha=high", "methods.progrpo.alpha should be a valid number, got 'high'."),
     ],

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from progrpo.common.progress import Progress
     from progrpo.trl.trainer import ProGRPOConfig
 
-MODES = ("colocate", "server")
 REQUEST_SECONDS = 5.0
 POLL_SECONDS = 1.0
 
@@ -25,7 +24,7 @@ def check_vllm(config: "ProGRPOConfig", processes: int, progress: "Progress") ->
     """Refuse what TRL would refuse late or not at all, and wait for a server that is still starting.
 
     Raises:
-        ConfigError: vLLM is not installed, there is no GPU, the mode or the tensor parallelism is invalid, or no vLLM
+        ConfigError: vLLM is not installed, there is no GPU, the tensor parallelism is invalid, or no vLLM
             server answers within ``vllm_server_timeout`` seconds.
     """
     if find_spec("vllm") is None:
@@ -33,8 +32,6 @@ def check_vllm(config: "ProGRPOConfig", processes: int, progress: "Progress") ->
             "trl.use_vllm needs vLLM, which is not installed; pip install 'trl[vllm]' where there is a GPU, and leave "
             "trl.use_vllm out where there is none."
         )
-    if config.vllm_mode not in MODES:
-        raise ConfigError(f"trl.vllm_mode must be one of {', '.join(MODES)}, got {config.vllm_mode!r}.")
     if not torch.accelerator.is_available():
         raise ConfigError(
             "trl.use_vllm needs a GPU: without one, TRL can't hand new weights to vLLM; leave it out, and transformers "
