@@ -100,6 +100,23 @@ def test_a_run_that_is_stopped_in_the_middle_of_a_rollout(forked: Server, tmp_pa
     assert_same_run(run, tmp_path / "quiet")
 
 
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [(["model.lora={r=4}"], "adapter_model.safetensors"), (["trl.beta=0.1"], "model.safetensors")],
+    ids=["an adapter", "a reference model"],
+)
+def test_a_run_continues_with(settings: list[str], weights: str, forked: Server, tmp_path: Path) -> None:
+    """The reference model of a resumed run is the one that the run started from."""
+    quiet, run = tmp_path / "quiet", tmp_path / "run"
+    forked("train", "countdown_cpu", *TINY, *settings, "--out", str(quiet))
+    shutil.copytree(quiet, run)
+    shutil.rmtree(run / "checkpoints" / "checkpoint-6")
+    (run / "evaluations" / "final.json").unlink()
+    shutil.rmtree(run / "evaluations" / "final-samples")
+    forked("train", "--resume", str(run))
+    assert_same_run(run, quiet, weights)
+
+
 def test_a_run_continues_in_a_later_pass_through_its_problems(forked: Server, tmp_path: Path) -> None:
     """Two steps are a pass through eight problems, each in another order."""
     arguments = ["train", "countdown_cpu", *TINY, "task.train_size=8", "training.keep_checkpoints=9"]
