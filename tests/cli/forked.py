@@ -197,7 +197,7 @@ def _tell(marks: Path, log: Path) -> None:  # noqa: PLR0915 - a list of what is 
     from progrpo.tasks.templates import prompt_text
     from progrpo.trl import recorder
     from progrpo.trl import run as training
-    from progrpo.trl.recipe_trainer import RecipeTrainer
+    from progrpo.trl.run import RecipeTrainer
 
     store.FLUSH_SECONDS = 0.0  # every batch of an evaluation is stored at once: a kill then finds some stored
     lines = [os.open(path, os.O_WRONLY | os.O_APPEND) for path in (marks, log)]

@@ -19,7 +19,7 @@ from tests.cli.conftest import TINY
 from tests.cli.forked import Run, Server
 from tests.cli.test_runs import assert_same_run, metrics
 
-from progrpo.runs.checkpoints import fault
+from progrpo.runs.checkpoints import fault, seal
 from progrpo.runs.folder import RunFolder
 from progrpo.verify import StdinTests
 from progrpo.verify.code.programs import gold_of
@@ -363,12 +363,37 @@ def test_responses_that_serve_two_steps(forked: Server, tmp_path: Path) -> None:
     assert recorded(tmp_path / "run") == 6
 
 
+class Bomb:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.mark,))
+
+
+def test_a_pickle_in_a_checkpoint_runs_no_code(forked: Server, unfinished: Path, tmp_path: Path) -> None:
+    """Whoever can write the folder can seal it again, so the digests are no protection from this."""
+    import torch
+
+    checkpoint = unfinished / "checkpoints" / "checkpoint-4"
+    shutil.rmtree(unfinished / "checkpoints" / "checkpoint-6")
+    torch.save(Bomb(tmp_path / "exploded"), checkpoint / "rng_state.pth")
+    seal(checkpoint)
+    said = one_sentence(forked("train", "--resume", str(unfinished), code=1))
+    assert "checkpoint-4' has a file that holds more than data, and was not loaded" in said
+    assert not (tmp_path / "exploded").exists()
+    torch.load(checkpoint / "rng_state.pth", weights_only=False)
+    assert (tmp_path / "exploded").exists(), "it is a bomb"
+
+
 def test_a_gradient_that_is_no_number_stops_the_run_before_the_optimizer(forked: Server, tmp_path: Path) -> None:
     """From step 3 on, the third micro-batch's gradient of one weight is NaN, and every loss is finite."""
     run = tmp_path / "run"
     patch = """
 import torch
-from progrpo.trl.recipe_trainer import RecipeTrainer
+from progrpo.trl.run import RecipeTrainer
 compute_loss = RecipeTrainer.compute_loss
 def with_hook(self, model, inputs, *args, **kwargs):
     if self.state.global_step == 2 and self._step % 4 == 2:
@@ -430,7 +455,7 @@ def test_a_server_that_trl_can_no_longer_reach(forked: Server, tmp_path: Path, u
     run = tmp_path / "run"
     patch = """
 import requests
-from progrpo.trl.recipe_trainer import RecipeTrainer
+from progrpo.trl.run import RecipeTrainer
 generate = RecipeTrainer._generate_single_turn
 def ask(self, *args, **kwargs):
     if self.state.global_step == 3:

@@ -22,10 +22,10 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in NOT_COMPARED} for line in lines]
 
 
-def assert_same_run(one: Path, other: Path) -> None:
+def assert_same_run(one: Path, other: Path, weights: str = "model.safetensors") -> None:
     """The same curve, rollouts, weights and evaluations, to the last bit."""
     assert metrics(one) == metrics(other)
-    a, b = (load_file(run / "checkpoints" / "checkpoint-6" / "model.safetensors") for run in (one, other))
+    a, b = (load_file(run / "checkpoints" / "checkpoint-6" / weights) for run in (one, other))
     assert all(np.array_equal(a[name], b[name]) for name in a)
     for folder in ("evaluations", "rollouts"):
         names = sorted(path.name for path in (one / folder).iterdir())

@@ -73,7 +73,7 @@ def test_the_ratio_differs_from_1_after_a_rollouts_first_update(several: Path) -
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5])
-def test_a_run_goes_on_in_the_middle_of_a_rollout(forked: Server, several: Path, tmp_path: Path, step: int) -> None:
+def test_a_run_continues_in_the_middle_of_a_rollout(forked: Server, several: Path, tmp_path: Path, step: int) -> None:
     run = tmp_path / "run"
     shutil.copytree(several, run)
     for later in range(step + 1, 7):
@@ -83,8 +83,8 @@ def test_a_run_goes_on_in_the_middle_of_a_rollout(forked: Server, several: Path,
     forked("train", "--resume", str(run))
     assert_same_run(run, several)
     kept = sorted(path.name for path in (run / "checkpoints" / "checkpoint-3").iterdir())
-    assert "rollout_0.safetensors" in kept
-    assert not (run / "checkpoints" / "checkpoint-4" / "rollout_0.safetensors").exists(), "it serves no further step"
+    assert "rollout_0.pt" in kept
+    assert not (run / "checkpoints" / "checkpoint-4" / "rollout_0.pt").exists(), "it serves no further step"
 
 
 def test_a_run_that_is_stopped_in_the_middle_of_a_rollout(forked: Server, tmp_path: Path) -> None:
@@ -95,12 +95,29 @@ def test_a_run_that_is_stopped_in_the_middle_of_a_rollout(forked: Server, tmp_pa
     stopped.wait_for(lambda: stopped.marks().count("begin update") == 3)
     stopped.kill(signal.SIGTERM)
     assert stopped.wait() == 128 + signal.SIGTERM
-    assert (run / "checkpoints" / "checkpoint-3" / "rollout_0.safetensors").exists()
+    assert (run / "checkpoints" / "checkpoint-3" / "rollout_0.pt").exists()
     forked("train", "--resume", str(run))
     assert_same_run(run, tmp_path / "quiet")
 
 
-def test_a_run_goes_on_in_a_later_pass_through_its_problems(forked: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [(["model.lora={r=4}"], "adapter_model.safetensors"), (["trl.beta=0.1"], "model.safetensors")],
+    ids=["an adapter", "a reference model"],
+)
+def test_a_run_continues_with(settings: list[str], weights: str, forked: Server, tmp_path: Path) -> None:
+    """The reference model of a resumed run is the one that the run started from."""
+    quiet, run = tmp_path / "quiet", tmp_path / "run"
+    forked("train", "countdown_cpu", *TINY, *settings, "--out", str(quiet))
+    shutil.copytree(quiet, run)
+    shutil.rmtree(run / "checkpoints" / "checkpoint-6")
+    (run / "evaluations" / "final.json").unlink()
+    shutil.rmtree(run / "evaluations" / "final-samples")
+    forked("train", "--resume", str(run))
+    assert_same_run(run, quiet, weights)
+
+
+def test_a_run_continues_in_a_later_pass_through_its_problems(forked: Server, tmp_path: Path) -> None:
     """Two steps are a pass through eight problems, each in another order."""
     arguments = ["train", "countdown_cpu", *TINY, "task.train_size=8", "training.keep_checkpoints=9"]
     forked(*arguments, "--out", str(tmp_path / "quiet"))

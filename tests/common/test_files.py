@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import torch
 
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import (
@@ -119,7 +120,7 @@ def test_json_comes_back_and_ends_with_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [float("nan")]}, object()])
-def test_what_json_has_not_is_refused_and_the_old_file_stays(tmp_path: Path, value: object) -> None:
+def test_values_that_json_can_not_express_are_refused_and_the_old_file_stays(tmp_path: Path, value: object) -> None:
     path = tmp_path / "value.json"
     write_json(path, {"old": 1})
     with pytest.raises((ValueError, TypeError)):
@@ -155,14 +156,14 @@ def test_a_folder_that_cannot_be_written_is_refused_with_its_reason(tmp_path: Pa
     assert names(tmp_path) == ["file"]
 
 
-def test_two_in_one_process_do_not_hold_a_folder_either(tmp_path: Path) -> None:
+def test_a_folder_can_not_be_held_twice_in_one_process(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(ConfigError, match="is being written by process"), locked(tmp_path):
         pass
     with locked(tmp_path):
         pass
 
 
-def test_a_full_disk_is_told_apart_from_other_errors_through_those_that_libraries_make_of_it(tmp_path: Path) -> None:
+def test_a_full_disk_is_recognised_in_the_errors_that_libraries_make_of_it(tmp_path: Path) -> None:
     def wrapped(error: Exception) -> Exception:
         try:
             try:
@@ -176,3 +177,6 @@ def test_a_full_disk_is_told_apart_from_other_errors_through_those_that_librarie
     assert storage_fault(wrapped(FileNotFoundError(errno.ENOENT, "No such file"))) is None
     assert storage_fault(wrapped(ValueError("os error 28"))) == "No space left on device"
     assert storage_fault(ValueError("28")) is None
+    with pytest.raises(RuntimeError) as raised:
+        torch.save(torch.zeros(100_000), "/dev/full")
+    assert storage_fault(raised.value) == "torch could not write a file"

@@ -43,7 +43,7 @@ def test_extras_pull_only_what_they_need(wheel: Path) -> None:
     metadata = message_from_string(archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode())
     requirements = metadata.get_all("Requires-Dist") or []
     bare = {r.split(">")[0].split("=")[0].strip() for r in requirements if "extra ==" not in r}
-    assert bare == {"torch", "numpy", "pydantic", "rich", "typer"}
+    assert bare == {"torch", "numpy", "pydantic", "rich", "typer", "filelock"}
     assert not [r for r in requirements if "extra == 'trl'" in r and ("plotly" in r or "pytest" in r)]
 
 

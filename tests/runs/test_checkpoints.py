@@ -35,9 +35,9 @@ def test_the_manifest_names_every_file_its_size_and_its_sha256(checkpoint: Path)
     manifest = json.loads((checkpoint / "digests.json").read_text())
     assert manifest["algorithm"] == "sha256"
     assert sorted(manifest["files"]) == ["config.json", "empty", "model.safetensors", "optimizer/shard-0.safetensors"]
-    for name, told in manifest["files"].items():
+    for name, record in manifest["files"].items():
         content = (checkpoint / name).read_bytes()
-        assert told == {"bytes": len(content), "digest": hashlib.sha256(content).hexdigest()}
+        assert record == {"bytes": len(content), "digest": hashlib.sha256(content).hexdigest()}
     assert fault(checkpoint) is None
 
 
@@ -78,7 +78,7 @@ def test_every_damage_is_found_and_named(
     assert said in (fault(checkpoint) or "nothing was found")
 
 
-def test_only_the_files_that_matter_are_looked_at(checkpoint: Path) -> None:
+def test_only_the_files_that_matter_are_checked(checkpoint: Path) -> None:
     flip_a_bit(checkpoint / "optimizer" / "shard-0.safetensors")
     assert fault(checkpoint) is not None
     assert fault(checkpoint, MODEL_PARTS) is None
@@ -93,7 +93,7 @@ def test_a_model_that_was_never_sealed_passes(tmp_path: Path) -> None:
     check_model("countdown")
 
 
-def test_published_checkpoints_take_the_place_of_the_oldest(tmp_path: Path) -> None:
+def test_published_checkpoints_replace_the_oldest(tmp_path: Path) -> None:
     final = tmp_path / "checkpoints"
     final.mkdir()
     for step in (8, 9, 10, 100):
@@ -107,14 +107,14 @@ def test_published_checkpoints_take_the_place_of_the_oldest(tmp_path: Path) -> N
     assert (publish(again, final, keep=2) / "config.json").read_text() == '{"of": "the second time"}'
 
 
-def test_copies_and_archives_beside_them_are_no_checkpoints(tmp_path: Path) -> None:
+def test_copies_and_archives_do_not_count_as_checkpoints(tmp_path: Path) -> None:
     for name in ("checkpoint-5", "checkpoint-50", "checkpoint-50-copy", "checkpoint-60.bak"):
         (tmp_path / name).mkdir()
     (tmp_path / "checkpoint-70").touch()
     assert [path.name for path in in_folder(tmp_path)] == ["checkpoint-50", "checkpoint-5"]
 
 
-def test_what_is_set_aside_is_no_checkpoint_any_more(tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_set_aside_no_longer_counts(tmp_path: Path) -> None:
     for content in ("first", "second"):
         damaged = make(tmp_path)
         (damaged / "config.json").write_text(content)

@@ -1,4 +1,4 @@
-"""Run by test_trl_vllm.py, on several processes: each trains with a vLLM engine of its own."""
+"""Run by test_vllm_rollouts.py, on several processes: each process trains with its own vLLM engine."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Run by test_trl_distributed.py, on one process or several: in each case, groups that straddle processes.
+"""Run by test_distributed.py, on one process or several: in each case, groups that straddle processes.
 
 The completions are scripted by global row, so that every split of the rows sees the same rollout; all else is real.
 """

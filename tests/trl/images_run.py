@@ -1,4 +1,4 @@
-"""Run by test_trl_distributed.py on two processes: the prompts of the first one have images, the others have none."""
+"""Run by test_distributed.py on two processes: the prompts of the first one have images, the others have none."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Scripts on several processes of this CPU, by torchrun with gloo: accelerate has no launcher of its own for that."""
+"""Runs a script on several processes of this CPU, by torchrun with gloo."""
 
 import os
 import socket

@@ -1,6 +1,6 @@
-"""What a trainer goes on from: to the last bit, and without pickles."""
+"""What a trainer continues from: it is the same to the last bit, and loading it runs no code."""
 
-import json
+import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from progrpo.common.errors import ConfigError
 from progrpo.trl.checkpoints import (
     check_resumable,
+    count_processes,
     load_optimizer,
-    load_rng_state,
     load_rollout,
-    processes_of,
-    read_weights,
+    load_weights,
     save_optimizer,
-    save_rng_state,
     save_rollout,
     seed_anew,
 )
@@ -54,7 +52,7 @@ def take_steps(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) ->
         (torch.optim.SGD, {}),
     ],
 )
-def test_an_optimizer_goes_on_to_the_last_bit(
+def test_an_optimizer_continues_to_the_last_bit(
     optimizer: type[torch.optim.Optimizer], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     model, state = make(optimizer, **settings)
@@ -80,18 +78,6 @@ def draw() -> list[Any]:
     return [random.random(), *np.random.rand(3), *np.random.randn(1), *torch.randn(3).tolist(), random.gauss(0, 1)]
 
 
-def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
-    random.gauss(0, 1), np.random.randn()  # both keep a second number back
-    save_rng_state(tmp_path, 3)
-    expected = draw()
-    assert draw() != expected
-    load_rng_state(tmp_path, 3)
-    assert draw() == expected
-    save_rng_state(tmp_path, 4)
-    assert processes_of(tmp_path) == 2
-    assert isinstance(json.loads((tmp_path / "rng_state_3.json").read_text()), dict)
-
-
 def rollout(process: int, prompt: int, length: int) -> list[dict[str, torch.Tensor]]:
     """Two updates of two micro-batches of two rows, whose values say which row they are of."""
     batches = []
@@ -114,7 +100,8 @@ def rollout(process: int, prompt: int, length: int) -> list[dict[str, torch.Tens
 def save_two(checkpoint: Path) -> None:
     for process, (prompt, length) in enumerate([(3, 5), (4, 2)]):
         save_rollout(checkpoint, process, rollout(process, prompt, length))
-        save_rng_state(checkpoint, process)
+        (checkpoint / f"rng_state_{process}.pth").touch()
+    assert count_processes(checkpoint) == 2
 
 
 def test_a_rollout_comes_back_to_the_last_bit(tmp_path: Path) -> None:
@@ -126,7 +113,9 @@ def test_a_rollout_comes_back_to_the_last_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (1, 4), (4, 1), (4, 2)])
-def test_a_rollout_is_dealt_out_anew_to_other_processes(tmp_path: Path, processes: int, accumulation: int) -> None:
+def test_a_rollout_is_dealt_anew_to_another_number_of_processes(
+    tmp_path: Path, processes: int, accumulation: int
+) -> None:
     """Each update has the responses that it had, each of them once, with its own prompt, mask and log-probs."""
     save_two(tmp_path)
     dealt = [load_rollout(tmp_path, i, processes, updates=2, accumulation=accumulation) for i in range(processes)]
@@ -160,32 +149,60 @@ def test_new_random_numbers_differ_by_step_and_process() -> None:
     assert draw() == drawn[1]
 
 
-def test_weights_of_several_files_are_read_together(tmp_path: Path) -> None:
-    from progrpo.sampling.models import load_model
-
-    model, _ = load_model("countdown")
-    model.save_pretrained(tmp_path, max_shard_size="1MB")
-    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
-    read, known = read_weights(tmp_path, model), model.state_dict()
-    assert read.keys() <= known.keys()
-    for name, weight in read.items():
-        assert torch.equal(weight, known[name])
-
-
-def test_weights_that_are_saved_under_other_names_come_back_under_the_models(tmp_path: Path) -> None:
+@pytest.fixture
+def experts() -> nn.Module:
+    """A mixture of experts: in memory one tensor holds all experts, in files each expert has its own."""
     sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
-    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, **heads, **experts))
-    model.save_pretrained(tmp_path)
-    assert not load_file(tmp_path / "model.safetensors").keys() <= model.state_dict().keys(), "the names are the same"
-    read = read_weights(tmp_path, model)
-    assert read.keys() == model.state_dict().keys()
+    model: nn.Module = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, **heads, **experts))
+    return model
+
+
+@pytest.mark.parametrize("kind", ["several files", "other names", "another dtype"])
+def test_weights_come_back_to_the_last_bit(
+    kind: str, experts: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from progrpo.sampling import models
+
+    model: Any = experts if kind == "other names" else models.load_model("countdown")[0]
+    model.save_pretrained(tmp_path, max_shard_size="1MB" if kind == "several files" else "1GB")
+    if kind == "several files":
+        assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    if kind == "other names":
+        saved = load_file(tmp_path / "model.safetensors")
+        assert not saved.keys() <= model.state_dict().keys(), "the names are the same"
+    monkeypatch.setattr(models, "load_tokenizer", lambda path: None)
+    dtype = torch.bfloat16 if kind == "another dtype" else torch.float32  # float32 weights of a bfloat16 recipe
+    other: Any = AutoModelForCausalLM.from_config(model.config).to(dtype)
+    load_weights(tmp_path, other)
+    assert other.state_dict().keys() == model.state_dict().keys()
     for name, weight in model.state_dict().items():
-        assert torch.equal(read[name], weight)
+        assert torch.equal(other.state_dict()[name], weight)
+        assert other.state_dict()[name].dtype == weight.dtype
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert (other.get_input_embeddings().weight is other.get_output_embeddings().weight) == tied
 
 
-def test_what_is_not_loaded_is_refused(tmp_path: Path) -> None:
+class Bomb:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.mark,))
+
+
+def test_a_rollout_runs_no_code(tmp_path: Path) -> None:
+    (tmp_path / "rng_state.pth").touch()
+    torch.save([{"completion_ids": Bomb(tmp_path / "exploded")}], tmp_path / "rollout_0.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        load_rollout(tmp_path, 0, 1, 2, 1)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_checkpoint_in_a_format_that_is_not_loaded_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(ConfigError, match="no weights in safetensors"):
         check_resumable(tmp_path)

@@ -16,12 +16,12 @@ from trl import GRPOConfig, GRPOTrainer
 
 def words_that_are_compared(module: Any, *names: str) -> set[str]:
     """The texts that an attribute of one of these names is held against, anywhere in a module's source."""
-    found: set[str] = set()
+    words: set[str] = set()
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.Compare) and isinstance(node.left, ast.Attribute) and node.left.attr in names:
-            constants = (one for side in node.comparators for one in ast.walk(side) if isinstance(one, ast.Constant))
-            found |= {constant.value for constant in constants if isinstance(constant.value, str)}
-    return found
+            constants = (part for side in node.comparators for part in ast.walk(side) if isinstance(part, ast.Constant))
+            words |= {constant.value for constant in constants if isinstance(constant.value, str)}
+    return words
 
 
 @pytest.mark.parametrize("name", [name for name in CHOICES if name != "vllm_mode"])
@@ -42,12 +42,12 @@ def test_every_name_is_a_field_of_trl_and_its_default_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_methods_settings_pass(method: str) -> None:
+def test_the_settings_of_every_method_pass(method: str) -> None:
     check_fields(load_recipe("countdown_cpu", [f"method={method}"]))
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("trl.beta=high", "trl.beta should be a valid number, got 'high'."),
         ("trl.beta=true", "trl.beta should be a valid number, got True."),
@@ -57,18 +57,19 @@ def test_every_methods_settings_pass(method: str) -> None:
         ("trl.shuffle_dataset=x", "trl.shuffle_dataset should be a valid boolean, got 'x'."),
         ("trl.reward_weights=x", "trl.reward_weights should be a valid list, got 'x'."),
         ("trl.scale_rewards=foo", "trl.scale_rewards should be 'group', 'batch', 'none', True or False, got 'foo'."),
+        ("trl.vllm_mode=serve", "trl.vllm_mode should be 'server' or 'colocate', got 'serve'."),
         ("methods.progrpo.loss_type=foo", "methods.progrpo.loss_type should be 'grpo', 'dapo', "),
         ("methods.progrpo.alpha=high", "methods.progrpo.alpha should be a valid number, got 'high'."),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(override: str, told: str) -> None:
+def test_a_wrong_value_is_named_with_what_is_allowed(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         check_fields(load_recipe("countdown_cpu", [override]))
-    assert str(raised.value).startswith(told)
+    assert str(raised.value).startswith(message)
 
 
 @pytest.mark.parametrize(
     "override", ["trl.beta=0", "trl.delta=1.5", "trl.scale_rewards=false", "trl.lr_scheduler_kwargs={num_cycles=2}"]
 )
-def test_what_trl_takes_passes(override: str) -> None:
+def test_values_that_trl_takes_pass(override: str) -> None:
     check_fields(load_recipe("countdown_cpu", [override]))

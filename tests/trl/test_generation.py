@@ -31,7 +31,7 @@ def sample(model: Any, tokenizer: Any, inputs: dict[str, torch.Tensor], rows: ra
 
 
 @pytest.mark.parametrize("how", [{}, {"temperature": 1.5, "top_p": 0.9}])
-def test_a_row_says_the_same_wherever_it_is(model_and_prompts: Any, how: dict[str, float]) -> None:
+def test_a_row_is_the_same_at_every_place_in_the_batch(model_and_prompts: Any, how: dict[str, float]) -> None:
     torch.manual_seed(0)
     together = sample(*model_and_prompts, range(ROWS), 1, **how)
     torch.manual_seed(1)
@@ -40,7 +40,7 @@ def test_a_row_says_the_same_wherever_it_is(model_and_prompts: Any, how: dict[st
     assert sample(*model_and_prompts, range(ROWS), 2, **how) != together, "another step draws anew"
 
 
-def test_what_is_drawn_is_what_the_model_says(model_and_prompts: Any) -> None:
+def test_tokens_are_drawn_from_the_model_s_distribution(model_and_prompts: Any) -> None:
     """First tokens of many rows against the model's own probabilities: within five standard errors."""
     model, tokenizer, inputs = model_and_prompts
     n, temperature = 4000, 3.0

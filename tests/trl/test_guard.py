@@ -1,6 +1,5 @@
 """The guard against NaN, on a real trainer: the weights are those from before, and the batch is the one at fault."""
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +7,12 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import Trainer
 
 from progrpo.sampling.models import load_model
 from progrpo.tasks import Countdown
 from progrpo.tasks.rewards import task_reward
 from progrpo.trl import ProGRPOConfig, ProGRPOTrainer
 from progrpo.trl.guard import FiniteGuard, NonFiniteError, batch_tensors, non_finite
-from trl import GRPOTrainer
 
 
 class Guarded(FiniteGuard, ProGRPOTrainer):
@@ -75,9 +72,7 @@ def test_an_infinite_gradient_of_finite_losses_stops_before_the_optimizer(make_g
 
 
 @pytest.mark.parametrize("clip", [1.0, 0.0])
-def test_a_gradient_is_looked_at_whether_it_is_clipped_or_not(
-    make_guarded: Callable[..., Guarded], clip: float
-) -> None:
+def test_gradients_are_checked_with_and_without_clipping(make_guarded: Callable[..., Guarded], clip: float) -> None:
     trainer = make_guarded(max_grad_norm=clip)
     weight = next(trainer.model.parameters())
     weight.register_hook(lambda gradient: gradient * torch.nan)
@@ -98,7 +93,7 @@ def test_without_a_fault_the_guard_changes_nothing(make_guarded: Callable[..., G
     assert guarded._micro_batches == []
 
 
-def test_weights_that_are_no_numbers_give_no_distribution(make_guarded: Callable[..., Guarded]) -> None:
+def test_weights_of_nan_give_no_distribution(make_guarded: Callable[..., Guarded]) -> None:
     trainer = make_guarded()
     with torch.no_grad():
         next(trainer.model.parameters()).fill_(torch.nan)
@@ -106,15 +101,7 @@ def test_weights_that_are_no_numbers_give_no_distribution(make_guarded: Callable
         trainer.train()
 
 
-def test_what_is_overridden_has_the_parameters_it_had() -> None:
-    """A failure here says what a new version of transformers or TRL moved."""
-    assert list(inspect.signature(Trainer._get_grad_norm).parameters) == ["self", "model", "grad_norm"]
-    assert list(inspect.signature(GRPOTrainer.compute_loss).parameters)[:3] == ["self", "model", "inputs"]
-    source = inspect.getsource(Trainer._run_epoch)
-    assert source.index("self._get_grad_norm(") < source.index("self.optimizer.step()")
-
-
-def test_tensors_that_share_memory_are_stored_each() -> None:
+def test_tensors_that_share_memory_are_stored_separately() -> None:
     shared = torch.arange(3)
     stored = batch_tensors([{"a": shared}, {"a": shared, "b": [1], "c": None}])
     assert sorted(stored) == ["0.a", "1.a"]

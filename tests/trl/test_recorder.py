@@ -12,7 +12,7 @@ from progrpo.tasks.rewards import task_reward
 from progrpo.trl.recorder import Recorder
 
 
-def test_a_signal_after_the_end_of_a_step_changes_nothing_of_that_step(tmp_path: Any) -> None:
+def test_a_signal_after_the_end_of_a_step_does_not_affect_that_step(tmp_path: Any) -> None:
     """The other processes evaluate: this one, whose signal they have not gathered, has to evaluate with them."""
     task = Countdown(numbers=3)
     folder = RunFolder(tmp_path / "run")

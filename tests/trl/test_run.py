@@ -6,7 +6,7 @@ import pytest
 
 from progrpo.runs.folder import RunFolder
 from progrpo.tasks.rewards import verified_reward
-from progrpo.trl.run import _recall
+from progrpo.trl.run import _recall_verdicts
 
 ROW = {"prompt": "2 + 3?", "problem_id": "a", "solution": "5"}
 RECORDED = {"problem_id": "a", "prompt": "2 + 3?", "text": r"\boxed{5}", "status": "correct", "reason": ""}
@@ -27,6 +27,6 @@ def test_a_resumed_run_takes_the_verdicts_of_the_same_golds(
     pd.DataFrame([RECORDED | digest | {"canonical": "recorded"}]).to_parquet(
         folder.rollouts / ".step-000001-rank0.recorded", index=False
     )
-    _recall(folder, reward)
+    _recall_verdicts(folder, reward)
     assert reward(["2 + 3?"], [r"\boxed{5}"], problem_id=["a"], solution=[solution]) == [float(canonical is not None)]
     assert reward.canonical_form(ROW | {"solution": solution}, r"\boxed{5}") == canonical

@@ -33,14 +33,14 @@ from progrpo.trl.settings import batch_settings, trl_config
         ("methods.progrpo.output_dir=x", "methods.progrpo.output_dir is set by the run; use --out instead."),
     ],
 )
-def test_what_the_run_sets_is_refused_with_the_key_to_use(override: str, said: str, tmp_path: Path) -> None:
+def test_a_field_that_the_run_sets_is_refused_with_the_key_to_use(override: str, said: str, tmp_path: Path) -> None:
     recipe = load_recipe("countdown_cpu", [override])
     with pytest.raises(ConfigError, match=r"^[^\n]*$") as refused:
         trl_config(recipe, make_task(recipe), tmp_path)
     assert str(refused.value).endswith(said)
 
 
-def test_a_method_may_have_a_learning_rate_and_clipping_of_its_own(tmp_path: Path) -> None:
+def test_a_method_may_set_its_learning_rate_and_clipping(tmp_path: Path) -> None:
     recipe = load_recipe("countdown_cpu", ["methods.progrpo.epsilon=0.1", "methods.progrpo.learning_rate=1e-5"])
     config = trl_config(recipe, make_task(recipe), tmp_path)
     assert (config.epsilon, config.learning_rate) == (0.1, 1e-5)

@@ -19,7 +19,7 @@ QUESTION = "What is 2 + 3?"
 
 
 def fixed_responses(prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
-    """The responses one after the other, as an engine of the user's own returns them."""
+    """The responses one after the other, as the user's engine returns them."""
     tokenizer = trainer.processing_class
     ids = [
         tokenizer(RESPONSES[i % len(RESPONSES)])["input_ids"] + [tokenizer.eos_token_id] for i in range(len(prompts))
@@ -30,7 +30,7 @@ def fixed_responses(prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         prompt_ids = tokenizer.apply_chat_template(
             prompts, add_generation_prompt=True, return_dict=True, **trainer.chat_template_kwargs
         )["input_ids"]
-    return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": [[-0.5] * len(one) for one in ids]}
+    return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": [[-0.5] * len(response) for response in ids]}
 
 
 @pytest.fixture
@@ -83,14 +83,14 @@ MESSAGES = [{"role": "user", "content": QUESTION}]
     ],
     ids=["r1", "qwen3.5", "qwen3.5, which does not think", "qwen2.5"],
 )
-def test_our_trainer_tells_its_reward(
+def test_our_trainer_shows_its_reward_the_template(
     trained: Any, template: str, settings: dict[str, Any], rewards: list[float]
 ) -> None:
     reward = verified_reward("math", gold="solution")
     assert trained(ProGRPOTrainer, trl_template(template), reward, MESSAGES, **settings) == rewards
 
 
-def test_each_trainer_tells_the_reward_that_they_share_anew(trained: Any) -> None:
+def test_each_trainer_shows_a_shared_reward_its_template(trained: Any) -> None:
     reward = verified_reward("math", gold="solution")
     thinking, plain = trl_template("deepseek_r1_distill"), trl_template("qwen2_5")
     assert trained(ProGRPOTrainer, thinking, reward, MESSAGES) == [0.0, 1.0, 0.0, 0.0]
@@ -99,19 +99,19 @@ def test_each_trainer_tells_the_reward_that_they_share_anew(trained: Any) -> Non
     assert reward.opens_thinking is None, "the user has said nothing"
 
 
-def test_a_reward_that_has_warned_is_told_by_the_next_trainer(trained: Any, caplog: Any) -> None:
+def test_a_reward_that_has_warned_learns_the_template_from_the_next_trainer(trained: Any, caplog: Any) -> None:
     template, reward = trl_template("deepseek_r1_distill"), verified_reward("math", gold="solution")
     assert trained(GRPOTrainer, template, reward, MESSAGES) == [1.0, 1.0, 0.0, 0.0]
     assert caplog.text.count("ends a thinking part that it did not begin") == 1
     assert trained(ProGRPOTrainer, template, reward, MESSAGES) == [0.0, 1.0, 0.0, 0.0]
 
 
-def test_the_word_of_the_user_comes_before_the_trainer_s(trained: Any) -> None:
+def test_the_user_s_setting_comes_before_the_trainer_s(trained: Any) -> None:
     reward = verified_reward("math", gold="solution", opens_thinking=False)
     assert trained(ProGRPOTrainer, trl_template("deepseek_r1_distill"), reward, MESSAGES) == [1.0, 1.0, 0.0, 0.0]
 
 
-def test_trl_s_own_trainer_needs_the_word_of_the_user(trained: Any, tmp_path: Path, caplog: Any) -> None:
+def test_trl_s_own_trainer_needs_the_user_s_setting(trained: Any, tmp_path: Path, caplog: Any) -> None:
     template = trl_template("deepseek_r1_distill")
     _, tokenizer = load_model(str(tiny_qwen2(tmp_path / "tokenizer", template=template)))
     reward = verified_reward("math", gold="solution", opens_thinking=template_opens_thinking(tokenizer))
@@ -123,7 +123,7 @@ def test_trl_s_own_trainer_needs_the_word_of_the_user(trained: Any, tmp_path: Pa
 
 
 @pytest.mark.parametrize("trainer_class", [ProGRPOTrainer, GRPOTrainer])
-def test_a_prompt_that_is_a_text_tells_by_itself(trained: Any, trainer_class: Any, caplog: Any) -> None:
+def test_a_prompt_that_is_text_shows_it_by_itself(trained: Any, trainer_class: Any, caplog: Any) -> None:
     reward = verified_reward("math", gold="solution")
     prompt = f"User: {QUESTION}\nAssistant: <think>\n"
     assert trained(trainer_class, trl_template("qwen2_5"), reward, prompt) == [0.0, 1.0, 0.0, 0.0]

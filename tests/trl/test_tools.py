@@ -88,11 +88,13 @@ def test_a_tool_s_tokens_are_left_out_and_both_turns_are_recorded(make_trainer: 
     [rollout] = rollouts
     assert len(rollout.token_ids) == 4
     for i, ids in enumerate(rollout.token_ids):
-        own = rollout.mask_BT[i, : len(ids)]
-        text = tokenizer.decode([t for t, mine in zip(ids, own.tolist(), strict=True) if mine])
+        sampled = rollout.mask_BT[i, : len(ids)]
+        text = tokenizer.decode([t for t, mine in zip(ids, sampled.tolist(), strict=True) if mine])
         assert text == CALL + ANSWER
         assert "<tool_response>" in tokenizer.decode(ids), "the tool was called"
         # In float32, a random model is near uniform: each recorded log-prob is about -log V, the tool's 0.0 is not.
-        assert (rollout.logps_BT[i, : len(ids)][own] < -1).all()
-        lowest = sorted(rollout.logps_BT[i, : len(ids)][own].tolist())[: math.ceil(round(0.2 * int(own.sum()), 9))]
+        assert (rollout.logps_BT[i, : len(ids)][sampled] < -1).all()
+        lowest = sorted(rollout.logps_BT[i, : len(ids)][sampled].tolist())[
+            : math.ceil(round(0.2 * int(sampled.sum()), 9))
+        ]
         assert math.isclose(rollout.answer_confidence_B[i].item(), math.exp(sum(lowest) / len(lowest)), rel_tol=1e-5)

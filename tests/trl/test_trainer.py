@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from progrpo.common.errors import ConfigError
 from progrpo.core import arm_advantages
+from progrpo.methods.arm import ArmOptions
 from progrpo.tasks import Countdown
 from progrpo.tasks.rewards import task_reward
 from progrpo.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
@@ -74,7 +75,7 @@ def test_alpha_changes_the_weights(make_trainer: Any) -> None:
 
 
 @pytest.mark.parametrize("center", ["prompt", "group", "correct"])
-def test_advantages_are_the_core_s_on_recomputed_confidences(make_trainer: Any, center: str) -> None:
+def test_advantages_are_those_of_the_core_with_recomputed_confidences(make_trainer: Any, center: str) -> None:
     keep = Batches()
     problems = [Countdown(numbers=numbers, train_size=16).train_problems() for numbers in (3, 4)]
     trainer = make_trainer(
@@ -93,7 +94,7 @@ def test_advantages_are_the_core_s_on_recomputed_confidences(make_trainer: Any, 
         assert len({len(row["prompt"].split()) for row in rollout.rows}) == 2, "all prompts have the same length"
         assert torch.equal(rollout.groups_B, torch.arange(16) // 4)
         both = [confidences(trainer, row, ids) for row, ids in zip(rollout.rows, rollout.token_ids, strict=True)]
-        c_q, c_o = ([one[i] for one in both] for i in range(2))
+        c_q, c_o = ([pair[i] for pair in both] for i in range(2))
         torch.testing.assert_close(rollout.prompt_confidence_B, torch.tensor(c_q), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(rollout.answer_confidence_B, torch.tensor(c_o), atol=1e-5, rtol=1e-4)
         expected = arm_advantages(
@@ -211,7 +212,7 @@ def test_each_distinct_response_is_verified_once_whoever_asks(make_trainer: Any)
 
 
 def scripted_rollout(prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
-    """What an engine of the user's own returns: ids, log-probs, and which tokens are its own."""
+    """What the user's engine returns: ids, log-probs, and which tokens are its own."""
     return {
         "prompt_ids": [trainer.processing_class(prompt)["input_ids"] for prompt in prompts],
         "completion_ids": [[20 + i % 5, 4, 21, 1] for i in range(len(prompts))],
@@ -220,7 +221,7 @@ def scripted_rollout(prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]
     }
 
 
-def test_an_engine_s_log_probs_are_used_without_other_peoples_tokens(make_trainer: Any) -> None:
+def test_an_engine_s_log_probs_are_used_without_tokens_of_tools(make_trainer: Any) -> None:
     keep = Batches()
     rewards = lambda completions, **kwargs: [float(i % 2) for i in range(len(completions))]  # noqa: E731
     trainer = make_trainer(on_rollout=keep, rollout_func=scripted_rollout, reward_funcs=rewards, max_steps=1)
@@ -245,7 +246,7 @@ def test_a_rollout_without_log_probs_is_scored_by_one_forward_pass(make_trainer:
         assert c_o == pytest.approx(confidences(starting, row, ids)[1], abs=1e-5)
 
 
-def test_rows_without_a_reward_take_no_part(make_trainer: Any) -> None:
+def test_rows_without_a_reward_are_left_out_of_their_group(make_trainer: Any) -> None:
     def reward(completions: list[str], **columns: Any) -> list[float | None]:
         return [None if i % 4 == 0 else float(i % 4 == 1) for i in range(len(completions))]
 
@@ -280,7 +281,7 @@ def layout(completions: list[str], **columns: Any) -> list[float]:
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_beside_a_reward_for_the_format_right_is_what_the_named_one_says(make_trainer: Any, named: bool) -> None:
+def test_the_named_reward_decides_what_is_right_beside_a_reward_for_the_format(make_trainer: Any, named: bool) -> None:
     keep = Batches()
     settings = {"correct_reward": "accuracy"} if named else {}
     trainer = make_trainer(reward_funcs=[accuracy, layout], on_rollout=keep, center="correct", max_steps=1, **settings)
@@ -307,11 +308,11 @@ def test_beside_a_reward_for_the_format_right_is_what_the_named_one_says(make_tr
     assert torch.equal(rollout.advantages_B, expected)
 
 
-def test_what_counts_as_right_is_said_where_it_is_an_assumption(make_trainer: Any) -> None:
-    with pytest.warns(UserWarning, match="weighted sum of accuracy, layout is above correct_above=0") as warned:
+def test_a_warning_says_what_counts_as_right_if_it_is_an_assumption(make_trainer: Any) -> None:
+    with pytest.warns(UserWarning, match="weighted sum of accuracy, layout is above correct_above=0") as caught:
         make_trainer(reward_funcs=[accuracy, layout])
-    of_ours = [one for one in warned if "correct_above" in str(one.message)]
-    assert [one.filename for one in of_ours] == [make_trainer.__code__.co_filename], "it points at the caller"
+    ours = [warning for warning in caught if "correct_above" in str(warning.message)]
+    assert [warning.filename for warning in ours] == [make_trainer.__code__.co_filename], "it points at the caller"
     for settings in (
         {"correct_reward": "accuracy"},
         {"alpha": 0.0},
@@ -334,10 +335,10 @@ def penalty(completions: list[str], **columns: Any) -> list[float]:
     return [-float(abs(20 - len(text))) for text in completions]
 
 
-def test_with_penalties_arm_is_off_and_says_so_or_acts_above_the_penalty_that_is_named(
+def test_with_penalties_arm_warns_that_it_is_off_or_acts_above_correct_above(
     make_trainer: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("progrpo.methods.exploration.QUIET_STEPS", 2)
+    monkeypatch.setattr("progrpo.methods.arm.QUIET_STEPS", 2)
     keep = Batches()
     make_trainer(reward_funcs=penalty, on_rollout=keep, max_steps=2).train()
     assert all(torch.equal(rollout.advantages_B, rollout.grpo_advantages_B) for rollout in keep.rollouts)
@@ -397,7 +398,7 @@ def test_metrics_are_logged(make_trainer: Any) -> None:
     assert len(logged(trainer, "entropy")) == 2
 
 
-def test_solutions_are_told_apart_by_the_given_canonical_form(make_trainer: Any) -> None:
+def test_the_canonical_form_distinguishes_solutions(make_trainer: Any) -> None:
     trainer = make_trainer(canonical_form=lambda row, completion: "the same for all", max_steps=1)
     trainer.train()
     assert logged(trainer, "distinct_solutions") == logged(trainer, "groups/activated")
@@ -474,18 +475,19 @@ def test_options_are_checked(option: str, value: Any, message: str) -> None:
         ProGRPOConfig("out", bf16=False, use_cpu=True, **{option: value})
 
 
-def test_every_option_of_ours_has_its_help() -> None:
-    ours = [field for field in fields(ProGRPOConfig) if field.name in ProGRPOConfig.__annotations__]
+def test_every_option_of_ours_has_a_help_text() -> None:
+    names = ProGRPOConfig.__annotations__ | ArmOptions.__annotations__
+    ours = [field for field in fields(ProGRPOConfig) if field.name in names]
     assert {"alpha", "epsilon_high", "low_prob_fraction"} <= {field.name for field in ours}
     assert [field.name for field in ours if not field.metadata.get("help")] == []
 
 
-def test_log_probs_of_another_distribution_than_c_q_s_are_warned_of(make_trainer: Any) -> None:
+def test_a_warning_if_log_probs_are_of_another_distribution_than_c_q(make_trainer: Any) -> None:
     engine = {"use_transformers_continuous_batching": True}
-    with pytest.warns(UserWarning, match=r"which are after top_p=0.9, min_p=0.1, and c\(q\) is not") as warned:
+    with pytest.warns(UserWarning, match=r"which are after top_p=0.9, min_p=0.1, and c\(q\) is not") as caught:
         make_trainer(top_p=0.9, min_p=0.1, **engine)
-    of_ours = [one for one in warned if "c(o|q)" in str(one.message)]
-    assert [one.filename for one in of_ours] == [make_trainer.__code__.co_filename], "it points at the caller"
+    ours = [warning for warning in caught if "c(o|q)" in str(warning.message)]
+    assert [warning.filename for warning in ours] == [make_trainer.__code__.co_filename], "it points at the caller"
     neutral = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
     for settings in ({"top_p": 0.9}, {"top_p": 0.9, "center": "group"} | engine, engine, neutral | engine):
         with warnings.catch_warnings():
@@ -503,7 +505,7 @@ def _with_path(settings: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def test_continuous_batching_hands_over_its_own_log_probs(make_trainer: Any) -> None:
+def test_continuous_batching_returns_its_own_log_probs(make_trainer: Any) -> None:
     keep = Batches()
     trainer = make_trainer(
         on_rollout=keep,
@@ -539,7 +541,7 @@ def late_continuous_batching(config: ProGRPOConfig) -> None:
     config.transformers_continuous_batching_config = {"num_blocks": 64, "max_batch_tokens": 256}
 
 
-def test_an_evaluation_with_continuous_batching_is_an_evaluation(make_trainer: Any) -> None:
+def test_an_evaluation_with_continuous_batching_counts_as_one(make_trainer: Any) -> None:
     """TRL puts the model into training mode after each of its generations, those of evaluations too."""
     keep = Batches()
     problems = Dataset.from_list(Countdown(numbers=3, heldout_size=8).heldout_problems())
@@ -579,8 +581,8 @@ def test_an_evaluation_with_continuous_batching_is_an_evaluation(make_trainer: A
     ],
     ids=lambda kwargs: ",".join(f"{name}={value}" for name, value in kwargs.items()),
 )
-def test_it_trains_with_what_grpo_trains_with(make_trainer: Any, generation_kwargs: dict[str, Any]) -> None:
-    """The same weights with alpha=0, and confidences of the responses' own log-probs, however tokens were chosen."""
+def test_it_trains_with_everything_that_grpo_trains_with(make_trainer: Any, generation_kwargs: dict[str, Any]) -> None:
+    """The same weights with alpha=0, and confidences from the responses' log-probs, however tokens were chosen."""
     trained, keep = [], Batches()
     for trainer_class, extra in ((GRPOTrainer, {}), (ProGRPOTrainer, {"alpha": 0.0, "on_rollout": keep})):
         trainer = make_trainer(trainer_class, generation_kwargs=generation_kwargs, max_steps=2, **extra)

@@ -1,4 +1,4 @@
-"""What is said of a vLLM that a run can't have, and waiting for its server. Training with one: test_trl_vllm.py."""
+"""Refusals of vLLM settings, and waiting for its server. Training with vLLM is in test_vllm_rollouts.py."""
 
 import threading
 import time
@@ -69,14 +69,14 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm, "REQUEST_SECONDS", 0.2)
 
 
-def test_a_server_that_is_up_is_not_waited_for(server: SimpleNamespace) -> None:
+def test_there_is_no_wait_for_a_server_that_is_up(server: SimpleNamespace) -> None:
     heard = Heard()
     wait_for_server(server.url + "/", 0.0, heard)
     assert server.paths == ["/health"]
     assert (heard.stages, heard.seconds) == ([], 0)
 
 
-def test_one_that_is_starting_is(server: SimpleNamespace) -> None:
+def test_there_is_a_wait_for_a_server_that_is_starting(server: SimpleNamespace) -> None:
     server.codes = [503, 503, 0, 200]
     heard = Heard()
     wait_for_server(server.url, 30.0, heard)
@@ -85,7 +85,7 @@ def test_one_that_is_starting_is(server: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize(("code", "said"), [(404, "it answers 404 Not Found"), (0, "timed out")])
-def test_one_that_never_comes_up_is_waited_for_no_longer_than_said(
+def test_the_wait_for_a_server_that_never_comes_up_ends_after_the_timeout(
     server: SimpleNamespace, code: int, said: str
 ) -> None:
     server.codes = [code]
@@ -96,9 +96,8 @@ def test_one_that_never_comes_up_is_waited_for_no_longer_than_said(
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "sentence"),
     [
-        ({"vllm_mode": "serve"}, "trl.vllm_mode must be one of colocate, server, got 'serve'."),
         ({"vllm_tensor_parallel_size": 4}, "trl.vllm_tensor_parallel_size must divide the number of processes, 2, got"),
         ({"vllm_mode": "server"}, "no vLLM server at http://127.0.0.1:1 within 0 seconds (["),
         (
@@ -106,20 +105,22 @@ def test_one_that_never_comes_up_is_waited_for_no_longer_than_said(
             "trl.vllm_server_base_url must be http://host:port or https://..., got 'localhost:8000'.",
         ),
     ],
-    ids=["mode", "tensor parallelism", "nothing listens", "url"],
+    ids=["tensor parallelism", "nothing listens", "url"],
 )
-def test_what_can_t_be_is_refused_in_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], said: str
+def test_impossible_settings_are_refused_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], sentence: str
 ) -> None:
     monkeypatch.setattr(vllm, "find_spec", lambda name: name)
     monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
     with pytest.raises(ConfigError) as refused:
         check_vllm(SimpleNamespace(**CONFIG | settings), 2, Heard())  # type: ignore[arg-type]
-    assert said in str(refused.value)
+    assert sentence in str(refused.value)
 
 
 @pytest.mark.parametrize(("mode", "size"), [("colocate", 1), ("colocate", 2), ("server", 4)])
-def test_what_can_be_is_not(monkeypatch: pytest.MonkeyPatch, server: SimpleNamespace, mode: str, size: int) -> None:
+def test_possible_settings_are_not_refused(
+    monkeypatch: pytest.MonkeyPatch, server: SimpleNamespace, mode: str, size: int
+) -> None:
     monkeypatch.setattr(vllm, "find_spec", lambda name: name)
     monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
     settings = {"vllm_mode": mode, "vllm_tensor_parallel_size": size, "vllm_server_base_url": server.url}

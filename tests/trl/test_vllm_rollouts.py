@@ -30,7 +30,7 @@ from progrpo.sampling.models import SHIPPED, load_model
 from progrpo.tasks import Countdown
 from progrpo.trl import ProGRPOTrainer, Rollout
 from progrpo.trl import run as training
-from progrpo.trl.recipe_trainer import RecipeTrainer
+from progrpo.trl.run import RecipeTrainer
 from trl import GRPOTrainer
 
 if find_spec("vllm") is None:
@@ -157,7 +157,7 @@ def test_vllm_s_confidences_are_the_trainer_s_at_every_step(watch: Watch, temper
     assert any(not torch.equal(before[name], weight) for name, weight in trainer.model.named_parameters())
 
 
-def test_weights_that_are_not_handed_on_show(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_vllm_does_not_get_are_noticed(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail: without the hand-over after each update, the first step alone agrees."""
     syncs = []
 
@@ -212,9 +212,9 @@ def test_nothing_of_the_batch_but_the_advantages_is_changed(watch: Watch, monkey
 
 @pytest.mark.parametrize("correction", [True, False], ids=["corrected", "uncorrected"])
 def test_top_p_truncates_vllm_s_log_probs_alone(watch: Watch, correction: bool) -> None:
-    with warnings.catch_warnings(record=True) as warned:
+    with warnings.catch_warnings(record=True) as caught:
         trainer = watch(max_steps=2, top_p=0.8, vllm_importance_sampling_correction=correction)
-    assert any("after top_p=0.8, and c(q) is not" in str(one.message) for one in warned) != correction
+    assert any("after top_p=0.8, and c(q) is not" in str(warning.message) for warning in caught) != correction
     trainer.train()
     step = watch.steps[0]
     warp, truncated = TopPLogitsWarper(0.8), []
@@ -365,7 +365,7 @@ def metrics(folder: RunFolder) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name not in ("seconds", "step_time")} for line in lines]
 
 
-def test_a_recipe_runs_is_stopped_and_goes_on_as_if_it_had_not_been(
+def test_a_recipe_that_is_stopped_and_resumed_is_the_undisturbed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "check_vllm", lambda *args: None)  # it refuses a CPU, for what colocate.py makes good
@@ -383,8 +383,8 @@ def test_a_recipe_runs_is_stopped_and_goes_on_as_if_it_had_not_been(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_a_recipe_s_seed_is_what_vllm_draws_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """vLLM seeds this process with a number of its own as it starts."""
+def test_vllm_draws_with_the_recipe_s_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When vLLM starts, it seeds this process with the number of its engine."""
     monkeypatch.setattr(training, "check_vllm", lambda *args: None)
     seeds = []
     train = RecipeTrainer.train

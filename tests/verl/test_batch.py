@@ -11,7 +11,7 @@ from torch import Tensor
 
 from progrpo.common.errors import ConfigError
 from progrpo.core import group_relative_advantages
-from progrpo.methods.options import ArmOptions
+from progrpo.methods.arm import ArmOptions
 from progrpo.verl.batch import (
     VERL_EPS,
     Responses,

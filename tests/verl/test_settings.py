@@ -8,7 +8,7 @@ import pytest
 
 from progrpo.common.errors import ConfigError
 from progrpo.methods import METHODS
-from progrpo.methods.options import ArmOptions
+from progrpo.methods.arm import ArmOptions
 from progrpo.recipes.schema import Recipe, builtin_recipes, load_recipe
 from progrpo.runs.folder import RunFolder
 from progrpo.tasks.templates import BASE_STOP

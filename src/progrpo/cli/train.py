@@ -80,7 +80,7 @@ def _run(recipe: "Recipe", folder: "RunFolder", resume: bool) -> None:
     from rich.console import Console
 
     from progrpo.cli.progress import Bars
-    from progrpo.common.processes import LostProcessError, is_first_to_tell
+    from progrpo.common.processes import LostProcessError, is_first_to_report
     from progrpo.launch.engines import ENGINES
 
     try:
@@ -92,7 +92,7 @@ def _run(recipe: "Recipe", folder: "RunFolder", resume: bool) -> None:
             print(f"{stop}. Continue with: progrpo train --resume {folder.path}", flush=True)
         raise typer.Exit(128 + stop.signal_number) from None
     except LostProcessError:
-        if is_first_to_tell(folder.path):
+        if is_first_to_report(folder.path):
             raise
         raise typer.Exit(1) from None
     if is_first:

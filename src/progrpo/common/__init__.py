@@ -1,1 +1,1 @@
-"""What has no better room: errors, files, signals, progress, processes."""
+"""Errors, files, signals, progress, environment and processes: what every room may use."""

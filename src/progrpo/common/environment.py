@@ -1,4 +1,4 @@
-"""What a run ran on, for its folder and for ``progrpo doctor``."""
+"""The versions and the device of a run, for its folder and for ``progrpo doctor``."""
 
 import os
 import platform
@@ -13,12 +13,12 @@ PACKAGES = (
 
 
 def process_index() -> int:
-    """Of this process among those that a launcher (accelerate, torchrun) started together; 0 without one."""
+    """The index of this process among those that a launcher (accelerate, torchrun) started together; 0 without one."""
     return int(os.environ.get("RANK", "0"))
 
 
 def package_versions() -> dict[str, str | None]:
-    """Installed versions of the packages that matter to a run, None for those that are missing."""
+    """The installed versions of the packages that matter to a run, None for those that are missing."""
 
     def installed(name: str) -> str | None:
         try:
@@ -41,7 +41,7 @@ def device_name() -> str:
 
 
 def describe(seed: int) -> dict[str, Any]:
-    """The record that a run keeps as environment.json."""
+    """The content of a run's environment.json."""
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),

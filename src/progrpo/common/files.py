@@ -1,7 +1,6 @@
-"""Files and folders that are whole or not there: written beside, then renamed."""
+"""Files and folders that are whole or not there: written beside their place, then renamed."""
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -12,26 +11,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from progrpo.common.environment import process_index
 from progrpo.common.errors import ConfigError
 
 _STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})
 _PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
-_TOLD_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_NUMBER_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
+_TORCH_WRITER = re.compile(r"inline_container.* unexpected pos|iostream error")
 LOCK = ".lock"
+REMEDY = "put it back from a copy, or remove it"
 
 
 def beside_of(path: Path) -> Path:
-    """Where a file or folder is written first. Processes on different machines can have the same process id."""
+    """The path that a file or folder is first written to. Processes on two machines can have the same process id."""
     return path.with_name(f".{path.name}.{process_index()}-{os.getpid()}.tmp")
 
 
 @contextmanager
 def write_file(path: Path) -> Iterator[Path]:
-    """A path to write to; it takes the place of ``path`` when the block ends well, and vanishes when it does not.
+    """A path to write to; the file replaces ``path`` if the block succeeds, and is removed if it fails.
 
-    It is on the disk, not in the system's memory, before it takes that place: a machine that loses power has the old
-    file or the new one.
+    It is on the disk, not only in memory, before it replaces ``path``: a machine that loses power has the old file or
+    the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = beside_of(path)
@@ -51,19 +55,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all; NaN is refused, for JSON has none."""
+    """Write a JSON file, whole or not at all. NaN is refused, as JSON can't express it."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-REMEDY = "put it back from a copy, or remove it"
-
-
 def read_json(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """The object in a JSON file.
 
     Args:
         path: of a file that was written whole.
-        remedy: what to do about a damaged one.
+        remedy: what the user should do about a damaged one.
 
     Raises:
         ConfigError: the file can't be read, or holds something else.
@@ -78,30 +79,14 @@ def read_json(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
 
 
 def damaged_file(path: Path, why: object, remedy: str = REMEDY) -> ConfigError:
-    """The sentence for a file that was written whole and can't be read as what it should be."""
+    """The error for a file that was written whole and can't be read."""
     reason = (why.strerror or why) if isinstance(why, OSError) else why
     first = str(reason).partition("\n")[0].rstrip(".") or type(why).__name__
     return ConfigError(f"{str(path)!r} is damaged ({first}); {remedy}.")
 
 
-def check_page(path: Path) -> None:
-    """See that a page can be written at ``path``, before the work whose result it will hold.
-
-    Raises:
-        ConfigError: a folder has that name, its own folder can't be written, or the name is not a page's: it may be
-            that of a file which the page would replace.
-    """
-    if path.is_dir():
-        raise ConfigError(
-            f"--out {str(path)!r} is a folder; give the name of a file, such as {str(path / 'page.html')!r}."
-        )
-    if path.suffix not in (".html", ".htm"):
-        raise ConfigError(f"--out {str(path)!r} is not the name of a page; let it end in .html.")
-    check_writable(path.parent)
-
-
 def append_line(path: Path, line: str) -> None:
-    """One more line at the end of a text file. A line that does not fit on the disk is taken back."""
+    """Append a line to a text file. If it does not fit on the disk, the file stays as it was."""
     content = (line + "\n").encode()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
@@ -119,7 +104,7 @@ def append_line(path: Path, line: str) -> None:
 
 @contextmanager
 def write_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill; it takes the place of ``path`` when the block ends well, and vanishes when it does not."""
+    """A folder to fill; it replaces ``path`` if the block succeeds, and is removed if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = beside_of(path)
     beside.mkdir()
@@ -143,42 +128,39 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, made if it is not there: no other process gets it in the meantime. The system lets go of it when
-    the process ends, in whatever way.
+    """Hold a folder, which is made if it does not exist. The system releases it when the process ends in any way.
 
     Raises:
         ConfigError: another process holds the folder, or it can't be written.
     """
+    file = folder / LOCK
+    # A soft lock, a file that only exists or not, would outlive a process that is killed.
+    lock = FileLock(file, timeout=0, fallback_to_soft=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock.acquire()
+        with suppress(OSError):  # it is only for the message below
+            file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    except Timeout:
+        holder = file.read_text(encoding="utf-8", errors="replace") or "another process"
+        raise ConfigError(
+            f"{str(folder)!r} is being written by {holder}; wait until that has ended, or choose another folder with "
+            "--out."
+        ) from None
     except OSError as error:
-        raise not_writable(folder, error) from None
+        if error.errno not in _WITHOUT_LOCKS:  # on a network file system without locks the folder can't be held
+            raise not_writable(folder, error) from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(handle, 200).decode(errors="replace") or "another process"
-            raise ConfigError(
-                f"{str(folder)!r} is being written by {holder}; wait until that has ended, or choose another folder "
-                "with --out."
-            ) from None
-        except OSError as error:  # a network file system without locks: nothing to hold on to
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-                raise
-        with suppress(OSError):  # only for the sentence above
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def check_writable(folder: Path) -> None:
-    """Write a file into a folder and remove it again; a folder that is not there is made, and removed as well.
+    """Write a file into a folder and remove it again; a folder that does not exist is made, and removed as well.
 
     Raises:
-        ConfigError: that does not work.
+        ConfigError: that fails.
     """
     probe, is_new = beside_of(folder / "probe"), not folder.exists()
     try:
@@ -193,17 +175,32 @@ def check_writable(folder: Path) -> None:
         raise not_writable(folder, error) from None
 
 
+def check_page(path: Path) -> None:
+    """Check that a page can be written at ``path``, before the work whose result it will show.
+
+    Raises:
+        ConfigError: ``path`` is a folder, its folder can't be written, or it does not end in .html: the page might
+            replace a file of another kind.
+    """
+    if path.is_dir():
+        raise ConfigError(
+            f"--out {str(path)!r} is a folder; give the name of a file, such as {str(path / 'page.html')!r}."
+        )
+    if path.suffix not in (".html", ".htm"):
+        raise ConfigError(f"--out {str(path)!r} is not the name of a page; let it end in .html.")
+    check_writable(path.parent)
+
+
 def not_writable(folder: Path, error: OSError) -> ConfigError:
-    """The sentence for a folder that can't be written."""
-    why = error.strerror or str(error)
+    """The error for a folder that can't be written."""
     return ConfigError(
-        f"the folder {str(folder)!r} can't be written ({why}); choose another with --out, or see to its permissions "
-        "and to the space on its disk."
+        f"the folder {str(folder)!r} can't be written ({error.strerror or error}); choose another with --out, or see "
+        "to its permissions and to the space on its disk."
     )
 
 
 def path_fault(error: OSError) -> str | None:
-    """The sentence for an error that is of a path that a user named, or of the disk, and of no bug; None for others.
+    """The sentence for an error of a path that the user named, or of the disk; None for an error that may be a bug.
 
     >>> path_fault(PermissionError(13, "Permission denied", "run/report.html"))
     "'run/report.html' can't be read or written: Permission denied."
@@ -214,9 +211,10 @@ def path_fault(error: OSError) -> str | None:
 
 
 def storage_fault(error: BaseException | None) -> str | None:
-    """Why something could not be stored, if that is what an error says, itself or through one that it came from.
+    """Why something could not be stored, if an error or one of its causes says so; None for other errors.
 
-    safetensors, which is written in Rust, and torch.distributed tell the system's error in their text alone.
+    safetensors, which is written in Rust, and torch.distributed give the system's error only in their text, and
+    ``torch.save`` does not give it at all.
 
     >>> storage_fault(OSError(28, "No space left on device"))
     'No space left on device'
@@ -226,9 +224,11 @@ def storage_fault(error: BaseException | None) -> str | None:
     """
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
-        if number is None and (told := _TOLD_IN_TEXT.search(str(error))):
-            number = int(told[1] or told[2])
+        if number is None and (match := _NUMBER_IN_TEXT.search(str(error))):
+            number = int(match[1] or match[2])
         if number in _STORAGE_ERRORS:
             return os.strerror(number)
+        if isinstance(error, RuntimeError) and _TORCH_WRITER.search(str(error)):
+            return "torch could not write a file"
         error = error.__cause__ or error.__context__
     return None

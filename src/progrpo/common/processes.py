@@ -1,4 +1,4 @@
-"""The processes of one run, as ``accelerate launch`` starts them: who speaks, who decides, who evaluates what."""
+"""The processes of one run, as ``accelerate launch`` starts them: who decides, who evaluates what, who reports."""
 
 import signal
 import threading
@@ -17,40 +17,42 @@ T = TypeVar("T")
 
 
 class Share:
-    """This process's share of an evaluation, which is a :class:`progrpo.evaluation.evaluate.Share`."""
+    """This process's share of an evaluation. Sample i of a problem has a seed of its own, so that results do not depend
+    on which process evaluates which problem."""
 
     def __init__(self) -> None:
         state = PartialState()
         self.process, self.processes = state.process_index, state.num_processes
 
     def own(self, problems: Sequence[T]) -> Sequence[T]:
-        """Every so many-th problem: hard ones lie beside each other in many benchmarks."""
+        """The problems of this process: every n-th one, as hard problems lie next to each other in many benchmarks."""
         return problems[self.process :: self.processes]
 
     def join(self, judged: dict[str, Any]) -> dict[str, Any]:
-        """What all processes found."""
-        of_all = gather_object([judged]) if self.processes > 1 else [judged]
-        return {problem: samples for found in of_all for problem, samples in found.items()}
+        """The results of all processes, by problem; every process calls it."""
+        parts = gather_object([judged]) if self.processes > 1 else [judged]
+        return {problem: samples for part in parts for problem, samples in part.items()}
 
 
 def first_decides(decide: Callable[[], T]) -> T:
-    """What the first process decides, on every process; what it refuses is refused on all.
+    """Return on every process what the first one decides, or raise what it refuses.
 
     Raises:
         ConfigError: the first process raised it.
     """
     state = PartialState()
-    told: list[Any] = [None, None]
+    result: list[Any] = [None, None]
     if state.is_main_process:
         try:
-            told[0] = decide()
+            result[0] = decide()
         except ConfigError as error:
-            told[1] = error
+            result[1] = error
     if state.num_processes > 1:
-        broadcast_object_list(told)
-    if told[1] is not None:
-        raise told[1]
-    return told[0]
+        broadcast_object_list(result)
+    decision, refusal = result
+    if refusal is not None:
+        raise refusal
+    return decision
 
 
 class LostProcessError(RunError):
@@ -63,53 +65,55 @@ class LostProcessError(RunError):
 
 
 @contextmanager
-def a_lost_process_is_told(run: Path) -> Iterator[None]:
-    """Say in words that help what the loss of another process looks like from here: a collective operation that fails,
-    or a SIGTERM by the launcher.
+def explain_lost_process(run: Path) -> Iterator[None]:
+    """Say in one sentence that another process was lost: here, a collective operation fails, or the launcher sends a
+    SIGTERM.
 
     Raises:
-        LostProcessError: see there.
+        LostProcessError: another process was lost.
     """
     state = PartialState()
     if state.num_processes == 1:
         yield
         return
-    of_all = f"process {state.process_index} of {state.num_processes}"
+    this = f"process {state.process_index} of {state.num_processes}"
     afterwards: Any = signal.getsignal(signal.SIGTERM)
 
-    def ended(number: int, frame: Any) -> None:
+    def end(number: int, frame: Any) -> None:
         nonlocal afterwards
         afterwards = signal.SIG_IGN
         raise LostProcessError(
-            f"the launcher has ended {of_all} (SIGTERM): it was stopped itself, or another process has ended", run
+            f"the launcher has ended {this} (SIGTERM): it was stopped itself, or another process has ended", run
         )
 
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread:
-        signal.signal(signal.SIGTERM, ended)
+        signal.signal(signal.SIGTERM, end)
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, LostProcessError) or not _is_of_collective(error):
+        if isinstance(error, LostProcessError) or not _is_collective(error):
             raise
-        afterwards = signal.SIG_IGN  # the launcher's SIGTERM is on its way, and would come before the last word
+        afterwards = signal.SIG_IGN  # or else the launcher's SIGTERM would end this process before its last word
         raise LostProcessError(
-            f"another process of this run has ended, and {of_all} can't go on alone; why is in its own output", run
+            f"another process of this run has ended, and {this} can't go on alone; why is in its own output", run
         ) from error
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, afterwards)
 
 
-def _is_of_collective(error: RuntimeError) -> bool:
-    """Of torch.distributed: NCCL's and the store's have a class, gloo's are named in their text alone."""
+def _is_collective(error: RuntimeError) -> bool:
+    """Whether an error is torch.distributed's: those of NCCL and of the store have a class, gloo's only a text."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
-def is_first_to_tell(run: Path) -> bool:
-    """Whether no other process has asked: of those that lost one, any may be the first, and one sentence is enough."""
+def is_first_to_report(run: Path) -> bool:
+    """Whether this process is the first to ask: of those that lost another one, only one should report it."""
     try:
-        (run / ".told.tmp").touch(exist_ok=False)  # as all that begins and ends so, it goes when the run is resumed
+        (run / ".reported.tmp").touch(
+            exist_ok=False
+        )  # like all hidden .tmp files it is removed when the run is resumed
     except OSError:
         return False
     return True

@@ -1,15 +1,15 @@
-"""What a run tells whoever watches it."""
+"""What a run shows to whoever watches it."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """What a run tells whoever watches it."""
+    """A progress bar; the command line has one, and tests have others."""
 
     def stage(self, name: str, total: int, completed: int = 0) -> None:
-        """A stage of the run begins: ``train``, ``evaluate``."""
+        """Begin a stage of the run: ``train``, ``evaluate``."""
         ...
 
     def advance(self, amount: int = 1, **values: float) -> None:
-        """So much more of the stage is done; the values are the newest metrics."""
+        """Add to what is done of the stage; the values are the newest metrics."""
         ...

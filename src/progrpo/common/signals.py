@@ -13,7 +13,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stopping(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM call a handler while the block lasts. Python lets only its main thread do so."""
+    """Call a handler on SIGINT and SIGTERM within the block. Outside the main thread this does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

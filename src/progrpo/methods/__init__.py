@@ -1,7 +1,7 @@
-"""One table: the methods that ``compare`` runs, each as settings of the same trainer.
+"""The table of methods: each is a set of settings for the same trainer, so that methods differ in nothing else.
 
-Every entry is :class:`progrpo.trl.trainer.ProGRPOTrainer` with these settings, so that methods differ in nothing
-else. ``alpha=0`` makes it TRL's GRPOTrainer, bit for bit. A recipe may override settings under ``[methods.NAME]``.
+The settings are fields of :class:`progrpo.trl.trainer.ProGRPOConfig`; ``alpha=0`` is TRL's GRPOTrainer, bit for bit. A
+recipe may override them under ``[methods.NAME]``.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Method:
-    """A method: its name in print, the paper, and its settings as fields of ProGRPOConfig."""
+    """A method: its title, the arXiv number of its paper, and its settings."""
 
     title: str
     paper: str
     settings: dict[str, Any]
 
+
+SHARED_SETTINGS = {"loss_type": "dapo", "scale_rewards": "group", "importance_sampling_level": "token"}
+"""The settings of a method that does not set them. The loss ``dapo`` is a mean over the tokens of the global batch."""
 
 METHODS = {
     "grpo": Method("GRPO", "2402.03300", {"alpha": 0.0}),

@@ -1,11 +1,11 @@
-"""Checkpoints that are known to be whole: sealed with a digest of every file, and verified before they are used.
+"""Checkpoints that are known to be whole: sealed with a digest of every file, which is verified before they are used.
 
 A sealed checkpoint has a file ``digests.json``::
 
     {"algorithm": "sha256", "files": {"model.safetensors": {"bytes": 3243688, "digest": "9f86d081884c7d65..."}, ...}}
 
-It finds what disks, copies and full file systems do to files. It is no signature: whoever can write the folder can
-seal it again.
+It reveals damage by disks, copies and full file systems. It is not a signature: whoever can write the folder can seal
+it again.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ MANIFEST = "digests.json"
 ALGORITHM = "sha256"
 EVERYTHING = ("*",)
 MODEL_PARTS = ("*config.json", "tokenizer*", "chat_template*", "model*", "adapter*")
-"""What a model is loaded from; the rest of a checkpoint is for going on with the training."""
+"""The files that a model is loaded from; the others are for continuing the training."""
 DAMAGED = "damaged-"
 
 
 def publish(written: Path, folder: Path, keep: int) -> Path:
-    """Seal a checkpoint that was written beside, move it into ``folder``, and let the oldest go.
+    """Seal a new checkpoint, move it into the folder of the checkpoints, and remove the oldest ones.
 
     Args:
         written: ``.../checkpoint-50``, on the same file system.
@@ -39,12 +39,12 @@ def publish(written: Path, folder: Path, keep: int) -> Path:
         keep: how many stay; with 1 there is none to fall back to.
 
     Returns:
-        Where it is now.
+        The checkpoint's new path.
     """
     seal(written)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / written.name
-    _remove(target)  # of a step that is saved twice
+    _remove(target)  # it exists if a step is saved twice
     written.rename(target)
     sync(folder)
     for old in in_folder(folder)[keep:]:
@@ -53,21 +53,21 @@ def publish(written: Path, folder: Path, keep: int) -> Path:
 
 
 def seal(checkpoint: Path) -> None:
-    """Write ``digests.json``; everything is on the disk then."""
+    """Write ``digests.json``, and wait until the whole checkpoint is on the disk."""
     paths = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST]
-    files = sorted(path.relative_to(checkpoint).as_posix() for path in paths)
-    digests = _digests(checkpoint, files)
+    names = sorted(path.relative_to(checkpoint).as_posix() for path in paths)
+    digests = _digests(checkpoint, names)
     for path in paths:
         sync(path)
-    told = {name: {"bytes": (checkpoint / name).stat().st_size, "digest": digests[name]} for name in files}
-    write_json(checkpoint / MANIFEST, {"algorithm": ALGORITHM, "files": told})
+    files = {name: {"bytes": (checkpoint / name).stat().st_size, "digest": digests[name]} for name in names}
+    write_json(checkpoint / MANIFEST, {"algorithm": ALGORITHM, "files": files})
     for path in (*checkpoint.rglob("*"), checkpoint):
         if path.is_dir():
             sync(path)
 
 
 def fault(checkpoint: Path, parts: Sequence[str] = EVERYTHING) -> str | None:
-    """What is wrong with a checkpoint, None if it is what was sealed.
+    """What is wrong with a checkpoint, None if it is as it was sealed.
 
     Args:
         checkpoint: a folder.
@@ -75,7 +75,7 @@ def fault(checkpoint: Path, parts: Sequence[str] = EVERYTHING) -> str | None:
     """
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        known: dict[str, Any] = {name: (told["bytes"], told["digest"]) for name, told in manifest["files"].items()}
+        sealed: dict[str, Any] = {name: (file["bytes"], file["digest"]) for name, file in manifest["files"].items()}
         algorithm = manifest["algorithm"]
     except FileNotFoundError:
         return f"it has no {MANIFEST}: it is of progrpo 0.1, or not whole"
@@ -83,18 +83,18 @@ def fault(checkpoint: Path, parts: Sequence[str] = EVERYTHING) -> str | None:
         return f"its {MANIFEST} is damaged"
     if algorithm != ALGORITHM:
         return f"its {MANIFEST} says {algorithm!r}, where only {ALGORITHM} is known"
-    chosen = [name for name in known if any(fnmatchcase(name, part) for part in parts)]
-    for name in chosen:
-        path, size = checkpoint / name, known[name][0]
+    names = [name for name in sealed if any(fnmatchcase(name, part) for part in parts)]
+    for name in names:
+        path, size = checkpoint / name, sealed[name][0]
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes, where {size:,} were written"
     try:
-        found = _digests(checkpoint, chosen)
+        digests = _digests(checkpoint, names)
     except OSError as error:
         return f"{error.filename or 'a file'} can't be read ({error.strerror})"
-    changed = [name for name in chosen if found[name] != known[name][1]]
+    changed = [name for name in names if digests[name] != sealed[name][1]]
     return f"{changed[0]} is not what was written, by its {ALGORITHM}" if changed else None
 
 
@@ -109,9 +109,9 @@ def check_model(path: str) -> None:
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, the newest first; copies under other names are none."""
-    found = (path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name))
-    return sorted(filter(Path.is_dir, found), key=step_of, reverse=True)
+    """The checkpoints in a folder, the newest first, without copies under other names."""
+    paths = (path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name))
+    return sorted(filter(Path.is_dir, paths), key=step_of, reverse=True)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -120,14 +120,14 @@ def step_of(checkpoint: Path) -> int:
 
 
 def set_aside(checkpoint: Path) -> Path:
-    """Rename a checkpoint that can't be used, so that it is taken for none and its place is free."""
+    """Rename a checkpoint that can't be used, so that its name is free."""
     aside = checkpoint.with_name(DAMAGED + checkpoint.name)
     _remove(aside)
     return checkpoint.rename(aside)
 
 
 def _digests(checkpoint: Path, names: Sequence[str]) -> dict[str, str]:
-    """By name; several files at a time, as hashing leaves the interpreter free."""
+    """The digests by name; threads help, as hashing does not hold the interpreter's lock."""
 
     def digest(name: str) -> str:
         with (checkpoint / name).open("rb") as content:
@@ -138,7 +138,6 @@ def _digests(checkpoint: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def _remove(folder: Path) -> None:
-    """Renamed first: a killed process leaves no half of a checkpoint under its name."""
+    """Remove a folder after renaming it: a killed process then leaves no half of a checkpoint under its name."""
     if folder.exists():
-        leaving = folder.rename(beside_of(folder))
-        shutil.rmtree(leaving)
+        shutil.rmtree(folder.rename(beside_of(folder)))

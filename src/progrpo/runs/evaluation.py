@@ -18,11 +18,11 @@ from progrpo.tasks import Task
 
 
 def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer: Any, progress: Progress) -> Evaluation:
-    """The final evaluation, written to the folder with its samples; one that was interrupted goes on."""
+    """Make the final evaluation, or continue an interrupted one, and write it with its samples to the folder."""
     digest = model_digest(str(folder.last_checkpoint()))
     backend = TransformersBackend(model, tokenizer, batch=recipe.evaluation.batch, model_digest=digest)
     section, share = recipe.evaluation, Share()
-    if share.process == 0:  # no step comes again
+    if share.process == 0:  # no step is repeated any more
         for path in folder.recorded_rollouts():
             path.unlink()
     progress.stage("evaluate", len(share.own(task.heldout_problems())) * section.samples)
@@ -42,13 +42,13 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
 
 
 def discard_samples_of_others(samples: Path, backend: Backend, task: Task, how: Sampling) -> None:
-    """Keep the samples of an evaluation that was interrupted only if they are of these weights. A step that comes again
-    after a fault has the same to the last bit, as a rule; on another machine it has not."""
+    """Remove the samples of an interrupted evaluation if they are of other weights. A step that is repeated has the
+    same weights to the last bit on this machine, but may have others on another machine."""
 
-    def look() -> None:
+    def check() -> None:
         try:
             open_store(samples, backend, task, how)
         except ConfigError:
             shutil.rmtree(samples)
 
-    first_decides(look)
+    first_decides(check)

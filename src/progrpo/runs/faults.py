@@ -19,7 +19,7 @@ def explain_faults(
 
     Args:
         folder: where the run writes.
-        server_fault: says why a server that the run needs can't be reached, None for all other errors.
+        server_fault: the words for a server that the run needs and that can't be reached; None for other errors.
 
     Raises:
         RunError: a file could not be stored, or a server could not be reached.
@@ -32,7 +32,7 @@ def explain_faults(
             what = f"{str(folder.path)!r} can't be written any more: {reason} ({free / 1e6:,.1f} MB free on its disk)"
             remedy = "what was recorded before is kept; make room"
         elif reason := server_fault(error):
-            what, remedy = f"the server that TRL samples from can't be reached: {reason}", "start it again"
+            what, remedy = reason, "start it again"
         else:
             raise
         checkpoint = folder.last_checkpoint()

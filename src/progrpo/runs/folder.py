@@ -164,30 +164,36 @@ class RunFolder:
         if text:
             logger.warning(text)
 
-    def events(self) -> list[dict[str, Any]]:
-        """The lines of events.jsonl."""
-        return _read_lines(self.events_file)
-
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl, whole or not at all."""
         append_line(self.metrics_file, json.dumps(record, allow_nan=False))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, each with its ``step``.
+        """The lines of metrics.jsonl, each with its ``step``. A last line without a line end is still being written,
+        and is left out.
 
         Raises:
             ConfigError: a line is damaged.
         """
-        return _read_lines(self.metrics_file, have_steps=True)
-
-    def evaluation(self, name: str) -> dict[str, Any] | None:
-        """An evaluation by name (``final``, ``step-000050``), None if it does not exist.
-
-        Raises:
-            ConfigError: its file is damaged.
-        """
-        path = self.evaluations / f"{name}.json"
-        return read_json(path) if path.exists() else None
+        if not self.metrics_file.exists():
+            return []
+        try:
+            text = self.metrics_file.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise damaged_file(self.metrics_file, error) from None
+        records = []
+        for number, line in enumerate(text.split("\n")[:-1], start=1):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+                raise ConfigError(
+                    f"line {number} of {str(self.metrics_file)!r} is damaged; put the file back from a copy, or remove "
+                    "the line."
+                )
+            records.append(record)
+        return records
 
     def evaluation_files(self) -> dict[int, Path]:
         """The files of the evaluations that were made during training, by step."""
@@ -260,7 +266,7 @@ class RunFolder:
         return step
 
     def recorded_rollouts(self) -> list[Path]:
-        """Rollouts of steps that were taken back: the steps are repeated, and the verdicts in these files still hold."""
+        """Rollouts of steps that were taken back and come again. The verdicts in them still hold."""
         return sorted(self.rollouts.glob(f".step-*{_HIDDEN}"))
 
     def _refuse_lost_checkpoints(self, faults: list[tuple[Path, str]], step: int) -> None:
@@ -282,29 +288,3 @@ class RunFolder:
         for folder in (self.path, self.checkpoints, self.rollouts, self.evaluations, *stores):
             for leftover in folder.glob(".*.tmp"):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-
-
-def _read_lines(file: Path, *, have_steps: bool = False) -> list[dict[str, Any]]:
-    """The objects of a JSONL file. A last line without a line end is still being written, and is left out.
-
-    Raises:
-        ConfigError: a line is damaged.
-    """
-    if not file.exists():
-        return []
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise damaged_file(file, error) from None
-    records = []
-    for number, line in enumerate(text.split("\n")[:-1], start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if not isinstance(record, dict) or (have_steps and not isinstance(record.get("step"), int)):
-            raise ConfigError(
-                f"line {number} of {str(file)!r} is damaged; put the file back from a copy, or remove the line."
-            )
-        records.append(record)
-    return records

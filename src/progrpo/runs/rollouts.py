@@ -4,7 +4,7 @@ A run folder has one file a step and process: ``rollouts/step-000010-rank0.parqu
 definition of the table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,7 +98,7 @@ def write_rollout(file: Path, values: Mapping[str, Any]) -> None:
         frame.sort_values("group", kind="stable").to_parquet(beside, index=False, schema=schema)
 
 
-def read_rollout(folder: Path, step: int, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+def read_rollout(folder: Path, step: int, columns: list[str] | None = None) -> "pd.DataFrame":
     """The rollout table of a step, from the files of all processes.
 
     Args:

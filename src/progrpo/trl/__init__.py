@@ -9,7 +9,7 @@ __all__ = ["ProGRPOConfig", "ProGRPOTrainer", "Rollout"]
 
 
 def __getattr__(name: str) -> Any:
-    """TRL takes seconds to import: it is loaded where one of these names is used."""
+    """Import TRL, which takes seconds, when one of these names is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from progrpo.trl import trainer

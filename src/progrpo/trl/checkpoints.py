@@ -1,59 +1,162 @@
-"""What a trainer needs to go on exactly where it stopped, as files that hold no code: safetensors and JSON.
+"""Checkpoints that are whole or not there, and from which a run continues bit for bit.
 
-::
+A checkpoint is a folder in the format of transformers, but for the optimizer and the rollout::
 
-    optimizer/            moments and the like in safetensors, each process's part by itself
-    optimizer.json        the rest of the optimizer: learning rates, betas, ...
-    scheduler.json
-    rng_state_0.json      the random number generators of process 0
-    rollout_0.safetensors the rollout of process 0, where it serves further steps
+    model*.safetensors, config.json, tokenizer     whole weights, also of a model that is sharded while it trains
+    trainer_state.json, rng_state*.pth, scaler.pt  as transformers' Trainer writes and reads them
+    optimizer/                                     the optimizer's tensors: each process writes its part in safetensors
+    optimizer.json, scheduler.json                 the rest of the optimizer, and the learning rate schedule
+    rollout_0.pt                                   the rollout of process 0, if it serves further steps
 
-Transformers writes these as pickles, which can run anything when they are loaded. The optimizer's tensors are written
-and read by ``torch.distributed.checkpoint``: a process writes the part that it holds, with no gathering,
-and reads the part that it needs, whichever processes wrote it.
+Loading a checkpoint can't run code: transformers and this module read pickles (``.pth``, ``.pt``) with
+``weights_only=True``, and nothing reads ``training_args.bin``. The optimizer has a format of its own for two reasons.
+Under FSDP, transformers writes torch's distributed checkpoints, and torch reads their ``.metadata`` with plain
+``pickle``. And the formats for DDP and for FSDP differ, so that a run could not go from one to the other.
 """
 
 import hashlib
-import json
-import random
+import logging
+import shutil
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict import (
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim import Optimizer
 from transformers import set_seed
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from progrpo.common.environment import process_index
 from progrpo.common.errors import ConfigError
-from progrpo.common.files import write_json
-from progrpo.trl.guard import batch_tensors
+from progrpo.common.files import read_json, write_json
+from progrpo.runs.checkpoints import publish
+from progrpo.sampling.models import load_model
+from trl import GRPOTrainer
+
+logger = logging.getLogger(__name__)
 
 OPTIMIZER = "optimizer"
 SCHEDULER = "scheduler.json"
-SCALER = "scaler.json"
-RNG = "rng_state_{}.json"
-ROLLOUT = "rollout_{}.safetensors"
-TRAINING_ARGS = "training_args.json"
+ROLLOUT = "rollout_{}.pt"
+
+
+class WholeCheckpoints(GRPOTrainer):
+    """Saves checkpoints that are whole or not there, and continues from them, also in the middle of a rollout.
+
+    It stands before GRPOTrainer among the bases of a trainer. :func:`load_weights` and :func:`load_adapter` load the
+    weights, before the training begins. The overridden methods are private to transformers' Trainer:
+    ``tests/trl/test_contract.py`` lists them.
+    """
+
+    keep_checkpoints = 2
+    _staging: Path | None = None
+
+    # The order of the problems
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        self._sampler = super()._get_train_sampler(*args, **kwargs)
+        return self._sampler
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """The passes through the problems that are done, and the batches of the current one."""
+        passes, batches = super()._init_training_state(*args, **kwargs)
+        for _ in range(passes):
+            next(iter(self._sampler))  # each pass draws an order of its own, as it did in the run before
+        return passes, batches
+
+    # Saving
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        final = Path(self.args.output_dir)
+        self._staging = final / ".saving.tmp"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                written = self._staging / f"checkpoint-{self.state.global_step}"
+                publish(written, final, self.keep_checkpoints)
+            self.accelerator.wait_for_everyone()
+        finally:
+            if self.args.should_save:  # half a checkpoint would only take the space that the next attempt needs
+                shutil.rmtree(self._staging, ignore_errors=True)
+            self._staging = None
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:  # its engine writes unrestricted pickles, which would never be loaded
+            return
+        save_optimizer(Path(output_dir), self.model_wrapped, self.optimizer)
+        if self.args.should_save:
+            write_json(Path(output_dir) / SCHEDULER, self.lr_scheduler.state_dict())
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self._step % self._rollout_length:  # further steps use the same responses
+            save_rollout(Path(output_dir), self.args.process_index, self._buffered_inputs)
+
+    # Loading
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Do nothing: the weights are loaded already."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            load_optimizer(Path(checkpoint), self.model_wrapped, self.optimizer)
+            self.lr_scheduler.load_state_dict(read_json(Path(checkpoint) / SCHEDULER))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        self._load_rollout(Path(checkpoint))
+        saved_by, process = count_processes(Path(checkpoint)), self.args.process_index
+        if saved_by == self.args.world_size:
+            super()._load_rng_state(checkpoint)
+            return
+        colocated = self.use_vllm and self.vllm_mode == "colocate"
+        sharing = self.args.vllm_tensor_parallel_size if colocated else 1  # processes of one vLLM engine draw alike
+        seed_anew(self.args.seed, self.state.global_step, process // sharing)
+        if process == 0:
+            before = f"{saved_by} process{'' if saved_by == 1 else 'es'}"
+            responses = "so are the responses" if self.seeded_responses else "the responses are others from here on"
+            logger.warning(
+                f"The checkpoint was written by {before} and the run continues with {self.args.world_size}: the "
+                f"weights, the optimizer and the problems are the same, and {responses}."
+            )
+
+    def _load_rollout(self, checkpoint: Path) -> None:
+        """Continue in the middle of a rollout, if the checkpoint was written there."""
+        accumulation = self.args.gradient_accumulation_steps
+        self._step = self.state.global_step * accumulation
+        if self._step % self._rollout_length:
+            updates = self.args.steps_per_generation // accumulation
+            batches = load_rollout(checkpoint, self.args.process_index, self.args.world_size, updates, accumulation)
+            device = self.accelerator.device
+            self._buffered_inputs = [_moved(batch, device) for batch in batches]
+
+    @property
+    def _rollout_length(self) -> int:
+        """Micro-batches from one rollout to the next."""
+        return int(self.args.steps_per_generation * self.num_iterations)
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimiser steps from one rollout to the next."""
+        return self._rollout_length // int(self.args.gradient_accumulation_steps)
 
 
 def check_resumable(checkpoint: Path) -> None:
-    """Whether training can go on from a checkpoint.
+    """Check that training can continue from a checkpoint.
 
     Raises:
-        ConfigError: its weights or its optimizer are in files that are not loaded, or not there.
+        ConfigError: its weights or its optimizer are missing, or are in files that are not loaded.
     """
     weights = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, ADAPTER_SAFE_WEIGHTS_NAME)
     if not any((checkpoint / name).exists() for name in weights):
@@ -65,174 +168,136 @@ def check_resumable(checkpoint: Path) -> None:
         )
 
 
+def load_weights(checkpoint: Path, model: Any) -> None:
+    """Put the weights of a checkpoint into the model that its run started from, before it is sharded."""
+    saved, _ = load_model(str(checkpoint), "auto")
+    # Assigned, not copied: FSDP trains a bfloat16 model in float32, and a copy would be rounded.
+    model.load_state_dict(saved.state_dict(), assign=True)
+    model.tie_weights()
+
+
+def load_adapter(checkpoint: Path, model: Any) -> None:
+    """Put the adapter of a checkpoint into a PEFT model, before it is sharded."""
+    model.load_adapter(str(checkpoint), model.active_adapters[0], is_trainable=True)
+
+
 def save_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Write an optimizer's state; every process of a run calls it, and writes what it holds."""
+    """Write an optimizer's state; every process calls it, and writes the part that it holds."""
     state: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer))
-    tensors, rest = _parted(state["state"])
+    tensors, rest = _split(state["state"])
     if tensors:
-        with _quiet():
+        with _without_warnings():
             writer = HuggingFaceStorageWriter(str(checkpoint / OPTIMIZER), save_distributed=True)
             state_dict_saver.save(tensors, storage_writer=writer)
-    if _is_first():
+    if process_index() == 0:
         write_json(checkpoint / f"{OPTIMIZER}.json", {"state": rest, "param_groups": state["param_groups"]})
 
 
 def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
     """Read what :func:`save_optimizer` wrote; every process calls it, and there may be fewer or more of them."""
-    # All zeros, of the right shapes: they are read into.
-    state: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer))
-    tensors, _ = _parted(state["state"])
+    state: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer))  # zeros of the right shapes, to read into
+    tensors, _ = _split(state["state"])
     if tensors:
-        with _quiet():
+        with _without_warnings():
             state_dict_loader.load(tensors, storage_reader=HuggingFaceStorageReader(str(checkpoint / OPTIMIZER)))
-    told = read_json(checkpoint / f"{OPTIMIZER}.json")
-    for parameter, values in told["state"].items():
+    saved = read_json(checkpoint / f"{OPTIMIZER}.json")
+    for parameter, values in saved["state"].items():
         state["state"][parameter] |= values
-    state["param_groups"] = told["param_groups"]
+    state["param_groups"] = saved["param_groups"]
     set_optimizer_state_dict(model, optimizer, state)
 
 
-def read_weights(checkpoint: Path, model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a checkpoint in transformers' format, of one file or several, under the names of a model of it."""
-    index = checkpoint / SAFE_WEIGHTS_INDEX_NAME
-    names = set(read_json(index)["weight_map"].values()) if index.exists() else {SAFE_WEIGHTS_NAME}
-    weights = {name: tensor for file in sorted(names) for name, tensor in load_file(checkpoint / file).items()}
-    if weights.keys() <= model.state_dict().keys():
-        return weights
-    # A mixture of experts, which has one tensor for all experts and is saved with one for each.
-    dtype, kind = next(iter(weights.values())).dtype, cast(Any, type(model))
-    state: dict[str, Tensor] = kind.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True).state_dict()
-    return state
+def _split(state: dict[str, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """The tensors of all parameters' states by ``parameter.name``, and by parameter what is not a tensor."""
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, dict[str, Any]] = {}
+    for parameter, values in state.items():
+        tensors |= {f"{parameter}.{name}": value for name, value in values.items() if torch.is_tensor(value)}
+        if others := {name: value for name, value in values.items() if not torch.is_tensor(value)}:
+            rest[parameter] = others
+    return tensors, rest
 
 
-def save_rng_state(checkpoint: Path, process: int) -> None:
-    """Write the state of this process's random number generators: Python's, NumPy's, torch's, its accelerator's."""
-    name, keys, *rest = np.random.get_state(legacy=True)
-    state = {
-        "python": random.getstate(),
-        "numpy": [name, np.asarray(keys).tolist(), *rest],
-        "torch": _hex(torch.get_rng_state()),
-    }
-    if torch.accelerator.is_available():
-        state["accelerator"] = _hex(torch.get_device_module().get_rng_state())
-    write_json(checkpoint / RNG.format(process), state)
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Of one process, torch warns that it assumes that there is one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
-def load_rng_state(checkpoint: Path, process: int) -> None:
-    """Read what :func:`save_rng_state` wrote."""
-    state = read_json(checkpoint / RNG.format(process))
-    version, keys, gauss = state["python"]
-    random.setstate((version, tuple(keys), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(_bytes(state["torch"]))
-    if torch.accelerator.is_available() and "accelerator" in state:
-        torch.get_device_module().set_rng_state(_bytes(state["accelerator"]))
+def count_processes(checkpoint: Path) -> int:
+    """How many processes wrote a checkpoint."""
+    return len(list(checkpoint.glob("rng_state*.pth")))
+
+
+def seed_anew(seed: int, step: int, process: int) -> None:
+    """Seed the random number generators as at no other step and in no other process of the run."""
+    digest = hashlib.blake2b(f"{seed} {step} {process}".encode(), digest_size=4).digest()
+    set_seed(int.from_bytes(digest))
 
 
 def save_rollout(checkpoint: Path, process: int, batches: list[dict[str, Any]]) -> None:
-    """Write the micro-batches of a rollout that serves steps after this checkpoint, this process's."""
-    save_file(batch_tensors(batches), checkpoint / ROLLOUT.format(process))
+    """Write this process's micro-batches of a rollout that serves steps after the checkpoint."""
+    torch.save([_moved(batch, torch.device("cpu")) for batch in batches], checkpoint / ROLLOUT.format(process))
 
 
 def load_rollout(
     checkpoint: Path, process: int, processes: int, updates: int, accumulation: int
 ) -> list[dict[str, Any]]:
-    """Read this process's micro-batches of what :func:`save_rollout` wrote.
+    """Read this process's micro-batches of a rollout that :func:`save_rollout` wrote.
 
-    On another number of processes each update has the same responses, dealt out anew.
+    On another number of processes each update has the same responses, dealt to the processes anew.
 
     Args:
-        checkpoint: it has a rollout.
-        process, processes: this one, of how many there are now.
-        updates: optimiser steps that the rollout serves.
-        accumulation: micro-batches of an update, now.
+        checkpoint: was written in the middle of a rollout.
+        process, processes: the index of this process, and how many processes there are now.
+        updates: the optimiser steps that the rollout serves.
+        accumulation: the micro-batches of an update now.
 
     Raises:
-        ConfigError: the checkpoint is of a version that kept no rollouts.
+        ConfigError: the checkpoint does not hold its rollout.
     """
     if not (checkpoint / ROLLOUT.format(0)).exists():
         raise ConfigError(
             f"checkpoint {str(checkpoint)!r} was written in the middle of a rollout and does not hold it, so no run "
             "can go on from it; remove it, and --resume goes on from the one before."
         )
-    written = [_unnamed(load_file(checkpoint / ROLLOUT.format(i))) for i in range(processes_of(checkpoint))]
-    if len(written) == processes:
-        return written[process]
-    before = len(written[0]) // updates
-    batches = []
+    files = [checkpoint / ROLLOUT.format(i) for i in range(count_processes(checkpoint))]
+    saved = [torch.load(file, weights_only=True) for file in files]
+    if len(saved) == processes:
+        return saved[process]
+    passes = len(saved[0]) // updates
+    dealt = []
     for update in range(updates):
-        whole = _joined([batch for of in written for batch in of[update * before : (update + 1) * before]])
+        whole = _joined([batch for batches in saved for batch in batches[update * passes : (update + 1) * passes]])
         size = len(whole["completion_ids"]) // (processes * accumulation)
         for i in range(process * accumulation, (process + 1) * accumulation):
             rows = slice(i * size, (i + 1) * size)
-            batches.append({name: value[rows] if value.dim() else value for name, value in whole.items()})
-    return batches
-
-
-def _unnamed(tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """The micro-batches that :func:`progrpo.trl.guard.batch_tensors` named."""
-    batches: dict[int, dict[str, Any]] = defaultdict(dict)
-    for name, tensor in tensors.items():
-        i, _, key = name.partition(".")
-        batches[int(i)][key] = tensor
-    return [batches[i] for i in sorted(batches)]
+            dealt.append({name: value[rows] if _has_rows(value) else value for name, value in whole.items()})
+    return dealt
 
 
 def _joined(batches: list[dict[str, Any]]) -> dict[str, Any]:
-    """One batch of all rows; prompts are padded on the left, responses on the right, as TRL has them."""
+    """One batch of all rows; as in TRL, prompts are padded on the left and responses on the right."""
 
-    def join(name: str) -> Tensor:
+    def join(name: str) -> Any:
         values = [batch[name] for batch in batches]
-        if values[0].dim() == 0:  # the number of tokens of the whole rollout
-            return cast(Tensor, values[0])
+        if not _has_rows(values[0]):  # such as the number of tokens of the whole rollout
+            return values[0]
         if values[0].dim() == 1:
             return torch.cat(values)
         longest = max(value.shape[1] for value in values)
         missing = [longest - value.shape[1] for value in values]
-        sides = [(more, 0) if name.startswith("prompt") else (0, more) for more in missing]
+        sides = [(width, 0) if name.startswith("prompt") else (0, width) for width in missing]
         return torch.cat([nn.functional.pad(value, side) for value, side in zip(values, sides, strict=True)])
 
     return {name: join(name) for name in batches[0]}
 
 
-def seed_anew(seed: int, step: int, process: int) -> None:
-    """Random numbers that no other step and no other process of the run has had."""
-    digest = hashlib.blake2b(f"{seed} {step} {process}".encode(), digest_size=4).digest()
-    set_seed(int.from_bytes(digest))
+def _has_rows(value: Any) -> bool:
+    return torch.is_tensor(value) and value.dim() > 0
 
 
-def processes_of(checkpoint: Path) -> int:
-    """How many processes wrote a checkpoint."""
-    return len(list(checkpoint.glob(RNG.format("*"))))
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _parted(state: dict[str, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """The tensors of each parameter's state under one name each, and what is no tensor."""
-    tensors = {f"{p}.{name}": value for p, of in state.items() for name, value in of.items() if torch.is_tensor(value)}
-    rest = {p: {name: value for name, value in of.items() if not torch.is_tensor(value)} for p, of in state.items()}
-    return tensors, {p: values for p, values in rest.items() if values}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torch warns that it assumes one process where there is one."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
-
-
-def _is_first() -> bool:
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-
-
-def _hex(state: Tensor) -> str:
-    return state.numpy().tobytes().hex()
-
-
-def _bytes(state: str) -> Tensor:
-    return torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8)
+def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}

@@ -1,7 +1,7 @@
 """The values that a recipe's ``[trl]`` and ``[methods]`` tables give to fields of ProGRPOConfig, checked before a run.
 
-Types are those that the configuration's own dataclass declares. TRL checks its choices where it uses them, some only
-after the first rollout, and keeps no list of them: :data:`CHOICES` is one, and a contract test reads TRL's source.
+The types are those that the dataclass declares. TRL checks a choice where it uses it, sometimes only after the first
+rollout, and has no list of its choices: :data:`CHOICES` is one, and a contract test compares it with TRL's source.
 """
 
 from functools import cache
@@ -35,14 +35,14 @@ BOUNDS: dict[str, Any] = {
     "adam_beta2": Field(ge=0, lt=1),
     "adam_epsilon": Field(ge=0),
 }
-"""What torch and transformers refuse in the midst of a run, or take without a word and can't mean."""
+"""Numbers that torch and transformers would refuse in the middle of a run, or accept although they make no sense."""
 
 
 def check_fields(recipe: Recipe) -> None:
-    """See that each value of ``[trl]`` and ``[methods.NAME]`` is one that its field can have.
+    """Check that each value of ``[trl]`` and ``[methods.NAME]`` is valid for its field.
 
     Raises:
-        ConfigError: a wrong type, a number out of its range, or a word that TRL does not know.
+        ConfigError: a value has a wrong type, a number is out of range, or TRL does not know a word.
 
     >>> from progrpo.recipes.schema import load_recipe
     >>> check_fields(load_recipe("countdown_cpu", ["trl.loss_type=foo"]))
@@ -54,18 +54,18 @@ def check_fields(recipe: Recipe) -> None:
         for name, value in table.items():
             field = _fields().get(name)
             try:
-                if field is not None:  # keys that there are not are refused where the configuration is made
+                if field is not None:  # unknown keys are refused where the configuration is made
                     field.validate_python(value)
             except ValidationError as error:
-                wanted = " or ".join(dict.fromkeys(one["msg"].removeprefix("Input ") for one in error.errors()))
+                wanted = " or ".join(dict.fromkeys(detail["msg"].removeprefix("Input ") for detail in error.errors()))
                 raise ConfigError(f"{where}.{name} {wanted}, got {value!r}.") from None
 
 
 def check_reporting(report_to: list[str]) -> None:
-    """See that what training metrics are sent to is known to transformers, and installed.
+    """Check that transformers knows the services that training metrics are sent to, and that they are installed.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: a service is unknown, or its package is missing.
     """
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,

@@ -1,4 +1,4 @@
-"""While transformers generates: log-probs are recorded, and tokens may be drawn from streams of their own."""
+"""While transformers generates: log-probs are recorded, and each response may have a random stream of its own."""
 
 import functools
 import hashlib
@@ -8,59 +8,62 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import is_peft_model
 from numpy.random import Philox
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from progrpo.core.precision import at_least_float32
 from progrpo.sampling.transformers import draw
+from trl import GRPOTrainer
 
 
 class SampledLogps(StoppingCriteria):
-    """The log-prob of every token that ``model.generate`` chooses, one token a row and forward pass.
+    """The log-prob of every token that ``model.generate`` chooses, one token for each row and forward pass.
 
-    A forward hook sees each step's logits, and a stopping criterion sees the token that was then chosen. The log-probs
-    are at the sampling temperature over the full vocabulary, before top-k, top-p and penalties, as TRL's own are.
+    A forward hook sees the logits of each pass, and a stopping criterion sees the token that was then chosen. The
+    log-probs are at the sampling temperature over the full vocabulary, before top-k, top-p and penalties, as TRL's are.
 
-    Beam search reorders its rows, assisted decoding accepts several tokens of a pass, and guidance makes a pass of its
-    own: what was recorded is then not of the responses, and :meth:`take` returns None.
+    Beam search reorders its rows, assisted decoding accepts several tokens of a pass, and guidance makes an additional
+    pass. What was recorded then does not belong to the responses, and :meth:`take` returns None.
     """
 
     def __init__(self, temperature: float) -> None:
         self.temperature = temperature
-        self.of_engine: list[tuple[list[int], list[float]]] | None = None
-        """The tokens and log-probs of each response, from an engine that hands them over itself."""
-        self.is_whole = True
+        self.engine_logps: list[tuple[list[int], list[float]]] | None = None
+        """The tokens and log-probs of each response, if an engine returns them itself."""
+        self.is_complete = True
         """Whether every pass so far chose one token for each of its rows."""
         self._steps: list[tuple[Tensor, Tensor]] = []
         self._last_logits_BV: Tensor | None = None
 
     @property
     def logps_BT(self) -> Tensor:
-        """Log-probs in nats, shape (B, T); what follows a response's end is meaningless."""
+        """Log-probs in nats, shape (B, T); those after the end of a response are meaningless."""
         return torch.stack([logps_B for _, logps_B in self._steps], dim=1)
 
     def take(self, responses: list[list[int]]) -> list[list[float]] | None:
-        """The log-probs of these responses' tokens, a list each; None if they are not what was recorded."""
-        rows = self.of_engine
+        """The log-probs of these responses' tokens, one list each; None if others were recorded."""
+        rows = self.engine_logps
         if rows is None:
-            if not (self.is_whole and self._steps):
+            if not (self.is_complete and self._steps):
                 return None
             ids_BT = torch.stack([ids_B for ids_B, _ in self._steps], dim=1)
             rows = list(zip(ids_BT.tolist(), self.logps_BT.tolist(), strict=True))
-        cut = [(ids[: len(own)], logps[: len(own)]) for (ids, logps), own in zip(rows, responses, strict=False)]
-        is_of_these = [ids for ids, _ in cut] == responses and all(len(ids) == len(logps) for ids, logps in cut)
-        return [logps for _, logps in cut] if is_of_these else None
+        lengths = map(len, responses)
+        cut = [(ids[:length], logps[:length]) for (ids, logps), length in zip(rows, lengths, strict=False)]
+        matches = [ids for ids, _ in cut] == responses and all(len(ids) == len(logps) for ids, logps in cut)
+        return [logps for _, logps in cut] if matches else None
 
     def keep_logits(self, module: nn.Module, args: Any, output: Any) -> None:
         """The forward hook."""
         self._last_logits_BV = output.logits[:, -1].detach()
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """Called after each chosen token; never asks to stop."""
+        """Called after each chosen token; never stops the generation."""
         logits_BV, self._last_logits_BV = self._last_logits_BV, None
-        self.is_whole = self.is_whole and logits_BV is not None and len(logits_BV) == len(input_ids)
-        if self.is_whole and logits_BV is not None:
+        self.is_complete = self.is_complete and logits_BV is not None and len(logits_BV) == len(input_ids)
+        if self.is_complete and logits_BV is not None:
             ids_B = input_ids[:, -1]
             logps_BV = (at_least_float32(logits_BV) / self.temperature).log_softmax(dim=1)
             self._steps.append((ids_B, logps_BV.gather(1, ids_B[:, None])[:, 0]))
@@ -71,47 +74,72 @@ class SampledLogps(StoppingCriteria):
 def record_logps(model: Any, *, temperature: float) -> Iterator[SampledLogps]:
     """Record the log-probs of all that ``model.generate`` (or ``generate_batch``) chooses within the block.
 
-    ``generate_batch``, transformers' continuous batching, hands log-probs over itself if it is configured with
+    ``generate_batch``, transformers' continuous batching, returns log-probs itself if it is configured with
     ``return_logprobs=True``; they are those of the processed distribution.
     """
     record = SampledLogps(temperature)
     hook = model.register_forward_hook(record.keep_logits)
 
     def generate_and_record(generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if _is_guided(model, kwargs):  # its second pass would be taken for the model's own
-            record.is_whole = False
+        if _is_guided(model, kwargs):  # the hook can't tell its second pass from the first
+            record.is_complete = False
             return generate(*args, **kwargs)
         criteria = StoppingCriteriaList([*(kwargs.pop("stopping_criteria", None) or []), record])
         return generate(*args, stopping_criteria=criteria, **kwargs)
 
     def generate_batch_and_record(generate_batch: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        hook.remove()  # its logits are packed: no row is a response
+        hook.remove()  # its logits are packed: a row is not a response
         outputs = generate_batch(*args, **kwargs)
-        record.of_engine = [(output.generated_tokens, output.logprobs or []) for output in outputs.values()]
+        record.engine_logps = [(output.generated_tokens, output.logprobs or []) for output in outputs.values()]
         return outputs
 
     try:
-        with _replaced(model, generate=generate_and_record, generate_batch=generate_batch_and_record):
+        with _wrapped(model, generate=generate_and_record, generate_batch=generate_batch_and_record):
             yield record
     finally:
         hook.remove()
 
 
 def _is_guided(model: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether ``generate`` does classifier-free guidance; its own configuration comes before the model's."""
+    """Whether ``generate`` does classifier-free guidance; its argument comes before the model's configuration."""
     configs = (kwargs.get("generation_config"), model.generation_config)
     scales = [kwargs.get("guidance_scale"), *(getattr(config, "guidance_scale", None) for config in configs)]
     return next((scale for scale in scales if scale is not None), 1) != 1
 
 
-class OwnStreams(LogitsProcessor):
-    """Lets ``model.generate`` choose the tokens that each row's own random stream draws.
+class SeededResponses(GRPOTrainer):
+    """With ``seeded_responses``, draws each response from a random stream of its own, which depends on the seed, the
+    step and the response's place in the global batch: the responses are the same on any number of processes."""
 
-    What a row says then depends neither on how many rows there are nor on which process it is on, but for the rounding
-    of the model's arithmetic. Drawn as :func:`progrpo.sampling.transformers.draw` does, by inversion.
+    seeded_responses = False
+    _generations, _generated_at = 0, -1
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.seeded_responses:
+            return super()._generate_single_turn(*args, **kwargs)
+        prompts = len(kwargs["prompt_ids"] if "prompt_ids" in kwargs else args[0])
+        first, step = self.accelerator.process_index * prompts, self.state.global_step
+        self._generations = self._generations + 1 if step == self._generated_at else 0
+        self._generated_at = step
+        streams = own_streams(range(first, first + prompts), self.args.seed, step, self._generations)
+        with with_processor(generating_model(self), OwnStreams(streams, self.temperature, self.args.top_p)):
+            return super()._generate_single_turn(*args, **kwargs)
+
+
+def generating_model(trainer: GRPOTrainer) -> Any:
+    """The model whose ``generate`` a trainer calls."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return model.get_base_model() if is_peft_model(model) else model
+
+
+class OwnStreams(LogitsProcessor):
+    """Lets ``model.generate`` choose the tokens that each row's random stream draws.
+
+    A row's tokens then depend neither on the other rows nor on the process, up to the rounding of the model's
+    arithmetic. They are drawn by inversion, as in :func:`progrpo.sampling.transformers.draw`.
 
     Args:
-        streams: one a row of the batch.
+        streams: one for each row of the batch.
         temperature, top_p: of the sampling.
     """
 
@@ -119,14 +147,14 @@ class OwnStreams(LogitsProcessor):
         self.streams, self.temperature, self.top_p = streams, temperature, top_p
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores that leave the chosen token alone."""
+        """Scores that leave only the chosen token."""
         uniform_B = torch.tensor([stream.random() for stream in self.streams], dtype=torch.float64)
         ids_B, _, _ = draw(scores, uniform_B, self.temperature, self.top_p)
         return torch.full_like(scores, -torch.inf).scatter(1, ids_B[:, None], 0.0)
 
 
 def own_streams(rows: range, *key: int) -> list[np.random.Generator]:
-    """A random stream a row, the same for a row of the same number and key.
+    """A random stream for each row; equal row numbers and keys give equal streams.
 
     >>> float(own_streams(range(0, 4), 7)[2].random()) == float(own_streams(range(2, 4), 7)[0].random())
     True
@@ -137,28 +165,24 @@ def own_streams(rows: range, *key: int) -> list[np.random.Generator]:
 
 @contextmanager
 def with_processor(model: Any, processor: LogitsProcessor) -> Iterator[None]:
-    """Let all that ``model.generate`` samples within the block go through a logits processor."""
+    """Apply a logits processor to all that ``model.generate`` samples within the block."""
 
     def add(generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         processors = LogitsProcessorList([*(kwargs.pop("logits_processor", None) or []), processor])
         return generate(*args, logits_processor=processors, **kwargs)
 
-    with _replaced(model, generate=add):
+    with _wrapped(model, generate=add):
         yield
 
 
 @contextmanager
-def _replaced(model: Any, **wrappers: Callable[..., Any]) -> Iterator[None]:
-    """Methods of one model, each called through its wrapper for as long as the block lasts."""
-    # Set on the instance, where they hide the class's methods.
+def _wrapped(model: Any, **wrappers: Callable[..., Any]) -> Iterator[None]:
+    """Call methods of one model through wrappers within the block."""
+    # Set on the instance, they hide the methods of the class.
     hidden = {name: model.__dict__[name] for name in wrappers if name in model.__dict__}
-    wrapped = {name: getattr(model, name) for name in wrappers}
-    model.__dict__.update(
-        {
-            name: functools.wraps(wrapped[name])(functools.partial(wrapper, wrapped[name]))
-            for name, wrapper in wrappers.items()
-        }
-    )
+    methods = {name: getattr(model, name) for name in wrappers}
+    for name, wrapper in wrappers.items():
+        model.__dict__[name] = functools.wraps(methods[name])(functools.partial(wrapper, methods[name]))
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""A training that stops before NaN or infinity reaches the weights, and hands over the batch that it came from."""
+"""A training that stops before NaN or infinity reaches the weights, and keeps the batch that it came from."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,17 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trl import GRPOTrainer
+
 MOST_NAMES = 20
 
 
 class NonFiniteError(Exception):
-    """A step's loss or gradient is no finite number; the optimizer has not seen it.
+    """The loss or the gradient of a step is not finite; the optimizer has not seen it.
 
     Attributes:
         what: ``"loss"``, ``"norm of the gradient"`` or ``"distribution of the next token"``.
-        value: it, NaN or infinite.
-        process: the first one that found it.
-        batches: this process's micro-batches of the step up to the one at fault, as TRL's loss took them; none for a
+        value: NaN or an infinity.
+        process: the first process that has it.
+        batches: this process's micro-batches of the step, up to the one at fault, as TRL's loss took them; empty for a
             distribution.
         gradients: the names of this process's gradients that are not finite.
     """
@@ -30,58 +32,55 @@ class NonFiniteError(Exception):
         self.batches, self.gradients = batches, list(gradients)
 
 
-class FiniteGuard:
-    """To be put before GRPOTrainer among the bases: raises :class:`NonFiniteError`.
+class FiniteGuard(GRPOTrainer):
+    """Raises :class:`NonFiniteError`; it stands before GRPOTrainer among the bases of a trainer.
 
-    The loss is looked at before its backward pass and the gradient's norm before the optimizer's step, on all processes
-    alike; the distribution that tokens are drawn from on each by itself. With float16, whose scaler skips steps with an
-    infinite gradient as its way of finding the scale, only the loss is.
+    It checks the loss before the backward pass and the norm of the gradient before the optimizer's step, on all
+    processes alike; each process checks the distribution that it draws tokens from by itself. With float16, whose
+    scaler finds its scale by skipping steps with an infinite gradient, it checks only the loss.
     """
 
     _micro_batches: list[dict[str, Any]]
     _gradients: list[str]
 
-    def compute_loss(self: Any, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        loss: Tensor = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        loss: Tensor = super().compute_loss(model, inputs, *args, **kwargs)
         if model.training:
-            self._remember(inputs)
-            # One process that stops alone would leave the others waiting for its gradient.
+            self._micro_batches = [*getattr(self, "_micro_batches", []), inputs]
+            # A process that stopped alone would leave the others waiting for its gradient.
             losses = self.accelerator.gather(loss.detach().float().reshape(1))
             if not losses.isfinite().all():
                 process = int((~losses.isfinite()).nonzero()[0])
                 raise NonFiniteError("loss", losses[process].item(), process, self._micro_batches)
         return loss
 
-    def _clip_grad_norm(self: Any, model: Any) -> Any:
-        self._look_at_gradients()
-        return super()._clip_grad_norm(model)  # type: ignore[misc]
+    def _clip_grad_norm(self, model: Any) -> Any:
+        self._find_bad_gradients()
+        return super()._clip_grad_norm(model)
 
-    def _get_grad_norm(self: Any, model: Any, grad_norm: Any = None) -> Any:
-        if grad_norm is None:  # not clipped
-            self._look_at_gradients()
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        if grad_norm is None:  # gradients are not clipped
+            self._find_bad_gradients()
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and self.accelerator.scaler is None and not math.isfinite(value := float(norm)):
             process = self.accelerator.process_index
             raise NonFiniteError("norm of the gradient", value, process, self._micro_batches, self._gradients)
         self._micro_batches = []
         return norm
 
-    def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         try:
-            return super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+            return super()._generate_and_score_completions(inputs)
         except (FloatingPointError, RuntimeError) as error:
-            # Of progrpo's own sampling, and of torch.multinomial.
+            # The first is of progrpo's own sampling, the second of torch.multinomial.
             if isinstance(error, FloatingPointError) or "probability tensor contains" in str(error):
                 process = self.accelerator.process_index
                 raise NonFiniteError("distribution of the next token", math.nan, process, []) from error
             raise
 
-    def _look_at_gradients(self: Any) -> None:
-        """Before their norm is taken, which spreads one NaN over all of them."""
+    def _find_bad_gradients(self) -> None:
+        """Before clipping, which would spread one NaN over all gradients."""
         self._gradients = non_finite((name, parameter.grad) for name, parameter in self.model.named_parameters())
-
-    def _remember(self, inputs: dict[str, Any]) -> None:
-        self._micro_batches = [*getattr(self, "_micro_batches", []), inputs]
 
 
 def batch_tensors(batches: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -90,21 +89,20 @@ def batch_tensors(batches: list[dict[str, Any]]) -> dict[str, Tensor]:
     >>> sorted(batch_tensors([{"advantages": torch.zeros(2), "num_items_in_batch": 7, "old_per_token_logps": None}]))
     ['0.advantages', '0.num_items_in_batch']
     """
-    named = {
-        f"{i}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
+    # Cloned: safetensors refuses a tensor that micro-batches share, such as the number of tokens.
+    return {
+        f"{i}.{name}": torch.as_tensor(value).detach().cpu().contiguous().clone()
         for i, batch in enumerate(batches)
         for name, value in batch.items()
         if isinstance(value, Tensor | int | float)
     }
-    # A tensor that several micro-batches share (the number of tokens) is stored with each.
-    return {name: value.clone() for name, value in named.items()}
 
 
 def non_finite(tensors: Iterator[tuple[str, Tensor | None]]) -> list[str]:
-    """The names of tensors with a NaN or an infinity in them, :data:`MOST_NAMES` at most; of this process's shards."""
-    found: list[str] = []
+    """The names of tensors with a NaN or an infinity in this process's shards, :data:`MOST_NAMES` at most."""
+    names: list[str] = []
     for name, tensor in tensors:
         local = tensor.to_local() if tensor is not None and hasattr(tensor, "to_local") else tensor
-        if local is not None and not local.isfinite().all() and len(found) < MOST_NAMES:
-            found.append(name)
-    return found
+        if local is not None and not local.isfinite().all() and len(names) < MOST_NAMES:
+            names.append(name)
+    return names

@@ -1,12 +1,17 @@
-"""What a run writes down as it goes on: metrics, rollouts, evaluations, and the batch of a step that failed."""
+"""What a run records as it continues: metrics, rollouts, evaluations, and the batch of a step that failed."""
 
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback
+from trl.models import unwrap_model_for_generation
 
 from progrpo.common.files import write_file, write_json
 from progrpo.common.processes import Share, first_decides
@@ -23,20 +28,61 @@ from progrpo.tasks import Task
 from progrpo.tasks.rewards import Reward
 from progrpo.tasks.templates import prompt_text
 from progrpo.trl.guard import NonFiniteError, batch_tensors, non_finite
+from progrpo.trl.trainer import Rollout
+from trl import GRPOTrainer
 
 if TYPE_CHECKING:
-    from progrpo.trl.recipe_trainer import RecipeTrainer
-    from progrpo.trl.trainer import Rollout
+    from progrpo.trl.run import RecipeTrainer
+
+
+class StepMetrics(GRPOTrainer):
+    """Calls ``on_step`` with the metrics of each optimiser step, however often TRL logs, before its checkpoint is
+    written. They are those that TRL logs with ``logging_steps=1``."""
+
+    on_step: Callable[[dict[str, float]], None] | None = None
+    _step_loss: Tensor | None = None
+    _seen: dict[str, tuple[list[float], int]]
+    """TRL's lists of metrics since its last log, and their lengths at the end of the step before."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss: Tensor = super().training_step(*args, **kwargs)
+        self._step_loss = loss if self._step_loss is None else self._step_loss + loss
+        return loss
+
+    def _maybe_log_save_evaluate(self, tr_loss: Tensor, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
+        if self._step_loss is not None:  # at the end of an epoch this is called without a step
+            metrics = self._step_metrics(self._step_loss, grad_norm, kwargs.get("learning_rate"))
+            self._step_loss = None
+            if self.on_step is not None:
+                self.on_step(metrics)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+        self._seen = {name: (values, len(values)) for name, values in self._metrics["train"].items()}
+
+    def _step_metrics(self, loss: Tensor, grad_norm: Any, learning_rate: float | None) -> dict[str, float]:
+        metrics = {"loss": self.accelerator.gather(loss.reshape(1)).mean().item()}
+        if grad_norm is not None:
+            metrics["grad_norm"] = float(grad_norm)
+        if learning_rate is not None:
+            metrics["learning_rate"] = learning_rate
+        for name, values in self._metrics["train"].items():
+            before, length = getattr(self, "_seen", {}).get(name, (values, 0))
+            # TRL begins new lists when it logs.
+            new = [value for value in values[length if before is values else 0 :] if not math.isnan(value)]
+            if new:
+                metrics[name] = sum(new) / len(new)
+        if self.state.epoch is not None:
+            metrics["epoch"] = self.state.epoch
+        return metrics
 
 
 class Recorder(TrainerCallback):
-    """Writes metrics, rollouts and evaluations to the run folder as training goes on."""
+    """Writes metrics, rollouts and evaluations to the run folder while the run trains."""
 
     def __init__(self, recipe: Recipe, folder: RunFolder, task: Task, reward: Reward, progress: Progress) -> None:
         self.recipe, self.folder, self.task, self.reward, self.progress = recipe, folder, task, reward, progress
         self.trainer: RecipeTrainer
         self.stopped_by = 0
-        """The signal that asked this process to stop; from the end of a step on, the one that any process got."""
+        """The signal that asked this process to stop; after the end of a step, the signal that any process received."""
         self._stops = False
         self._rollout: Rollout | None = None
         self._started = time.monotonic()
@@ -44,14 +90,14 @@ class Recorder(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._started = time.monotonic()
         step = state.global_step
-        # Of a later step: a stop came first.
-        made = first_decides((self.folder.evaluations / f"step-{step:06d}.json").exists)
-        if self._is_evaluated(step) and not made:
+        # A stop may have come between the step's checkpoint and its evaluation.
+        is_evaluated = first_decides((self.folder.evaluations / f"step-{step:06d}.json").exists)
+        if self._has_evaluation(step) and not is_evaluated:
             self._evaluate(step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # A signal reaches the processes in the midst of different steps: they stop after the same one. It may also come
-        # while this runs; whether the step is the last is then decided by what all have gathered, here and below.
+        # A signal reaches the processes during different steps, and they must stop after the same one. It may also come
+        # while this runs: what all processes have gathered decides, here and below.
         accelerator = self.trainer.accelerator
         gathered = int(accelerator.gather(torch.tensor([self.stopped_by], device=accelerator.device)).max())
         self._stops = gathered > 0
@@ -60,41 +106,42 @@ class Recorder(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def record_step(self, metrics: dict[str, float]) -> None:
-        """A step's line of metrics, and its evaluation: after every step, however often TRL logs."""
+        """Write a step's line of metrics, and evaluate if the step has an evaluation."""
         state = self.trainer.state
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         if state.is_world_process_zero:
             seconds = round(time.monotonic() - self._started, 3)
             self.folder.append_metrics({"step": state.global_step, "seconds": seconds} | finite)
-        # A step on an earlier step's responses has no reward of its own, one that could not be scored has none at all.
+        # A step has no reward if it uses an earlier step's responses, or if none of its responses could be scored.
         self.progress.advance(1, **{name: finite[name] for name in ("reward", "entropy") if name in finite})
-        if self._is_evaluated(state.global_step) and not self._stops:  # the checkpoint comes after this
+        if self._has_evaluation(state.global_step) and not self._stops:  # a stop's checkpoint comes first
             self._evaluate(state.global_step)
 
-    def _is_evaluated(self, step: int) -> bool:
+    def _has_evaluation(self, step: int) -> bool:
         every = self.recipe.evaluation.every
         return bool(every) and step % every == 0 and step < self.recipe.training.steps
 
-    def keep_rollout(self, rollout: "Rollout") -> None:
-        """Write the run's first rollout, and the first at or after each multiple of ``training.rollouts_every``."""
+    def keep_rollout(self, rollout: Rollout) -> None:
+        """Write a rollout that ``training.rollouts_every`` asks for, and remember it in case its step fails."""
         self._rollout = rollout
-        step, every = self.trainer.state.global_step + 1, self.recipe.training.rollouts_every
-        if is_recorded(step, every, self.trainer.steps_per_rollout):
+        step = self.trainer.state.global_step + 1
+        if is_recorded(step, self.recipe.training.rollouts_every, self.trainer.steps_per_rollout):
             file = rollout_file(self.folder.rollouts, step, self.trainer.accelerator.process_index)
             write_rollout(file, rollout_columns(rollout, step, self.reward))
 
     def keep_failure(self, failure: NonFiniteError) -> str:
-        """Store the batch that a step failed on; the sentence that says where it is, and what to do."""
+        """Write the batch of a step that failed, and return the sentence that says where it is and what to do."""
         step, rank = self.trainer.state.global_step + 1, self.trainer.accelerator.process_index
-        kept = self.folder.failed_step(step)
-        kept.mkdir(exist_ok=True)
-        with write_file(kept / f"micro-batches-rank{rank}.safetensors") as beside:
+        folder = self.folder.failed_step(step)
+        folder.mkdir(exist_ok=True)
+        with write_file(folder / f"micro-batches-rank{rank}.safetensors") as beside:
             save_file(batch_tensors(failure.batches), beside)
-        rollout = None
+        hint = ""
         if self._rollout is not None and failure.batches:
-            rollout = kept / f"rollout-rank{rank}.parquet"
-            write_rollout(rollout, rollout_columns(self._rollout, step, self.reward))
-        told = {
+            file = folder / f"rollout-rank{rank}.parquet"
+            write_rollout(file, rollout_columns(self._rollout, step, self.reward))
+            hint = f" and progrpo inspect {file} reads its responses"
+        record = {
             "step": step,
             "what": failure.what,
             "value": str(failure.value),
@@ -104,25 +151,22 @@ class Recorder(TrainerCallback):
             "non_finite_parameters": non_finite(self.trainer.model.named_parameters()),
             "non_finite_gradients": failure.gradients,
         }
-        write_json(kept / f"failure-rank{rank}.json", told)
-        look = f" and progrpo inspect {rollout} reads its responses" if rollout else ""
+        write_json(folder / f"failure-rank{rank}.json", record)
+        self.folder.note("failed", step=step, what=failure.what, value=str(failure.value))
         checkpoint = self.folder.last_checkpoint()
         start = f"from {str(checkpoint)!r} (model.path)" if checkpoint else "from the model that this one started from"
-        rate = self.recipe.training.learning_rate
-        sentence = (
-            f"step {step}: {failure}; it has not reached the weights. The step's batch is in {str(kept)!r}: "
-            f"failure-rank{failure.process}.json names what is no number{look}. As resuming repeats the step, start a "
-            f"new run {start} with other settings, such as training.learning_rate below {rate:g}."
+        return (
+            f"step {step}: {failure}; it has not reached the weights. The step's batch is in {str(folder)!r}: "
+            f"failure-rank{failure.process}.json names what is not finite{hint}. As resuming repeats the step, start a "
+            f"new run {start} with other settings, such as training.learning_rate below "
+            f"{self.recipe.training.learning_rate:g}."
         )
-        self.folder.note("failed", step=step, what=failure.what, value=str(failure.value))
-        return sentence
 
     def _evaluate(self, step: int) -> None:
-        section = self.recipe.evaluation
+        section, share = self.recipe.evaluation, Share()
         problems = self.task.heldout_problems()[: section.problems_in_training]
-        share = Share()
         self.progress.stage("evaluate", len(share.own(problems)) * section.samples_in_training)
-        with self.trainer.whole_model() as model:
+        with whole_model(self.trainer) as model:
             backend = TransformersBackend(
                 model, self.trainer.processing_class, batch=section.batch, model_digest=weights_digest(model)
             )
@@ -145,18 +189,19 @@ class Recorder(TrainerCallback):
         self.report(evaluation)
 
     def report(self, evaluation: Evaluation) -> None:
-        """To wherever the recipe's ``trl.report_to`` sends training metrics: ``eval/pass@1`` and so on."""
+        """Send ``eval/pass@1`` and so on to the services of the recipe's ``trl.report_to``."""
         if self.trainer.accelerator.is_main_process:
             logs = {f"eval_{name}": value for name, value in evaluation.summary().items()}
             handler, state, control = self.trainer.callback_handler, self.trainer.state, self.trainer.control
-            is_due = control.should_log  # the handler takes it back, and the step's own log is still to come
+            is_due = control.should_log  # the handler clears it, and the step's own log is still to come
             handler.on_log(self.trainer.args, state, control, logs)
             control.should_log = is_due
 
 
-def rollout_columns(rollout: "Rollout", step: int, reward: Reward) -> dict[str, Any]:
-    """The columns of the rollout table: see :mod:`progrpo.runs.rollouts`."""
-    verdicts = [reward.verdict(row, text) for row, text in zip(rollout.rows, rollout.completions, strict=True)]
+def rollout_columns(rollout: Rollout, step: int, reward: Reward) -> dict[str, Any]:
+    """The columns of the rollout table: see :data:`progrpo.runs.rollouts.COLUMNS`."""
+    pairs = list(zip(rollout.rows, rollout.completions, strict=True))
+    verdicts = [reward.verdict(row, completion) for row, completion in pairs]
     logps = rollout.logps_BT.masked_fill(~rollout.mask_BT, torch.nan).tolist()
     return {
         "step": step,
@@ -164,10 +209,7 @@ def rollout_columns(rollout: "Rollout", step: int, reward: Reward) -> dict[str, 
         "problem_id": [row.get("problem_id") for row in rollout.rows],
         "problem_digest": [reward.problem_digest(row) for row in rollout.rows],
         "prompt": [prompt_text(row["prompt"]) for row in rollout.rows],
-        "text": [
-            reward.response_text(row["prompt"], completion)
-            for row, completion in zip(rollout.rows, rollout.completions, strict=True)
-        ],
+        "text": [reward.response_text(row["prompt"], completion) for row, completion in pairs],
         "status": [verdict.status for verdict in verdicts],
         "reason": [verdict.reason for verdict in verdicts],
         "canonical": rollout.canonical,
@@ -180,3 +222,34 @@ def rollout_columns(rollout: "Rollout", step: int, reward: Reward) -> dict[str, 
         "correction": (rollout.advantages_B - rollout.grpo_advantages_B).tolist(),
         "advantage": rollout.advantages_B.tolist(),
     }
+
+
+@contextmanager
+def whole_model(trainer: GRPOTrainer) -> Iterator[Any]:
+    """The policy with all its weights on every process, which needs that much memory while the block lasts.
+
+    A sharded model's forward passes must run on all processes together; a whole model's need not.
+    """
+    kwargs = trainer.args.gradient_checkpointing_kwargs
+    with unwrap_model_for_generation(
+        trainer.model_wrapped, trainer.accelerator, gradient_checkpointing_kwargs=kwargs
+    ) as model:
+        sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+        states = [module._get_fsdp_state() for module in sharded]
+        # These are what set_reshard_after_forward sets. accelerate chooses them by module, and torch has no public way
+        # to read them.
+        settings = [
+            (state._auto_reshard_after_forward, [group.post_forward_mesh_info for group in state._fsdp_param_groups])
+            for state in states
+        ]
+        for module in sharded:
+            module.set_reshard_after_forward(False, recurse=False)
+            module.unshard()
+        try:
+            yield model
+        finally:
+            for module, state, (auto, infos) in zip(sharded, states, settings, strict=True):
+                module.reshard()
+                state._auto_reshard_after_forward = auto
+                for group, info in zip(state._fsdp_param_groups, infos, strict=True):
+                    group.post_forward_mesh_info = info

@@ -1,11 +1,13 @@
-"""Running a recipe: recipe -> task, model, trainer -> run folder."""
+"""Running a recipe with TRL: it starts, is stopped, and is resumed."""
 
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from pickle import UnpicklingError
 from traceback import walk_tb
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import transformers
@@ -14,7 +16,7 @@ from datasets import Dataset
 
 from progrpo.common.environment import describe
 from progrpo.common.errors import ConfigError, Interrupted, RunError
-from progrpo.common.processes import a_lost_process_is_told, first_decides
+from progrpo.common.processes import explain_lost_process, first_decides
 from progrpo.common.progress import Progress
 from progrpo.common.signals import STOPPING, stopping
 from progrpo.evaluation.evaluate import Evaluation
@@ -27,38 +29,33 @@ from progrpo.runs.folder import RunFolder
 from progrpo.sampling.models import load_model
 from progrpo.tasks import Problem
 from progrpo.tasks.rewards import Reward, task_reward
-from progrpo.trl.checkpoints import check_resumable
+from progrpo.trl.checkpoints import WholeCheckpoints, check_resumable, load_adapter, load_weights
 from progrpo.trl.fields import check_fields
-from progrpo.trl.guard import NonFiniteError
-from progrpo.trl.recorder import Recorder
+from progrpo.trl.generation import SeededResponses
+from progrpo.trl.guard import FiniteGuard, NonFiniteError
+from progrpo.trl.recorder import Recorder, StepMetrics, whole_model
 from progrpo.trl.settings import join_processes, lora_config, trl_config
+from progrpo.trl.trainer import ProGRPOConfig, ProGRPOTrainer
 from progrpo.trl.vllm import check_vllm, reseed
 from progrpo.verify import Verdict
 
-if TYPE_CHECKING:  # TRL is imported where its trainer is used: a run on verl goes without it
-    from progrpo.trl.recipe_trainer import RecipeTrainer
-    from progrpo.trl.trainer import ProGRPOConfig
+
+class RecipeTrainer(FiniteGuard, WholeCheckpoints, StepMetrics, SeededResponses, ProGRPOTrainer):
+    """The trainer of a recipe: ProGRPOTrainer with four additions, each in the module of its subject."""
 
 
-def train(
-    recipe: Recipe,
-    folder: RunFolder,
-    progress: Progress,
-    *,
-    resume: bool = False,
-) -> Evaluation:
+def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool = False) -> Evaluation:
     """Train as the recipe says, from the start or from the folder's newest good checkpoint, and evaluate at the end.
 
-    Everything that happens is written to the folder as it happens. A run that is resumed draws the same random
-    numbers, and so follows the same curve, as one that was never stopped. Several processes, as ``accelerate launch``
-    starts them, each call this; ``docs/distributed.md`` says what is the same on them as on one, ``docs/survive.md``
-    what each fault comes to.
+    Everything that happens is written to the folder as it happens. A run that is resumed draws the same random numbers
+    as one that was never stopped, and so follows the same curve. If there are several processes, as ``accelerate
+    launch`` starts them, each of them calls this: ``docs/distributed.md``. ``docs/survive.md`` describes each fault.
 
     Raises:
-        ConfigError: the recipe does not work out, the folder holds a run already, another run is in it, it can't be
-            written, or none of its checkpoints is whole.
-        Interrupted: SIGINT or SIGTERM came; a checkpoint was left.
-        RunError: what was to be stored could not be, a server is gone, a loss or gradient was no finite number, or
+        ConfigError: the recipe can't be trained, or the folder holds a run already, is in use, can't be written, or
+            has no good checkpoint.
+        Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
+        RunError: a file could not be stored, a server could not be reached, a loss or gradient was not finite, or
             another process of the run has ended.
     """
     transformers.utils.logging.set_verbosity_error()
@@ -66,50 +63,12 @@ def train(
     check_fields(recipe)
     with folder.locked(), explain_faults(folder, _server_fault):
         join_processes(recipe)
-        with a_lost_process_is_told(folder.path):
+        with explain_lost_process(folder.path):
             return _train(recipe, folder, progress, resume)
 
 
-@contextmanager
-def _refusals_are_told(recipe: Recipe) -> Iterator[None]:
-    """What the libraries say of the recipe's settings when the trainer is made is for the user. An error that this
-    package raises itself is a bug, and shows where."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        *_, (raised_in, _) = walk_tb(error.__traceback__)
-        if raised_in.f_globals["__name__"].partition(".")[0] == "progrpo":
-            raise
-        said = " ".join(str(error).split()).rstrip(".")
-        raise ConfigError(f"the settings of recipe {recipe.name!r} can't be trained with: {said}.") from error
-
-
-def _dataset(problems: list[Problem], config: "ProGRPOConfig") -> Dataset:
-    """The problems as TRL takes them. It leaves out a rollout that it has too few for, and so might make no step."""
-    prompts = config.generation_batch_size // config.num_generations
-    if len(problems) < prompts:
-        raise ConfigError(
-            f"a rollout takes {prompts} different prompts (training.prompts_per_step), and there are only "
-            f"{len(problems)} problems to train on; lower it, or give more."
-        )
-    return Dataset.from_list(problems)
-
-
-def _server_fault(error: BaseException | None) -> str | None:
-    """What requests, which TRL's client of a vLLM server uses, or that client says of a server that is gone."""
-    while error is not None:
-        if type(error).__module__.partition(".")[0] == "requests" or str(error).startswith("The vLLM server"):
-            return str(error).rstrip(".")
-        error = error.__cause__ or error.__context__
-    return None
-
-
 def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) -> Evaluation:
-    from progrpo.trl.recipe_trainer import RecipeTrainer
-
-    is_first = PartialState().is_main_process
+    steps = recipe.training.steps
     start = first_decides(lambda: folder.open(recipe, resume=resume, check=check_resumable))
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
@@ -117,13 +76,16 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
     if config.use_vllm:
         first_decides(lambda: check_vllm(config, PartialState().num_processes, progress))
     model, tokenizer = load_model(recipe.model.path, recipe.model.dtype, recipe.model.attention)
+    checkpoint = folder.last_checkpoint() if start else None
+    if checkpoint and not recipe.model.lora:
+        load_weights(checkpoint, model)
     reward = task_reward(task, recipe.training.max_verifier_errors)
     environment = describe(recipe.seed)
     if folder.environment().get("packages") == environment["packages"]:  # other versions may judge otherwise
-        _recall(folder, reward)
+        _recall_verdicts(folder, reward)
     recorder = Recorder(recipe, folder, task, reward, progress)
     dataset = _dataset(training_problems(recipe, task, tokenizer), config)
-    with _refusals_are_told(recipe):
+    with _explain_refusals(recipe):
         trainer = RecipeTrainer(
             model,
             reward,
@@ -135,75 +97,135 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
             callbacks=[recorder],
             peft_config=lora_config(recipe),
         )
+    if checkpoint and recipe.model.lora:
+        load_adapter(checkpoint, trainer.model)
     if config.use_vllm and config.vllm_mode == "colocate":
         reseed(config, trainer.accelerator.process_index)
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
     trainer.seeded_responses = recipe.training.seeded_responses
     trainer.remove_callback(transformers.PrinterCallback)
     recorder.trainer, trainer.on_step = trainer, recorder.record_step
-    _check_sharding(trainer)
-    if is_first:
+    _set_sharding(trainer)
+    if trainer.accelerator.is_main_process:
         folder.start(recipe, environment)
         folder.note("resumed" if resume else "started", step=start)
-    if start < recipe.training.steps:
-        progress.stage("train", recipe.training.steps, start)
-        try:
-            with stopping(_ask_to_stop(recorder)):
-                trainer.train(resume_from_checkpoint=str(folder.last_checkpoint()) if start else None)
-        except NonFiniteError as failure:
-            raise RunError(recorder.keep_failure(failure)) from failure
-        if recorder.stopped_by and trainer.state.global_step < recipe.training.steps:
-            stop = Interrupted(recorder.stopped_by, trainer.state.global_step)
-            folder.note("stopped", step=stop.step, signal=signal.Signals(stop.signal_number).name)
-            raise stop
-        trainer.optimizer.state.clear()  # its memory is for the evaluation now
-        whole_model: AbstractContextManager[Any] = trainer.whole_model()
+    if start < steps:
+        progress.stage("train", steps, start)
+        _take_steps(trainer, recorder, checkpoint)
+        trainer.optimizer.state.clear()  # the evaluation needs its memory
+        trained: Any = whole_model(trainer)
     else:
-        model, _ = load_model(str(folder.last_checkpoint()), recipe.model.dtype, recipe.model.attention)
-        whole_model = nullcontext(model.to(trainer.accelerator.device))
-    with whole_model as model:
+        model, _ = load_model(str(checkpoint), recipe.model.dtype, recipe.model.attention)
+        trained = nullcontext(model.to(trainer.accelerator.device))
+    with trained as model:
         evaluation = finish(recipe, folder, task, model, tokenizer, progress)
-    trainer.state.global_step = recipe.training.steps
+    trainer.state.global_step = steps
     recorder.report(evaluation)
-    folder.note("finished", step=recipe.training.steps)
+    folder.note("finished", step=steps)
     return evaluation
 
 
-def _recall(folder: RunFolder, reward: Reward) -> None:
-    """Steps after the checkpoint come again with the same responses: their verdicts are on the disk already. They hold
-    for the same golds alone, so rollouts of older versions, which have no digests of their problems, are left out."""
+def _take_steps(trainer: RecipeTrainer, recorder: Recorder, checkpoint: Path | None) -> None:
+    """Train to the last step, from the start or from a checkpoint.
+
+    Raises:
+        Interrupted: a signal came before the last step.
+        RunError: a loss or gradient was not finite, or a file of the checkpoint is not safe to load.
+    """
+    try:
+        with stopping(_ask_to_stop(recorder)):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except NonFiniteError as failure:
+        raise RunError(recorder.keep_failure(failure)) from failure
+    except UnpicklingError as error:
+        raise RunError(
+            f"checkpoint {str(checkpoint)!r} has a file that holds more than data, and was not loaded: somebody has "
+            "changed it; remove the checkpoint, and --resume goes on from the one before."
+        ) from error
+    if recorder.stopped_by and trainer.state.global_step < recorder.recipe.training.steps:
+        stop = Interrupted(recorder.stopped_by, trainer.state.global_step)
+        recorder.folder.note("stopped", step=stop.step, signal=signal.Signals(stop.signal_number).name)
+        raise stop
+
+
+def _server_fault(error: BaseException | None) -> str | None:
+    """What TRL's client of a vLLM server, or the library requests that it uses, says of a server that is gone."""
+    while error is not None:
+        if type(error).__module__.partition(".")[0] == "requests" or str(error).startswith("The vLLM server"):
+            return f"the server that TRL samples from can't be reached: {str(error).rstrip('.')}"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def _explain_refusals(recipe: Recipe) -> Iterator[None]:
+    """Tell the user what the libraries refuse when the trainer is made. An error that this package raises is a bug, and
+    keeps its traceback."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        if frame.f_globals["__name__"].partition(".")[0] == "progrpo":
+            raise
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ConfigError(f"the settings of recipe {recipe.name!r} can't be trained with: {reason}.") from error
+
+
+def _dataset(problems: list[Problem], config: ProGRPOConfig) -> Dataset:
+    """The problems as TRL takes them. TRL drops a rollout that is not full, and so might make no step."""
+    prompts = config.generation_batch_size // config.num_generations
+    if len(problems) < prompts:
+        raise ConfigError(
+            f"a rollout takes {prompts} different prompts (training.prompts_per_step), and there are only "
+            f"{len(problems)} problems to train on; lower it, or give more."
+        )
+    return Dataset.from_list(problems)
+
+
+def _recall_verdicts(folder: RunFolder, reward: Reward) -> None:
+    """Read the verdicts of steps that are repeated: their responses are the same. Verdicts hold only for the same
+    golds, so rollouts of older versions, without digests of their problems, are left out."""
     columns = ["problem_digest", "text", "status", "reason", "canonical"]
     for path in folder.recorded_rollouts():
         rows: list[dict[Any, Any]] = []
-        with suppress(OSError, ValueError):  # a damaged file, or an older one, costs only its verdicts
+        with suppress(OSError, ValueError):  # a damaged or older file costs only its verdicts
             rows = pd.read_parquet(path, columns=columns).to_dict("records")
         for row in rows:
-            canonical = row["canonical"] if isinstance(row["canonical"], str) else None  # null comes back as NaN
+            canonical = row["canonical"] if isinstance(row["canonical"], str) else None  # pandas reads null as NaN
             verdict = Verdict(row["status"], row["reason"], canonical)
             reward.recall(row["problem_digest"], row["text"], verdict)
 
 
-def _check_sharding(trainer: "RecipeTrainer") -> None:
-    asked = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-    if asked and not trainer.is_fsdp_enabled:
+def _set_sharding(trainer: RecipeTrainer) -> None:
+    """Refuse kinds of FSDP that don't work here, and have transformers save whole weights."""
+    is_wanted = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if is_wanted and not trainer.is_fsdp_enabled:
         raise ConfigError(
             "accelerate's configuration asks for FSDP, which accelerate does not do on a CPU: every process would "
             "train a whole model; launch with --multi_gpu (DDP) there."
         )
-    if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version != 2:
-        raise ConfigError("accelerate's configuration asks for FSDP 1; set fsdp_version: 2 in its fsdp_config.")
+    if trainer.is_fsdp_enabled:
+        plugin = trainer.accelerator.state.fsdp_plugin
+        if plugin.fsdp_version != 2:
+            raise ConfigError("accelerate's configuration asks for FSDP 1; set fsdp_version: 2 in its fsdp_config.")
+        plugin.set_state_dict_type("FULL_STATE_DICT")
 
 
-def _ask_to_stop(recorder: "Recorder") -> Callable[[int, Any], None]:
-    """The first SIGINT or SIGTERM asks for a checkpoint and an end after the step; a second one ends at once.
+def _ask_to_stop(recorder: Recorder) -> Callable[[int, Any], None]:
+    """A handler: the first SIGINT or SIGTERM asks for a checkpoint and a stop after the step, a second one stops at
+    once.
 
-    With several processes a second one changes nothing: a Ctrl-C reaches each of them from the terminal and again from
-    the launcher, which ends what is still there after half a minute.
+    With several processes a second signal changes nothing: a Ctrl-C reaches each of them twice, from the terminal and
+    from the launcher, which kills those that are left after half a minute.
     """
 
     def ask(number: int, frame: Any) -> None:
         recorder.stopped_by = number
-        for one in STOPPING if recorder.trainer.accelerator.num_processes == 1 else ():
-            signal.signal(one, signal.default_int_handler if one == signal.SIGINT else signal.SIG_DFL)
+        if recorder.trainer.accelerator.num_processes == 1:
+            for stop_signal in STOPPING:
+                default = signal.default_int_handler if stop_signal == signal.SIGINT else signal.SIG_DFL
+                signal.signal(stop_signal, default)
 
     return ask

@@ -10,66 +10,60 @@ import torch
 from accelerate import PartialState
 
 from progrpo.common.errors import ConfigError
-from progrpo.methods.options import ArmOptions
+from progrpo.methods import SHARED_SETTINGS
+from progrpo.methods.arm import ArmOptions
 from progrpo.recipes.build import batch, response_budget
 from progrpo.recipes.schema import Recipe
 from progrpo.tasks import Task
 from progrpo.trl.engine import check_launch
 from progrpo.trl.fields import check_reporting
 
-if TYPE_CHECKING:  # TRL is imported where its trainer is used: a plan goes without it
+if TYPE_CHECKING:  # TRL takes seconds to import, and a plan does not need it
     from progrpo.trl.trainer import ProGRPOConfig
 
 _SET_BY_THE_RUN = {
-    "output_dir": "--out",
-    "max_steps": "training.steps",
-    "num_train_epochs": "training.steps",
-    "seed": "seed",
-    "data_seed": "seed",
-    "num_generations": "training.group_size",
-    "per_device_train_batch_size": "training.micro_batch",
-    "gradient_accumulation_steps": "training.micro_batch",
-    "auto_find_batch_size": "training.micro_batch",
-    "steps_per_generation": "training.updates_per_rollout",
-    "generation_batch_size": "training.prompts_per_step",
-    "do_train": "progrpo train",
-    "do_eval": "evaluation.every",
-    "do_predict": "progrpo evaluate",
-    "eval_strategy": "evaluation.every",
-    "eval_steps": "evaluation.every",
-    "eval_on_start": "evaluation.every",
-    "eval_delay": "evaluation.every",
-    "save_strategy": "training.checkpoint_every",
-    "save_steps": "training.checkpoint_every",
-    "save_total_limit": "training.keep_checkpoints",
-    "save_only_model": "training.checkpoint_every",
-    "load_best_model_at_end": "progrpo evaluate",
-    "resume_from_checkpoint": "progrpo train --resume RUN",
-    "ignore_data_skip": "progrpo train --resume RUN",
+    "--out": ("output_dir",),
+    "seed": ("seed", "data_seed"),
+    "training.steps": ("max_steps", "num_train_epochs"),
+    "training.group_size": ("num_generations",),
+    "training.micro_batch": ("per_device_train_batch_size", "gradient_accumulation_steps", "auto_find_batch_size"),
+    "training.updates_per_rollout": ("steps_per_generation",),
+    "training.prompts_per_step": ("generation_batch_size",),
+    "training.checkpoint_every": ("save_strategy", "save_steps", "save_only_model"),
+    "training.keep_checkpoints": ("save_total_limit",),
+    "evaluation.every": ("do_eval", "eval_strategy", "eval_steps", "eval_on_start", "eval_delay"),
+    "progrpo train": ("do_train",),
+    "progrpo evaluate": ("do_predict", "load_best_model_at_end"),
+    "progrpo train --resume RUN": ("resume_from_checkpoint", "ignore_data_skip"),
 }
-"""Fields of GRPOConfig that the run folder rests on, and what to use in their place."""
+"""What to use in place of the fields of GRPOConfig that the run folder depends on."""
+
+_OF_TRAINING = {
+    "learning_rate": "learning_rate",
+    "lr_scheduler_type": "lr_schedule",
+    "warmup_steps": "warmup_steps",
+    "weight_decay": "weight_decay",
+    "max_grad_norm": "max_grad_norm",
+    "temperature": "temperature",
+    "epsilon": "clip_low",
+    "epsilon_high": "clip_high",
+}
+"""Fields of GRPOConfig and the keys of ``[training]`` that set them."""
 
 _SET_BY_THE_RECIPE = {
-    "learning_rate": "training.learning_rate",
-    "lr_scheduler_type": "training.lr_schedule",
-    "warmup_steps": "training.warmup_steps",
     "warmup_ratio": "training.warmup_steps",
-    "weight_decay": "training.weight_decay",
-    "max_grad_norm": "training.max_grad_norm",
-    "temperature": "training.temperature",
     "max_completion_length": "training.max_response_tokens",
-    "epsilon": "training.clip_low",
-    "epsilon_high": "training.clip_high",
+    **{field: f"training.{key}" for field, key in _OF_TRAINING.items()},
     **{option.name: f"methods.NAME.{option.name}" for option in fields(ArmOptions)},
 }
-"""Fields of GRPOConfig with a key of their own in a recipe, which says each thing once. A method may have others."""
+"""Fields of GRPOConfig that a key of the recipe sets, so that they are not set twice. A method may set them."""
 
 
 def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
     """The recipe in TRL's terms.
 
     Raises:
-        ConfigError: settings that TRL refuses, or a ``[trl]`` or ``[methods]`` key that it does not have.
+        ConfigError: TRL refuses a setting, or does not have a key of ``[trl]`` or ``[methods]``.
     """
     from progrpo.trl.trainer import ProGRPOConfig
 
@@ -79,18 +73,11 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
         "output_dir": str(output_dir),
         "max_steps": training.steps,
         "num_generations": training.group_size,
-        "learning_rate": training.learning_rate,
-        "lr_scheduler_type": training.lr_schedule,
-        "warmup_steps": training.warmup_steps,
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "temperature": training.temperature,
         "max_completion_length": response_budget(recipe, task),
-        "epsilon": training.clip_low,
-        "epsilon_high": training.clip_high,
-        "loss_type": "dapo",  # token mean over the global batch
+        **{field: getattr(training, key) for field, key in _OF_TRAINING.items()},
+        **SHARED_SETTINGS,
         "beta": 0.0,
-        # TRL's defaults, bfloat16 and recomputation, cost a CPU more than they save.
+        # TRL's defaults, bfloat16 and recomputation, cost more than they save on a CPU.
         "bf16": bf16,
         "gradient_checkpointing": False,
         "logging_steps": 1,
@@ -103,7 +90,7 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
         "seed": recipe.seed,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
-        # Every weight of a dense model has a gradient, and its buffers are constants: DDP need not look.
+        # Every weight of a dense model has a gradient, and its buffers are constants: DDP need not check.
         "ddp_find_unused_parameters": False,
         "ddp_broadcast_buffers": False,
     }
@@ -131,15 +118,15 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
 
 
 def refuse_what_the_run_sets(recipe: Recipe) -> None:
-    """Refuse the fields of GRPOConfig that the run folder rests on, or that a key of the recipe sets.
+    """Refuse the fields of GRPOConfig that the run folder depends on, or that a key of the recipe sets.
 
     Raises:
         ConfigError: ``[trl]`` or ``[methods.NAME]`` has one of them.
     """
-    method = recipe.methods.get(recipe.method, {})
+    by_run = {field: instead for instead, names in _SET_BY_THE_RUN.items() for field in names}
     for where, table, refused in (
-        (f"methods.{recipe.method}", method, _SET_BY_THE_RUN),
-        ("trl", recipe.trl, _SET_BY_THE_RUN | _SET_BY_THE_RECIPE),
+        (f"methods.{recipe.method}", recipe.methods.get(recipe.method, {}), by_run),
+        ("trl", recipe.trl, by_run | _SET_BY_THE_RECIPE),
     ):
         for name in table:
             if name in refused:
@@ -148,8 +135,8 @@ def refuse_what_the_run_sets(recipe: Recipe) -> None:
 
 
 def join_processes(recipe: Recipe) -> PartialState:
-    """Meet the other processes of this launch, before anything else asks accelerate for its state."""
-    # Said here, as Trainer's comes too late.
+    """Join the other processes of this launch, before anything else asks accelerate for its state."""
+    # Trainer would set the timeout too late.
     timeout = timedelta(seconds=recipe.trl.get("ddp_timeout", 1800))
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timeout)
 
@@ -165,7 +152,7 @@ def batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
 
 
 def lora_config(recipe: Recipe) -> Any:
-    """PEFT's LoraConfig of ``[model.lora]``; None if all weights are trained.
+    """PEFT's LoraConfig for ``[model.lora]``; None if all weights are trained.
 
     Raises:
         ConfigError: peft is not installed.

@@ -1,24 +1,24 @@
 """ProGRPO for TRL: ``ProGRPOConfig`` and ``ProGRPOTrainer`` in place of ``GRPOConfig`` and ``GRPOTrainer``.
 
 The trainer generates, scores and optimises exactly as TRL's; between scoring and optimising it re-weights the
-advantages (:func:`progrpo.core.arm_advantages`). The log-probs of responses are those that TRL computed
-(``old_per_token_logps``), or else those that the rollout engine returned (``sampling_per_token_logps``), or else those
-recorded while transformers generated: no forward pass is added. Only where none of these exist, as with beam search,
-are responses scored by a forward pass. The prompt confidence costs one forward pass over each distinct prompt. With
-``alpha=0`` it is GRPOTrainer, bit for bit.
+advantages (:func:`progrpo.core.arm_advantages`). With ``alpha=0`` it is GRPOTrainer, bit for bit.
 
-What is overridden is private API of TRL: ``tests/trl/test_contract.py`` names what a new version moved.
+The log-probs of responses need no additional forward pass: they are those that TRL computed (``old_per_token_logps``),
+or else those that the rollout engine returned (``sampling_per_token_logps``), or else those that are recorded while
+transformers generates. Only where none of these exist, as with beam search, a forward pass scores the responses. The
+prompt confidence takes one forward pass over each distinct prompt.
+
+The overridden methods are private to TRL: ``tests/trl/test_contract.py`` says which of them a new version changed.
 """
 
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from accelerate.utils import is_peft_model
 from torch import Tensor
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
@@ -26,12 +26,12 @@ from trl.trainer.utils import get_config_model_id
 from progrpo.common.errors import ConfigError
 from progrpo.core import answer_confidence, arm_advantages, prompt_confidence
 from progrpo.core.advantages import is_correct
+from progrpo.core.exploration import exploration_metrics, solution_digest
 from progrpo.core.precision import at_least_float32
-from progrpo.methods.exploration import ActivationWatch, exploration_metrics, solution_digest
-from progrpo.methods.options import ArmOptions
+from progrpo.methods.arm import ActivationWatch, ArmOptions
 from progrpo.tasks.rewards import Reward
 from progrpo.tasks.templates import response_text, template_opens_thinking
-from progrpo.trl.generation import record_logps
+from progrpo.trl.generation import generating_model, record_logps
 from trl import GRPOConfig, GRPOTrainer
 
 CanonicalForm = Callable[[dict[str, Any], Any], str | None]
@@ -39,53 +39,27 @@ CanonicalForm = Callable[[dict[str, Any], Any], str | None]
 
 
 @dataclass
-class ProGRPOConfig(GRPOConfig):
-    """``GRPOConfig`` with ARM's options, and the clipping of the paper's objective (0.2 / 0.28).
+class ProGRPOConfig(ArmOptions, GRPOConfig):
+    """``GRPOConfig`` with the options of :class:`progrpo.methods.arm.ArmOptions`: ``alpha``, ``low_prob_fraction``,
+    ``activation``, ``center``, ``correct_above`` and ``correct_reward``.
 
-    Args:
-        alpha: strength of the correction; 0 is GRPO. The paper's value was not available: the default is ours.
-        low_prob_fraction: share of a response's tokens, the least likely ones, that its confidence is taken over.
-        activation: ``"any_correct"``: groups with a right response; ``"mixed"``: those with a wrong one too.
-        center: ``"prompt"``: c(q) - c(o|q), as in the paper; ``"group"``, ``"correct"``: see
-            :func:`progrpo.core.arm_advantages`.
-        correct_above: a response is right if its reward is above this number.
-        correct_reward: the name of the reward function, as TRL logs it, whose value that is; None takes the weighted
-            sum of all.
-
-    Every other argument is GRPOConfig's. One default differs from TRL's: ``epsilon_high`` is 0.28.
+    ``correct_reward`` is the name of a reward function, as TRL logs it. Every other argument is GRPOConfig's. One
+    default differs from TRL's: ``epsilon_high`` is 0.28, so that clipping is the paper's (0.2 / 0.28).
 
     Raises:
-        ValueError: an option outside its range.
+        ValueError: an option is outside its range.
     """
 
-    alpha: float = field(default=1.0, metadata={"help": "Strength of the confidence correction; 0 is GRPO."})
-    low_prob_fraction: float = field(
-        default=0.2, metadata={"help": "Share of least likely tokens that the answer confidence is taken over."}
-    )
-    activation: str = field(
-        default="any_correct", metadata={"help": "Groups that are re-weighted: 'any_correct' or 'mixed'."}
-    )
-    center: str = field(
-        default="prompt", metadata={"help": "What the answer confidence is held against: prompt, group or correct."}
-    )
-    correct_above: float = field(default=0.0, metadata={"help": "A response is right if its reward is above this."})
-    correct_reward: str | None = field(
-        default=None, metadata={"help": "Name of the reward function that says what is right; None: the weighted sum."}
-    )
     epsilon_high: float | None = field(default=0.28, metadata={"help": "Upper clipping bound; None takes epsilon."})
 
     def __post_init__(self) -> None:
-        self.arm_options()
-        super().__post_init__()
-
-    def arm_options(self) -> ArmOptions:
-        """ARM's options alone, checked."""
-        return ArmOptions(**{option.name: getattr(self, option.name) for option in fields(ArmOptions)})
+        ArmOptions.__post_init__(self)
+        GRPOConfig.__post_init__(self)
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One process's scored responses of one generation, as handed to ``on_rollout``. B rows, in generation order."""
+    """One process's scored responses of one generation, which ``on_rollout`` gets. B rows, in generation order."""
 
     rows: list[dict[str, Any]]
     """The dataset row of each response."""
@@ -101,7 +75,7 @@ class Rollout:
     rewards_B: Tensor
     """The weighted sum of the reward functions."""
     correct_rewards_B: Tensor
-    """The reward that says whether a response is right: the same, or that of ``correct_reward``."""
+    """The rewards that say whether a response is right: ``rewards_B``, or those of ``correct_reward``."""
     correct_B: Tensor
     """bool: right, by :func:`progrpo.core.advantages.is_correct`."""
     prompt_confidence_B: Tensor
@@ -113,18 +87,14 @@ class Rollout:
 
 
 class ProGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer with confidence re-weighted advantages. Takes all that GRPOTrainer takes, and two more:
+    """GRPOTrainer with confidence re-weighted advantages. It takes all arguments of GRPOTrainer, and two more:
 
     Args:
-        canonical_form: tells solutions apart for the metric ``distinct_solutions``: a function of the dataset row and
-            the completion. By default the completion's text, stripped.
-        on_rollout: called on each process after every training generation is scored, with a :class:`Rollout`.
+        canonical_form: distinguishes solutions for the metric ``distinct_solutions``: a function of the dataset row
+            and the completion. By default it is the completion's text, stripped.
+        on_rollout: each process calls it with a :class:`Rollout` after every training generation is scored.
 
-    Metrics beside TRL's, under ``train/`` or ``eval_``: ``confidence/prompt/{mean,min,max}``,
-    ``confidence/answer/{mean,min,max}``, ``correction/{mean,min,max}`` (A~ - A), ``groups/activated``,
-    ``groups/all_right``, ``groups/all_wrong``, ``groups/mixed``, ``groups/zero_variance`` (shares of groups; the last
-    are those that have a reward and whose rewards are all equal), and ``distinct_solutions`` (different right solutions
-    a group).
+    Metrics beside TRL's: those of :func:`progrpo.core.exploration.exploration_metrics`, under ``train/`` or ``eval_``.
 
     Raises:
         ConfigError: ``correct_reward`` is the name of no reward function, or of several.
@@ -155,30 +125,28 @@ class ProGRPOTrainer(GRPOTrainer):
         self.canonical_form = canonical_form or _stripped_text
         self.on_rollout = on_rollout
         self._scored: _Scored | None = None
-        self._recorded = False
+        self._has_recorded = False
         _warn_of_truncated_logps(args)
         super().__init__(model, reward_funcs, args, *more, **kwargs)
-        if self.continuous_batching_config is not None:  # that engine hands log-probs over only when it is asked to
+        if self.continuous_batching_config is not None:  # by default that engine returns no log-probs
             self.continuous_batching_config.return_logprobs = True
-        is_said = _check_correct_reward(self)
-        self._activation_watch = ActivationWatch(args.arm_options(), knows_what_is_right=is_said)
+        has_warned = _check_correct_reward(self)
+        self._activation_watch = ActivationWatch(args, knows_what_is_right=has_warned)
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         if self.use_vllm:
             return super()._generate_single_turn(*args, **kwargs)
-        model = self.accelerator.unwrap_model(self.model)
-        model = model.get_base_model() if is_peft_model(model) else model
-        # Handed back as an engine's log-probs, TRL itself joins those of several turns and of tool results.
-        with _same_mode(self.model), record_logps(model, temperature=self.temperature) as record:
+        # Returned as an engine's log-probs, TRL joins those of several turns and of tool results.
+        with _same_mode(self.model), record_logps(generating_model(self), temperature=self.temperature) as record:
             completion_ids, _ = super()._generate_single_turn(*args, **kwargs)
         logps = record.take(completion_ids)
-        self._recorded = logps is not None
+        self._has_recorded = logps is not None
         return completion_ids, logps
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> Tensor:
-        self._tell_rewards_of_the_template()
+        self._show_rewards_the_template()
         rewards_per_func_BF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         weights_F = self.reward_weights.to(rewards_per_func_BF.device)
         rewards_B = (rewards_per_func_BF * weights_F).nansum(dim=1)
@@ -188,9 +156,9 @@ class ProGRPOTrainer(GRPOTrainer):
         self._scored = _Scored(inputs, completions, completion_ids_list, rewards_B, correct_rewards_B)
         return rewards_per_func_BF
 
-    def _tell_rewards_of_the_template(self) -> None:
-        """TRL hands messages to reward functions: only the trainer knows whether the template opens a thinking part. A
-        reward may serve several trainers, so it is told each time."""
+    def _show_rewards_the_template(self) -> None:
+        """Tell rewards whether the chat template opens a thinking part: TRL passes them messages. A reward may serve
+        several trainers, so this is done each time."""
         for function in self.reward_funcs:
             if isinstance(function, Reward):
                 function.template_opens_thinking = template_opens_thinking(
@@ -198,24 +166,23 @@ class ProGRPOTrainer(GRPOTrainer):
                 )
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self._recorded = False
-        mode = "train" if self.model.training else "eval"  # as TRL asks it: before a rollout_func can change it
+        self._has_recorded = False
+        mode = "train" if self.model.training else "eval"  # asked as in TRL, before a rollout_func can change it
         output = super()._generate_and_score_completions(inputs)
         logps_BT, mask_BT = self._response_logps(output)
-        if self._recorded:  # ours, not an engine's: TRL's loss must not see them
+        if self._has_recorded:  # TRL's loss must see only an engine's log-probs
             output.pop("sampling_per_token_logps", None)
         self._reweight(output, logps_BT, mask_BT, mode)
         return output
 
     def _reweight(self, output: dict[str, Any], logps_BT: Tensor, mask_BT: Tensor, mode: str) -> None:
-        """Put A~ in the place of A, in the batch and in the completions log; log the metrics; hand the rollout over."""
-        assert self._scored is not None, "rewards are calculated before advantages are re-weighted"
-        options = self.args.arm_options()
-        local = slice(
-            self.accelerator.process_index * len(mask_BT), (self.accelerator.process_index + 1) * len(mask_BT)
-        )
-        # A group's responses may lie on several processes: all that concerns the group is gathered first.
-        canonical, digests_B = self._canonical_forms(self._scored, local)
+        """Replace A by A~ in the batch and in the completions log, log the metrics, and call ``on_rollout``."""
+        scored, options = self._scored, self.args
+        assert scored is not None, "rewards are calculated before advantages are re-weighted"
+        first = self.accelerator.process_index * len(mask_BT)
+        local = slice(first, first + len(mask_BT))
+        # The responses of a group may be on several processes, so whatever concerns groups is gathered first.
+        canonical, digests_B = self._canonical_forms(scored, local)
         grpo_B, c_q_B, c_o_B = self.accelerator.gather(
             torch.stack(
                 [
@@ -227,19 +194,12 @@ class ProGRPOTrainer(GRPOTrainer):
             )
         ).unbind(dim=1)
         digests_B = self.accelerator.gather(digests_B)
-        rewards_B, correct_rewards_B = self._scored.rewards_B, self._scored.correct_rewards_B
+        rewards_B, correct_rewards_B = scored.rewards_B, scored.correct_rewards_B
         group_size = self.num_generations if mode == "train" else self.num_generations_eval
         groups_B = torch.arange(len(rewards_B), device=rewards_B.device) // group_size
+        rule = {"activation": options.activation, "correct_above": options.correct_above}
         advantages_B = arm_advantages(
-            grpo_B,
-            correct_rewards_B,
-            c_q_B,
-            c_o_B,
-            groups_B,
-            alpha=options.alpha,
-            activation=options.activation,
-            center=options.center,
-            correct_above=options.correct_above,
+            grpo_B, correct_rewards_B, c_q_B, c_o_B, groups_B, alpha=options.alpha, center=options.center, **rule
         )
         output["advantages"] = advantages_B[local].to(output["advantages"].dtype)
         _replace_last(self._logs["advantages"], advantages_B.tolist())
@@ -250,9 +210,8 @@ class ProGRPOTrainer(GRPOTrainer):
             c_q_B,
             c_o_B,
             advantages_B - grpo_B,
-            activation=options.activation,
-            correct_above=options.correct_above,
             correct_rewards_B=correct_rewards_B,
+            **rule,
         )
         if mode == "train" and self.accelerator.is_main_process:
             self._activation_watch.see(self.state.global_step + 1, correct_rewards_B, groups_B)
@@ -261,9 +220,9 @@ class ProGRPOTrainer(GRPOTrainer):
         if self.on_rollout is not None and mode == "train":
             self.on_rollout(
                 Rollout(
-                    self._scored.rows,
-                    self._scored.completions,
-                    self._scored.token_ids,
+                    scored.rows,
+                    scored.completions,
+                    scored.token_ids,
                     canonical,
                     groups_B[local],
                     logps_BT,
@@ -280,29 +239,29 @@ class ProGRPOTrainer(GRPOTrainer):
         self._scored = None
 
     def _response_logps(self, output: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Log-probs of the responses' own tokens, and which tokens those are."""
+        """Log-probs of the responses, and the mask of the tokens that the policy sampled."""
         logps_BT = output.get("old_per_token_logps")
         if logps_BT is None:
             logps_BT = output.get("sampling_per_token_logps")
-        # A rollout_func may return none on one process alone, and a sharded model's passes run on all together.
+        # A rollout_func may return none on one process only, but a sharded model's passes must run on all together.
         if self._any_process(logps_BT is None) or logps_BT is None:
             logps_BT = self._forward_logps(output)
         assert logps_BT is not None
         mask_BT = output["completion_mask"].bool()
         if "tool_mask" in output:
             mask_BT = mask_BT & output["tool_mask"].bool()
-        # An engine that could not score a token says NaN: the token does not count.
+        # An engine returns NaN for a token that it could not score: the token does not count.
         return at_least_float32(logps_BT), mask_BT & ~logps_BT.isnan()
 
     @torch.no_grad()
     def _forward_logps(self, output: dict[str, Any]) -> Tensor:
-        """Log-probs by one forward pass over the responses, as TRL makes for its old log-probs.
+        """Log-probs from one forward pass over the responses, like that for TRL's old log-probs.
 
-        For what can't be recorded while it is generated: beam search, assisted decoding and guidance, and a
-        ``rollout_func`` without log-probs.
+        They are needed for beam search, assisted decoding and guidance, whose log-probs can't be recorded, and for a
+        ``rollout_func`` that returns none.
         """
         score = self._get_per_token_logps_and_entropies
-        of_images = {name: output[name] for name in inspect.signature(score).parameters if name in output}
+        image_inputs = {name: output[name] for name in inspect.signature(score).parameters if name in output}
         with _inference_mode(self):
             logps_BT, _, _ = score(
                 self.model,
@@ -310,20 +269,20 @@ class ProGRPOTrainer(GRPOTrainer):
                 torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
                 output["completion_ids"].shape[1],
                 batch_size=self.args.per_device_train_batch_size,
-                **of_images,
+                **image_inputs,
             )
         return logps_BT
 
     def _any_process(self, local: bool) -> bool:
-        """Whether it is so on any process; every process asks."""
+        """Whether it is true on any process; every process must call this."""
         return bool(self.accelerator.gather(torch.tensor([local], device=self.accelerator.device)).any())
 
     @torch.no_grad()
     def _prompt_confidence(self, output: dict[str, Any]) -> Tensor:
         """c(q) of each local response's prompt, shape (B,): one forward pass over each distinct prompt.
 
-        NaN for a prompt of one token, and for one with images, whose placeholder tokens have no likelihood. Which
-        prompts those are differs between processes: what is decided here is decided on gathered values.
+        It is NaN for a prompt of one token, and for one with images, whose placeholder tokens have no likelihood.
+        Processes have different prompts, so decisions are made on gathered values.
         """
         mask_BP = output["prompt_mask"].bool()
         images_B = _has_images(output)
@@ -334,14 +293,14 @@ class ProGRPOTrainer(GRPOTrainer):
             )
         mask_BP = mask_BP & ~images_B[:, None]
         ids_NP, index_B = output["prompt_ids"].masked_fill(~mask_BP, -1).unique(dim=0, return_inverse=True)
-        # To the left edge: positions then count from the prompt's first token, as they do in generation.
+        # Moved to the left edge: positions then count from the prompt's first token, as they do in generation.
         ids_NP = ids_NP.gather(1, (ids_NP == -1).byte().argsort(dim=1, stable=True))
-        if ids_NP.shape[1] < 2:  # no token to score here; other processes may have some, and expect this one's pass
+        if ids_NP.shape[1] < 2:  # no token to score here, but other processes may have some and wait for this pass
             ids_NP = torch.nn.functional.pad(ids_NP, (0, 1), value=-1)
         counted_NP = ids_NP[:, 1:] != -1
         attended_NP = torch.cat([torch.ones_like(counted_NP[:, :1]), counted_NP], dim=1)
         ids_NP = torch.where(ids_NP != -1, ids_NP, self._tokenizer.pad_token_id)
-        # Sharded models run every forward pass on all processes together: as many chunks here as elsewhere.
+        # A sharded model's forward passes run on all processes together: each needs the same number of chunks.
         chunk = self.args.per_device_train_batch_size
         n_chunks = int(self.accelerator.gather(torch.tensor([-(-len(ids_NP) // chunk)], device=ids_NP.device)).max())
         logps = []
@@ -368,7 +327,7 @@ class ProGRPOTrainer(GRPOTrainer):
 
 @dataclass(frozen=True)
 class _Scored:
-    """What ``_calculate_rewards`` saw: rows of this process, rewards of all."""
+    """What ``_calculate_rewards`` saw: this process's rows, and the rewards of all processes."""
 
     rows: list[dict[str, Any]]
     completions: list[Any]
@@ -378,7 +337,7 @@ class _Scored:
 
 
 def _check_correct_reward(trainer: ProGRPOTrainer) -> bool:
-    """Refuse a name that says nothing, and say what counts as right with several reward functions; whether it was."""
+    """Refuse an unknown name; warn, and return True, if a sum of several functions decides what is right."""
     args, names = trainer.args, trainer.reward_func_names
     if args.correct_reward is not None and names.count(args.correct_reward) != 1:
         raise ConfigError(
@@ -399,13 +358,13 @@ def _check_correct_reward(trainer: ProGRPOTrainer) -> bool:
 
 
 def _warn_of_truncated_logps(args: ProGRPOConfig) -> None:
-    """An engine's log-probs are of the distribution that it drew from; c(q) is of the whole vocabulary."""
-    of_engine = args.use_transformers_continuous_batching or (
+    """Warn if c(o|q) comes from the distribution that an engine drew from, while c(q) is over the whole vocabulary."""
+    from_engine = args.use_transformers_continuous_batching or (
         args.use_vllm and not args.vllm_importance_sampling_correction
     )
     neutral = {"top_p": (1.0,), "top_k": (0, -1, None), "min_p": (0.0, None), "repetition_penalty": (1.0,)}
     changed = [f"{name}={getattr(args, name)}" for name, plain in neutral.items() if getattr(args, name) not in plain]
-    if of_engine and changed and args.center == "prompt":
+    if from_engine and changed and args.center == "prompt":
         warnings.warn(
             f"c(o|q) is of the engine's log-probs, which are after {', '.join(changed)}, and c(q) is not; with vLLM, "
             "set vllm_importance_sampling_correction=True for TRL's own, or else choose center='group' or 'correct'.",
@@ -414,13 +373,13 @@ def _warn_of_truncated_logps(args: ProGRPOConfig) -> None:
 
 
 def _has_images(output: dict[str, Any]) -> Tensor:
-    """Which local responses are to prompts with images, shape (B,); TRL has no counts where it dropped the images."""
-    like_B = output["prompt_mask"][:, 0]
+    """Whether the prompt of each local response has images, shape (B,); TRL has no counts if it dropped the images."""
+    first_B = output["prompt_mask"][:, 0]
     if "num_images" not in output:
-        return torch.zeros_like(like_B, dtype=torch.bool)
+        return torch.zeros_like(first_B, dtype=torch.bool)
     if output["num_images"] is None:
-        return torch.ones_like(like_B, dtype=torch.bool)
-    return torch.tensor(output["num_images"], device=like_B.device) > 0
+        return torch.ones_like(first_B, dtype=torch.bool)
+    return torch.tensor(output["num_images"], device=first_B.device) > 0
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""vLLM as the rollout engine of a run that TRL trains: what is wrong with it is said before a model is loaded."""
+"""vLLM as the rollout engine of a run that TRL trains: what is wrong with it is reported before a model is loaded."""
 
 import time
 import urllib.error
@@ -16,25 +16,22 @@ if TYPE_CHECKING:
     from progrpo.common.progress import Progress
     from progrpo.trl.trainer import ProGRPOConfig
 
-MODES = ("colocate", "server")
 REQUEST_SECONDS = 5.0
 POLL_SECONDS = 1.0
 
 
 def check_vllm(config: "ProGRPOConfig", processes: int, progress: "Progress") -> None:
-    """Refuse what TRL would refuse late or not at all; wait for a server that is still starting.
+    """Refuse what TRL would refuse late or not at all, and wait for a server that is still starting.
 
     Raises:
-        ConfigError: vLLM is not installed, there is no GPU, the mode or the tensor parallelism is not possible, or no
-            vLLM server answers within ``vllm_server_timeout`` seconds.
+        ConfigError: vLLM is not installed, there is no GPU, the tensor parallelism is invalid, or no vLLM
+            server answers within ``vllm_server_timeout`` seconds.
     """
     if find_spec("vllm") is None:
         raise ConfigError(
             "trl.use_vllm needs vLLM, which is not installed; pip install 'trl[vllm]' where there is a GPU, and leave "
             "trl.use_vllm out where there is none."
         )
-    if config.vllm_mode not in MODES:
-        raise ConfigError(f"trl.vllm_mode must be one of {', '.join(MODES)}, got {config.vllm_mode!r}.")
     if not torch.accelerator.is_available():
         raise ConfigError(
             "trl.use_vllm needs a GPU: without one, TRL can't hand new weights to vLLM; leave it out, and transformers "
@@ -51,38 +48,38 @@ def check_vllm(config: "ProGRPOConfig", processes: int, progress: "Progress") ->
 
 
 def wait_for_server(url: str, timeout: float, progress: "Progress") -> None:
-    """Return once vLLM's server answers ``/health``.
+    """Return once vLLM's server answers ``/health``, and show that the run waits for it.
 
-    TRL waits too, in silence, and without end where something else than vLLM answers.
+    TRL waits too, but silently, and without end if another program answers at the address.
 
     Args:
         url: ``http://host:port``.
         timeout: in seconds.
-        progress: told that there is something to wait for, and for how long it may be.
+        progress: shows the wait.
 
     Raises:
-        ConfigError: it did not within ``timeout`` seconds, or the url is none.
+        ConfigError: there was no answer within ``timeout`` seconds, or ``url`` is not a URL.
     """
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"trl.vllm_server_base_url must be http://host:port or https://..., got {url!r}.")
     started = time.monotonic()
-    said = _unhealthy(url)
-    if said is not None:
+    fault = _unhealthy(url)
+    if fault is not None:
         progress.stage(f"wait for vLLM at {url}", round(timeout))
-    while said is not None:
+    while fault is not None:
         waited = time.monotonic() - started
         if waited >= timeout:
             raise ConfigError(
-                f"no vLLM server at {url} within {timeout:g} seconds ({said}); start it as docs/trl.md says, set "
+                f"no vLLM server at {url} within {timeout:g} seconds ({fault}); start it as docs/trl.md says, set "
                 "trl.vllm_server_base_url to where it is, or raise trl.vllm_server_timeout."
             )
         time.sleep(min(POLL_SECONDS, timeout - waited))
         progress.advance(1)
-        said = _unhealthy(url)
+        fault = _unhealthy(url)
 
 
 def _unhealthy(url: str) -> str | None:
-    """What is wrong with a server, in a few words; None if it is up."""
+    """What is wrong with a server, in a few words; None if nothing is."""
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=REQUEST_SECONDS) as answer:
             return None if answer.status == 200 else f"it answers {answer.status}"
@@ -95,7 +92,7 @@ def _unhealthy(url: str) -> str | None:
 def reseed(config: "ProGRPOConfig", process: int) -> None:
     """Seed the generators that a colocated vLLM draws from with the run's seed.
 
-    They are this process's own, and vLLM seeds them with a number of its own as it starts (the number of the engine),
-    so that runs with different seeds would draw alike. The processes that share an engine must draw alike.
+    They are this process's generators. When vLLM starts, it seeds them with the number of the engine, so that runs with
+    different seeds would draw alike. Processes that share an engine must draw alike.
     """
     set_seed(config.seed + process // config.vllm_tensor_parallel_size)

@@ -16,9 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from progrpo.common.errors import ConfigError
 from progrpo.core import answer_confidence, arm_advantages, group_relative_advantages, prompt_confidence
+from progrpo.core.exploration import exploration_metrics, solution_digest
 from progrpo.core.precision import at_least_float32
-from progrpo.methods.exploration import exploration_metrics, solution_digest
-from progrpo.methods.options import ArmOptions
+from progrpo.methods.arm import ArmOptions
 
 VERL_EPS = 1e-6
 """verl's GRPO adds this to the standard deviation."""

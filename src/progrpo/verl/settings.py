@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from progrpo.common.errors import ConfigError
-from progrpo.methods.options import ArmOptions
+from progrpo.methods.arm import ArmOptions
 from progrpo.recipes.build import batch, make_task, response_budget
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.folder import RunFolder

@@ -6,7 +6,7 @@ forward pass, so that c(q) costs nothing. After verl has computed GRPO's advanta
 :func:`progrpo.core.arm_advantages` re-weights them. Everything else is verl's, the loss included.
 
 Options: ``+algorithm.progrpo.{alpha,low_prob_fraction,activation,center,correct_above,correct_reward}``; see
-:class:`progrpo.methods.options.ArmOptions`. How to use it: ``docs/verl.md``. The methods that are overridden are
+:class:`progrpo.methods.arm.ArmOptions`. How to use it: ``docs/verl.md``. The methods that are overridden are
 private: ``tests/verl/in_verl/test_verl_contract.py`` says what a new version of verl changed.
 """
 
@@ -25,8 +25,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from progrpo.common.errors import ConfigError
 from progrpo.core.advantages import is_correct
-from progrpo.methods.exploration import ActivationWatch
-from progrpo.methods.options import ArmOptions
+from progrpo.methods.arm import ActivationWatch, ArmOptions
 from progrpo.verl.batch import (
     Responses,
     confidences,
@@ -48,7 +47,7 @@ OPTIONS = "algorithm.progrpo"
 class ProGRPOTrainer(PPOTrainerSync):
     """verl's synchronous trainer with confidence re-weighted advantages.
 
-    It logs verl's metrics, those of :func:`progrpo.methods.exploration.exploration_metrics`, and ``verifier/errors``,
+    It logs verl's metrics, those of :func:`progrpo.core.exploration.exploration_metrics`, and ``verifier/errors``,
     the share of responses that the verifier failed on. With ``alpha=0`` it trains as verl's GRPO does.
 
     Raises:

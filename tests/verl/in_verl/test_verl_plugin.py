@@ -124,7 +124,7 @@ def composed(*overrides: str) -> Any:
 
 
 def test_options_come_from_verls_configuration() -> None:
-    from progrpo.methods.options import ArmOptions
+    from progrpo.methods.arm import ArmOptions
     from progrpo.verl.trainer import read_options
 
     options = [f"+algorithm.progrpo.{option}" for option in ("alpha=0", "low_prob_fraction=0.5", "center=correct")]
@@ -160,7 +160,7 @@ def test_settings_that_rule_progrpo_out_are_refused_in_one_sentence(override: st
 def test_prompts_with_images_have_no_likelihood() -> None:
     from datasets import Dataset
 
-    from progrpo.methods.options import ArmOptions
+    from progrpo.methods.arm import ArmOptions
     from progrpo.verl.trainer import refuse_media
 
     text, images = Dataset.from_list([{"prompt": "a"}]), Dataset.from_list([{"prompt": "a", "pictures": ["b"]}])
