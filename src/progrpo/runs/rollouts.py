@@ -114,7 +114,7 @@ def read_rollout(folder: Path, step: int, columns: list[str] | None = None) -> "
     frames = []
     for file in sorted(folder.glob(f"step-{step:06d}-rank*.parquet")):
         try:
-            frames.append(pd.read_parquet(file, columns=columns))
+            frames.append(pd.read_parquet(file, columns=None if columns is None else list(columns)))
         except (OSError, ValueError, KeyError) as error:  # pyarrow's ArrowInvalid is a ValueError
             remedy = "put it back from a copy, or remove it: the report then goes without"
             raise damaged_file(file, error, remedy) from None
