@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from progrpo.tasks.rewards import OF_THE_RESPONSE
+from progrpo.tasks.rewards import NOT_OF_THE_PROBLEM
 from progrpo.trl import ProGRPOConfig, ProGRPOTrainer
 from progrpo.trl.checkpoints import WholeCheckpoints
 from progrpo.trl.generation import SeededResponses
@@ -127,7 +127,7 @@ def test_what_trl_passes_to_a_reward_beside_the_dataset_s_columns(make_trainer: 
     trainer.train()
     lists = {name for name, value in passed.items() if isinstance(value, list)}
     columns = {*trainer.train_dataset.column_names, "prompts", "completions"}
-    assert lists - columns <= OF_THE_RESPONSE, "progrpo.tasks.rewards takes them for columns of the problem"
+    assert lists - columns <= NOT_OF_THE_PROBLEM, "progrpo.tasks.rewards takes them for columns of the problem"
     assert "completion_ids" in lists
 
 
