@@ -113,11 +113,11 @@ def test_validation_samples_become_an_evaluation(run: VerlRun, folder: RunFolder
     path = run.paths.validations / "2.jsonl"
     path.write_bytes("\n".join([*lines[:3], "é"]).encode()[:-1])  # verl has written half a character
     run.collect()
-    assert folder.evaluation("step-000002") is None, "verl is still writing"
+    recorded = folder.evaluations / "step-000002.json"
+    assert not recorded.exists(), "verl is still writing"
     path.write_text("\n".join(lines) + "\n")
     run.collect()
-    evaluation = folder.evaluation("step-000002")
-    assert evaluation is not None
+    evaluation = json.loads(recorded.read_text())
     results = {problem["problem_id"]: problem for problem in evaluation["problems"]}
     assert [results[first][name] for name in ("samples", "correct", "errors", "distinct")] == [2, 1, 0, 1]
     assert [results[second][name] for name in ("samples", "correct", "errors")] == [1, 1, 1]
