@@ -1,4 +1,4 @@
-"""Files and folders that are never half written: they get a temporary name beside their final path, then are renamed."""
+"""Files and folders that are never half written: each has a temporary name beside its path until it is whole."""
 
 import errno
 import json

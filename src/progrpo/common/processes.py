@@ -97,7 +97,7 @@ def explain_lost_process(run: Path) -> Iterator[None]:
             raise
         afterwards = signal.SIG_IGN  # else the launcher's SIGTERM would end this process before it reports
         raise LostProcessError(
-            f"another process of this run has ended, and {this} can't go on alone; the output of the process that ended "
+            f"another process of this run has ended, and {this} can't go on alone; the output of the ended process "
             "says why",
             run,
         ) from error
