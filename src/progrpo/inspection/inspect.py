@@ -232,20 +232,20 @@ def _scored(
 def _settings(path: Path, options: Options, file: RolloutFile) -> tuple[Settings, str | None, list[str]]:
     """ProGRPO's options as the user or the run gives them, else the defaults; the reward that means right; and a
     sentence if the run has such a reward and its rollouts don't hold it."""
-    of_run: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if (folder := RunFolder(path)).recipe_file.exists():
         recipe = folder.recipe()
-        of_run = recipe.method_settings() | recipe.trl
-    correct_reward, unknown = options.correct_reward or of_run.get("correct_reward"), []
+        settings = recipe.method_settings() | recipe.trl
+    correct_reward, unknown = options.correct_reward or settings.get("correct_reward"), []
     if options.correct_reward is None and correct_reward is not None and correct_reward not in file.examples:
         unknown.append(
             f"In the run, reward {correct_reward!r} says whether a response is right. Its rollouts don't hold that "
             "reward, so here the whole reward says so."
         )
         correct_reward = None
-    corrects = of_run.get("alpha", 0.0) > 0  # for a run of GRPO, the defaults of ProGRPO are of interest
+    corrects = settings.get("alpha", 0.0) > 0  # for a run of GRPO, the defaults of ProGRPO are of interest
     names = [field.name for field in fields(Settings)]
-    values = {name: of_run[name] for name in names if name in of_run and (corrects or name == "correct_above")}
+    values = {name: settings[name] for name in names if name in settings and (corrects or name == "correct_above")}
     values |= {name: value for name in names if (value := getattr(options, name)) is not None}
     return Settings(**values), correct_reward, unknown
 
