@@ -104,7 +104,7 @@ class Inspection:
     scored: dict[int, Scored]
     """The responses that a model scored, by number."""
     decode: Callable[[int], str] | None
-    """Token id -> text, where a tokenizer is at hand."""
+    """Token id -> text; None without a tokenizer."""
     collapse: Collapse
     what_if: WhatIf | None
     warnings: list[str]

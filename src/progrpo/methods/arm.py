@@ -66,7 +66,7 @@ class ArmOptions:
         """Options from a configuration file or a command line.
 
         Args:
-            options: by name; those that are left out have their defaults.
+            options: values by name. Options that are left out have their defaults.
             where: what the user calls the place of the options; error messages begin with it.
 
         Raises:

@@ -56,7 +56,7 @@ def estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None
 
 
 def sampling_estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None:
-    """The same mean with its interval over sampling only: these problems and runs, with responses drawn anew.
+    """The same mean with its interval over sampling only: these problems and runs, with new responses.
 
     None if that is not known: a problem has no more than k samples, or the measure is not a mean over samples.
     """

@@ -125,9 +125,9 @@ def board(
 ) -> dict[str, Any]:
     """What the page shows of the final evaluation on one benchmark. At least one of the groups has it.
 
-    ``figures`` and ``tables`` are by id, and their ``ids`` by name; ``data``, ``chunks`` and ``words`` of the responses
-    are for the page's script; the rest is for the template. If there are ``several`` boards, each figure's title names
-    the benchmark. ``base`` are evaluations of the model before training.
+    ``figures`` and ``tables`` have ids as keys, and ``ids`` gives a figure's id by its name. ``data``, ``chunks`` and
+    ``words`` are for the page's script, and the rest is for the template. If there are ``several`` boards, each
+    figure's title names the benchmark. ``base`` are evaluations of the model before training.
     """
     groups = [group for group in groups if group.finals]
     responses = problems.read_responses(groups)
