@@ -152,7 +152,7 @@ def _pass_at_k(known_N: Ints, right_N: Ints, k: int) -> Floats:
 
 
 def _distinct(table: Table, chosen_B: Bools) -> tuple[Ints, Ints]:
-    """Of each group's chosen responses: how many different answers they give, and how many give the commonest; (N,)."""
+    """Of each group's chosen responses: how many different answers they give, and how many give the commonest."""
     groups, answers = table.groups_B[chosen_B], table.answers_B[chosen_B]
     counts = pd.Series(answers).groupby([groups, answers]).size().groupby(level=0)
     different, commonest = (counts.agg(name).reindex(range(table.n_groups), fill_value=0) for name in ("size", "max"))
@@ -168,7 +168,7 @@ def warnings(measured: Collapse, *, answers_are_final: bool) -> list[str]:
             policy that learns gives it ever more often, so a commonest answer is not a sign of collapse.
     """
     sentences = []
-    # The last tenth shows the policy as it is now; without steps, all responses have to.
+    # The last tenth shows the policy as it is now; without steps, all responses are used.
     values = measured.last if measured.enough_groups else measured.overall
     where = f"In {_span(measured.last_steps)}, " if measured.enough_groups else ""
     if values["groups/same_reward"] > HALF:

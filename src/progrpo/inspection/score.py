@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 PADDED_CELLS = 1 << 20
 """Lists are padded to the longest one of a piece; a piece has at most so many cells."""
 BATCH_BYTES = 256 << 20
-"""The logits of a batch take at most so much: with a vocabulary of 152k, a batch has 440 tokens."""
+"""The most memory for the logits of a batch: with a vocabulary of 152k, a batch has 440 tokens."""
 
 
 def prompt_confidences(logps: Sequence[NDArray[Any]], name: str) -> NDArray[np.float32]:

@@ -34,10 +34,7 @@ PLAIN, CHANGED = mark("grpo").colour, mark("progrpo").colour
 PANELS = {
     "reward": ("Reward", "The mean over judged responses."),
     "entropy": ("Entropy", "In nats per token. It nears 0 when exploration stops."),
-    "groups": (
-        "Groups by their responses",
-        "If all rewards of a group are equal, all its advantages in GRPO are 0.",
-    ),
+    "groups": ("Groups by their responses", "If all rewards of a group are equal, its advantages in GRPO are 0."),
     "pass-at-k": ("pass@k", "Unbiased. In a collapse, pass@k falls at a large k while it rises at k = 1."),
     "distinct": ("Different answers in a group", "Among all judged responses, and among the right ones."),
     "confidence": ("Confidence c(o|q) of answers", "How likely the policy finds its own least likely tokens."),

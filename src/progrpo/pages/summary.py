@@ -78,7 +78,7 @@ def joined(phrases: Sequence[str], last: str = "and") -> str:
 
 
 def largest_k(n: int) -> int:
-    """The k to report for n samples: at most 32, and at most n / 2: at k = n the estimate is only "any correct".
+    """The k to report for n samples: at most 32, and at most n / 2, because k = n is only "any correct".
 
     >>> largest_k(64), largest_k(16), largest_k(2)
     (32, 8, 1)

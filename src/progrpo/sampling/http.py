@@ -75,7 +75,7 @@ class HttpBackend:
         api_key: by default ``$OPENAI_API_KEY``. Most local servers ignore it.
         concurrency: the most requests at a time, each for up to 16 samples of a prompt.
         timeout: how many seconds one answer may take, to its last byte.
-        retries: how often a request is repeated whose answer is lost, broken or refused (408, 409, 429, 5xx).
+        retries: how often a request is repeated if its answer is lost, broken or refused (408, 409, 429, 5xx).
         patience: after the retries, how many seconds to wait for a server that has answered before and now can't be
             reached, or answers 502, 503 or 504.
         opens_thinking: the server's chat template ends prompts in an open thinking part (``<think>``), as DeepSeek-R1's
