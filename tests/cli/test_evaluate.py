@@ -110,8 +110,8 @@ def test_a_server_that_ignores_temperature_is_reported_without_entropy(cli: Any)
     finally:
         server.close()
     warning = (
-        "all 4 samples of 3 of 3 prompts are equal at temperature 1: does the server ignore it, or has the policy "
-        "collapsed?"
+        "all 4 samples of 3 of 3 prompts are equal at temperature 1: does the server ignore the temperature, or "
+        "has the policy collapsed?"
     )
     assert f"Warning: {warning}" in " ".join(output.split())
     found = results(cli.folder / "e")
@@ -232,7 +232,7 @@ class TestSeveralBenchmarks:
         pytest.importorskip("openai")
         arguments = [*self.arguments(tmp_path), "--backend", "http", "--base-url", "http://127.0.0.1:9"]
         done = forked(*arguments, "--retries", "0", code=2, folder=tmp_path)
-        assert done.err.count("gave no whole answer, asked once") == 1
+        assert done.err.count("gave no complete answer when asked once") == 1
 
 
 def test_the_command_line_has_every_option_that_a_server_error_advises(cli: Any) -> None:

@@ -136,7 +136,7 @@ def overwritten(content: bytes) -> bytes:
         (["other.jsonl"], "its columns are 'question', 'text': name the missing ones with --prompt COL --response COL"),
         (["nothing"], "folder 'nothing' holds no rollouts"),
         (["nested.jsonl"], "column 'output' holds dicts, which are not read as text"),
-        (["lists.jsonl"], "row 1: column 'score' holds 1 entries and column 'output' 2 responses"),
+        (["lists.jsonl"], "row 1: column 'score' holds 1 entries, but column 'output' holds 2 responses"),
         (["wide.jsonl"], "'metric_29', 'question', 'the_response': name the missing ones"),
         (["wide.jsonl", "--response", "response"], "is not a column of the file (did you mean 'the_response'?)"),
         (["cut.parquet"], "'cut.parquet' is a damaged parquet file"),

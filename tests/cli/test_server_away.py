@@ -106,5 +106,5 @@ def test_a_server_that_stays_away_costs_its_patience_and_no_samples(
 
 def test_a_server_that_was_never_there_is_not_waited_for(forked: Server, server: Killable, tmp_path: Path) -> None:
     run = forked(*arguments(server, tmp_path / "out", 100), code=2, patch=IMPATIENT)
-    assert "gave no whole answer, asked once; the last time: no connection (" in run.err
+    assert "gave no complete answer when asked once; the last time: no connection (" in run.err
     assert "waiting" not in run.err

@@ -212,8 +212,8 @@ def test_the_percentile_is_the_share_of_humans_below() -> None:
 @pytest.mark.parametrize(
     ("results", "attempts", "message"),
     [
-        ({"1971A": (2, 1), "1999A": (2, 1), "1998A": (2, 1)}, 1, "the standings lack the contests 1998, 1999, which"),
-        ({"1971Z": (2, 1)}, 1, "the results have 1971Z, which is no problem of contest 1971: 1971A, 1971B"),
+        ({"1971A": (2, 1), "1999A": (2, 1), "1998A": (2, 1)}, 1, "standings lack the contests 1998, 1999, of which"),
+        ({"1971Z": (2, 1)}, 1, "the results have 1971Z, which is not a problem of contest 1971: 1971A, 1971B"),
         ({"1971A": (2, 3)}, 1, "the results of 1971A have 3 right samples of 2"),
         ({"1971A": (2, 1)}, 3, "attempts is 3, but 1971A has only 2 samples; take at least as many of each"),
         ({"1971A": (2, 1)}, 0, "attempts must be at least 1, got 0"),

@@ -55,8 +55,8 @@ def test_a_server_that_ignores_temperature_causes_a_warning() -> None:
     finally:
         server.close()
     assert evaluation.settings["warnings"] == [
-        "all 4 samples of 3 of 3 prompts are equal at temperature 0.7: does the server ignore it, or has the policy "
-        "collapsed?"
+        "all 4 samples of 3 of 3 prompts are equal at temperature 0.7: does the server ignore the temperature, or "
+        "has the policy collapsed?"
     ]
     # The server counts the tokens. No entropy was measured, so none is shown.
     assert [problem.tokens for problem in evaluation.problems] == [20, 20, 20]

@@ -134,7 +134,7 @@ def test_golds_may_have_any_type_and_failures_are_counted(tmp_path: Path) -> Non
     [
         ({"verify": "math"}, "--verify NAME and --gold COL go together"),
         ({"columns": {"gold": "gts"}}, "--verify NAME and --gold COL go together"),
-        ({"columns": {"gold": "gts"}, "verify": "math", "rewards": "score"}, "--verify takes the place of --reward"),
+        ({"columns": {"gold": "gts"}, "verify": "math", "rewards": "score"}, "--verify replaces --reward"),
         ({"columns": {"gold": "gts"}, "verify": "maths"}, "--verify must be one of math, math_answer"),
         ({"columns": {"gold": "answer"}, "verify": "math"}, "--gold 'answer' is not a column of the file"),
         ({"opens_thinking": True}, "--opens-thinking says how --verify reads responses"),

@@ -81,9 +81,9 @@ def test_chat_messages_are_one_response_and_lists_of_them_several(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"scores": [1.0]}, r"row 2: column 'scores' holds 1 entries and column 'texts' 2 responses"),
-        ({"scores": [1.0, 0.0, 1.0]}, r"row 2: column 'scores' holds 3 entries and column 'texts' 2 responses"),
-        ({"logps": [[-1.0]]}, r"row 2: column 'logps' holds 1 entries and column 'texts' 2 responses"),
+        ({"scores": [1.0]}, r"row 2: column 'scores' holds 1 entries, but column 'texts' holds 2"),
+        ({"scores": [1.0, 0.0, 1.0]}, r"row 2: column 'scores' holds 3 entries, but column 'texts' holds 2"),
+        ({"logps": [[-1.0]]}, r"row 2: column 'logps' holds 1 entries, but column 'texts' holds 2"),
     ],
 )
 def test_lists_of_different_length_are_refused(write, row, message, tmp_path):

@@ -158,7 +158,7 @@ def test_a_response_without_the_correct_reward_counts_in_the_advantages_alone(tm
     )
     assert not any("no reward" in note for note in inspection.notes)
     assert (
-        "Of 1 responses exact is not known: they count in the reward and in A, and are neither right nor wrong."
+        "For 1 responses exact is not known: they count in the reward and in A, and are neither right nor wrong."
         in inspection.notes
     )
     assert write_page(inspection, tmp_path / "a.html").exists()
@@ -167,9 +167,7 @@ def test_a_response_without_the_correct_reward_counts_in_the_advantages_alone(tm
 def test_a_correct_reward_that_is_always_null_is_refused(tmp_path):
     rows = [{"q": "1 + 1?", "o": "2", "r": 0.5, "exact": None}, {"q": "1 + 1?", "o": "3", "r": 0.2, "exact": None}]
     options = Options(columns=COLUMNS, rewards="r", correct_reward="exact")
-    with pytest.raises(
-        ConfigError, match="of no response is it known whether it is right: all of column 'exact' is null"
-    ):
+    with pytest.raises(ConfigError, match="no response is known to be right or wrong: all of column 'exact' is null"):
         inspect([write_jsonl(tmp_path / "a.jsonl", rows)], options)
 
 
@@ -194,7 +192,7 @@ def test_a_note_names_the_correct_reward_that_the_rollouts_lack(tmp_path):
     rollout(1).to_parquet(folder.rollouts / "step-000001-rank0.parquet")
     inspection = inspect([folder.path], Options())
     assert inspection.notes[0].startswith(
-        "The run took reward 'exact' for what says whether a response is right, and its ro"
+        "In the run, reward 'exact' says whether a response is right. Its rollouts don't hold"
     )
 
 

@@ -118,7 +118,7 @@ def test_prime_rl_with_a_stream_of_episodes(tmp_path):
     (stream.parent / "stream.index.jsonl").write_text('{"id": "episode-0001", "reward": 1.0}\n')
     inspection = inspect([tmp_path], Options())
     check_training(inspection, [1, 2])
-    assert "Evaluations during the training are left out." in inspection.notes
+    assert "Evaluations during training are left out." in inspection.notes
 
 
 def test_episodes_with_turns_tools_and_branches(tmp_path):

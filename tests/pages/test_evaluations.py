@@ -87,7 +87,7 @@ def test_folders_tell_two_evaluations_of_one_model_apart(make_model):
 
 
 def test_runs_and_evaluations_are_not_mixed(make_model, make_run, tmp_path):
-    with pytest.raises(ConfigError, match="a page shows either"):
+    with pytest.raises(ConfigError, match="a page can't show both"):
         write_page([make_run("grpo"), make_model("a", "m", {"aime": [1]})], tmp_path / "r.html")
 
 

@@ -48,7 +48,7 @@ def test_the_page_says_what_is_missing(make_run, tmp_path):
     for words in (
         "0 of 4 steps are recorded, no final evaluation yet",
         "No step has been recorded yet",
-        "pass@k against k is drawn when a run is finished",
+        "The curve of pass@k against k is drawn when a run is finished",
         "No rollouts were recorded",
     ):
         assert words in page

@@ -234,7 +234,7 @@ def test_requests_that_vllm_would_change_or_refuse_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=r"a prompt has \d+ tokens, where the model reads 1 to 63; leave it out"):
         collect(engine, [Request("1 + 2 =", 0, 1), Request("1 + " * 40, 0, 1)], GREEDY)
-    with pytest.raises(ConfigError, match=r"refuses with 400: .*context length.*max_new_tokens"):
+    with pytest.raises(ConfigError, match=r"refuses a request with 400: .*context length.*max_new_tokens"):
         collect(server, [Request("1 + " * 40, 0, 1)], GREEDY)
     with pytest.raises(ConfigError, match=r"temperature must be 0 or at least 0.01 with vLLM, got 0.001"):
         collect(engine, REQUESTS, Sampling(max_new_tokens=1, temperature=0.001))

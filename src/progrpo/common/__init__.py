@@ -1,1 +1,1 @@
-"""Errors, files, signals, progress, environment and processes: what every room may use."""
+"""Errors, files, signals, progress, environment and processes, which every room may use."""

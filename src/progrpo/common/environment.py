@@ -30,7 +30,7 @@ def package_versions() -> dict[str, str | None]:
 
 
 def device_name() -> str:
-    """``cuda: NVIDIA H100`` or ``cpu: 8 threads``."""
+    """The device in a few words, such as ``cuda: 1 x NVIDIA H100`` or ``cpu: 8 threads of 16 cores``."""
     import torch
 
     if torch.cuda.is_available():

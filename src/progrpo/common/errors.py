@@ -12,7 +12,7 @@ class ServerAwayError(ConfigError):
 
 
 class RunError(RuntimeError):
-    """A full disk, a loss that is not finite or the like ended a run; the text says what is kept and how to go on."""
+    """A fault, such as a full disk or a NaN loss, ended a run. The text says what is kept and how to go on."""
 
 
 class Interrupted(Exception):

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written beside their place, then renamed."""
+"""Files and folders that are never half written: each has a temporary name beside its path until it is whole."""
 
 import errno
 import json
@@ -34,8 +34,8 @@ def beside_of(path: Path) -> Path:
 def write_file(path: Path) -> Iterator[Path]:
     """A path to write to; the file replaces ``path`` if the block succeeds, and is removed if it fails.
 
-    It is on the disk, not only in memory, before it replaces ``path``: a machine that loses power has the old file or
-    the new one.
+    The file is on the disk, not only in memory, before it replaces ``path``. So a machine that loses power has either
+    the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = beside_of(path)
@@ -63,8 +63,8 @@ def read_json(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
     """The object in a JSON file.
 
     Args:
-        path: of a file that was written whole.
-        remedy: what the user should do about a damaged one.
+        path: the path of the file.
+        remedy: what the user should do about a damaged file.
 
     Raises:
         ConfigError: the file can't be read, or holds something else.
@@ -79,7 +79,7 @@ def read_json(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
 
 
 def damaged_file(path: Path, why: object, remedy: str = REMEDY) -> ConfigError:
-    """The error for a file that was written whole and can't be read."""
+    """The error for a file that progrpo wrote and now can't read."""
     reason = (why.strerror or why) if isinstance(why, OSError) else why
     first = str(reason).partition("\n")[0].rstrip(".") or type(why).__name__
     return ConfigError(f"{str(path)!r} is damaged ({first}); {remedy}.")
@@ -128,18 +128,18 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if it does not exist. The system releases it when the process ends in any way.
+    """Lock a folder, and make it if it does not exist. The system releases the lock however the process ends.
 
     Raises:
-        ConfigError: another process holds the folder, or it can't be written.
+        ConfigError: another process has locked the folder, or the folder can't be written.
     """
     file = folder / LOCK
-    # A soft lock, a file that only exists or not, would outlive a process that is killed.
+    # A soft lock is only a file that exists. It would outlive a process that is killed.
     lock = FileLock(file, timeout=0, fallback_to_soft=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        with suppress(OSError):  # it is only for the message below
+        with suppress(OSError):  # the text is only for the message below
             file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except Timeout:
         holder = file.read_text(encoding="utf-8", errors="replace") or "another process"
@@ -148,7 +148,7 @@ def locked(folder: Path) -> Iterator[None]:
             "--out."
         ) from None
     except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:  # on a network file system without locks the folder can't be held
+        if error.errno not in _WITHOUT_LOCKS:  # some network file systems have no locks
             raise not_writable(folder, error) from None
     try:
         yield
@@ -160,7 +160,7 @@ def check_writable(folder: Path) -> None:
     """Write a file into a folder and remove it again; a folder that does not exist is made, and removed as well.
 
     Raises:
-        ConfigError: that fails.
+        ConfigError: the folder can't be written.
     """
     probe, is_new = beside_of(folder / "probe"), not folder.exists()
     try:
@@ -179,8 +179,8 @@ def check_page(path: Path) -> None:
     """Check that a page can be written at ``path``, before the work whose result it will show.
 
     Raises:
-        ConfigError: ``path`` is a folder, its folder can't be written, or it does not end in .html: the page might
-            replace a file of another kind.
+        ConfigError: ``path`` is a folder, its folder can't be written, or it does not end in .html, so that the page
+            might replace a file of another kind.
     """
     if path.is_dir():
         raise ConfigError(
@@ -194,13 +194,13 @@ def check_page(path: Path) -> None:
 def not_writable(folder: Path, error: OSError) -> ConfigError:
     """The error for a folder that can't be written."""
     return ConfigError(
-        f"the folder {str(folder)!r} can't be written ({error.strerror or error}); choose another with --out, or see "
-        "to its permissions and to the space on its disk."
+        f"the folder {str(folder)!r} can't be written ({error.strerror or error}); choose another with --out, or "
+        "check its permissions and the space on its disk."
     )
 
 
 def path_fault(error: OSError) -> str | None:
-    """The sentence for an error of a path that the user named, or of the disk; None for an error that may be a bug.
+    """A sentence about an error of a path that the user named, or of the disk; None for an error that may be a bug.
 
     >>> path_fault(PermissionError(13, "Permission denied", "run/report.html"))
     "'run/report.html' can't be read or written: Permission denied."

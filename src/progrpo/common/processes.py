@@ -1,4 +1,4 @@
-"""The processes of one run, as ``accelerate launch`` starts them: who decides, who evaluates what, who reports."""
+"""The processes of one run, as ``accelerate launch`` starts them: which one decides, evaluates what, and reports."""
 
 import signal
 import threading
@@ -25,7 +25,7 @@ class Share:
         self.process, self.processes = state.process_index, state.num_processes
 
     def own(self, problems: Sequence[T]) -> Sequence[T]:
-        """The problems of this process: every n-th one, as hard problems lie next to each other in many benchmarks."""
+        """The problems of this process: every n-th one, because in many benchmarks hard problems stand together."""
         return problems[self.process :: self.processes]
 
     def join(self, judged: dict[str, Any]) -> dict[str, Any]:
@@ -66,8 +66,9 @@ class LostProcessError(RunError):
 
 @contextmanager
 def explain_lost_process(run: Path) -> Iterator[None]:
-    """Say in one sentence that another process was lost: here, a collective operation fails, or the launcher sends a
-    SIGTERM.
+    """Say in one sentence that another process was lost.
+
+    This process notices that in one of two ways: a collective operation fails, or the launcher sends a SIGTERM.
 
     Raises:
         LostProcessError: another process was lost.
@@ -94,9 +95,11 @@ def explain_lost_process(run: Path) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, LostProcessError) or not _is_collective(error):
             raise
-        afterwards = signal.SIG_IGN  # or else the launcher's SIGTERM would end this process before its last word
+        afterwards = signal.SIG_IGN  # else the launcher's SIGTERM would end this process before it reports
         raise LostProcessError(
-            f"another process of this run has ended, and {this} can't go on alone; why is in its own output", run
+            f"another process of this run has ended, and {this} can't go on alone; the output of the ended process "
+            "says why",
+            run,
         ) from error
     finally:
         if in_main_thread:
@@ -104,16 +107,15 @@ def explain_lost_process(run: Path) -> Iterator[None]:
 
 
 def _is_collective(error: RuntimeError) -> bool:
-    """Whether an error is torch.distributed's: those of NCCL and of the store have a class, gloo's only a text."""
+    """Whether torch.distributed raised an error. Errors of NCCL and of the store have a class, gloo's only a text."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def is_first_to_report(run: Path) -> bool:
-    """Whether this process is the first to ask: of those that lost another one, only one should report it."""
+    """Whether this process is the first to ask: only one of the remaining processes should report a lost one."""
     try:
-        (run / ".reported.tmp").touch(
-            exist_ok=False
-        )  # like all hidden .tmp files it is removed when the run is resumed
+        # Like all hidden .tmp files, this one is removed when the run is resumed.
+        (run / ".reported.tmp").touch(exist_ok=False)
     except OSError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""What a run shows to whoever watches it."""
+"""How a run shows its progress."""
 
 from typing import Protocol
 
@@ -11,5 +11,5 @@ class Progress(Protocol):
         ...
 
     def advance(self, amount: int = 1, **values: float) -> None:
-        """Add to what is done of the stage; the values are the newest metrics."""
+        """Add to the part of the stage that is done; the values are the newest metrics."""
         ...

@@ -1,6 +1,6 @@
 """The method as pure tensor functions. This package imports torch and nothing else.
 
-Every name in it uses these axis suffixes::
+The names of tensors end in these axis suffixes::
 
     B  responses (rows of the batch)      T  response tokens
     P  prompt tokens                      V  vocabulary

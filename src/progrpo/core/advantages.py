@@ -89,15 +89,15 @@ def arm_advantages(
     A response is right if its reward is above ``correct_above`` (:func:`is_correct`); the paper's rewards are 0 and 1.
 
     ``activation`` says which groups are activated: ``"any_correct"``, those with a right response (in the paper's
-    equation: sum_k r_k > 0); ``"mixed"``, those with a right and a wrong one. ``center`` says what stands in the place
-    of c(q): ``"prompt"``, the prompt's confidence (the paper); ``"group"``, the mean answer confidence of the group, so
-    that the corrections of a group have mean 0; ``"correct"``, the mean over the group's right responses, and only
-    these are corrected. The last two are this project's; ``docs/method.md`` says why.
+    equation: sum_k r_k > 0); ``"mixed"``, those with a right and a wrong one. ``center`` says what c(o|q) is compared
+    with: ``"prompt"``, the prompt's confidence c(q) (the paper); ``"group"``, the mean answer confidence of the group,
+    so that the corrections of a group have mean 0; ``"correct"``, the mean over the group's right responses, and only
+    these are corrected. The last two are this project's own; ``docs/method.md`` gives the reason.
 
     Args:
         advantages_B: group-relative advantages A, shape (B,).
         rewards_B: shape (B,), the reward that says whether a response is right. The advantages may come from another
-            one, such as a sum of several. NaN: the response takes no part in its group and keeps its advantage.
+            reward, such as a sum of several. NaN: the response takes no part in its group and keeps its advantage.
         prompt_confidence_B: c(q) of each response's prompt, shape (B,), in [0, 1]; NaN where unknown. Only
             ``center="prompt"`` uses it.
         answer_confidence_B: c(o|q), shape (B,), in [0, 1]; NaN where no token counts.

@@ -36,10 +36,11 @@ def exploration_metrics(
     Returns:
         ``confidence/prompt/*``, ``confidence/answer/*`` and ``correction/*``: mean, min and max over the responses,
         NaN where none is known. ``groups/activated``, ``groups/all_right``, ``groups/all_wrong``, ``groups/mixed`` and
-        ``groups/zero_variance``: shares of all groups. A group of the last kind has scored responses, and they all
-        have the same reward: it teaches nothing. A group without a scored response is none of the last four.
-        ``distinct_solutions``: different solutions a group. (``groups/same_reward`` of ``progrpo inspect`` is a share
-        of the groups with a scored response, and takes rewards that differ by less than 1e-8 for the same.)
+        ``groups/zero_variance``: shares of all groups. A group has zero variance if it has scored responses and they
+        all have the same reward, so that it teaches nothing. A group without a scored response counts in none of the
+        last four. ``distinct_solutions``: the mean number of different solutions in a group. (``groups/same_reward``
+        of ``progrpo inspect`` is a share of the groups with a scored response, and counts rewards that differ by less
+        than 1e-8 as equal.)
 
     >>> rewards, groups = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0]), torch.tensor([4, 4, 4, 9, 9])
     >>> digests, c = torch.tensor([7, 7, 8, -1, -1]), torch.full((5,), 0.5)

@@ -28,8 +28,8 @@ def token_logps(
         logits_BTV: logits that predict each token, shape (B, T, V). The caller shifts them.
         tokens_BT: integer token ids in [0, V), shape (B, T). A masked-out token may have any valid id.
         temperature: tau, above 0. Log-probs of the rollout need its sampling temperature.
-        chunk_tokens: how many tokens are computed at a time, in float32 at least. The backward pass computes them anew.
-        with_entropy: False saves the time that the entropy takes, which is NaN then.
+        chunk_tokens: how many tokens are computed at a time, in float32 at least. The backward pass recomputes them.
+        with_entropy: False saves the time that the entropy takes; the returned entropy is then NaN.
 
     Returns:
         ``(logps_BT, entropy_BT)``, shape (B, T), in nats; float64 for float64 logits, float32 for all others. Gradients

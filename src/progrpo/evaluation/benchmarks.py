@@ -79,7 +79,7 @@ class Benchmark:
         Args:
             path: a local file or another Hugging Face dataset with the benchmark's rows; by default its own dataset.
             limit: the number of problems, from the first on.
-            template: instead of the benchmark's.
+            template: a template to use instead of the benchmark's.
             skip_bad_rows: leave out bad rows; by default only if the benchmark is known to have some.
 
         Raises:
@@ -100,8 +100,8 @@ class Benchmark:
         return self.kind(None, data, template=template, skip_bad_rows=skip)
 
 
-# The paper (arXiv 2602.05281) reports avg@n and pass@n, of 32 samples for mathematics and of 16 for LiveCodeBench. For
-# the pass@10 of functions, twice as many samples are taken. The budgets are this project's; a 7B model can finish.
+# The paper (arXiv 2602.05281) reports avg@n and pass@n, with 32 samples for mathematics and 16 for LiveCodeBench. For
+# pass@10 of functions, 20 samples are drawn. The budgets are this project's; a 7B model can finish within them.
 _maths = partial(Benchmark, kind=MathTask, metrics=("avg@32", "pass@32", "maj@32"), samples=32, max_new_tokens=8192)
 _contests = partial(Benchmark, kind=CodeTask, metrics=("avg@16", "pass@16"), samples=16, max_new_tokens=8192)
 _functions = partial(Benchmark, kind=CodeTask, metrics=("pass@1", "pass@10"), samples=20, max_new_tokens=2048)

@@ -5,14 +5,14 @@ player is expected to have the model's rank among the human participants,
 
 .. math:: 1 + \sum_{i} \frac{1}{1 + 10^{(R - r_i) / 400}} = \text{rank}
 
-with :math:`r_i` the participants' ratings before the contest. The model's rating is the mean over contests. These are
-the approximations:
+where the :math:`r_i` are the participants' ratings before the contest. The model's rating is the mean over contests.
+These are the approximations:
 
 - Time does not count: a solved problem scores its full points, as if it were solved in the first minute. This favours
   the model over humans who solved the same problems.
 - A wrong attempt before the right one costs 50 points, or 10 minutes of penalty where problems have no points, as in
   CodeElo. Codeforces itself leaves a problem at least 30 % of its points. With one attempt there is no penalty.
-- Right means right by the available tests, which may be weaker than the contest's.
+- A solution is right if it passes the available tests, which may be weaker than the contest's.
 - Problems of a contest that the model was not asked count as unsolved, see ``ContestRating.not_asked``.
 - The rating is between 0 and 100 above the contest's best participant. If the model beats nobody or everybody, the
   equation has no solution and the rating is the bound.
@@ -41,12 +41,12 @@ from progrpo.evaluation.standings import (
 )
 
 FEWEST_PARTICIPANTS = 200
-"""A contest must have more rated participants, as in CodeElo. With fewer, its ranks say little."""
+"""A contest must have more rated participants than this, as in CodeElo. With fewer, its ranks say little."""
 _WRONG_ATTEMPT_POINTS = 50.0
 _WRONG_ATTEMPT_PENALTY = 10.0
 _ABOVE_THE_BEST = 100.0
 _HALVINGS = 30
-"""They narrow some 4,000 points of rating to less than 0.00001."""
+"""Steps of the bisection. They narrow some 4,000 points of rating to less than 0.00001."""
 _PROBLEM_ID = re.compile(r"(\d+)([A-Z]\w*)", re.ASCII)
 
 
@@ -56,7 +56,7 @@ class ContestRating:
 
     contest: int
     rating: float
-    """The expected rating, over which of a problem's samples are handed in."""
+    """The expected rating, if the samples that are handed in are drawn at random."""
     participants: int
     problems: int
     """How many problems the model was asked."""
@@ -104,8 +104,8 @@ def rate(
         human_ratings: how many humans have each rating, see :func:`read_human_ratings`.
 
     Raises:
-        ConfigError: standings are missing, an id is not a problem's, a problem has fewer samples than attempts, or no
-            contest has enough participants.
+        ConfigError: standings are missing, an id is not that of a problem, a problem has fewer samples than attempts,
+            or no contest has enough participants.
 
     Source: CodeElo (arXiv 2501.01257). This module's notes list the approximations.
     """
@@ -114,7 +114,7 @@ def rate(
         asked.setdefault(contest_of(problem), {})[problem] = counts
     missing = sorted(asked.keys() - standings.keys())
     if missing:
-        raise ConfigError(f"the standings lack the contests {shortened(missing)}, which the results have problems of.")
+        raise ConfigError(f"the standings lack the contests {shortened(missing)}, of which the results have problems.")
     _check(asked, standings, attempts)
     rated = [contest for contest in asked if len(standings[contest].ratings_P) > FEWEST_PARTICIPANTS]
     if not rated:
@@ -148,7 +148,7 @@ def rate_from_folder(
 
     Args:
         problems: the benchmark's problems, whose ``source_id`` is their id.
-        counts: the numbers of samples and of right samples of each.
+        counts: the number of judged samples and of right ones, for each problem.
 
     Raises:
         ConfigError: ids are missing, standings can't be downloaded, or as :func:`rate`.
@@ -222,7 +222,7 @@ def _check(asked: dict[int, dict[str, tuple[int, int]]], standings: Mapping[int,
         for problem, (samples, correct) in problems.items():
             if problem not in standings[contest].points:
                 known = ", ".join(standings[contest].points)
-                raise ConfigError(f"the results have {problem}, which is no problem of contest {contest}: {known}.")
+                raise ConfigError(f"the results have {problem}, which is not a problem of contest {contest}: {known}.")
             if not 0 <= correct <= samples:
                 raise ConfigError(f"the results of {problem} have {correct} right samples of {samples}.")
             if 0 < samples < attempts:
@@ -232,7 +232,7 @@ def _check(asked: dict[int, dict[str, tuple[int, int]]], standings: Mapping[int,
 
 
 def _expected_rating(problems: dict[str, tuple[int, int]], standings: Standings, attempts: int) -> float:
-    # The chance of each score and penalty over the problems so far, which are solved independently of each other.
+    # The chance of each score and penalty over the problems so far. Problems are solved independently of each other.
     chances = {(0.0, 0.0): 1.0}
     for problem, (samples, correct) in problems.items():
         if not samples:
@@ -265,7 +265,7 @@ def _wrong_attempts(samples: int, correct: int, attempts: int) -> list[float]:
 
 
 def _rank(standings: Standings, score: float, penalty: float) -> int:
-    """One more than the number of participants who are not worse: as in Codeforces' ratings, a tie is lost."""
+    """One more than the number of participants who are not worse. A tie counts as lost, as in Codeforces' ratings."""
     better = standings.scores_P > score
     as_good = (standings.scores_P == score) & (standings.penalties_P <= penalty)
     return 1 + int((better | as_good).sum())

@@ -124,7 +124,7 @@ def self_bleu(texts: Sequence[str]) -> float:
             first, second = highest[ngram]
             total[len(ngram) - 1] += count
             matched[len(ngram) - 1] += min(count, second if count == first else first)
-        # The closest length of a reference; of two, the shorter one.
+        # The length of the reference that is closest in length; if two are equally close, the shorter one.
         others = [other for j, (_, other) in enumerate(counted) if j != i]
         reference = min(others, key=lambda other: (abs(other - length), other))
         score = BLEU.compute_bleu(matched, total, length, reference, smooth_method="exp", effective_order=True).score
@@ -147,7 +147,7 @@ def embedding_distance(texts: Sequence[str], model: str) -> float:
         return nan
     embeddings = _encoder(model).encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
     total = np.sum(np.asarray(embeddings, dtype=np.float64), axis=0)
-    # The square of the sum of unit vectors is m and twice each pair's cosine.
+    # The square of the sum of m unit vectors is m plus twice the sum of the cosines of all pairs.
     m = len(texts)
     return float(1 - (total @ total - m) / (m * (m - 1)))
 
@@ -168,7 +168,7 @@ def diversity(
 
     Returns:
         ``distinct_1``, ``distinct_2``, ``self_bleu`` and, with a model, ``embedding_distance``; and the same with
-        ``_correct``. None if there are fewer responses, or too short ones.
+        ``_correct``. A value is None if there are fewer responses, or if they are too short.
 
     Raises:
         ValueError: ``m`` or ``m_correct`` is below 2, or ``texts`` and ``correct`` differ in length.
@@ -185,7 +185,7 @@ def diversity(
     right = [text for text, is_right in zip(texts, correct, strict=True) if is_right]
     measures: dict[str, float | None] = {}
     for suffix, candidates, number in (("", texts, m), ("_correct", right, m_correct)):
-        chosen = candidates[:number] if len(candidates) >= number else []  # of no text, every measure is NaN
+        chosen = candidates[:number] if len(candidates) >= number else []  # without texts, every measure is NaN
         values = {"distinct_1": distinct_n(chosen, 1), "distinct_2": distinct_n(chosen, 2)}
         values["self_bleu"] = self_bleu(chosen)
         if embedding_model is not None:

@@ -12,7 +12,7 @@ def equal_samples(judged: Iterable[Sequence[Judged]], temperature: float) -> lis
     """A warning if the samples of each prompt are all equal although they were sampled; else an empty list.
 
     Prompts with one sample do not count, nor do prompts whose answers are a single token (two with the end token),
-    because such answers are often equal. At temperature 0 equal samples are what was asked for.
+    because such answers are often equal. At temperature 0, equal samples are expected.
 
     Args:
         judged: the samples of each prompt.
@@ -33,7 +33,7 @@ def equal_samples(judged: Iterable[Sequence[Judged]], temperature: float) -> lis
     each = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return [
         f"all {each} samples of {len(longer)} of {len(prompts)} prompts are equal at temperature {temperature:g}: does "
-        "the server ignore it, or has the policy collapsed?"
+        "the server ignore the temperature, or has the policy collapsed?"
     ]
 
 

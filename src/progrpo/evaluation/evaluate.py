@@ -67,7 +67,7 @@ def evaluate(
         problems: by default the task's held-out ones.
         store: keeps the samples. Those that it holds from an interrupted evaluation are not drawn again.
         share: this process's share of the problems, if several processes evaluate together; each gets the whole
-            result. A sample's seed depends on its problem and index only, so who evaluates a problem does not matter.
+            result. A sample's seed depends on its problem and index only, so any process may evaluate a problem.
         max_error_share: as in :class:`progrpo.tasks.rewards.Reward`.
         with_diversity: also measure :func:`progrpo.evaluation.diversity.diversity`, which takes a while.
         embedding_model: for the diversity.
@@ -216,7 +216,7 @@ def _sample_and_verify(
 
 
 def _entropy_kind(judged: Iterable[Sequence[Judged]], sampling: Sampling) -> EntropyKind | None:
-    """Which entropy the samples have: one backend draws all of them, and gives all of them the same."""
+    """Which entropy the samples have. One backend draws all of them, so all have the same kind."""
     samples = [sample for group in judged for sample in group if sample.tokens]
     if not samples:
         return None

@@ -18,9 +18,9 @@ Z = 1.959963984540054
 class Estimate:
     """A mean with a 95 % interval, over other problems or over sampling only.
 
-    ``problems``: how the mean varies over other problems like these, each with its samples
-    (:func:`mean_over_problems`). ``sampling``: how it varies if these problems are sampled again
-    (:func:`mean_over_sampling`). That interval is narrower and says nothing about other problems.
+    ``over="problems"``: the interval shows how the mean varies over other problems like these, each with its samples
+    (:func:`mean_over_problems`). ``over="sampling"``: it shows how the mean varies if these problems are sampled again
+    (:func:`mean_over_sampling`). This interval is narrower and says nothing about other problems.
     """
 
     mean: float
@@ -31,7 +31,7 @@ class Estimate:
     """How many problems the mean is over."""
 
     def of_share(self) -> "Estimate":
-        """The interval cut to [0, 1], for a share: a normal interval may reach beyond."""
+        """The estimate of a share, with its interval cut to [0, 1], because a normal interval may reach beyond."""
         return replace(self, low=max(self.low, 0.0), high=min(self.high, 1.0))
 
     def __str__(self) -> str:
@@ -130,7 +130,7 @@ def mean_over_sampling(
 
 @dataclass(frozen=True)
 class SignTest:
-    """On how many problems a is better or worse than b, and the chance of a split as uneven if neither were better."""
+    """On how many problems a is better or worse than b, and the chance of so uneven a split if neither were better."""
 
     wins: int
     losses: int

@@ -52,7 +52,7 @@ def majority_at_k(correct: int, wrong_votes: Sequence[int], no_answer: int = 0) 
             if votes >= m:
                 fewer, just_m = _ways(votes, m - 1, width), comb(votes, m) << bits * m
                 ties = [less * fewer + tied * just_m for less, tied in zip([*ties, 0], [0, *ties], strict=True)]
-        # Any number may be drawn of an answer with fewer than m votes, so all such answers are one pool.
+        # Any number of an answer's votes may be drawn if it has fewer than m, so all such answers are one pool.
         pool = no_answer + sum(votes for votes in wrong_votes if votes < m)
         others = (comb(correct, m) << bits * m) * _ways(pool, pool, width)
         for t, ways in enumerate(ties):
@@ -70,6 +70,6 @@ def majority_at_k(correct: int, wrong_votes: Sequence[int], no_answer: int = 0) 
 
 @lru_cache(maxsize=4096)
 def _ways(votes: int, most: int, width: int) -> int:
-    """The polynomial of drawing at most ``most`` of an answer's votes."""
+    """The polynomial for drawing at most ``most`` of an answer's votes."""
     coefficients = [comb(votes, i).to_bytes(width, "little") for i in range(min(votes, most) + 1)]
     return int.from_bytes(b"".join(coefficients), "little")

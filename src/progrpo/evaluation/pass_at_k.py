@@ -28,7 +28,7 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> NDArray
     Raises:
         ValueError: k > n, for which there is no unbiased estimate, or counts that are not possible.
 
-    Source: Chen et al. 2021 (arXiv 2107.03374, Eq. 1), as the product, which is exact to 1e-14 at n = 4096.
+    Source: Chen et al. 2021 (arXiv 2107.03374, Eq. 1), computed as the product, which is exact to 1e-14 at n = 4096.
 
     >>> pass_at_k(4, 1, 2)
     0.5

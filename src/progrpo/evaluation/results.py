@@ -1,7 +1,7 @@
 """The results of an evaluation: counts by problem, their means and intervals.
 
 A sample on which the verifier failed is not judged. pass@k, maj@k and distinct@k need k judged samples for an unbiased
-estimate, so they are over the problems that have as many. The number of these problems is always shown, because the
+estimate, so they are over the problems that have at least k. The number of these problems is always shown, because the
 problems that lost samples may be the hard ones.
 """
 
@@ -22,7 +22,7 @@ from progrpo.evaluation.pass_at_k import pass_at_k
 SUMMARY_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """The k of pass@k in a summary, as far as there are samples."""
 MOST_COUNTS = 6
-"""A sentence of :func:`fewer_problems` holds no more; the JSON has the counts of every k."""
+"""A sentence of :func:`fewer_problems` has at most so many counts; the JSON has the counts of every k."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Evaluation:
         return [p for p in self.problems if p.samples]
 
     def values(self, measure: str) -> NDArray[np.float64]:
-        """A measure of each judged problem; NaN where it is not known, as at K of a problem with fewer than K samples.
+        """A measure of each judged problem; NaN where it is not known, such as at K for a problem with fewer samples.
 
         Args:
             measure: ``pass@K``, ``maj@K``, or ``distinct@K``, the expected number of different correct solutions among
@@ -95,7 +95,7 @@ class Evaluation:
     def _values_at(self, name: str, k: int) -> NDArray[np.float64]:
         enough = np.array([p.samples >= k for p in self.judged])
         if not enough.any():
-            enough[:] = True  # pass_at_k refuses a k that no problem has
+            enough[:] = True  # then pass_at_k raises the error for this k
         problems = [p for p, has_k in zip(self.judged, enough, strict=True) if has_k]
         pass_values = pass_at_k([p.samples for p in problems], [p.correct for p in problems], k)
         values = np.full(len(self.judged), np.nan)
@@ -190,7 +190,7 @@ class Evaluation:
 
 
 def fewer_problems(samples: Sequence[int]) -> str:
-    """How many problems a measure at k is over, from each k on at which there are fewer; empty if there never are.
+    """How many problems a measure at k is over, for each k where the number falls; empty if it never does.
 
     Args:
         samples: judged samples of each problem.
@@ -246,7 +246,7 @@ _MEASURES: dict[str, Callable[[ProblemResult], float | None]] = {
 
 
 def _without_one(problem: ProblemResult) -> list[tuple[ProblemResult, int]]:
-    """The problem without one of its samples, in all different ways, each with its number of samples."""
+    """The problem with one sample removed: each different result, and how many samples give it when removed."""
     fewer = replace(problem, samples=problem.samples - 1)
     right = replace(fewer, correct=problem.correct - 1)
     if problem.solution_counts is None:
@@ -263,7 +263,7 @@ def _without_one(problem: ProblemResult) -> list[tuple[ProblemResult, int]]:
 
 
 def _one_less(counts: list[int]) -> list[tuple[list[int], int]]:
-    """The counts with one sample less, and the number of samples for which they become that."""
+    """The counts with one sample removed: each different result, and how many samples give it when removed."""
     ways = []
     for size, classes in Counter(counts).items():
         less = list(counts)

@@ -40,7 +40,8 @@ def pooled_auroc(
     """:func:`auroc` over all responses, with a 95 % bootstrap interval that draws each problem with all its responses.
 
     ``problems`` is the id of each response's problem, shape (responses,). The result is None if all responses are right
-    or all are wrong. It also compares responses to easy and to hard problems; :func:`auroc_within_problems` does not.
+    or all are wrong. It also compares responses to easy problems with those to hard ones, which
+    :func:`auroc_within_problems` does not.
 
     >>> pooled_auroc([0.9, 0.1, 0.8, 0.3], [True, False, True, False], ["a", "a", "b", "b"]).low
     1.0
@@ -110,7 +111,7 @@ def _areas(
         return np.full(len(weights_RS), np.nan)
     order = np.argsort(scores, kind="stable")
     scores, right, weights_RS = scores[order], right[order], weights_RS[:, order]
-    starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])  # of each group of equal scores
+    starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])  # where each group of equal scores begins
     good = np.add.reduceat(weights_RS * right, starts, axis=1)
     bad = np.add.reduceat(weights_RS * ~right, starts, axis=1)
     below = np.cumsum(bad, axis=1) - bad

@@ -149,7 +149,7 @@ def _read_standings(folder: Path, contest: int) -> Standings:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; ConfigError if it can't be read."""
+    """The content of a JSON file; ConfigError if it can't be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

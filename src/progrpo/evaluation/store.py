@@ -2,10 +2,10 @@
 
 A store is a folder, ``NAME-samples`` beside the evaluation ``NAME.json``::
 
-    _key.json            what the samples are of: model, backend, sampling settings, verifier
+    _key.json            how the samples were made: model, backend, sampling settings, verifier
     part-000000.parquet  one row per sample; process 1 writes part-000000-1.parquet, and so on
 
-A part is whole or not there. ``docs/run-folder.md`` describes the columns.
+A part is never half written. ``docs/run-folder.md`` describes the columns.
 """
 
 import math
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLUSH_SECONDS = 5.0
-"""A killed process loses at most the samples of this time."""
+"""A process that is killed loses at most the samples of so many seconds."""
 SUMMARY_COLUMNS = (
     "problem_id", "index", "prompt", "text", "status", "reason", "canonical",
     "tokens", "entropy", "surprisal", "answer_confidence", "truncated",
 )  # fmt: skip
 TOKEN_COLUMNS = ("token_ids", "logps", "entropies")
 _JUDGED_COLUMNS = ("text", "tokens", "entropy", "surprisal", "answer_confidence", "truncated")
-"""The fields of :class:`Judged` that are columns; its verdict is three more."""
+"""The fields of :class:`Judged` that are columns. The verdict has three more."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SampleStore:
     """The samples of one evaluation: one model, one task, one way of sampling.
 
     Args:
-        key: what the samples are of, by name. Samples with another key are not mixed with these.
+        key: how the samples were made, as settings by name. Samples with another key are not mixed with these.
         writer: the number of this process, if several write to the folder at the same time.
 
     Raises:
@@ -93,7 +93,7 @@ class SampleStore:
         if not file.exists():
             write_json(file, dict(key))
             return
-        stored = read_json(file, "put it back from a copy, or remove the folder that it is in, samples and all")
+        stored = read_json(file, "put it back from a copy, or remove its folder with all its samples")
         differences = ", ".join(
             f"{name} {stored.get(name)!r}, not {key.get(name)!r}"
             for name in {**stored, **key}
@@ -124,14 +124,15 @@ class SampleStore:
                 )
             verdict = Verdict(row["status"], row["reason"], row["canonical"])
             sample = Judged(verdict=verdict, **{name: row[name] for name in _JUDGED_COLUMNS})
-            stored.setdefault(problem, {}).setdefault(row["index"], sample)  # of a sample written twice, the first
+            # If a sample was written twice, the first counts.
+            stored.setdefault(problem, {}).setdefault(row["index"], sample)
         missing = {problem: next(i for i in count() if i not in samples) for problem, samples in stored.items()}
         return {problem: [stored[problem][i] for i in range(end)] for problem, end in missing.items()}
 
     def append(
         self, problem: Problem, first: int, samples: Sequence[Sample], verdicts: Sequence[Verdict]
     ) -> list[Judged]:
-        """Add a problem's samples ``first``, ``first + 1``, ... with their verdicts; soon after they are on disk."""
+        """Add a problem's samples ``first``, ``first + 1``, ... with their verdicts. They are on disk soon after."""
         judged = [Judged.of(sample, verdict) for sample, verdict in zip(samples, verdicts, strict=True)]
         prompt = prompt_text(problem["prompt"])
         for i, (sample, summary) in enumerate(zip(samples, judged, strict=True), start=first):
@@ -179,7 +180,7 @@ def _batches(folder: Path, columns: Sequence[str]) -> Iterator[Any]:
 
 
 def read_samples(folder: Path, columns: Sequence[str] = SUMMARY_COLUMNS, *, first: int | None = None) -> "pd.DataFrame":
-    """A store's samples as a table, each once. By default the columns over tokens are left out.
+    """A store's samples as a table, each sample once. By default, the columns with a value per token are left out.
 
     ``columns`` are some of :data:`SUMMARY_COLUMNS` and :data:`TOKEN_COLUMNS`. With ``first``, only samples 0 to
     first - 1 of each problem are read. The store may still be written to.

@@ -1,4 +1,4 @@
-"""Whether a policy collapses: measures by step, and sentences where they say that something goes wrong."""
+"""Whether a policy collapses: measures by step, and a sentence for each thing that goes wrong."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from progrpo.inspection.score import Floats, Ints
 from progrpo.inspection.table import Bools, Table
 
 LEAST_GROUPS = 10
-"""A first and a last tenth of the steps with fewer groups each are not compared."""
+"""The first and the last tenth of the steps are compared only if each has at least so many groups."""
 HALF = 0.5
 TAKEN_OVER = 0.8
 RISE = 0.1
 MANY_DUPLICATES = 0.25
 SAME = 1e-8
-"""Rewards that differ by less are the same, as in TRL."""
+"""Rewards that differ by less count as the same, as in TRL."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
     groups/all_wrong      share of groups without a right response
     groups/same_reward    share of groups (with a judged response) whose judged responses all have the same reward, to
                           1e-8, so that every advantage of GRPO is 0; ``groups/zero_variance`` of a run's metrics is
-                          the share of all groups, and takes rewards for the same only if they are equal
+                          the share of all groups, and counts rewards as the same only if they are equal
     distinct_answers      different answers among the judged responses of a group, mean over groups
     distinct_solutions    different answers among the right responses of a group, mean over groups
     commonest_answer      share of a group's judged responses that give its commonest answer, mean over groups of two
@@ -89,7 +89,7 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
                           responses; k = 1, 2, 4, ... up to the largest group
     ====================  ==========================================================================================
 
-    Where another reward means right, a response counts in the kinds of groups, in solutions and in pass@k if that
+    If another reward says what is right, a response counts in the kinds of groups, in solutions and in pass@k if that
     reward is known. ``fraction`` is one of the table's values of low_prob_fraction. ``bins_B`` holds the bin of each
     response, 0 to n_bins - 1; all responses of a group are in one bin.
     """
@@ -145,14 +145,14 @@ def means(values: NDArray[np.floating], bins: Ints, n_bins: int, weights: NDArra
 def _pass_at_k(known_N: Ints, right_N: Ints, k: int) -> Floats:
     """pass@k of each group; NaN where it has fewer than k responses."""
     values_N = np.full(len(known_N), np.nan)
-    # Many groups have the same counts: each pair of them once.
+    # Many groups have the same counts, so each pair of counts is computed once.
     (known, right), index = np.unique(np.stack([known_N, right_N])[:, known_N >= k], axis=1, return_inverse=True)
     values_N[known_N >= k] = np.atleast_1d(pass_at_k(known, right, k))[index.ravel()]
     return values_N
 
 
 def _distinct(table: Table, chosen_B: Bools) -> tuple[Ints, Ints]:
-    """The number of different answers among the chosen responses of each group, and of its commonest one: (N,)."""
+    """Of each group's chosen responses: how many different answers they give, and how many give the commonest."""
     groups, answers = table.groups_B[chosen_B], table.answers_B[chosen_B]
     counts = pd.Series(answers).groupby([groups, answers]).size().groupby(level=0)
     different, commonest = (counts.agg(name).reindex(range(table.n_groups), fill_value=0) for name in ("size", "max"))
@@ -165,10 +165,10 @@ def warnings(measured: Collapse, *, answers_are_final: bool) -> list[str]:
     Args:
         measured: the measures.
         answers_are_final: answers are final results, as of a mathematical problem. Where there is one right result, a
-            policy that learns gives it ever more often, so a commonest answer is no sign of collapse.
+            policy that learns gives it ever more often, so a commonest answer is not a sign of collapse.
     """
     sentences = []
-    # The last tenth shows what the policy is now; without steps, everything does.
+    # The last tenth shows the policy as it is now; without steps, all responses are used.
     values = measured.last if measured.enough_groups else measured.overall
     where = f"In {_span(measured.last_steps)}, " if measured.enough_groups else ""
     if values["groups/same_reward"] > HALF:
@@ -183,7 +183,7 @@ def warnings(measured: Collapse, *, answers_are_final: bool) -> list[str]:
 
 
 def _trends(measured: Collapse, answers_are_final: bool) -> list[str]:
-    """What changed from the first to the last tenth of the steps. A comparison with NaN is false, and gives none."""
+    """What changed from the first to the last tenth of the steps. Comparisons with NaN give no sentence."""
     sentences = []
     first, last = measured.first, measured.last
     before, after = _span(measured.first_steps), _span(measured.last_steps)
@@ -201,7 +201,7 @@ def _trends(measured: Collapse, answers_are_final: bool) -> list[str]:
             "More and more responses repeat another one of their group word for word: "
             f"{change('duplicates', '.0%', ' of them')}"
         )
-    # Fewer right responses have fewer different ones among them: that is another trouble, and reward shows it.
+    # If fewer responses are right, fewer different ones are. That is another problem, which the reward shows.
     fewer = last["distinct_solutions"] < (1 - RISE) * first["distinct_solutions"]
     if rises("confidence/right") and fewer and last["reward"] >= first["reward"]:
         sentences.append(

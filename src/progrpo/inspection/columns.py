@@ -29,7 +29,7 @@ class Columns:
     logps: str | None = None
     """Log-prob of each response token, nats."""
     prompt_logps: str | None = None
-    """Log-prob of each prompt token but the first, nats."""
+    """Log-prob of each prompt token except the first, nats."""
     token_ids: str | None = None
     """The tokens of the response."""
     answer: str | None = None
@@ -44,7 +44,7 @@ class Columns:
     """The reward that means right; without it, the weighted sum of ``rewards`` does."""
 
     def roles(self) -> list[tuple[str, str]]:
-        """What each column is, and its name: the name of a field, and ``"reward"``."""
+        """The role and the name of each column. A role is the name of a field, or ``"reward"``."""
         named = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "rewards"]
         return [(role, name) for role, name in named if name is not None] + [
             ("reward", name) for name, _ in self.rewards
@@ -56,7 +56,7 @@ class Columns:
 
 
 COMPARED = ("answer", "group", "gold")
-"""Columns that may hold anything: their values are compared with each other, or are for a verifier."""
+"""Columns that may hold anything: their values are compared with each other, or go to a verifier."""
 PER_TOKEN = ("logps", "prompt_logps", "token_ids")
 """Columns with a list for each response; where a row holds several responses, a list of lists."""
 SHARED = ("prompt", "step", "group", "gold", "prompt_logps", "prompt_confidence")
@@ -64,12 +64,13 @@ SHARED = ("prompt", "step", "group", "gold", "prompt_logps", "prompt_confidence"
 
 _REWARD, _SCORE, _STATUS = (("reward", 1.0),), (("score", 1.0),), (("status", 1.0),)
 _RUN = {column.name: column.name for column in rollouts.COLUMNS if hasattr(Columns, column.name)}
-"""The columns of a run's rollout table that have the same name here, as fields with a default."""
+"""The columns of a run's rollout table whose name is also that of a field of :class:`Columns` with a default."""
 _TOKENS = {"logps": "logps", "token_ids": "token_ids", "entropy": "entropies"}
 
-# Title, columns that mark the format beside those of prompt, response and rewards, and all columns. The first format
-# whose marks are all there counts. TRL's columns of rewards have no fixed names, see _reward_functions; the "answer" of
-# verifiers is the right one; reward functions of verl that return the answer which they extracted call it "pred".
+# Each format has a title, the columns that mark it (besides those of prompt, response and rewards), and all columns.
+# The first format whose marks are all in the file is taken. TRL's columns of rewards have no fixed names, see
+# _reward_functions. The column "answer" of verifiers holds the gold answer. Reward functions of verl that return the
+# answer which they extracted call it "pred".
 FORMATS: tuple[tuple[str, set[str], Columns], ...] = (
     ("rollouts of a progrpo run", {"step", "group"}, Columns("prompt", "text", _REWARD, answer="canonical", **_RUN)),
     (
@@ -93,12 +94,12 @@ def choose_columns(
 
     Args:
         examples: a value of each of the file's columns, in order; the entries of dicts have dotted names.
-        named: fields of :class:`Columns` (but ``rewards``) by name, each the name of a column.
+        named: fields of :class:`Columns` (except ``rewards``) by name, each the name of a column.
         rewards: columns of rewards, separated by commas, each with a weight after a colon if it is not 1.
 
     Raises:
-        ConfigError: a named column is missing, neither a format nor the names tell prompt, response and reward, or one
-            of these holds dicts.
+        ConfigError: a named column is missing, neither a known format nor the names say which columns hold prompt,
+            response and reward, or one of these holds dicts.
 
     >>> examples = {"input": "1 + 1?", "output": "2", "score": 1.0, "step": 1, "acc": True}
     >>> title, columns = choose_columns(examples, {}, rewards="acc:2")
@@ -135,7 +136,7 @@ def choose_columns(
 
 
 def split_rows(batch: Batch, columns: Columns) -> Batch:
-    """A batch with a row for each response, from one whose rows hold several.
+    """A batch with a row for each response, from a batch whose rows hold several responses.
 
     Raises:
         ConfigError: the lists of a row differ in length, or a column that must hold a list does not.
@@ -175,8 +176,8 @@ def _entries(value: Any, role: str, n: int, place: str, responses: str) -> list[
         return [value] * n
     if is_listed:
         raise ConfigError(
-            f"{place} holds {len(value)} entries and column {responses!r} {n} responses; there must be one entry for "
-            "each response."
+            f"{place} holds {len(value)} entries, but column {responses!r} holds {n} responses; there must be one "
+            "entry for each response."
         )
     raise ConfigError(
         f"{place} holds {described(value)} for the {n} responses in column {responses!r}; {_option(role)} must name a "

@@ -23,7 +23,7 @@ from progrpo.inspection.values import as_list, as_number, is_empty, value_at, wi
 BATCH_ROWS = 512
 """Rows in memory at a time: 512 responses of 32,768 tokens with their log-probs are 130 MB."""
 SAMPLED_ROWS = 64
-"""The example of a column of JSON lines or CSV is the first value in so many rows."""
+"""The example of a column of JSON lines or CSV is its first value in so many rows."""
 PARQUET_MAGIC = b"PAR1"
 PARQUET_BUFFER = 1 << 20
 """Without a buffer, or with pre_buffer, pyarrow reads a whole row group, which may be the whole file."""
@@ -37,7 +37,7 @@ class Batch:
     columns: Mapping[str, Any]
     """Lists or Arrow arrays by name."""
     row_numbers: Sequence[int]
-    """The number, from 0, of the file's row that each response stands in."""
+    """The number, from 0, of the row of the file that holds each response."""
 
     @property
     def size(self) -> int:
@@ -128,7 +128,7 @@ class RolloutFile:
     def batches(
         self, names: Sequence[str], size: int = BATCH_ROWS, on_bytes: BytesRead | None = None
     ) -> Iterator[Batch]:
-        """The rows of the file, so many at a time, with these columns only.
+        """The rows of the file, ``size`` rows at a time, with these columns only.
 
         Raises:
             ConfigError: a column is missing, or the file is damaged. A last JSON line that was cut off is left out,
@@ -146,7 +146,7 @@ class RolloutFile:
             yield Batch(self.path, dict(zip(names, map(list, columns), strict=True)), [number for number, _ in some])
 
     def _rows(self, on_bytes: BytesRead | None = None) -> Iterator[tuple[int, Row]]:
-        """The rows of a text file with their numbers; of an episode of verifiers, a row for each response."""
+        """The rows of a text file with their numbers. An episode of verifiers gives a row for each response."""
         if self._delimiter is not None:
             yield from read_csv(self.path, self._delimiter, on_bytes)[1]
             return
@@ -174,7 +174,7 @@ class RolloutFile:
             raise ConfigError(f"{str(self.path)!r} is a damaged parquet file: {first_line(error)}.") from None
 
     def _parquet_batches(self, names: Sequence[str], size: int, on_bytes: BytesRead | None) -> Iterator[Batch]:
-        """Batches of the top-level columns that these columns stand in."""
+        """Batches of the top-level columns that hold these columns."""
         start = 0
         with self._parquet() as file:
             roots = {root for root in file.schema_arrow.names for name in names if f"{name}.".startswith(f"{root}.")}
@@ -185,7 +185,7 @@ class RolloutFile:
                 for name, values in columns.items():
                     try:
                         values.validate(full=True)
-                    except ValueError as error:  # bytes that are no text
+                    except ValueError as error:  # bytes that are not text
                         place = batch.place(0)
                         raise ConfigError(
                             f"column {name!r} of {place}, or soon after, can't be read: {error}"
@@ -231,12 +231,12 @@ def _example(type_: Any) -> Any:
         return inside if types.is_dictionary(type_) else [inside]
     if types.is_null(type_):
         return None
-    # Times and bytes count as numbers: a message shows the value to whoever names such a column.
+    # Times and bytes count as numbers. A user who names such a column sees the value in a message.
     return "" if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_) else 0
 
 
 def _typed(cell: str | None) -> str | float | None:
-    """A cell of CSV: a number, if it can be one."""
+    """A cell of CSV, as a number if it can be one."""
     try:
         return cell if cell is None else as_number(cell)
     except ValueError:

@@ -10,13 +10,13 @@ PACKED = (".gz", ".zst")
 FOLDERS = ("rollouts", "completions", "monitors/file/traces/stream", "traces/stream", ".")
 """A run keeps its rollouts in one of these: progrpo and older prime-rl, TRL, newer prime-rl, else the folder itself."""
 STEP_FILES = ("train_rollouts.jsonl", "train/all/traces.jsonl", "train/effective/traces.jsonl")
-"""Of prime-rl, in a folder ``step_N``. ``effective`` lacks the groups that teach nothing, so it comes last."""
+"""The files of prime-rl in a folder ``step_N``. ``effective`` lacks the groups that teach nothing, so it comes last."""
 FILES = (*STEP_FILES, "*.parquet", "*.jsonl", "*.csv", "*.tsv")
 PATTERNS = tuple(f"{folder}{file}" for folder in ("step_[0-9]*/", "") for file in FILES)
 RESULTS = ("results.jsonl", "traces.jsonl")
-"""Of an evaluation by verifiers."""
+"""The files of an evaluation by verifiers."""
 OTHER_FILES = ("metrics.jsonl", "eval_rollouts.jsonl", "train_group_stats.jsonl")
-"""These lie beside rollouts, and are none."""
+"""These lie beside rollouts, but hold none."""
 _STEP = re.compile(r"(?:^|[_-])(?:step|iteration)[_-]?(\d+)")
 _PARENTS = 3
 
@@ -28,7 +28,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     parquet, JSON-lines or CSV files itself. The evaluations in prime-rl's folders are left out.
 
     Raises:
-        ConfigError: nothing is there, nothing that can be read, or several runs.
+        ConfigError: a path does not exist, holds no file that can be read, or holds several runs.
     """
     return [file for path in paths for file in _files_of(path)]
 
@@ -78,7 +78,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    """The files of the first pattern that matches any; each once, even if it lies there both packed and not."""
+    """The files of the first pattern that matches any; a file that is also there compressed counts once."""
     for pattern in patterns:
         by_name: dict[str, Path] = {}
         for file in (file for suffix in ("", *PACKED) for file in folder.glob(pattern + suffix)):

@@ -45,12 +45,14 @@ class Options:
         rewards: columns of rewards, separated by commas, each with its weight after a colon if that is not 1.
         correct_above: a response is right if its reward is above this; by default 0.
         correct_reward: the column of the reward that means right; by default the weighted sum of ``rewards``.
-        alpha, low_prob_fraction, activation, center: ProGRPO's; by default 1, 0.2, ``"any_correct"``, and ``"prompt"``,
-            or ``"group"`` where c(q) is not known. A run's settings count only if its method corrects at all.
-        model: computes missing log-probs for so many ``groups`` at a ``temperature``; as
-            :func:`progrpo.sampling.models.load_model` takes it.
-        verify: a verifier by name, whose verdicts by the column of golds take the place of rewards.
-        opens_thinking: the chat template ends prompts of messages inside a thinking part; that of ``model`` says so.
+        alpha, low_prob_fraction, activation, center: ProGRPO's options; by default 1, 0.2, ``"any_correct"``, and
+            ``"prompt"``, or ``"group"`` where c(q) is not known. A run's own settings are the default only if its
+            method has an alpha above 0.
+        model: a model that computes missing log-probs, as :func:`progrpo.sampling.models.load_model` takes it.
+        groups, temperature: the model scores so many groups, at this sampling temperature.
+        verify: the name of a verifier. It compares with the column of golds, and its verdicts replace the rewards.
+        opens_thinking: whether the chat template ends prompts of messages inside a thinking part. With ``model``, its
+            template shows that.
 
     Raises:
         ConfigError: an option out of its range.
@@ -87,9 +89,9 @@ class Options:
                 "--verify NAME and --gold COL go together: a verifier compares with the golds of a column."
             )
         if self.verify is not None and self.rewards is not None:
-            raise ConfigError("--verify takes the place of --reward: give one of them.")
+            raise ConfigError("--verify replaces --reward: give one of them.")
         if self.opens_thinking and self.verify is None:
-            raise ConfigError("--opens-thinking says how --verify reads responses: add --verify, or leave it out.")
+            raise ConfigError("--opens-thinking says how --verify reads responses: add --verify, or drop the option.")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Inspection:
     scored: dict[int, Scored]
     """The responses that a model scored, by number."""
     decode: Callable[[int], str] | None
-    """Token id -> text, where a tokenizer is at hand."""
+    """Token id -> text; None without a tokenizer."""
     collapse: Collapse
     what_if: WhatIf | None
     warnings: list[str]
@@ -118,7 +120,7 @@ def inspect(paths: Sequence[Path], options: Options, progress: Progress | None =
     Args:
         paths: files or folders, see :func:`progrpo.inspection.folders.find_files`.
         options: what to look at.
-        progress: called as the files are read and log-probs computed.
+        progress: called as the files are read and log-probs are computed.
 
     Raises:
         ConfigError: a file or an option that can't be used.
@@ -138,7 +140,7 @@ def inspect(paths: Sequence[Path], options: Options, progress: Progress | None =
     True
     """
     files = [RolloutFile(path) for path in find_files(paths)]
-    # Before the files are read, so that a wrong name or path is reported at once.
+    # These come before the files are read, so that a wrong name or path is reported at once.
     judge = Judge(options.verify, options.opens_thinking) if options.verify is not None else None
     model, tokenizer = _load_model(options.model) if options.model is not None else (None, None)
     settings, correct_reward, notes = _settings(paths[0], options, files[0])
@@ -197,7 +199,7 @@ def write_corrections(inspection: Inspection, out: Path) -> None:
 
 
 def _name(paths: Sequence[Path]) -> str:
-    """``10.jsonl``, ``1.jsonl and 9 more``; of ``.`` the folder's name."""
+    """``10.jsonl``, or ``1.jsonl and 9 more``; for ``.``, the folder's name."""
     first = paths[0].resolve().name
     return first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
 
@@ -214,7 +216,7 @@ def _load_model(path: str) -> tuple[Any, Any]:
 def _scored(
     source: Source, rows: Ints, model: Any, tokenizer: Any, options: Options, progress: Progress | None
 ) -> dict[int, Scored]:
-    """The responses with these numbers under the model."""
+    """The responses with these numbers, as the model scores them."""
     columns, raw = source.columns, read_rows(source, rows.tolist())
     pairs = []
     for row in map(raw.__getitem__, rows.tolist()):
@@ -230,32 +232,32 @@ def _scored(
 def _settings(path: Path, options: Options, file: RolloutFile) -> tuple[Settings, str | None, list[str]]:
     """ProGRPO's options as the user or the run gives them, else the defaults; the reward that means right; and a
     sentence if the run has such a reward and its rollouts don't hold it."""
-    of_run: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if (folder := RunFolder(path)).recipe_file.exists():
         recipe = folder.recipe()
-        of_run = recipe.method_settings() | recipe.trl
-    correct_reward, unknown = options.correct_reward or of_run.get("correct_reward"), []
+        settings = recipe.method_settings() | recipe.trl
+    correct_reward, unknown = options.correct_reward or settings.get("correct_reward"), []
     if options.correct_reward is None and correct_reward is not None and correct_reward not in file.examples:
         unknown.append(
-            f"The run took reward {correct_reward!r} for what says whether a response is right, and its rollouts don't "
-            "hold it: here the whole reward says so."
+            f"In the run, reward {correct_reward!r} says whether a response is right. Its rollouts don't hold that "
+            "reward, so here the whole reward says so."
         )
         correct_reward = None
-    corrects = of_run.get("alpha", 0.0) > 0  # for a run of GRPO, the defaults of ProGRPO are of interest
+    corrects = settings.get("alpha", 0.0) > 0  # for a run of GRPO, the defaults of ProGRPO are of interest
     names = [field.name for field in fields(Settings)]
-    values = {name: of_run[name] for name in names if name in of_run and (corrects or name == "correct_above")}
+    values = {name: settings[name] for name in names if name in settings and (corrects or name == "correct_above")}
     values |= {name: value for name in names if (value := getattr(options, name)) is not None}
     return Settings(**values), correct_reward, unknown
 
 
 def _center(table: Table, center: str, is_named: bool) -> str:
-    """The center, or ``"group"`` where the user named none and c(q) is missing for ``"prompt"``."""
+    """The center; ``"group"`` if it is ``"prompt"``, c(q) is not known, and the user did not name a center."""
     if center != "prompt" or table.has_c_q:
         return center
     if is_named and table.has_c_o:
         raise ConfigError(
             "--center prompt needs log-probs of prompts, which the file does not have; name their column with "
-            "--prompt-logps, compute them with --model, or take --center group."
+            "--prompt-logps, compute them with --model, or use --center group."
         )
     return "group"
 

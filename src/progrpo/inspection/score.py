@@ -21,13 +21,13 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 PADDED_CELLS = 1 << 20
-"""Lists are padded to the longest of a piece; a piece has at most so many places."""
+"""Lists are padded to the longest one of a piece; a piece has at most so many cells."""
 BATCH_BYTES = 256 << 20
-"""Logits of a batch of sequences: with a vocabulary of 152k, 440 tokens at a time; with a tiny one, thousands."""
+"""The most memory for the logits of a batch: with a vocabulary of 152k, a batch has 440 tokens."""
 
 
 def prompt_confidences(logps: Sequence[NDArray[Any]], name: str) -> NDArray[np.float32]:
-    """c(q) of each prompt, (B,), as :func:`answer_confidences`."""
+    """c(q) of each prompt, (B,). Arguments and errors are as in :func:`answer_confidences`."""
     return _measured(logps, name, lambda *piece: prompt_confidence(*piece)[None], 1)[0].astype(np.float32)
 
 
@@ -69,15 +69,15 @@ def _measured(
 
 
 def padded(lists: Sequence[NDArray[Any]], cells: int = PADDED_CELLS) -> Iterator[tuple[Ints, Tensor, Tensor]]:
-    """Lists of similar length side by side: their numbers, values (B, T) and mask (B, T).
+    """Pieces of lists of similar length: the numbers of the lists, their padded values (B, T) and their mask (B, T).
 
-    A piece has at most so many cells, but for a list that alone has more. A value that is not finite is masked out.
+    A piece has at most so many cells, unless a single list has more. A value that is not finite is masked out.
     """
     lengths = np.array([len(values) for values in lists], dtype=np.int64)
     order = np.argsort(lengths, kind="stable")
     while len(order):
         longest = np.maximum(lengths[order], 1)
-        # The lengths rise: a piece of the first k lists has k * longest[k - 1] places.
+        # The lengths rise, so a piece of the first k lists has k * longest[k - 1] cells.
         k = max(1, int(np.searchsorted(longest * np.arange(1, len(order) + 1), cells, side="right")))
         rows, order = order[:k], order[k:]
         mask = np.arange(longest[k - 1]) < lengths[rows, None]
@@ -114,7 +114,7 @@ def score(
     Args:
         pairs: prompt, response text, and the token ids of the response where they are known. A text is tokenised
             without special tokens: the end token that stopped a response is not in its text, and has no log-prob.
-        temperature: of log-probs and entropies.
+        temperature: the temperature of log-probs and entropies.
         on_progress: called with the number of responses after each batch.
 
     Raises:
@@ -196,7 +196,7 @@ class Judge:
             raise ConfigError(f"--verify must be one of {', '.join(VERIFIERS)}, got {self.verifier!r}.")
 
     def __call__(self, prompts: Sequence[Any], responses: Sequence[Any], golds: Sequence[Any]) -> list[Verdict]:
-        """The verdict on each response, of which the verifier reads what it reads in training, see
+        """The verdict on each response. The verifier reads the same part of a response as in training, see
         :func:`progrpo.tasks.templates.response_text`. Where a gold is null, NaN or blank, the verdict is an error."""
         texts = []
         for prompt, response in zip(prompts, responses, strict=True):
@@ -218,7 +218,7 @@ class Judge:
 
 
 def _gold_text(value: Any) -> str:
-    """A gold as verifiers take it: a number as the shortest text, a list or a dict as JSON, nothing as empty text."""
+    """A gold as verifiers take it: a number as its shortest text, a list or a dict as JSON, null as an empty text."""
     if is_missing(value):
         return ""
     if isinstance(value, float) and value.is_integer():

@@ -58,7 +58,7 @@ def how_read(source: Source, table: Table) -> list[str]:
         notes.append(f"A group is the responses with the same {where} (--group COL names a column).")
     if table.n_groups == table.size > 1:
         notes.append(
-            "Every group has one response only, so nothing can be said of groups: is --group the right column?"
+            "Every group has one response only, so nothing can be said about groups: is --group the right column?"
         )
     _, index_B, sizes_S = np.unique(table.steps_B, return_inverse=True, return_counts=True)
     sums_S = np.zeros(len(sizes_S), dtype=np.uint64)
@@ -67,25 +67,25 @@ def how_read(source: Source, table: Table) -> list[str]:
     if repeated := int(((np.diff(sums_S) == 0) & (np.diff(sizes_S) == 0)).sum()):
         notes.append(
             f"{repeated} steps hold the same responses as the step before them: TRL logs a generation again at each "
-            "step that trains on it. Each counts as often as it is there."
+            "step that trains on it. Each response counts as often as it is logged."
         )
     if unjudged := int((~table.judged_B).sum()):
         notes.append(f"{unjudged} responses have no reward: they take no part in their groups.")
     if unknown := int((table.judged_B & ~table.known_B).sum()):
         notes.append(
-            f"Of {unknown} responses {columns.correct_reward} is not known: they count in the reward and in A, and are "
-            "neither right nor wrong."
+            f"For {unknown} responses {columns.correct_reward} is not known: they count in the reward and in A, and "
+            "are neither right nor wrong."
         )
     return notes
 
 
 def _how_rewarded(source: Source, table: Table) -> list[str]:
-    """What the reward is made of, and what was taken for right where that is not obvious."""
+    """What the reward is made of, and what counts as right where that is not obvious."""
     rewards = source.columns.rewards
     notes = []
     if len(rewards) > 1:
         terms = " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in rewards)
-        notes.append(f"The reward is {terms}; --reward {rewards[0][0]} looks at one alone.")
+        notes.append(f"The reward is {terms}; --reward {rewards[0][0]} looks at that one alone.")
     values = np.unique(table.correct_rewards_B[table.known_B])
     low, high = f"{values[0]:g}", f"{values[-1]:g}"
     ways_out = "--correct-above FLOAT sets another threshold, --correct-reward COL names the reward that means right"
@@ -105,12 +105,12 @@ def how_scored(source: Source, table: Table, model: str | None, temperature: flo
     """Which responses a model scored, and how."""
     n = len(np.unique(table.groups_B[rows]))
     is_cut = np.bincount(table.groups_B).max() > MOST_RESPONSES
-    cut = f", of each at most {MOST_RESPONSES} responses" if is_cut else ""
-    tokens = "" if source.columns.token_ids else " Texts were tokenised anew, without the end token."
+    cut = f", at most {MOST_RESPONSES} responses of each" if is_cut else ""
+    tokens = "" if source.columns.token_ids else " Texts were tokenised again, without the end token."
     return (
         f"Log-probs are those of {model} at temperature {temperature:g}, computed for {len(rows)} "
-        f"responses in {n} of {table.n_groups} groups{cut}: what follows from them is about these. One model judges "
-        f"all steps, also those that an earlier policy sampled.{tokens}"
+        f"responses in {n} of {table.n_groups} groups{cut}: all results from log-probs are about these. One model "
+        f"scores all steps, also those that an earlier policy sampled.{tokens}"
     )
 
 
@@ -123,23 +123,23 @@ def what_lacks(
         lacking = "Confidence" if not np.isnan(table.entropy_B).all() else "Entropy, confidence"
         notes.append(
             f"There are no log-probs of responses. {lacking}, and what ProGRPO would have done need them: --logps COL "
-            "names their column, --model PATH computes them for a sample of groups. All else is shown."
+            "names their column, --model PATH computes them for a sample of groups. Everything else is shown."
         )
     elif not table.has_c_q:
         notes.append(
             "There are no log-probs of prompts, so c(q) is not known. What ProGRPO would have done is shown with "
-            f"center={settings.center!r}, which does without; the paper's correction needs them: --prompt-logps COL, "
-            "or --model PATH."
+            f"center={settings.center!r}, which does not need it; the paper's correction does: --prompt-logps COL, or "
+            "--model PATH."
         )
     elif changed is None:
         notes.append("No group has both a judged response and its confidences, so there is nothing to correct.")
     if measured.first and not measured.enough_groups:
-        notes.append(f"What changes over training can't be said: {_no_trend(source, measured)}.")
+        notes.append(f"Nothing can be said about changes over training: {_no_trend(source, measured)}.")
     return notes
 
 
 def no_warning(inspection: "Inspection") -> str:
-    """What can be said where there is no warning; without steps, that is not that all is well."""
+    """The sentence that is shown if there is no warning. Without steps, it does not say that all is well."""
     why = _no_trend(inspection.source, inspection.collapse)
     return f"Whether the policy collapses over training can't be said: {why}." if why else NO_WARNING
 
@@ -150,7 +150,7 @@ def no_curves(inspection: "Inspection") -> str:
 
 
 def _no_trend(source: Source, measured: Collapse) -> str:
-    """Why nothing can be said of what changes over training; empty if it can."""
+    """Why nothing can be said about changes over training; empty if something can."""
     if not source.has_steps:
         return "nothing tells the training steps of the responses apart; --step COL names the column that does"
     if not measured.first:
@@ -227,20 +227,20 @@ def what_if_sentences(inspection: "Inspection") -> list[str]:
         return []
     effect, settings = changed.effect, changed.settings
     groups = _count(len(np.unique(changed.groups_B)), "group")
-    moved = "" if math.isnan(effect.moved) else f" or {effect.moved:.2f} times the weight that GRPO gives out"
+    moved = "" if math.isnan(effect.moved) else f", {effect.moved:.2f} times that of GRPO's advantages"
     shift = f"{effect.shift:+.3f}".replace("-", "−")
     sentences = [
         f"With alpha={settings.alpha:g}, low_prob_fraction={settings.low_prob_fraction:g} and "
         f"center={settings.center!r}, ProGRPO acts on {effect.activated:.0%} of {groups}; the correction is {shift} on "
-        f"average, its size {effect.size:.3f}{moved}.",
-        f"{effect.taught:.0%} of the responses get an advantage that have none from GRPO; {effect.flipped:.0%} change "
-        "their sign.",
+        f"average, and its mean size is {effect.size:.3f}{moved}.",
+        f"{effect.taught:.0%} of the responses have no advantage from GRPO and get one; for {effect.flipped:.0%}, the "
+        "advantage changes its sign.",
     ]
     if not math.isnan(effect.ordered):
         sentences.append(
-            f"Within groups, {effect.ordered:.0%} of the pairs that can be formed are alike to GRPO and told apart by "
-            f"ProGRPO, {effect.reversed:.0%} change their order; in {effect.new_best:.0%} of the groups another "
-            "response becomes the best."
+            f"Of the pairs of responses in a group, {effect.ordered:.0%} are equal for GRPO and not for ProGRPO, and "
+            f"{effect.reversed:.0%} change their order; in {effect.new_best:.0%} of the groups another response "
+            "becomes the best."
         )
     return [sentence.replace("%", " %") for sentence in sentences]
 

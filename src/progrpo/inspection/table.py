@@ -46,7 +46,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Table:
-    """One row of numbers for each response; B responses in the order of the files. NaN is "not known"."""
+    """One row of numbers for each response; B responses in the order of the files. NaN means "not known"."""
 
     steps_B: Ints
     groups_B: Ints
@@ -87,7 +87,7 @@ class Table:
 
     @property
     def known_B(self) -> Bools:
-        """Whether it is known if the response is right. A judged one may lack the reward that means right."""
+        """Whether it is known if the response is right. A judged response may lack the reward that means right."""
         return ~np.isnan(self.correct_rewards_B)
 
     @property
@@ -97,12 +97,12 @@ class Table:
 
     @property
     def has_c_q(self) -> bool:
-        """Whether c(q) is known of any response."""
+        """Whether c(q) is known for any response."""
         return not np.isnan(self.c_q_B).all()
 
     @property
     def has_c_o(self) -> bool:
-        """Whether c(o|q) is known of any response."""
+        """Whether c(o|q) is known for any response."""
         return not np.isnan(self.c_o_FB).all()
 
     def c_o_B(self, fraction: float) -> NDArray[np.float32]:
@@ -121,7 +121,7 @@ class Source:
     columns: Columns
     fractions: tuple[float, ...] = FRACTIONS
     judge: Judge | None = None
-    """Gives the rewards in place of columns."""
+    """If there is one, its verdicts are the rewards, and no column of rewards is read."""
     starts: list[int] = field(default_factory=list)
     """The number of the first response of each file, once :func:`read_table` has read them."""
 
@@ -175,8 +175,8 @@ def read_table(source: Source, on_bytes: BytesRead | None = None, *, correct_abo
         )
     if np.isnan(joined["correct_rewards_B"]).all():
         raise ConfigError(
-            f"of no response is it known whether it is right: all of column {source.columns.correct_reward!r} is null "
-            "or NaN where there is a reward; name another with --correct-reward."
+            f"no response is known to be right or wrong: all of column {source.columns.correct_reward!r} is null or "
+            "NaN where there is a reward; name another with --correct-reward."
         )
     # Hashes differ between processes; the order of first appearance does not.
     joined["groups_B"] = pd.factorize(joined["groups_B"])[0].astype(np.int64)
@@ -200,7 +200,7 @@ def read_rows(source: Source, wanted: Collection[int]) -> dict[int, Row]:
 
 
 def choose_responses(table: Table, groups: int) -> Ints:
-    """The responses of so many groups, at even distances in the order of the files; of a large group the first
+    """The responses of so many groups, at even distances in the order of the files. A large group gives only its first
     :data:`MOST_RESPONSES`."""
     chosen = np.linspace(0, table.n_groups - 1, min(groups, table.n_groups)).round()
     groups_B = pd.Series(table.groups_B)
@@ -277,7 +277,7 @@ def _hashes(values: Iterable[Any]) -> Ints:
 
 
 def _mean(values: NDArray[Any]) -> float:
-    """NaN without values, and without numpy's warning."""
+    """The mean; NaN if there are no values, without numpy's warning."""
     return float(values.mean()) if len(values) else math.nan
 
 
@@ -293,8 +293,9 @@ def _group_keys(batch: Batch, source: Source, steps: list[int]) -> Iterable[Any]
 
 
 def _rewards(batch: Batch, columns: Columns) -> dict[str, Floats]:
-    """The weighted sum as TRL takes it: NaN takes no part, and all NaN is NaN. And the reward that means right, if that
-    is another. As in training, a response without that reward counts in A, and only ARM leaves it out."""
+    """The weighted sum as in TRL, and the reward that means right, if that is another one. NaN takes no part in the
+    sum, which is NaN if all rewards are. As in training, a response that only lacks the reward that means right counts
+    in A, and ARM leaves it out."""
     unknown = "response that could not be judged"
     values_RB = np.array([_floats(batch, name, "the reward", unknown) for name, _ in columns.rewards])
     weights_R = np.array([weight for _, weight in columns.rewards])

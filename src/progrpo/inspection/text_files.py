@@ -1,4 +1,4 @@
-"""JSON lines and CSV, packed or not, as a stream of rows."""
+"""JSON lines and CSV, compressed or not, as a stream of rows."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from typing import IO, Any
 from progrpo.common.errors import ConfigError
 
 PACKINGS = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
-"""By the first two bytes of a file."""
+"""The compression of a file, by its first two bytes."""
 BOM = b"\xef\xbb\xbf"
 
 BytesRead = Callable[[int], None]
@@ -36,7 +36,7 @@ class _CountedFile(io.FileIO):
 
 @contextmanager
 def unpacked(path: Path, on_bytes: BytesRead | None = None) -> Iterator[IO[bytes]]:
-    """The content of a file, unpacked where its first bytes say that it is packed.
+    """The content of a file, decompressed if its first bytes say that it is compressed.
 
     Raises:
         ConfigError: the file can't be read, or is damaged.
@@ -71,7 +71,7 @@ def json_rows(path: Path, note: Callable[[str], None], on_bytes: BytesRead | Non
             if not line.strip():
                 continue
             if broken is not None:
-                raise ConfigError(f"line {broken} of {str(path)!r} is not a JSON object; mend or remove it.")
+                raise ConfigError(f"line {broken} of {str(path)!r} is not a JSON object; correct or remove it.")
             number += 1
             try:
                 row = json.loads(line.removeprefix(BOM))
@@ -90,7 +90,7 @@ def json_rows(path: Path, note: Callable[[str], None], on_bytes: BytesRead | Non
 def read_csv(
     path: Path, delimiter: str, on_bytes: BytesRead | None = None
 ) -> tuple[list[str], Iterator[tuple[int, Row]]]:
-    """The names of the columns, and the number, from 0, and the cells of each row that is not blank.
+    """The names of the columns; and of each row that is not blank, its number, from 0, and its cells.
 
     CSV has no null: an empty cell stands for it.
 
@@ -108,7 +108,7 @@ def read_csv(
             if len(cells) != len(header):
                 raise ConfigError(
                     f"line {line_number} of {str(path)!r} ends a row of {len(cells)} cells, and the header has "
-                    f"{len(header)}; mend or remove the row."
+                    f"{len(header)}; correct or remove the row."
                 )
             yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
 

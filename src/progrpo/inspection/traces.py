@@ -1,7 +1,7 @@
 """The episodes that verifiers records, and prime-rl with it: message graphs, read as a row for each response.
 
 A line holds an episode with the traces of its agents, or one trace. A trace is a graph of messages: those that the
-model sampled carry the tokens that they added, with the log-prob of each. The names are those of verifiers 0.4
+model sampled hold the tokens that they added, with the log-prob of each. The names are those of verifiers 0.4
 (``verifiers.v1.episode.Episode``, ``verifiers.v1.trace.Trace``).
 """
 
@@ -22,8 +22,8 @@ def is_record(row: Record) -> bool:
 def responses(record: Record, note: Callable[[str], None]) -> Iterator[Record]:
     """A row for each trace that the policy sampled: prompt, response, reward, and the step and the tokens if known.
 
-    A trace that was not scored has no reward. Evaluations during training, and what another model than the policy
-    sampled, are left out.
+    A trace that was not scored has no reward. Evaluations during training are left out, and so are responses that
+    another model than the policy sampled.
 
     Args:
         record: a line.
@@ -32,7 +32,7 @@ def responses(record: Record, note: Callable[[str], None]) -> Iterator[Record]:
     run = record.get("run") or {}
     work = run.get("work") or run  # a trace has its type and step in `run`, an episode in `run.work`
     if run.get("type") == "train" and work.get("type") == "eval":
-        note("Evaluations during the training are left out.")
+        note("Evaluations during training are left out.")
         return
     if "traces" in record and not record["traces"]:
         note("Episodes that failed before a response was sampled are left out.")

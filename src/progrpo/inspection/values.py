@@ -9,13 +9,13 @@ from progrpo.tasks.templates import content_text
 
 MOST_DEPTH = 4
 LARGEST = 1e100
-"""A larger number is a mistake: the squares of still larger ones overflow."""
+"""A larger number counts as a mistake, because the squares of very large numbers overflow."""
 _STATUS = {"correct": 1.0, "incorrect": 0.0, "error": math.nan}
 _WORDS = {"true": 1.0, "false": 0.0, "": math.nan, "none": math.nan, "null": math.nan}
 
 
 def first_of(value: Any) -> Any:
-    """The first entry of a list that is not null; None if there is none, or the value is no list."""
+    """The first entry of a list that is not null; None if there is none, or if the value is not a list."""
     return next((entry for entry in value if entry is not None), None) if isinstance(value, list) else None
 
 
@@ -35,7 +35,7 @@ def is_message(value: Any) -> bool:
 
 
 def is_nested(value: Any) -> bool:
-    """Whether a value is a dict that is no chat message, or a list of such dicts."""
+    """Whether a value is a dict that is not a chat message, or a list of such dicts."""
     entry = value if isinstance(value, dict) else first_of(value)
     return isinstance(entry, dict) and not is_message(entry)
 
@@ -119,7 +119,7 @@ def as_text(value: Any) -> str:
     """A prompt or a response as text; each chat message comes with its role.
 
     Raises:
-        ValueError: it holds a dict that is no chat message, or a list of something else.
+        ValueError: it holds a dict that is not a chat message, or a list of something else.
     """
     if isinstance(value, str):
         return value
@@ -133,8 +133,11 @@ def as_text(value: Any) -> str:
 
 
 def response_of(value: Any) -> str:
-    """The whole text of a response, which tells two responses apart. A single message is its content; of several (with
-    tools or turns), each comes with its role. A verifier reads less: :func:`progrpo.tasks.templates.response_text`."""
+    """The whole text of a response, which tells two responses apart.
+
+    A single message gives its content. Several messages (with tools or turns) each come with their role. A verifier
+    reads less, see :func:`progrpo.tasks.templates.response_text`.
+    """
     return as_text(value[0] if isinstance(value, list) and len(value) == 1 and is_message(value[0]) else value)
 
 

@@ -21,7 +21,7 @@ MOST_LAGS = 31
 """A response is compared with at most so many others of its group: in groups of up to 32 that is each pair, in larger
 ones a random choice."""
 MOST_PAIRED = 200_000
-"""Pairs are made of about so many responses: with more, of whole groups at even distances."""
+"""Pairs are formed of about so many responses. If there are more, whole groups at even distances are chosen."""
 
 Pairs = list[tuple[Ints, Ints]]
 
@@ -56,7 +56,7 @@ class Effect:
     flipped: float
     """Share of responses that GRPO makes likelier and ProGRPO less likely, or the other way round."""
     taught: float
-    """Share of responses with A = 0, of which GRPO learns nothing, that get an advantage."""
+    """Share of responses from which GRPO learns nothing, because A = 0, and that get an advantage."""
     activated: float
     """Share of groups that ARM acts on."""
 
@@ -84,7 +84,7 @@ def what_if(table: Table, settings: Settings) -> WhatIf | None:
     Raises:
         TypeError, ValueError: settings out of their range, as :func:`progrpo.core.arm_advantages`.
     """
-    # Something can be corrected in groups with a known confidence, and a known reference for it.
+    # A group can be corrected if a response of it has a known confidence, and a known reference to compare it with.
     known_B = table.known_B & ~np.isnan(table.c_o_B(settings.low_prob_fraction))
     if settings.center == "prompt":
         known_B &= ~np.isnan(table.c_q_B)
@@ -155,7 +155,7 @@ def _pairs(groups_B: Ints) -> Pairs:
     """Pairs of responses of one group, as two arrays of their numbers for each lag; at most :data:`MOST_LAGS` lags."""
     every = -(-len(groups_B) // MOST_PAIRED)
     chosen = np.flatnonzero(groups_B % every == 0)
-    # In random order within groups: neighbours in a large group are then a random choice of its pairs.
+    # The order within groups is random, so that neighbours in a large group are a random choice of its pairs.
     shuffled = np.random.default_rng(0).permutation(chosen)
     order = shuffled[np.argsort(groups_B[shuffled], kind="stable")]
     groups = groups_B[order]
@@ -182,7 +182,7 @@ def _changed_pairs(grpo_B: Floats, progrpo_B: Floats, judged_B: Bools, pairs: Pa
 
 
 def _new_best(grpo_B: Floats, progrpo_B: Floats, groups_B: Ints) -> float:
-    """The share of groups in which a response overtakes all that GRPO holds for the best."""
+    """The share of groups in which a response overtakes all that are best for GRPO."""
     grpo, progrpo = (pd.Series(advantages_B).groupby(groups_B) for advantages_B in (grpo_B, progrpo_B))
     is_best = grpo_B == grpo.transform("max").to_numpy()
     best_before = pd.Series(progrpo_B[is_best]).groupby(groups_B[is_best]).max()

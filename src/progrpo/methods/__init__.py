@@ -1,6 +1,6 @@
 """The table of methods: each is a set of settings for the same trainer, so that methods differ in nothing else.
 
-The settings are fields of :class:`progrpo.trl.trainer.ProGRPOConfig`; ``alpha=0`` is TRL's GRPOTrainer, bit for bit. A
+The settings are fields of :class:`progrpo.trl.trainer.ProGRPOConfig`. ``alpha=0`` is TRL's GRPOTrainer, bit for bit. A
 recipe may override them under ``[methods.NAME]``.
 """
 

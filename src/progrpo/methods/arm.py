@@ -66,8 +66,8 @@ class ArmOptions:
         """Options from a configuration file or a command line.
 
         Args:
-            options: by name; those that are left out have their defaults.
-            where: the user's name of the place, for messages.
+            options: values by name. Options that are left out have their defaults.
+            where: what the user calls the place of the options; error messages begin with it.
 
         Raises:
             ConfigError: an option is unknown, or outside its range.
@@ -90,14 +90,15 @@ activation, center, correct_above, correct_reward.
 
 
 class ActivationWatch:
-    """Warns of two things that nothing else shows, each once.
+    """Warns once about each of two things that nothing else shows.
 
-    The rewards are graded, so that the user should say which of them count as right. And ARM has acted on no group for
-    ``QUIET_STEPS`` training steps in a row, so that the advantages are those of GRPO; the warning says why.
+    The first is that the rewards are graded, so that the user should say which of them count as right. The second is
+    that ARM has acted on no group for ``QUIET_STEPS`` training steps in a row, so that the advantages are those of
+    GRPO; the warning gives the reason.
 
     Args:
-        options: of the run; with ``alpha=0`` there are no warnings.
-        knows_what_is_right: whether the user knows already what counts as right.
+        options: the run's options; with ``alpha=0`` there are no warnings.
+        knows_what_is_right: whether the user already knows what counts as right.
     """
 
     def __init__(self, options: ArmOptions, *, knows_what_is_right: bool = False) -> None:

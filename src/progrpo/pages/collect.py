@@ -31,12 +31,12 @@ class Group:
     """Evaluations that belong together: the seeds of a method on a run page, a model on an evaluation page."""
 
     name: str
-    """Stands for a mark in the figures."""
+    """The name of its mark in the figures."""
     title: str
     finals: list[Evaluation]
     samples: list[Samples]
     seeds: Sequence[int] = ()
-    """The training seed of each final evaluation. Models have none: only their problems make pairs."""
+    """The training seed of each final evaluation. Models have none, so only problems are paired."""
 
     @property
     def finals_by_seed(self) -> dict[int, Evaluation]:
@@ -55,7 +55,7 @@ class Run:
     """The evaluations during training, by step; step 0 is the base model."""
     final: Evaluation | None
     rollout_confidence: dict[int, tuple[float, float]]
-    """By step with recorded rollouts, the mean c(o|q) of right and of wrong ones; NaN where there are none."""
+    """By step, the mean c(o|q) of the recorded rollouts that are right and of those that are wrong; NaN without any."""
 
     @property
     def label(self) -> str:
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def remaining_work(self) -> str:
-        """What a run without a final evaluation lacks: the rest of a sentence that begins with the run's name."""
+        """What a run without a final evaluation lacks, as the end of a sentence that begins with the run's name."""
         steps = self.recipe.training.steps
         if self.last_step < steps:
             return f"is not finished: {self.last_step} of {steps} steps are recorded, no final evaluation yet."
@@ -142,7 +142,7 @@ def _read_evaluation(file: Path) -> Evaluation:
     try:
         return Evaluation.from_json(value)
     except (KeyError, TypeError) as error:
-        raise damaged_file(file, f"it is no evaluation: {error}") from None
+        raise damaged_file(file, f"it is not an evaluation: {error}") from None
 
 
 def _confidence_by_verdict(folder: RunFolder, step: int) -> tuple[float, float]:
@@ -164,7 +164,7 @@ def base_evaluations(methods: Sequence[MethodRuns]) -> list[Evaluation]:
 
 
 def is_evaluation_folder(folder: Path) -> bool:
-    """Whether ``progrpo evaluate`` wrote the folder: it has an evaluation's JSON in it, and no recipe."""
+    """Whether ``progrpo evaluate`` wrote the folder: it holds the JSON of an evaluation, and no recipe."""
     return folder.is_dir() and not (folder / "recipe.json").exists() and bool(_evaluations_in(folder))
 
 
@@ -203,7 +203,7 @@ def _evaluations_in(folder: Path) -> dict[str, Evaluation]:
 
 
 def _keys(path: Path) -> set[str]:
-    """The keys of a JSON object; none of a file that holds something else, for progrpo did not write it."""
+    """The keys of a file's JSON object; none if it holds something else, because progrpo did not write it then."""
     try:
         return set(read_json(path))
     except ConfigError:

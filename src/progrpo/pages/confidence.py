@@ -82,9 +82,9 @@ def sentences(separated: Sequence[dict[str, Any]]) -> list[str]:
             shares.append(f"{row['title']} {share}, on the {problems} both")
             titles[MEANINGS[0 if value.low > 0.5 else 1 if value.high < 0.5 else 2]].append(row["title"])
     if not shares:
-        return ["No problem has both right and wrong responses, so c(o|q) has nothing to tell apart."]
+        return ["No problem has both right and wrong responses, so there is nothing that c(o|q) could tell apart."]
     return [
-        "Of a right and a wrong response to the same problem, how often has the right one the higher c(o|q)?",
+        "Of a right and a wrong response to the same problem, how often does the right one have the higher c(o|q)?",
         f"{'; '.join(shares)}. Chance would be 50 %.",
         *(f"For {joined(methods)}, {meaning}." for meaning, methods in titles.items() if methods),
     ]
@@ -115,7 +115,7 @@ def share_right_figure(by_group: RowsByGroup) -> Figure | None:
 def tenths(rows: "pd.DataFrame") -> tuple[NDArray[np.float64], ...]:
     """Mean c(o|q), share right, and the ends of its 95 % interval in each tenth of the responses by c(o|q).
 
-    Problems are drawn anew with all their responses. Equal scores stay in one part: there may be fewer than ten.
+    Problems are resampled with all their responses. Equal scores stay in one part, so there may be fewer than ten.
     """
     scores, right = rows["answer_confidence"].to_numpy(), rows["right"].to_numpy()
     edges = np.unique(np.quantile(scores, np.arange(1, TENTHS) / TENTHS))
@@ -133,7 +133,7 @@ def tenths(rows: "pd.DataFrame") -> tuple[NDArray[np.float64], ...]:
 
 
 def spread_figure(by_group: RowsByGroup) -> Figure | None:
-    """How c(o|q) is spread: a row a group, right responses upwards and wrong ones downwards, in shares of all."""
+    """How c(o|q) is spread: one row per group, right responses upwards, wrong ones downwards, as shares of all."""
     edges = np.linspace(0, 1, BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
     height, most = 1 / len(by_group), 0.0
@@ -164,7 +164,7 @@ def spread_figure(by_group: RowsByGroup) -> Figure | None:
 
 
 def problems_figure(by_group: RowsByGroup) -> Figure | None:
-    """A point a problem: the mean c(o|q) of its responses, and how many of them are right."""
+    """One point per problem: the mean c(o|q) of its responses, and the share of them that are right."""
     data = []
     for group, rows in by_group:
         by_problem = rows.groupby("problem_id", sort=False)

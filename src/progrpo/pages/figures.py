@@ -25,7 +25,7 @@ class Panel(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """How a method or a model is drawn: its colours on white and on dark paper, its symbol, and that as a letter."""
+    """How a method or a model is drawn: its colours on light and dark pages, its symbol in figures and in text."""
 
     name: str
     light: str
@@ -118,7 +118,7 @@ def series(
 ) -> Series:
     """``bars``, ``lines``, ``markers`` or ``lines+markers`` in the look of a mark, or of a colour.
 
-    Without a ``hover`` text, the pointer passes over them. ``more`` are Plotly's settings; of these, ``marker`` and
+    Without a ``hover`` text, nothing shows under the pointer. ``more`` are Plotly's settings; of these, ``marker`` and
     ``line`` are merged into the look.
     """
     colour, symbol = (look.colour, look.symbol) if isinstance(look, Mark) else (look, "circle")

@@ -21,20 +21,20 @@ from progrpo.pages.responses import GROUPS, Decode, decoder_from, finite, group_
 from progrpo.runs.folder import RunFolder
 
 MOST_POINTS = 300
-"""Of more steps, neighbouring ones are drawn as their mean."""
+"""If there are more steps, neighbouring ones are drawn as their mean."""
 FEW_POINTS = 12
 """Below this number, the points of a line are marked."""
 SCATTERED = 1200
 BINS = 25
 SHOWN_RESPONSES = 32
-"""Responses that the reader shows of a group."""
+"""The most responses of a group that the reader shows."""
 MOST_CHARACTERS = 20_000
 
 PLAIN, CHANGED = mark("grpo").colour, mark("progrpo").colour
 PANELS = {
     "reward": ("Reward", "The mean over judged responses."),
     "entropy": ("Entropy", "In nats per token. It nears 0 when exploration stops."),
-    "groups": ("Groups by their responses", "If all rewards of a group are the same, GRPO gives each the advantage 0."),
+    "groups": ("Groups by their responses", "If all rewards of a group are equal, its advantages in GRPO are 0."),
     "pass-at-k": ("pass@k", "Unbiased. In a collapse, pass@k falls at a large k while it rises at k = 1."),
     "distinct": ("Different answers in a group", "Among all judged responses, and among the right ones."),
     "confidence": ("Confidence c(o|q) of answers", "How likely the policy finds its own least likely tokens."),
@@ -69,7 +69,7 @@ def write_page(inspection: Inspection, out: Path) -> Path:
     """Write the page as a single HTML file that loads nothing from anywhere.
 
     Returns:
-        ``out``; its folder is made. The file is whole or not there.
+        ``out``; its folder is made. The file is never half written.
 
     Raises:
         ConfigError: Plotly or Jinja2 is not installed.
@@ -78,7 +78,7 @@ def write_page(inspection: Inspection, out: Path) -> Path:
 
 
 def assemble(inspection: Inspection) -> dict[str, Any]:
-    """Everything that the page shows, as plain values: what the template and the page's script are given."""
+    """Everything that the page shows, as plain values for the template and the page's script."""
     over_training, effects = training_panels(inspection), what_if_panels(inspection)
     drawn = {panel.id: panel.figure for panel in (*over_training, *effects)}
     drawn |= {"confidence-histogram": confidence_histogram(inspection), "scatter": scatter(inspection)}
@@ -140,7 +140,7 @@ def what_if_panels(inspection: Inspection) -> list[Panel]:
 
 
 def _effect_panels(name: str, effects: dict[float, Effect], chosen: float, other: str) -> list[Panel]:
-    """The effect of one setting, while the other stays as it is; a dotted line is at the chosen value."""
+    """The effect of one setting, while the other stays as it is. A dotted line marks the chosen value."""
 
     def curves(lines: Sequence[Line], yaxis: dict[str, Any]) -> Figure | None:
         drawn = [(label, colour, [getattr(effect, key) for effect in effects.values()]) for label, colour, key in lines]
@@ -175,7 +175,7 @@ def lines_figure(
 
 
 def thinned(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points to draw: at most :data:`MOST_POINTS`, each the mean of as many neighbours; NaN where nothing is known.
+    """Points to draw: at most :data:`MOST_POINTS`, each the mean of equally many neighbours; NaN if none is known.
 
     >>> [list(map(float, values)) for values in thinned([1, 2], [0.5, 1.5])]
     [[1.0, 2.0], [0.5, 1.5]]
@@ -273,7 +273,7 @@ def _group(
         ids = scored.token_ids if scored else as_list(raw[row][columns.token_ids]) if columns.token_ids else None
         logps = as_list(raw[row][columns.logps]) if columns.logps else scored.logps if scored else []
         if decode is None or ids is None:
-            # Words take the place of tokens, and nothing is known of their probability.
+            # Words are shown instead of tokens, and their probabilities are not known.
             pieces = re.findall(r"\S+\s*|\s+", text)
             ids, logps = [words.setdefault(piece, len(words)) for piece in pieces], []
         shown.append(

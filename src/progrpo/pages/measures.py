@@ -20,7 +20,7 @@ def common_problems(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def samples_per_problem(evaluations: Sequence[Evaluation]) -> int:
-    """n of the evaluation with the fewest samples a problem, 0 if nothing was judged.
+    """n of the evaluation with the fewest samples per problem, 0 if nothing was judged.
 
     Single problems may have fewer judged samples than that.
     """
@@ -56,9 +56,9 @@ def estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None
 
 
 def sampling_estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None:
-    """The same mean with its interval over sampling only: these problems and runs, with responses drawn anew.
+    """The same mean with its interval over sampling only: these problems and runs, with new responses.
 
-    None if that is not known: a problem has no more than k samples, or the measure is no mean over samples.
+    None if that is not known: a problem has no more than k samples, or the measure is not a mean over samples.
     """
     name, at, k = measure.partition("@")
     least, n = int(k or 1), samples_per_problem(evaluations)
@@ -71,7 +71,7 @@ def sampling_estimate(evaluations: Sequence[Evaluation], measure: str) -> Estima
     by_run = [evaluation.sampling_estimate(measure) for evaluation in same_problems]
     if not all(math.isfinite(value.mean) and math.isfinite(value.low) for value in by_run):
         return None
-    # Runs are sampled independently: the variance of their mean is the sum of theirs over the square of their number.
+    # Runs are sampled independently, so the variance of their mean is the sum of variances over the squared number.
     mean = sum(value.mean for value in by_run) / len(by_run)
     half = sum(((value.high - value.low) / 2) ** 2 for value in by_run) ** 0.5 / len(by_run)
     value = Estimate(mean, mean - half, mean + half, "sampling", len(shared))

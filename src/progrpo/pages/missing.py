@@ -8,7 +8,7 @@ from progrpo.pages.summary import joined
 from progrpo.recipes.schema import Recipe
 
 MOST_NAMED = 5
-"""A note names at most so many problems without a judged sample."""
+"""The most problems without a judged sample that a note names."""
 
 
 def missing_from_runs(methods: Sequence[MethodRuns]) -> list[str]:
@@ -52,7 +52,7 @@ def missing_from_models(benchmarks: Mapping[str, Sequence[Group]]) -> list[str]:
 
 
 def _hard_to_compare(label: str, evaluations: Sequence[tuple[str, Evaluation]]) -> list[str]:
-    """The settings of sampling, and the problems, in which evaluations differ, each under its title."""
+    """The sampling settings and the problems in which evaluations (with their titles) differ."""
     notes = []
     for key in ("samples", "temperature", "top_p", "max_new_tokens"):
         if len({repr(evaluation.settings.get(key)) for _, evaluation in evaluations}) > 1:

@@ -27,8 +27,8 @@ def write_page(folders: Sequence[RunFolder | Path], out: Path, *, title: str | N
 
     Args:
         folders: run folders or evaluation folders, in any order.
-        out: the file to write; its folder is made. It is whole or not there.
-        title: of the page; the methods and the task, or the models, by default.
+        out: the file to write; its folder is made. The file is never half written.
+        title: the page's title; by default the methods and the task, or the models and the benchmarks.
 
     Returns:
         ``out``.
@@ -55,8 +55,8 @@ def _sort_folders(folders: Sequence[RunFolder | Path]) -> tuple[list[RunFolder],
     runs = [RunFolder(path) for path in paths if path not in evaluations]
     if runs and evaluations:
         raise ConfigError(
-            f"{str(runs[0].path)!r} is a run and {str(evaluations[0])!r} an evaluation: a page shows either; give "
-            "folders of one kind."
+            f"{str(runs[0].path)!r} is a run and {str(evaluations[0])!r} is an evaluation, and a page can't show both; "
+            "give folders of one kind."
         )
     return runs, evaluations
 
@@ -123,11 +123,11 @@ def assemble_models(benchmarks: Mapping[str, Sequence[Group]], *, title: str | N
 def board(
     groups: Sequence[Group], place: int, *, title: str, several: bool = False, base: Sequence[Evaluation] = ()
 ) -> dict[str, Any]:
-    """What the page shows of one final evaluation, of groups of which at least one has it.
+    """What the page shows of the final evaluation on one benchmark. At least one of the groups has it.
 
-    ``figures`` and ``tables`` are by id, and their ``ids`` by name; ``data``, ``chunks`` and ``words`` of the responses
-    are for the page's script; the rest is for the template. If there are ``several`` boards, each figure's title names
-    the benchmark. ``base`` are evaluations of the model before training.
+    ``figures`` and ``tables`` have ids as keys, and ``ids`` gives a figure's id by its name. ``data``, ``chunks`` and
+    ``words`` are for the page's script, and the rest is for the template. If there are ``several`` boards, each
+    figure's title names the benchmark. ``base`` are evaluations of the model before training.
     """
     groups = [group for group in groups if group.finals]
     responses = problems.read_responses(groups)
@@ -181,7 +181,7 @@ def model_sentences(benchmarks: Mapping[str, Sequence[Group]]) -> list[str]:
 
 
 def subtitle_of_models(benchmarks: Mapping[str, Sequence[Group]]) -> str:
-    """The settings of sampling that all the evaluations share, in a line; the foot of the page has those of each."""
+    """The sampling settings that all evaluations share, in a line. The foot of the page has the settings of each."""
     settings = [model.finals[0].settings for models in benchmarks.values() for model in models]
     phrases = {"samples": "{} samples per problem", "temperature": "temperature {}", "top_p": "top_p {}"}
     shown = []

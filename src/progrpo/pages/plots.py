@@ -15,7 +15,7 @@ from progrpo.pages.summary import Difference, interval_text, largest_k
 Curve = dict[float, float]
 """Values by step."""
 SMOOTH_FROM = 60
-"""From so many steps on, a mean over seeds is averaged over neighbouring steps, for noise hides a long curve."""
+"""From so many steps on, the mean over seeds is averaged over neighbouring steps, because noise hides a long curve."""
 
 PANELS = {
     "reward": ("Reward", "Mean reward of the training rollouts. It should rise.", "reward"),
@@ -50,7 +50,7 @@ PANELS = {
     "all-right": ("Groups all right", "Prompts that are solved every time.", "groups/all_right"),
     "all-wrong": ("Groups all wrong", "Prompts that are never solved.", "groups/all_wrong"),
 }
-"""By id: the title, the caption, and the metric of training that the panel shows, if it is one."""
+"""By id: the title, the caption, and the metric of training that the panel shows, if it shows one."""
 
 
 def window_for(steps: int) -> int:
@@ -133,7 +133,7 @@ def training_panels(methods: Sequence[MethodRuns]) -> list[Panel]:
 def pass_at_k_figure(groups: Sequence[Group]) -> Figure | None:
     """pass@k of the final evaluations against k, with 95 % intervals as bands.
 
-    The line has every k. The band is drawn through ks that are evenly spread on the axis, for each costs a bootstrap.
+    The line has every k. The band has fewer, evenly spread on the axis, because each k costs a bootstrap.
     """
     data: list[Series] = []
     most = 0
@@ -162,7 +162,7 @@ def pass_at_k_figure(groups: Sequence[Group]) -> Figure | None:
 
 
 def band_ks(n: int) -> list[int]:
-    """Three to four ks an octave from 1 to n.
+    """Three to four values of k per octave, from 1 to n.
 
     >>> band_ks(16)
     [1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 16]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOKEN_BUDGET = 6_000_000
-"""Tokens of evaluation responses in a page: some 20 MB of it."""
+"""The most tokens of evaluation responses in a page. They take some 20 MB."""
 STEPS_A_NAT = 100
 """Log-probs are kept to 0.01 nats, which is a probability to 1 %."""
 VERDICTS = {"correct": "right", "incorrect": "wrong"}
@@ -48,7 +48,7 @@ def prompts_by_problem(groups: Sequence[Group], responses: "pd.DataFrame") -> di
 
 
 def table(prompts: Mapping[str, str], groups: Sequence[Group], responses: "pd.DataFrame") -> dict[str, Any]:
-    """The columns of the table: a list over problems each, None where a group has nothing of a problem.
+    """The columns of the table. Each is a list over problems, with None where a group has nothing for a problem.
 
     ``correct`` and ``samples`` are sums over a group's seeds, and ``distinct`` is their mean. ``right`` and ``wrong``
     are the mean c(o|q) of the responses with that verdict.
@@ -111,7 +111,7 @@ def chunks(
 
 
 def _with_codes(entry: dict[str, Any], texts: dict[str, int]) -> dict[str, Any]:
-    """The entry with its tokens as :func:`chunks` says, in the place of its text; without tokens it keeps the text."""
+    """The entry with tokens, as :func:`chunks` says, instead of its text. An entry without tokens keeps its text."""
     words, logps_T, low_T = entry.pop("words"), np.array(entry.pop("logps")), entry.pop("low")
     if not words:  # the server sent no tokens
         return entry

@@ -12,7 +12,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_html(out: Path, template: str, view: dict[str, Any]) -> Path:
-    """Write a page as a single HTML file that loads nothing from anywhere; ``out`` is whole or not there.
+    """Write a page as a single HTML file that loads nothing from anywhere. It is never half written.
 
     Every text is escaped, and no text can end the script element that holds the page's JSON. ``figures`` and
     ``tables`` of the view are what the page's script draws and exports, by id.
@@ -30,7 +30,7 @@ def write_html(out: Path, template: str, view: dict[str, Any]) -> Path:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    # Jinja's tojson writes <, >, & and ' as \u003c and the like: no text of a response can close the script element.
+    # Jinja's tojson escapes <, >, & and ' (as \u003c, ...), so that no text of a response can close the script element.
     # NaN is refused here, not by the reader's browser.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "ensure_ascii": False}
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)

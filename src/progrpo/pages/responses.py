@@ -33,8 +33,8 @@ Decode = Callable[[int], str]
 def reader(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
     """By method and step, a few groups with their responses; empty without rollouts.
 
-    One run of each method is read, of a seed that all methods have rollouts of if there is one, so that prompts are
-    the same. At each step, the prompts come first that are mixed (some responses right, some wrong) in most methods.
+    One run of each method is read. If all methods have rollouts with the same seed, these are read, so that prompts are
+    the same. At each step, prompts that are mixed (some responses right, some wrong) in most methods come first.
     """
     runs = _runs_to_read(methods)
     decoders = {name: decoder_from(run.tokenizers) for name, run in runs.items()}
@@ -62,7 +62,7 @@ def _runs_to_read(methods: Sequence[MethodRuns]) -> dict[str, Run]:
 
 
 def read_groups(folder: RunFolder, step: int) -> dict[str, list[Row]]:
-    """A step's responses by prompt, from the files of all processes; of a prompt drawn twice, the first group."""
+    """A step's responses by prompt, from the files of all processes. Of a prompt's groups, the first one counts."""
     by_prompt: dict[str, list[Row]] = {}
     frame = read_rollout(folder.rollouts, step)
     for _, members in frame.assign(verdict=frame["reward"].map(verdict_of)).groupby("group", sort=True):
@@ -84,12 +84,12 @@ def choose_groups(name: str, by_method: dict[str, dict[str, list[Row]]]) -> list
         holders = [groups[prompt] for groups in by_method.values() if prompt in groups]
         return -len(holders), -sum({"right", "wrong"} <= {row["verdict"] for row in rows} for rows in holders)
 
-    # Equals stay in the file's order: no group is picked for how well it looks.
+    # Prompts of the same rank stay in the file's order, so that no group is picked for how well it looks.
     return [by_method[name][prompt] for prompt in sorted(by_method[name], key=rank)[:GROUPS]]
 
 
 def group_view(rows: list[Row], decode: Decode, fraction: float) -> dict[str, Any]:
-    """One group as the page shows it: right responses first, among them the most confident.
+    """One group as the page shows it: right responses first, and of these the most confident one first.
 
     A token is ``[text, probability, in T_low]``.
     """
@@ -170,9 +170,9 @@ def cut(tokens: list[Any]) -> list[Any]:
 
 
 def decoder_from(places: Sequence[str | Path]) -> Decode:
-    """Token id -> text, by the first tokenizer in these places, folders or names of models; never from the network.
+    """Token id -> text, by the first tokenizer in these places (folders or names of models), never from the network.
 
-    Without a tokenizer on this machine, or with damaged files of one, a token is shown as its number, ``#17``.
+    If no tokenizer on this machine can be read, a token is shown as its number, ``#17``.
     """
     from progrpo.sampling.models import SHIPPED
 
@@ -188,7 +188,7 @@ def decoder_from(places: Sequence[str | Path]) -> Decode:
         return AutoTokenizer.from_pretrained(str(place), local_files_only=True)
 
     for load, place in product((from_file, from_model), places):
-        with suppress(Exception):  # both libraries raise many kinds for a file that is missing or damaged
+        with suppress(Exception):  # both libraries raise many kinds of error for a missing or damaged file
             tokenizer = load(place)
             return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))
     return "#{}".format

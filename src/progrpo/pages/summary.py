@@ -78,7 +78,7 @@ def joined(phrases: Sequence[str], last: str = "and") -> str:
 
 
 def largest_k(n: int) -> int:
-    """The k to report for n samples: at most 32, and at most n / 2, for at k = n the estimate is only "any correct".
+    """The k to report for n samples: at most 32, and at most n / 2, because k = n is only "any correct".
 
     >>> largest_k(64), largest_k(16), largest_k(2)
     (32, 8, 1)
@@ -209,7 +209,7 @@ def sentence_alone(group: Group, runs: str = "", problems_name: str = "problems"
 
 
 def _sentences_since_base(method: MethodRuns) -> list[str]:
-    """pass@1 after against before, on the problems of the first evaluation: it is unbiased whatever n is."""
+    """pass@1 after and before training, on the problems of the first evaluation. It is unbiased, whatever n is."""
     pairs = [(run.final, run.evaluations[0]) for run in method.runs if run.final and 0 in run.evaluations]
     values = known_values([after for after, _ in pairs] + [before for _, before in pairs], "pass@1")
     if values is None:

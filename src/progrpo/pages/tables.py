@@ -26,7 +26,7 @@ def table(methods: Sequence[MethodRuns]) -> dict[str, Any]:
 
 
 def per_run(methods: Sequence[MethodRuns], measures: Sequence[str]) -> list[Row]:
-    """Each finished run's means: how far apart seeds lie, which no interval over problems shows."""
+    """Each finished run's means. They show how far apart seeds lie, which no interval over problems shows."""
     runs = [(run, run.final) for method in methods for run in method.runs if run.final is not None]
     return [{"title": r.label, "folder": r.folder.path.name, "cells": _cells([final], measures)} for r, final in runs]
 
@@ -56,7 +56,7 @@ def results_table(title: str, measures: Sequence[str], rows: Sequence[Row]) -> d
 
 
 def numbers(value: Estimate | None) -> list[float | None]:
-    """Mean, low and high; three times None for what is not known."""
+    """Mean, low and high; None for each if the estimate is not known."""
     return [None, None, None] if value is None else [value.mean, value.low, value.high]
 
 

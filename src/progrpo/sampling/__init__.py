@@ -36,7 +36,7 @@ class Sample:
     entropies: list[float] | None = None
     """Entropy of the same distribution at each token, in nats; None if the backend does not give it."""
     truncated: bool = False
-    """Cut off by ``max_new_tokens``."""
+    """Whether the response was cut off by ``max_new_tokens``."""
     counted_tokens: int | None = None
     """The number of tokens, if neither ids nor log-probs are given; None if it is not known either."""
 
@@ -94,7 +94,7 @@ class Request:
 
 
 SampleStream = Generator[tuple[int, list[Sample]], None, None]
-"""Some samples at a time, with the place of their request."""
+"""Some samples at a time, with the place of their request in the list of requests."""
 
 
 def in_thinking(samples: Sequence[Sample], prompt: Prompt, template_opens: bool) -> list[Sample]:
@@ -119,19 +119,19 @@ class Backend(Protocol):
         ...
 
     def sample(self, requests: Sequence[Request], sampling: Sampling) -> SampleStream:
-        """Yield the samples as they come: a request's place, and its next samples.
+        """Yield the samples as they come: the place of a request in the list, and its next samples.
 
         Requests come in any order and in several pieces. The samples of one request come in the order of their index,
         each once. The generator may be closed before its end.
 
         Raises:
-            ConfigError: the samples can't be drawn, because a prompt is too long or a server is not there, for example.
+            ConfigError: the samples can't be drawn, for example because a prompt is too long or a server is away.
         """
         ...
 
 
 def sample_seed(seed: int, prompt: Prompt, index: int) -> int:
-    """The seed of a prompt's sample ``index``. It is below 2**31, as servers need it, and one more for the next sample.
+    """The seed of a prompt's sample ``index``. It is below 2**31, as servers require; the next sample's is one higher.
 
     >>> sample_seed(0, "1 + 1 =", 3) - sample_seed(0, "1 + 1 =", 0)
     3

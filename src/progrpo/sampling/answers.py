@@ -16,7 +16,7 @@ class _Token(BaseModel):
 
 
 class _Logprobs(BaseModel):
-    """A chat has ``content``. A completion has ``token_logprobs``, or from llama.cpp ``content`` as well."""
+    """A chat has ``content``. A completion has ``token_logprobs``; one from llama.cpp has ``content`` instead."""
 
     content: list[_Token] | None = None
     tokens: list[str] | None = None
@@ -110,7 +110,7 @@ def fault(error: ValidationError) -> str:
 
 
 def one_line(body: object) -> str:
-    """A server's message in one line, wherever the body of its answer holds it.
+    """A server's error message in one line, from wherever in the body of its answer it stands.
 
     >>> one_line({"error": {"message": "too long."}})
     'too long'

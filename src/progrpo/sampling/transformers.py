@@ -81,7 +81,7 @@ class TransformersBackend:
                 ids_B, logps_B, entropy_B = draw(logits_BV, uniform_B, sampling.temperature, sampling.top_p)
             except FloatingPointError as error:
                 raise ConfigError(
-                    f"{error}: the model's weights are damaged, or too large for their dtype; take another checkpoint, "
+                    f"{error}: the model's weights are damaged, or too large for their dtype; use another checkpoint, "
                     "or a wider dtype."
                 ) from None
             tokens = zip(ids_B.tolist(), logps_B.tolist(), entropy_B.tolist(), strict=True)
@@ -137,7 +137,7 @@ class _Forward:
         self.mask_BT = self.mask_BT[index]
 
     def _logits(self, ids: Tensor, positions: Tensor) -> Tensor:
-        # Not every model takes these.
+        # Not every model takes these arguments.
         optional = {"position_ids": positions, "logits_to_keep": 1}
         supported = {name: value for name, value in optional.items() if name in self.parameters}
         output = self.model(
@@ -147,7 +147,7 @@ class _Forward:
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw one token a row: the one at which the cumulative sum of the distribution exceeds a uniform random number.
+    """Draw one token per row: the one at which the cumulative sum of the distribution exceeds a uniform random number.
 
     Args:
         logits_BV: logits of the next token.
@@ -224,7 +224,7 @@ def _end_ids(model: Any, tokenizer: Any) -> set[int]:
 
 
 def _batches(pieces: Sequence[Piece], most: int) -> Iterator[list[Piece]]:
-    """Neighbouring pieces together, at most ``most`` samples."""
+    """Neighbouring pieces in batches of at most ``most`` samples."""
     batch: list[Piece] = []
     for piece in pieces:
         if batch and sum(request.count for _, request in [*batch, piece]) > most:

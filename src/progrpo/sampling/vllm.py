@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vllm import CompletionOutput
 
 LOWEST_TEMPERATURE = 0.01
-"""vLLM raises a lower one to this, with only a warning. 0 is greedy decoding."""
+"""vLLM raises a lower temperature to this one, with only a warning. 0 is greedy decoding."""
 
 
 class VllmBackend:
@@ -23,16 +23,16 @@ class VllmBackend:
     vLLM seeds child j of a request for n samples with the request's seed plus j (``ParentRequest`` in
     ``vllm/v1/engine/parallel_sampling.py``), and each child has its own generator. So sample i has the seed
     ``sample_seed(sampling.seed, prompt, i)`` however it is requested. The rest of the batch only affects the rounding
-    of the model's arithmetic, which now and then decides a near-tie.
+    of the model's arithmetic, which occasionally decides a near-tie.
 
     Tokenizer, chat template and decoding are those of :mod:`progrpo.sampling.models`, as in the transformers backend.
-    The tokens that end a response come from the model's generation_config.json, and nothing else does, such as top_k. A
-    response also ends at the end of the model's window.
+    The model's generation_config.json only gives the tokens that end a response; its other settings, such as top_k, are
+    ignored. A response also ends at the end of the model's window.
 
     Args:
         model: a shipped name, a folder, or a Hugging Face id, as in :func:`progrpo.sampling.models.load_model`.
-        dtype: of the weights. vLLM's ``"auto"`` turns float32 weights into bfloat16; ``"float32"`` keeps them.
-        engine_arguments: others of ``vllm.LLM``, such as ``tensor_parallel_size`` or ``max_model_len``.
+        dtype: the weights' dtype. vLLM's ``"auto"`` turns float32 weights into bfloat16; ``"float32"`` keeps them.
+        engine_arguments: further arguments of ``vllm.LLM``, such as ``tensor_parallel_size`` or ``max_model_len``.
 
     Raises:
         ConfigError: vLLM is not installed, or can't load the model with these arguments.
@@ -102,7 +102,7 @@ class VllmBackend:
                     top_p=sampling.top_p,
                     max_tokens=sampling.max_new_tokens,
                     stop_token_ids=[] if end_id is None else [end_id],  # in addition to generation_config.json's
-                    logprobs=0,  # only that of the drawn token
+                    logprobs=0,  # only the log-prob of the drawn token
                     detokenize=False,
                     output_kind=RequestOutputKind.FINAL_ONLY,
                 )
