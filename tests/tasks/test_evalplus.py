@@ -187,7 +187,7 @@ def test_arguments_have_the_types_of_the_examples() -> None:
         ({"base_input": 3}, "column 'base_input' is 3, where a list of lists"),
         ({"base_input": "[[1]"}, "column 'base_input' is not valid JSON: "),
         ({"base_input": [], "plus_input": []}, "has no inputs"),
-        ({"assertion": "assert swap("}, "column 'assertion' is no Python"),
+        ({"assertion": "assert swap("}, "column 'assertion' is not Python"),
         ({"entry_point": ""}, "column 'entry_point' is ''"),
     ],
 )
