@@ -99,8 +99,8 @@ def run_code_tests(
         min_isolation: the level below which nothing is run.
 
     Returns:
-        ``correct``; ``incorrect`` with the first reason; or ``error`` if the isolation is too weak, the sandbox can't be
-        started, or the tests themselves can't be run.
+        ``correct``; ``incorrect`` with the first reason; or ``error`` if the isolation is too weak, the sandbox can't
+        be started, or the tests themselves can't be run.
 
     >>> run_code_tests("print(sum(map(int, input().split())))", StdinTests((("1 2", "3"),))).status
     'correct'

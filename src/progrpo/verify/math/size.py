@@ -1,4 +1,4 @@
-r"""Expressions that would explode if they were evaluated: an upper bound on the size of an answer, from one pass over it.
+r"""Expressions that would explode if they were evaluated: an upper bound on an answer's size, from one pass over it.
 
 The text is read as sums of products of powers; whatever does not look like them is skipped. Nothing is evaluated: a
 number is known by the logarithm of its size, a polynomial by its largest possible number of terms. Letters count as 1

@@ -66,7 +66,7 @@ class _Worker:
 
     @property
     def is_late(self) -> bool:
-        """Whether a quarter of the task's time is over. Most tasks take a thousandth, so this one will probably fail."""
+        """Whether a quarter of the task's time is over. Most tasks take a thousandth: this one will probably fail."""
         return self.task is not None and time.monotonic() > self.late_at
 
     @property
@@ -235,7 +235,7 @@ class WorkerPool:
             self._slots.put(None)
 
     def _after_fork(self) -> None:
-        """Start without workers in a forked child: they are the parent's, whose threads may have held a queue's lock."""
+        """In a forked child, start without workers: they are the parent's, and a thread may have held the lock."""
         parents = list(self._slots.queue)
         self._forget_workers()
         for worker in parents:

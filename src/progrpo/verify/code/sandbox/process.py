@@ -88,7 +88,7 @@ class Process:
         self.deadline = time.monotonic() + START_SECONDS
 
     def await_start(self) -> None:
-        """Wait until the process has isolated itself and reported its level; raises HelperLostError if it ends first."""
+        """Wait until the process has isolated itself and reported how; raises HelperLostError if it ends first."""
         self._control.settimeout(START_SECONDS)
         try:
             _, descriptors, _, _ = socket.recv_fds(self._control, 64, 1)
