@@ -121,8 +121,8 @@ class Server:
             self._running.wait()
         self._number += 1
         files = [str(self.folder / f"{name}-{self._number}") for name in FILES]
-        told = [files, arguments, patch, str(folder or self.folder), environment or {}, self._watched]
-        self._process.stdin.write(json.dumps(told) + "\n")
+        job = [files, arguments, patch, str(folder or self.folder), environment or {}, self._watched]
+        self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         self._running = Run(self, self.answer(), self.folder, self._number)
         return self._running

@@ -54,7 +54,7 @@ def test_the_parts_add_up(cli: Any) -> None:
         ),
     ],
 )
-def test_a_run_that_does_not_fit_is_warned_of(cli: Any, arguments: tuple[str, ...], message: str) -> None:
+def test_a_run_that_does_not_fit_causes_a_warning(cli: Any, arguments: tuple[str, ...], message: str) -> None:
     assert re.search(message, " ".join(cli("train", *arguments, "--dry-run").out.split()))
 
 

@@ -253,7 +253,7 @@ def test_two_runs_in_one_folder(forked: Server, cli: Any, undisturbed: Path) -> 
 
 def children(pid: int, script: str) -> list[int]:
     """The processes that a run has started to run a script."""
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
@@ -261,8 +261,8 @@ def children(pid: int, script: str) -> list[int]:
         except (OSError, ValueError):
             continue
         if parent == pid and any(Path(part).name == script for part in command):
-            found.append(int(path.name))
-    return found
+            pids.append(int(path.name))
+    return pids
 
 
 def recipe(folder: Path, verifier: str) -> str:
@@ -311,8 +311,8 @@ def test_a_verifiers_process_that_is_killed_is_replaced(
 
 def assert_kept(run: Path, step: int, micro_batches: int) -> dict[str, Any]:
     kept = run / f"failed-step-{step:06d}"
-    told = json.loads((kept / "failure-rank0.json").read_text())
-    assert (told["step"], told["micro_batches"]) == (step, micro_batches)
+    failure = json.loads((kept / "failure-rank0.json").read_text())
+    assert (failure["step"], failure["micro_batches"]) == (step, micro_batches)
     tensors = load_file(kept / "micro-batches-rank0.safetensors")
     assert {name.partition(".")[0] for name in tensors} == {str(i) for i in range(micro_batches)}
     if micro_batches:
@@ -323,10 +323,10 @@ def assert_kept(run: Path, step: int, micro_batches: int) -> dict[str, Any]:
         generated = {tuple(row) for row in rollout["token_ids"]}
         assert {tuple(row[mask]) for row, mask in zip(ids, masks, strict=True)} <= generated
         assert tensors["0.advantages"].shape == (len(ids),)
-    return told
+    return failure
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_its_batch_is_kept(forked: Server, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_stops_the_run_and_its_batch_is_kept(forked: Server, tmp_path: Path) -> None:
     """An alpha that float32 can't hold makes the advantages infinite."""
     run = tmp_path / "run"
     arguments = [*TINY, "training.micro_batch=4", "methods.progrpo.alpha=1e39", "evaluation.every=0"]
@@ -334,9 +334,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_its_batch_is_kept(forked: Se
     assert "progrpo: step 1: the loss is " in said
     assert "it has not reached the weights. The step's batch is in" in said
     assert "start a new run from the model that this one started from with other settings" in said
-    told = assert_kept(run, 1, 1)
-    assert (told["what"], told["of"], told["learning_rate"]) == ("loss", 4, 1e-4)
-    assert told["non_finite_parameters"] == []
+    failure = assert_kept(run, 1, 1)
+    assert (failure["what"], failure["of"], failure["learning_rate"]) == ("loss", 4, 1e-4)
+    assert failure["non_finite_parameters"] == []
     assert not (run / "metrics.jsonl").exists()
     assert events(run) == ["started", "failed"]
     page = forked("inspect", str(run / "failed-step-000001" / "rollout-rank0.parquet"), "--out", str(run / "look.html"))
@@ -388,7 +388,7 @@ def test_a_pickle_in_a_checkpoint_runs_no_code(forked: Server, unfinished: Path,
     assert (tmp_path / "exploded").exists(), "it is a bomb"
 
 
-def test_a_gradient_that_is_no_number_stops_the_run_before_the_optimizer(forked: Server, tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_a_number_stops_the_run_before_the_optimizer(forked: Server, tmp_path: Path) -> None:
     """From step 3 on, the third micro-batch's gradient of one weight is NaN, and every loss is finite."""
     run = tmp_path / "run"
     patch = """
@@ -406,9 +406,9 @@ RecipeTrainer.compute_loss = with_hook
     said = one_sentence(forked(*arguments, code=1, patch=patch))
     assert "progrpo: step 3: the norm of the gradient is nan; it has not reached the weights" in said
     assert f"start a new run from {str(run / 'checkpoints' / 'checkpoint-2')!r} (model.path) with other" in said
-    told = assert_kept(run, 3, 4)
-    assert told["non_finite_parameters"] == []
-    assert len(told["non_finite_gradients"]) == 1, "the others are of no fault, and not yet clipped by a norm of NaN"
+    failure = assert_kept(run, 3, 4)
+    assert failure["non_finite_parameters"] == []
+    assert len(failure["non_finite_gradients"]) == 1, "the others are of no fault, and not yet clipped by a norm of NaN"
     assert len(metrics(run)) == 2
     undisturbed = forked("train", "countdown_cpu", *TINY, "training.micro_batch=4", "--out", str(tmp_path / "quiet"))
     assert undisturbed.code == 0
@@ -422,11 +422,11 @@ def test_a_step_size_that_ruins_the_weights(forked: Server, tmp_path: Path) -> N
     said = one_sentence(forked("train", "countdown_cpu", *arguments, "--out", str(run), code=1))
     assert "the distribution of the next token is nan" in said
     assert "training.learning_rate below 1e+30" in said
-    told = assert_kept(run, len(metrics(run)) + 1, 0)
-    assert told["learning_rate"] == 1e30
+    failure = assert_kept(run, len(metrics(run)) + 1, 0)
+    assert failure["learning_rate"] == 1e30
 
 
-def test_a_model_whose_weights_are_no_numbers(forked: Server, tmp_path: Path) -> None:
+def test_a_model_whose_weights_are_not_numbers(forked: Server, tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     from progrpo.sampling.models import SHIPPED

@@ -29,10 +29,10 @@ def metrics_of(run: Path) -> dict[int, dict[str, Any]]:
     return {record["step"]: record for record in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())}
 
 
-def check_against(run: Path, found: Any, steps: list[int]) -> None:
+def check_against(run: Path, inspected: Any, steps: list[int]) -> None:
     """What was measured is what the run recorded while it trained."""
     metrics = metrics_of(run)
-    assert found.collapse.steps.tolist() == steps
+    assert inspected.collapse.steps.tolist() == steps
     for name, recorded in {
         "reward": "reward",
         "groups/all_right": "groups/all_right",
@@ -44,10 +44,10 @@ def check_against(run: Path, found: Any, steps: list[int]) -> None:
         "confidence/prompt": "confidence/prompt/mean",
     }.items():
         expected = [metrics[step][recorded] for step in steps]
-        np.testing.assert_allclose(found.collapse.by_step[name], expected, rtol=1e-4, err_msg=name)
-    what_if = found.what_if
+        np.testing.assert_allclose(inspected.collapse.by_step[name], expected, rtol=1e-4, err_msg=name)
+    what_if = inspected.what_if
     for step in steps:
-        of_step = found.table.steps_B[what_if.rows_B] == step
+        of_step = inspected.table.steps_B[what_if.rows_B] == step
         correction = (what_if.progrpo_B - what_if.grpo_B)[of_step]
         # A group without a right response, of which nothing is corrected, is among them too.
         assert correction.mean() == pytest.approx(metrics[step]["correction/mean"], rel=1e-3)
@@ -55,11 +55,11 @@ def check_against(run: Path, found: Any, steps: list[int]) -> None:
 
 def test_the_measures_match_the_runs_own_numbers(cli: Any, finished_run: Path) -> None:
     steps = sorted({int(path.name.split("-")[1]) for path in (finished_run / "rollouts").glob("*.parquet")})
-    found = inspect([finished_run], Options())
-    check_against(finished_run, found, steps)
+    inspected = inspect([finished_run], Options())
+    check_against(finished_run, inspected, steps)
     # An estimate from 200 tokens a step of the entropy that the run took over the whole vocabulary.
     entropies = [metrics_of(finished_run)[step]["entropy"] for step in steps]
-    assert np.mean(found.collapse.by_step["entropy"]) == pytest.approx(np.mean(entropies), rel=0.25)
+    assert np.mean(inspected.collapse.by_step["entropy"]) == pytest.approx(np.mean(entropies), rel=0.25)
 
     done = cli("inspect", str(finished_run), "--out", "page.html", "--corrections", "new/corrections.parquet")
     assert "rollouts of a progrpo run" in done.out
@@ -220,7 +220,7 @@ def test_many_rows_in_bounded_memory(cli: Any, kind: str) -> None:
     assert (cli.folder / "page.html").stat().st_size < 8e6
 
 
-def test_responses_of_others_are_judged_anew(cli: Any) -> None:
+def test_responses_of_other_trainers_are_judged_again(cli: Any) -> None:
     """verl's dump of a run whose chat template ended in ``<think>``, and which rewarded what it had not finished."""
     responses = [r"Maybe \boxed{5}? Wait, that can't be right", "2 and 3.</think> The answer is 5."]
     rows = [

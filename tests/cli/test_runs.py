@@ -79,7 +79,7 @@ def test_a_run_leaves_a_readable_folder(finished_run: Path) -> None:
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_says_how_to_go_on_and_ends_on_the_same_curve(
+def test_a_stopped_run_says_how_to_resume_and_ends_on_the_same_curve(
     cli: Any, finished_run: Path, signal_number: signal.Signals
 ) -> None:
     run = cli.folder / "run"

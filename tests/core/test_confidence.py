@@ -81,7 +81,7 @@ def test_t_low_holds_one_token_however_small_the_fraction() -> None:
     torch.testing.assert_close(confidences, torch.tensor([math.exp(-2), math.nan]), equal_nan=True)
 
 
-def test_of_equally_likely_tokens_the_earlier_are_in_t_low() -> None:
+def test_the_earlier_of_equally_likely_tokens_are_in_t_low() -> None:
     logps = torch.tensor([[-1.0, -2.0, -2.0, -2.0, -0.5], [-3.0, -3.0, -3.0, -3.0, -3.0]])
     mask = torch.ones(2, 5, dtype=torch.bool)
     mask[1, 0] = False

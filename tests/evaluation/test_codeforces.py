@@ -236,7 +236,7 @@ def test_a_problem_without_a_judged_sample_counts_as_unsolved(folder: Path) -> N
     assert "without a judged sample, and so unsolved: 1971B)" in str(rated)
 
 
-def test_contests_with_few_participants_alone_are_refused(tmp_path: Path) -> None:
+def test_contests_with_only_few_participants_are_refused(tmp_path: Path) -> None:
     keep(tmp_path, 1, *contest(1, participants=200))
     with pytest.raises(ConfigError, match=r"no contest of the results \(1\) has more than 200 rated participants"):
         rate({"1A": (1, 1)}, load_standings(tmp_path, [1]))

@@ -147,7 +147,7 @@ def test_verl_needs_ray_on_each_machine() -> None:
     assert "vllm" in plan("engine=verl").memory.moments["rollout"]
 
 
-def test_weights_in_bfloat16_alone_are_warned_of() -> None:
+def test_weights_in_bfloat16_alone_cause_a_warning() -> None:
     planned = plan("launch.accelerate=ddp")
     assert any("mostly rounded away: take model.dtype = 'float32'" in warning for warning in planned.warnings)
     assert not any("rounded away" in w for w in plan("launch.accelerate=ddp", "model.lora.r=8").warnings)

@@ -37,7 +37,7 @@ def test_a_curve_is_the_mean_over_seeds_with_each_seed_behind(make_run):
     assert data[-1]["y"] == [0.305, 0.305]
 
 
-def test_no_data_is_no_figure(make_run):
+def test_without_data_there_is_no_figure(make_run):
     methods = collect([make_run("grpo", final=False, metrics=0, evaluations=False, rollouts=False)])
     assert plots.training_panels(methods) == []
     assert plots.over_training(methods, partial(plots.metric_curve, key="reward")) == []

@@ -80,8 +80,8 @@ class Silence:
 
 
 def test_the_papers_models_and_data_have_recipes() -> None:
-    found = {(load_recipe(name).model.path, load_recipe(name).task.train.preset) for name in PAPER}
-    assert found == {
+    sources = {(load_recipe(name).model.path, load_recipe(name).task.train.preset) for name in PAPER}
+    assert sources == {
         ("Qwen/Qwen2.5-7B", "dapo_math_17k"),
         ("Qwen/Qwen2.5-32B", "dapo_math_17k"),
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "dapo_math_17k"),
@@ -91,7 +91,7 @@ def test_the_papers_models_and_data_have_recipes() -> None:
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_the_papers_settings_are_the_papers(name: str) -> None:
+def test_the_recipes_have_the_settings_of_the_paper(name: str) -> None:
     recipe = load_recipe(name)
     assert (recipe.training.clip_low, recipe.training.clip_high) == (0.2, 0.28)
     method = recipe.method_settings()

@@ -70,7 +70,7 @@ def test_training_and_heldout_problems_share_nothing_whatever_the_seed(size: int
     assert all(sorted(i.split(" : ")[0].split(), key=int) == i.split(" : ")[0].split() for i in heldout)
 
 
-def test_the_seed_decides_the_training_problems_alone() -> None:
+def test_the_seed_decides_only_the_training_problems() -> None:
     first = Countdown(train_size=50, heldout_size=20, seed=1)
     again, other = Countdown(train_size=50, heldout_size=20, seed=1), Countdown(train_size=50, heldout_size=20, seed=2)
     assert first.train_problems() == again.train_problems() == first.train_problems()

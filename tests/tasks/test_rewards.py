@@ -113,7 +113,7 @@ def test_the_same_text_is_judged_for_each_problem() -> None:
     assert reward(["p", "q"], ["a", "a"], problem_id=["1", "2"], answer=["a", "b"]) == [1.0, 0.0]
 
 
-def test_an_evaluation_does_not_push_out_training_verdicts() -> None:
+def test_an_evaluation_does_not_evict_training_verdicts() -> None:
     task = SpyTask()
     reward = task_reward(task)
     reward(["p"], ["a"], problem_id=["1"], answer=["a"])
@@ -233,7 +233,7 @@ def test_a_recorded_verdict_is_looked_up_by_the_row() -> None:
 
 
 @pytest.mark.parametrize("problem_id", [{"problem_id": "a"}, {}], ids=["id", "no id"])
-def test_a_recorded_verdict_is_valid_for_its_own_gold_only(problem_id: dict[str, str]) -> None:
+def test_a_recorded_verdict_is_valid_only_for_its_own_gold(problem_id: dict[str, str]) -> None:
     task = SpyTask()
     reward = task_reward(task)
     digest = reward.problem_digest({"prompt": "2 + 2", **problem_id, "answer": "4"})

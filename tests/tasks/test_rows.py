@@ -14,7 +14,7 @@ from progrpo.tasks.rows import BadRow, BadRowError, column, digest, read_rows, r
 ROWS = [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?\u2028(a sum)", "answer": "4"}]
 
 
-def test_jsonl_is_split_at_newlines_alone(tmp_path: Path) -> None:
+def test_jsonl_is_split_only_at_newlines(tmp_path: Path) -> None:
     """str.splitlines would cut the second row in two at U+2028."""
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n", encoding="utf-8")

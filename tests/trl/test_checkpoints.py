@@ -113,7 +113,7 @@ def test_a_rollout_comes_back_to_the_last_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (1, 4), (4, 1), (4, 2)])
-def test_a_rollout_is_dealt_anew_to_another_number_of_processes(
+def test_a_rollout_is_redistributed_to_another_number_of_processes(
     tmp_path: Path, processes: int, accumulation: int
 ) -> None:
     """Each update has the responses that it had, each of them once, with its own prompt, mask and log-probs."""

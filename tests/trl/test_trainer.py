@@ -172,7 +172,7 @@ def test_the_log_probs_that_trl_computed_come_first(make_trainer: Any) -> None:
     assert "sampling_per_token_logps" not in scored[0], "recorded log-probs must not reach TRL's loss"
 
 
-def test_each_distinct_response_is_verified_once_whoever_asks(make_trainer: Any) -> None:
+def test_each_distinct_response_is_verified_once_for_all_callers(make_trainer: Any) -> None:
     """The reward, the canonical forms and the recorder ask for verdicts, and an evaluation comes in between."""
     verified: list[tuple[str, str]] = []
     reward = task_reward(Countdown(numbers=3))
@@ -581,7 +581,9 @@ def test_an_evaluation_with_continuous_batching_counts_as_one(make_trainer: Any)
     ],
     ids=lambda kwargs: ",".join(f"{name}={value}" for name, value in kwargs.items()),
 )
-def test_it_trains_with_everything_that_grpo_trains_with(make_trainer: Any, generation_kwargs: dict[str, Any]) -> None:
+def test_it_trains_with_every_setting_of_grpo(
+    make_trainer: Any, generation_kwargs: dict[str, Any]
+) -> None:
     """The same weights with alpha=0, and confidences from the responses' log-probs, however tokens were chosen."""
     trained, keep = [], Batches()
     for trainer_class, extra in ((GRPOTrainer, {}), (ProGRPOTrainer, {"alpha": 0.0, "on_rollout": keep})):

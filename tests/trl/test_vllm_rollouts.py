@@ -193,7 +193,7 @@ def test_alpha_0_gives_the_weights_of_grpo_bit_for_bit(make_trainer: Any, correc
         assert min(logged(ours, "sampling/importance_sampling_ratio/min")) == 0.0
 
 
-def test_nothing_of_the_batch_but_the_advantages_is_changed(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_advantages_of_the_batch_are_changed(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     of_trl: list[dict[str, Any]] = []
     score = GRPOTrainer._generate_and_score_completions
 

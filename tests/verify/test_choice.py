@@ -154,7 +154,7 @@ def test_one_letter_is_read(response: str, letter: str) -> None:
 
 
 @pytest.mark.parametrize("response", NOT_READ)
-def test_no_letter_or_several_is_no_answer(response: str) -> None:
+def test_no_letter_or_several_letters_are_not_an_answer(response: str) -> None:
     assert answered_letter(response, OPTIONS) is None
     assert not any(verify_choice(response, letter, OPTIONS).correct for letter in "ABCDEFGHIJ")
 
@@ -200,7 +200,7 @@ LONG = 300_000
         "<think>" * LONG,
     ],
 )
-def test_the_time_grows_with_the_length_only(response: str) -> None:
+def test_the_time_grows_only_with_the_length(response: str) -> None:
     started = time.perf_counter()
     assert answered_letter(response, OPTIONS) is None
     assert time.perf_counter() - started < 10

@@ -28,8 +28,8 @@ def system_calls(machine: str) -> dict[str, int]:
     file = next((Path(path) for path in HEADERS[machine] if Path(path).exists()), None)
     if file is None:
         pytest.skip("the kernel's headers are missing (Debian: linux-libc-dev)")
-    found = re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)$", file.read_text(encoding="ascii"), re.MULTILINE)
-    return {name: int(number) for name, number in found}
+    calls = re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)$", file.read_text(encoding="ascii"), re.MULTILINE)
+    return {name: int(number) for name, number in calls}
 
 
 def outcome(machine: str, number: int, *arguments: int, architecture: int | None = None) -> str:
