@@ -1,4 +1,4 @@
-"""The command that counts how many faults the tests notice, on code where that is known."""
+"""The command that counts how many faults the tests notice, on code for which this number is known."""
 
 import json
 import subprocess

@@ -102,7 +102,7 @@ def test_adapters_are_trained_resumed_and_evaluated(cli: Any) -> None:
     assert (config["r"], config["lora_alpha"], sorted(config["target_modules"])) == (4, 8, ["down_proj", "q_proj"])
     assert not (checkpoint / "model.safetensors").exists(), "the model itself is not trained, and not kept"
 
-    # As a run that was killed after its first step.
+    # Like a run that was killed after its first step.
     stopped = cli.folder / "stopped"
     shutil.copytree(cli.folder / "whole", stopped)
     shutil.rmtree(stopped / "checkpoints" / "checkpoint-2")

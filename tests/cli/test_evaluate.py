@@ -73,7 +73,7 @@ def test_benchmarks_from_local_files(cli: Any) -> None:
 
 
 def test_failed_verdicts_concern_only_their_own_problems(cli: Any) -> None:
-    """One sample of one problem, and all of another: what a lost verifier leaves in the store."""
+    """A lost verifier leaves errors in the store: on one sample of one problem, and on all samples of another."""
     arguments = ("evaluate", "countdown", "task.heldout_size=5", "task.numbers=3", "--samples", "4", "--out", "e")
     whole = cli(*arguments).out
     assert "5 problems, 4 samples each" in whole
@@ -201,7 +201,7 @@ def test_greedy_decoding_takes_one_response_a_problem(cli: Any) -> None:
 
 
 class TestSeveralBenchmarks:
-    """One benchmark's failure is reported and stops no other."""
+    """The failure of one benchmark is reported and does not stop the others."""
 
     def arguments(self, folder: Path) -> list[str]:
         code = write_rows(folder / "codeforces.jsonl", deepcoder_rows(1))
@@ -236,7 +236,7 @@ class TestSeveralBenchmarks:
 
 
 def test_the_command_line_has_every_option_that_a_server_error_advises(cli: Any) -> None:
-    """The words of the messages that are arguments of HttpBackend are options of the command, or a variable."""
+    """Arguments of HttpBackend that a message names are options of the command, or environment variables."""
     pytest.importorskip("openai")
     options = cli("evaluate", "--help").out
     arguments = ("evaluate", "x", "task.heldout_size=1", "--backend", "http", "--base-url", "http://127.0.0.1:9")

@@ -1,4 +1,4 @@
-"""The README's commands on runs work on what ``make demo`` leaves."""
+"""The README's commands for runs work on the runs of ``make demo``."""
 
 import re
 import shlex

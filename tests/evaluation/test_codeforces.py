@@ -56,7 +56,7 @@ def test_the_rating_stays_within_its_bounds() -> None:
 
 
 def plain_rating(standings: Answer, changes: Answer, first_right: dict[str, int | None]) -> float:
-    """A plain rating of one set of submissions; ``first_right`` says how many wrong ones came before each right one."""
+    """A plain rating of one set of submissions; ``first_right`` has the number of wrong ones before each right one."""
     before = {change["handle"]: change["oldRating"] for change in changes["result"]}
     rows = [r for r in standings["result"]["rows"] if r["party"]["members"][0]["handle"] in before]
     score, penalty = 0.0, 0

@@ -32,7 +32,7 @@ def test_by_hand() -> None:
     # The two tiles of the 180 scored positions and the head's gradient are smaller than the last layer's MLP.
     assert 180 * 130 * 4 * 2 + 130 * 128 * 4 < 2 * 250 * 384 * 4
     assert update == {"activations": activations + last_hidden, "logits": 2 * 250 * 384 * 4}
-    # One layer of the four is there twice while its cache grows.
+    # One of the four layers is in memory twice while its cache grows.
     assert memory.moments["rollout"]["kv_cache"] == 10 * 25 * 4 * 2 * 128 * 4 * 1.25
     assert memory.moments["evaluation"]["kv_cache"] == 4 * 25 * 4 * 2 * 128 * 4 * 1.25
     assert memory.peak == memory.at("update") == PARAMETERS * 12 + sum(update.values())

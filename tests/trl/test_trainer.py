@@ -581,9 +581,7 @@ def test_an_evaluation_with_continuous_batching_counts_as_one(make_trainer: Any)
     ],
     ids=lambda kwargs: ",".join(f"{name}={value}" for name, value in kwargs.items()),
 )
-def test_it_trains_with_every_setting_of_grpo(
-    make_trainer: Any, generation_kwargs: dict[str, Any]
-) -> None:
+def test_it_trains_with_every_setting_of_grpo(make_trainer: Any, generation_kwargs: dict[str, Any]) -> None:
     """The same weights with alpha=0, and confidences from the responses' log-probs, however tokens were chosen."""
     trained, keep = [], Batches()
     for trainer_class, extra in ((GRPOTrainer, {}), (ProGRPOTrainer, {"alpha": 0.0, "on_rollout": keep})):
