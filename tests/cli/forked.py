@@ -2,7 +2,8 @@
 report their phase, and can be killed in the middle of it. The package itself does not know about this.
 
 As a script, this is the process that is forked. A line of JSON on stdin starts a run; the answer is the run's process
-id and, when it has ended, its exit code."""
+id and, when it has ended, its exit code.
+"""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Pages of evaluations: benchmarks by models."""
+"""Pages of evaluations: a table of benchmarks and models."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The sentences and tables say what the numbers support, and no more."""
+"""The sentences and tables claim only what the numbers support."""
 
 import pytest
 
@@ -116,7 +116,7 @@ def test_the_table_holds_base_and_methods_with_intervals(make_run):
     assert {key: cell[key] for key in shown_as} == shown_as
     assert cell["exact"][:5] == pytest.approx([0.25, 0.25, 0.25, 0.25 - half, 0.25 + half], abs=1e-6)
     assert cell["sampling"] == f"{0.25 - half:.3f}–{0.25 + half:.3f}"
-    # The base model has 4 samples a problem: no pass@8 of it is made up.
+    # The base model has 4 samples per problem, so it has no pass@8.
     assert shown["rows"][0]["cells"][2]["mean"] == "–"
     assert shown["mixed_sizes"]
     assert len(per_run(methods, shown["measures"])) == 3

@@ -1,4 +1,4 @@
-"""Countdown's problems: seeded, solvable, and split once and for all."""
+"""Countdown's problems are made from seeds, are solvable, and have a fixed split."""
 
 import random
 from functools import cache
@@ -123,7 +123,7 @@ def test_an_empty_set_is_refused(name: str, size: int) -> None:
 
 @cache
 def targets(numbers: tuple[int, ...]) -> frozenset[int]:
-    """Where any steps from these numbers lead."""
+    """All values that steps from these numbers can reach."""
     reached: set[int] = set(numbers) if len(numbers) == 1 else set()
     for i, j in permutations(range(len(numbers)), 2):
         rest = [numbers[k] for k in range(len(numbers)) if k not in (i, j)]

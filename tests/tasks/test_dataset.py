@@ -1,4 +1,4 @@
-"""Tasks over datasets: the rows that are read, refused, left out and held out. Most tests use the math task."""
+"""Tasks on datasets: the rows that are read, refused, left out and held out. Most tests use the math task."""
 
 import json
 from pathlib import Path

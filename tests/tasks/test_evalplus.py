@@ -200,7 +200,7 @@ def test_reference_solutions_pass_and_their_mutants_get_the_verdict_of_a_plain_p
     """Every sixteenth of the 399 rows; all were run once (docs/verify-code.md)."""
     benchmark, rows = load_benchmark("code_verification"), shared_rows("mbppplus_v010.jsonl")
     assert all(read_gold(PRESETS["mbpp_plus"].read(row).gold) for row in rows)
-    some = [row for row in rows[::16] if row["task_id"] != "Mbpp/599"]  # whose reference takes half a minute
+    some = [row for row in rows[::16] if row["task_id"] != "Mbpp/599"]  # its reference takes half a minute
     items = [PRESETS["mbpp_plus"].read(row) for row in some]
     right = verify_programs([item.gold for item in items], [item.solution or "" for item in items])
     assert {row["task_id"]: v.reason for row, v in zip(some, right, strict=True) if not v.correct} == {}

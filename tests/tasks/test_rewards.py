@@ -20,7 +20,8 @@ from progrpo.verify import Verdict, VerifierFailedError
 
 
 class SpyTask:
-    """The row's answer is right, and "broken" makes the verifier fail; ``asked`` lists what it has verified."""
+    """The row's answer is right, and "broken" makes the verifier fail; ``asked`` lists the responses that it
+    verified."""
 
     name = verifier = "spy"
     max_response_tokens = 8
@@ -179,7 +180,7 @@ def test_problems_whose_golds_differ_are_different_problems(golds: list[Any]) ->
 
 def test_long_tests_are_not_copied_for_each_response() -> None:
     def column() -> list[str]:
-        """A text of its own in each row, as a dataset gives them."""
+        """A new copy of the text in each row, as in a dataset."""
         return ["".join(["t" * 500_000, str(i // 8)]) for i in range(64)]
 
     reward = Reward(lambda rows, texts: [Verdict("correct") for _ in texts])

@@ -56,7 +56,7 @@ print(json.dumps([row for _, row in read_rows("somebody/set", files=sys.argv[1:]
 
 
 def test_files_of_a_hugging_face_dataset_are_joined(tmp_path: Path) -> None:
-    """The hub's own client, offline: it finds what lies in its cache, laid out as downloads are."""
+    """The hub's own client, offline: it finds files in its cache, in the layout of downloads."""
     snapshot = tmp_path / "hub" / "datasets--somebody--set" / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
     (snapshot.parents[1] / "refs").mkdir()

@@ -1,4 +1,4 @@
-"""Responses from random streams of their own."""
+"""Responses that each have their own random stream."""
 
 from typing import Any
 

@@ -72,7 +72,7 @@ READ = [
     ("The answer is A.\nThe answer is B.", "B"),
     (r"<think>\boxed{A}</think> \boxed{B}", "B"),
     (r"\boxed{B} and then \boxed{", "B"),
-    # Small letters that are no second answer.
+    # Lower-case letters that are not a second answer.
     ("Answer: B, where c is the speed of light", "B"),
     ("Answer: B because a = c", "B"),
     ("Answer: B (see a table)", "B"),
@@ -176,7 +176,7 @@ def test_the_reason_says_what_is_wrong() -> None:
 
 def test_options_are_optional() -> None:
     assert answered_letter("Answer: C") == "C"
-    assert answered_letter("Answer: B. Vitamin C") is None  # only the options show that C is no second answer
+    assert answered_letter("Answer: B. Vitamin C") is None  # only the options show that C is not a second answer
 
 
 LONG = 300_000

@@ -1,4 +1,4 @@
-"""The hazards of mathematical answers. Each is judged wrongly by a verifier that is in use."""
+"""The hazards of mathematical answers. For each, some verifier in use gives the wrong verdict."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-r"""Answers taken apart; tests/verify/math/test_answer.py tests the verdicts."""
+r"""The parts of answers; tests/verify/math/test_answer.py tests the verdicts."""
 
 import pytest
 

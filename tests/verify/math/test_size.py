@@ -1,4 +1,4 @@
-"""How large an answer would become: the bounds against the real sizes, and the time for any text."""
+"""The bounds on the size of an answer, compared with the real sizes, and the time for any text."""
 
 import math
 import random
@@ -8,7 +8,7 @@ import pytest
 
 from progrpo.verify.math.size import MOST_DIGITS, TooLargeError, explosion, size
 
-# Each text with its value, which the bound must cover.
+# Each text with its value, which the bound must not be below.
 NUMBERS = [
     ("2^{2016}", 2**2016),
     ("2^{2^{10}}", 2**1024),
@@ -42,7 +42,7 @@ def test_letters_count_as_1_and_e_as_itself() -> None:
     assert size("2x").log10 == pytest.approx(math.log10(2))
     assert size("e^2").log10 == pytest.approx(2 * math.log10(math.e))
     assert size(r"\pi").log10 == pytest.approx(math.log10(math.pi))
-    assert size("0.01").log10 == pytest.approx(2)  # as of its inverse
+    assert size("0.01").log10 == pytest.approx(2)  # the same as for its inverse
     assert size("2^{-3}").log10 == pytest.approx(3 * math.log10(2))
 
 
