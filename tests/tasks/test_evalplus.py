@@ -37,7 +37,7 @@ def function(body: str, name: str = "swap") -> str:
 def test_the_reference_decides_on_every_input() -> None:
     assert verdict(ROW, function("return (x[1], x[0])")).correct
     assert not verdict(ROW, function("return [x[1], x[0]]")).correct  # JSON has no tuples, the assertion does
-    assert not verdict(ROW, function("return (2, 1)")).correct  # right on the base input alone
+    assert not verdict(ROW, function("return (2, 1)")).correct  # right only on the base input
     assert not verdict(ROW, function("return (x[1], 4 if x[0] == 0.1 else x[0])")).correct
     assert verdict(ROW | {"plus_input": {}}, function("return (2, 1)")).correct
 
@@ -93,7 +93,7 @@ def test_a_failing_reference_is_the_datasets_fault() -> None:
         ("[1.0, 2.0]", 0, "[1.0, 2.0000009]", True),
         ("[1.0, 2.0]", 0, "[1.0]", False),
         ("[1.0, 2.0]", 0, "1.0", False),
-        ("[1, 2.0]", 0, "[1, 2.0000009]", False),  # not floats alone
+        ("[1, 2.0]", 0, "[1, 2.0000009]", False),  # not only floats
         ("1", 0, "1.0000009", False),
         ("1.0", 1e-4, "1.00009", True),
         ("1.0", 1e-4, "1.0002", False),

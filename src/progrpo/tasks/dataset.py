@@ -183,8 +183,8 @@ class DatasetTask(Task):
         train = _without(all_train, heldout)
         if all_train and not train:
             raise ConfigError(
-                f"all {len(all_train)} problems of task.train are in task.heldout too, and what is held out is not "
-                "trained on; give one of the two other rows, or task.heldout a lower limit."
+                f"all {len(all_train)} problems of task.train are in task.heldout too, and held-out problems are not "
+                "trained on; give other rows to one of the two, or a lower limit to task.heldout."
             )
         examples = [self._example(train.pop(key)) for key in list(train)[: self.examples]]
         if all_train and not train:

@@ -134,7 +134,7 @@ def _called_with(script: str, name: str) -> list[list[Any]]:
     calls = []
     for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
-            with suppress(ValueError):  # an expression: another call has a literal in its place
+            with suppress(ValueError):  # the argument is an expression; another call has a literal
                 calls.append([ast.literal_eval(argument) for argument in node.args])
     return calls
 

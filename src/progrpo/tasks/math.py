@@ -112,7 +112,7 @@ class MathTask(DatasetTask):
         answer_style: where the answer stands in a response: in its last ``\\boxed{}`` (``"boxed"``), after
             ``Answer:`` (``"answer"``), as its last number (``"last_number"``), or in the first of these places that
             the response has (``"any"``). ``"any"`` judges models as their own graders do: the prompt asks for a box,
-            and a response without one is read all the same. Train with a strict style: a policy learns to exploit
+            and a response without one is still read. Train with a strict style: a policy learns to exploit
             whatever a lenient reader accepts as an answer.
 
     >>> from progrpo.tasks.rows import Data

@@ -26,7 +26,7 @@ from progrpo.verify.thinking import begin_thinking, closes_unopened
 logger = logging.getLogger(__name__)
 
 MAX_ERROR_SHARE = 0.1
-ERROR_WINDOW = 512  # the share of errors is taken over so many of the newest responses
+ERROR_WINDOW = 512  # the newest responses, over which the share of errors is taken
 FEWEST_JUDGED = 32  # one lost worker among ten responses is not a trend
 KEPT_VERDICTS = 16384  # enough to keep those of a training batch during a long evaluation
 # TRL's rows and calls have these besides the columns of the problem. They differ by response or by call.

@@ -246,7 +246,7 @@ def _load(process: Process, program: str) -> None:
 
 def _call(function: str, arguments: list[Any]) -> dict[str, Any]:
     def refuse(value: Any) -> int:
-        raise TypeError(f"one passes a {type(value).__name__}, which is not JSON")
+        raise TypeError(f"a call passes a {type(value).__name__}, which is not JSON")
 
     return {"name": function, "arguments": encode(arguments, refuse), "keywords": encode({}, refuse)}
 

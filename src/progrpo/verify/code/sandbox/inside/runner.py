@@ -175,7 +175,7 @@ def _script(job: dict[str, Any], channel: Channel) -> None:
     try:
         tree = ast.parse(job["script"], "script.py")
         if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
-            raise _UnusableTestsError("assert nothing")
+            raise _UnusableTestsError("the script asserts nothing")
         names["__builtins__"] = _Names(channel, tree)
         exec(compile(job["setup"], "setup.py", "exec"), names)
     except (Exception, _UnusableTestsError) as error:  # before the program had any part in it
