@@ -1,7 +1,7 @@
 """``make bench``: paired timings, printed and written to benchmarks/results/bench.json.
 
-Two things that are compared run in one process and take turns, step by step, so that a drifting machine slows both.
-What is quoted is the ratio of the medians, with the interval that 95 % of 10,000 resamples of the pairs give.
+The two things that are compared run in one process and take turns, step by step, so that a drifting machine slows both.
+The result is the ratio of the medians, with the 95 % interval from 10,000 bootstrap resamples of the pairs.
 """
 
 import argparse
@@ -26,7 +26,7 @@ RECIPE = "countdown_cpu"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=42, help="training steps of each of the two")
+    parser.add_argument("--steps", type=int, default=42, help="training steps of each trainer")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def confidence_against_sort(rounds: int = 20) -> dict[str, float]:
-    """Time of ``answer_confidence`` over that of one ``torch.sort`` of the same matrix."""
+    """The time of ``answer_confidence`` divided by that of one ``torch.sort`` of the same matrix."""
     from progrpo.core import answer_confidence
 
     generator = torch.Generator().manual_seed(0)
@@ -83,7 +83,7 @@ def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
 
 
 def our_trainer(steps: int, **settings: Any) -> Any:
-    """ProGRPOTrainer with the recipe's settings; a learning rate of 0 keeps both policies, and their lengths, alike."""
+    """ProGRPOTrainer with the recipe's settings; with a learning rate near 0, both policies and lengths stay alike."""
     from progrpo.trl import ProGRPOTrainer
 
     return make_trainer(ProGRPOTrainer, steps, {}, settings)
@@ -100,15 +100,15 @@ TRL_DEFAULTS = {"bf16": True, "gradient_checkpointing": True}
 
 
 def trl_default_trainer(steps: int) -> Any:
-    """TRL's GRPOTrainer on the same model and batch, its own defaults in all that the recipe sets for the CPU's sake:
-    bfloat16, recomputation, and micro-batches of 8 responses."""
+    """TRL's GRPOTrainer on the same model and batch, with TRL's defaults where the recipe is tuned for a CPU: bfloat16,
+    recomputation, and micro-batches of 8 responses."""
     from trl import GRPOTrainer
 
     return make_trainer(GRPOTrainer, steps, TRL_DEFAULTS | {"per_device_train_batch_size": 8}, {})
 
 
 def trl_large_batch(steps: int) -> Any:
-    """The same, with the recipe's micro-batch of all responses."""
+    """The same with the recipe's micro-batch, which holds all responses."""
     from trl import GRPOTrainer
 
     return make_trainer(GRPOTrainer, steps, TRL_DEFAULTS, {})
@@ -149,7 +149,7 @@ def make_trainer(trainer_class: Any, steps: int, changes: dict[str, Any], more: 
 
 
 def steps_against(one: Callable[[int], Any], other: Callable[[int], Any], steps: int) -> dict[str, float]:
-    """Seconds a step of two trainers that take turns and draw the same responses."""
+    """Seconds per step of two trainers that take turns and draw the same responses."""
     turns = Turns()
     trainers = [one(steps), other(steps)]
     timings = [turns.timing(i) for i in range(2)]
@@ -177,7 +177,7 @@ def run_quietly(trainer: Any, timing: Any) -> None:
 
 
 class Turns:
-    """Lets two threads step in turn: the one that has stepped hands over to the other."""
+    """Lets two threads take steps in turn: after its step, a thread hands over to the other."""
 
     def __init__(self) -> None:
         self.condition = threading.Condition()
@@ -199,7 +199,7 @@ class Turns:
             def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 with turns.condition:
                     turns.condition.wait_for(lambda: turns.turn == index or turns.left)
-                torch.manual_seed(state.global_step)  # the responses, and so their lengths, are the other's
+                torch.manual_seed(state.global_step)  # both trainers draw the same responses, of the same lengths
                 self.start = time.perf_counter()
 
             def on_step_end(self, *args: Any, **kwargs: Any) -> None:
@@ -217,7 +217,7 @@ class Turns:
 
 
 def memory_against(rounds: int = 3) -> dict[str, float]:
-    """Peak resident memory of a process that trains, ours over TRL's, each in processes of their own."""
+    """The peak resident memory of a training process, ours divided by TRL's; each measurement has its own process."""
     peaks: dict[str, list[float]] = {"our": [], "their": []}
     for _ in range(rounds):
         for whose, gigabytes in peaks.items():
@@ -233,7 +233,7 @@ def peak_memory(trainer: Any) -> dict[str, float]:
     return {"gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
 
 
-# What needs a process of its own.
+# Measurements that need a process of their own.
 ALONE: dict[str, Callable[[int], dict[str, float]]] = {
     "our-memory": lambda steps: peak_memory(our_trainer(steps)),
     "their-memory": lambda steps: peak_memory(their_trainer(steps)),
@@ -242,7 +242,7 @@ ALONE: dict[str, Callable[[int], dict[str, float]]] = {
 
 
 def alone(what: str, steps: int, **environment: str) -> dict[str, float]:
-    """One of ``ALONE``, in a process of its own."""
+    """Run one of ``ALONE`` in its own process."""
     command = [sys.executable, __file__, "--only", what, "--steps", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environment)
     measured: dict[str, float] = json.loads(done.stdout.strip().split("\n")[-1])

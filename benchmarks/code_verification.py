@@ -1,12 +1,12 @@
-"""Verifying programs: against a plain subprocess, and on mutants of HumanEval's and MBPP's own solutions.
+"""Verifying programs: compared with a plain subprocess, and on mutants of HumanEval's and MBPP's own solutions.
 
 Examples:
-    python benchmarks/code_verification.py                          # throughput, both ways in turns
+    python benchmarks/code_verification.py                          # throughput, the two in turns
     python benchmarks/code_verification.py --agreement ../data --seconds 10
 
-The folder of --agreement holds humaneval.jsonl and mbpp.jsonl. In a mutant one constant, operator or comparison
-of a solution is changed. Its verdict is compared with a second one: the same asserts, run with the program in one plain
-Python process. (Do that only with programs that you trust.)
+The folder of --agreement holds humaneval.jsonl and mbpp.jsonl. In a mutant, one constant, operator or comparison of a
+solution is changed. Its verdict is compared with a second one, from a plain Python process that runs the program and
+the same asserts. (Do that only with programs that you trust.)
 """
 
 import argparse
@@ -43,7 +43,7 @@ def throughput(blocks: int = 10, size: int = 100) -> dict[str, object]:
                 return all(v.correct for v in run_code_tests_batch(programs, tests, workers=WORKERS))
 
             def plain(programs: list[str] = programs, tests: list[StdinTests] = tests) -> bool:
-                def one(i: int) -> bool:
+                def passes(i: int) -> bool:
                     file = Path(folder, f"{i}.py")
                     file.write_text(programs[i])
                     stdin, expected = tests[i].cases[0]
@@ -53,12 +53,12 @@ def throughput(blocks: int = 10, size: int = 100) -> dict[str, object]:
                     return run.stdout.strip() == expected
 
                 with ThreadPoolExecutor(WORKERS) as threads:
-                    return all(threads.map(one, range(len(programs))))
+                    return all(threads.map(passes, range(len(programs))))
 
             for name, way in (("isolated", isolated), ("plain", plain))[:: 1 if block % 2 else -1]:
                 began = time.perf_counter()
                 if not way():
-                    raise AssertionError(f"{name}: a right program was not called right")
+                    raise AssertionError(f"{name}: a right program was rejected")
                 took[name].append(time.perf_counter() - began)
     ratios = sorted(b / a for a, b in zip(took["isolated"], took["plain"], strict=True))
     return {
@@ -85,11 +85,11 @@ def mutant(program: str, rng: random.Random, *, after_line: int = 0) -> str | No
     Args:
         program: a solution.
         rng: chooses the place.
-        after_line: only what stands below this line is changed: HumanEval's prompts hold helper functions, which the
+        after_line: only code below this line is changed, because HumanEval's prompts hold helper functions, which the
             tests take from the dataset.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some of MBPP's solutions have escapes that Python warns of
+        warnings.simplefilter("ignore")  # Python warns about escapes in some of MBPP's solutions
         tree = ast.parse(program)
     documentation = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
@@ -119,12 +119,12 @@ def mutant(program: str, rng: random.Random, *, after_line: int = 0) -> str | No
 
 
 class Solved(NamedTuple):
-    """A row of a dataset: its own solution, and its tests."""
+    """The solution and the tests of a dataset's row."""
 
     program: str
     tests: AssertTests
     prompt_lines: int = 0
-    """How many lines of the program are the prompt's."""
+    """How many lines at the start of the program belong to the prompt."""
 
 
 def humaneval(row: dict[str, Any]) -> Solved:
@@ -144,8 +144,8 @@ def mbpp(row: dict[str, Any]) -> Solved:
 def mutants(solved: Sequence[Solved], seed: int = 0) -> list[Solved]:
     """A mutant of every solution that has something to change."""
     rng = random.Random(seed)
-    made = [(one, mutant(one.program, rng, after_line=one.prompt_lines)) for one in solved]
-    return [Solved(program, one.tests) for one, program in made if program is not None]
+    made = [(row, mutant(row.program, rng, after_line=row.prompt_lines)) for row in solved]
+    return [Solved(program, row.tests) for row, program in made if program is not None]
 
 
 FORKED = """
@@ -167,7 +167,7 @@ def passes(script, seconds):
 scripts, seconds = json.load(sys.stdin)
 print(json.dumps([passes(script, seconds) for script in scripts]))
 """
-"""Each script runs in an ordinary process, forked from a fresh interpreter: nothing of the sandbox takes part."""
+"""Each script runs in an ordinary process, forked from a fresh interpreter, without any part of the sandbox."""
 
 
 def pass_plainly(solved: Sequence[Solved], seconds: float) -> list[bool]:
@@ -189,18 +189,18 @@ def pass_plainly(solved: Sequence[Solved], seconds: float) -> list[bool]:
 
 def pass_isolated(solved: Sequence[Solved], seconds: float) -> list[Verdict]:
     """The verdict of the sandbox on each program."""
-    programs, tests = [one.program for one in solved], [one.tests for one in solved]
+    programs, tests = [row.program for row in solved], [row.tests for row in solved]
     return run_code_tests_batch(programs, tests, Limits(seconds=seconds))
 
 
 SOLUTION_SECONDS = 30.0
-"""A solution ends, so that a long limit costs nothing; a mutant may loop."""
+"""The limit for solutions. They end, so a long limit costs nothing; a mutant may loop."""
 
 
 def agreement(solved: Sequence[Solved], seconds: float) -> dict[str, object]:
     """How many solutions pass, and on which of their mutants the sandbox and a plain process differ."""
     judged = zip(solved, pass_isolated(solved, SOLUTION_SECONDS), strict=True)
-    failed = [(one.program, verdict) for one, verdict in judged if not verdict.correct]
+    failed = [(row.program, verdict) for row, verdict in judged if not verdict.correct]
     changed = mutants(solved)
     verdicts, plain = pass_isolated(changed, seconds), pass_plainly(changed, seconds)
     return {
@@ -212,8 +212,8 @@ def agreement(solved: Sequence[Solved], seconds: float) -> dict[str, object]:
         "mutants that pass in a plain process": sum(plain),
         "mutants that the sandbox failed on": sum(v.status == "error" for v in verdicts),
         "differences": [
-            {"program": one.program, "isolated": f"{v.status}: {v.reason}", "plain": p}
-            for one, v, p in zip(changed, verdicts, plain, strict=True)
+            {"program": row.program, "isolated": f"{v.status}: {v.reason}", "plain": p}
+            for row, v, p in zip(changed, verdicts, plain, strict=True)
             if v.correct != p
         ],
     }
@@ -227,7 +227,7 @@ def read(file: Path, read_row: Callable[[dict[str, Any]], Solved]) -> list[Solve
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agreement", type=Path, metavar="FOLDER", help="mutants of the solutions in this folder")
-    parser.add_argument("--seconds", type=float, default=4.0, help="that a program may take, for --agreement")
+    parser.add_argument("--seconds", type=float, default=4.0, help="time limit of a program, for --agreement")
     args = parser.parse_args()
     from record import record  # beside this file; the tests import this module from elsewhere
 

@@ -1,4 +1,4 @@
-"""The shape of the source: its folders, the imports between them, its lines, and how long it takes to start.
+"""The structure of the source: its folders, the imports between them, its lines, and its start-up time.
 
 Examples:
     python benchmarks/house.py                       # this checkout
@@ -25,12 +25,12 @@ REPEATS = 11
 
 
 def folder_of(module: str, modules: set[str]) -> str:
-    """The folder that a module lies in: ``progrpo.verify`` of ``progrpo.verify.choice``, and of the package itself."""
+    """The folder of a module: ``progrpo.verify`` for ``progrpo.verify.choice``, and for the package itself."""
     return module if f"{module}.__init__" in modules else module.rpartition(".")[0]
 
 
 def imports_between_folders(source: Path) -> set[tuple[str, str]]:
-    """Pairs of folders of which the first imports from the second, also inside of functions."""
+    """The pairs of folders where the first imports from the second, also inside functions."""
     files = {".".join(path.relative_to(source.parent).with_suffix("").parts): path for path in source.rglob("*.py")}
     modules = set(files)
     edges = set()
@@ -46,7 +46,7 @@ def imports_between_folders(source: Path) -> set[tuple[str, str]]:
 
 
 def seconds_to_start(source: Path) -> dict[str, float]:
-    """The median of several starts of a new process, in seconds; each command takes its turn."""
+    """The median time to start a new process, in seconds. The commands take turns."""
     environment = os.environ | {"PYTHONPATH": str(source.parent), "OMP_NUM_THREADS": "1"}
     seconds: dict[str, list[float]] = {name: [] for name in STARTS}
     for _ in range(REPEATS + 1):

@@ -1,9 +1,9 @@
-"""``progrpo inspect`` on many rollouts: seconds and peak memory of the command, on files that are made here.
+"""``progrpo inspect`` on many rollouts: the command's time and peak memory, on files that this script writes.
 
     python benchmarks/inspect_rollouts.py --rows 1000000 --kind parquet
 
-Each text has about 200 random words, and ``--logps`` adds 200 log-probs a response. The file has one row group of a
-million rows and more than a gigabyte of uncompressed text, as a simple logger would write it.
+Each text has about 200 random words, and ``--logps`` adds 200 log-probs to each response. The file has one row group of
+a million rows and more than a gigabyte of uncompressed text, as a simple logger would write it.
 """
 
 import argparse
@@ -30,11 +30,11 @@ import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
-"""A process between: a child's peak starts at its parent's, which here has written the file."""
+"""An intermediate process: a child's peak starts at its parent's memory, and this script's grew by writing the file."""
 
 
 def rows(n: int, logps: bool, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """So many responses of a run in which rewards rise and entropy falls."""
+    """This number of responses from a run in which rewards rise and entropy falls."""
     rng = np.random.default_rng(seed)
     words = np.array([f"w{i}" for i in range(5000)])
     for i in range(n):
@@ -79,7 +79,7 @@ def write(path: Path, n: int, logps: bool) -> None:
 
 
 def measure(path: Path, out: Path, *options: str) -> dict[str, float]:
-    """Run the command on a file: seconds, and the peak of its resident memory in MB."""
+    """Run the command on a file, and return its seconds and its peak resident memory in MB."""
     command = [sys.executable, "-m", "progrpo", "inspect", str(path), "--out", str(out), *options]
     named = ["--prompt", "prompt", "--response", "response", "--reward", "reward", "--step", "step"]
     started = time.perf_counter()
@@ -97,8 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--kind", choices=("jsonl", "csv", "parquet"), default="parquet")
-    parser.add_argument("--logps", action="store_true", help="with 200 log-probs a response")
-    parser.add_argument("--file", type=Path, help="keep the file here, and use it if it is there")
+    parser.add_argument("--logps", action="store_true", help="write 200 log-probs for each response")
+    parser.add_argument("--file", type=Path, help="keep the file here, and use it if it exists")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.file or Path(folder) / f"rollouts.{arguments.kind}"

@@ -7,8 +7,8 @@ Example:
 Every gold is respelled in each way that applies to it (its decimal, ``x=``, ``x\in``, ``\left \right``, ``\dfrac``,
 degrees, units, ``\text{}``, reordered sums and lists, infinities with their sign) and altered in each way that
 applies (its sign, a number off by one, another bracket, another gold). All of them go through ``verify_math_batch``.
-The code that respells and alters knows nothing of the verifier. Each exception is listed with its reason, because the
-fault may also be in that code.
+The code that respells and alters does not use the verifier. Each exception is listed with its reason, because the fault
+may also be in that code.
 """
 
 import argparse
@@ -35,7 +35,7 @@ COLUMNS = {
     "gsm8k_test": "answer",
     "gsm8k_train": "answer",
 }
-"""Where each file has its golds: a solution has it in its last box, GSM8K's answer after ``####``."""
+"""The column of each file's golds: a solution has the gold in its last box, GSM8K's answer has it after ``####``."""
 
 
 def read_golds(folder: Path, only: Sequence[str] = ()) -> list[str]:
@@ -83,14 +83,14 @@ _REASONS: list[tuple[str, str]] = [
 
 
 def outcome(status: str, reason: str) -> str:
-    """``right``, ``gold can't be read``, or what refused an answer."""
+    """``right``, ``gold can't be read``, or the check that refused an answer."""
     if status != "incorrect":
         return "right" if status == "correct" else "gold can't be read"
     return next((name for part, name in _REASONS if part in reason), reason)
 
 
 def sweep(cases: Sequence[Case], advance: Callable[[int], None] = lambda amount: None) -> dict[str, object]:
-    """Counts of what became of the cases by kind, and the exceptions in full."""
+    """The outcomes counted by kind of case, and a list of all exceptions."""
     from progrpo.verify import verify_math_batch
 
     counts: dict[bool, dict[str, Counter[str]]] = {True: {}, False: {}}
@@ -123,8 +123,8 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the folder with the benchmark rows as .jsonl files")
-    parser.add_argument("--only", nargs="+", default=[], choices=list(COLUMNS), help="some of the files")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the counts and exceptions")
+    parser.add_argument("--only", nargs="+", default=[], choices=list(COLUMNS), help="use only these files")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for the counts and exceptions")
     args = parser.parse_args()
     golds = read_golds(args.folder, args.only)
     if not golds:

@@ -1,13 +1,13 @@
-"""Verifying mathematics: against TRL's ``accuracy_reward``, with answers that run out of time, and a million times.
+"""Verifying mathematics: next to TRL's ``accuracy_reward``, with answers that run out of time, and a million times.
 
 Examples:
     python benchmarks/math_verification.py                    # 10,000 answers, both verifiers in turns
-    python benchmarks/math_verification.py --unforeseen       # 50 answers that the cheap look lets through, among 5,000
+    python benchmarks/math_verification.py --unforeseen       # 5,000 answers, with 50 blow-ups that pass the size check
     python benchmarks/math_verification.py --leak 1000000     # memory and processes, before and after
 
-The answers are made here, so that it is known which are right: 80 % are plain numbers and words, 20 % are LaTeX, 0.1
-% are blow-ups, and half of the others are wrong. Golds are boxed for both verifiers, because TRL reads bare golds
-differently (docs/verify-math.md).
+The answers are generated, so it is known which are right: 80 % are plain numbers and words, 20 % are LaTeX, 0.1 % are
+blow-ups, and half of the others are wrong. Golds are boxed for both verifiers, because TRL reads bare golds differently
+(docs/verify-math.md).
 """
 
 import argparse
@@ -23,7 +23,7 @@ from record import record
 
 BLOCK = 500
 GROUP = 16
-"""Answers to each problem in the run for leaks, as in training; in the comparison each problem has one."""
+"""The number of answers to each problem with ``--leak``, as in training; in the comparison, each problem has one."""
 BLOW_UPS = (
     "9^{9^{9^{%d}}}",
     "10^{8%d}!",
@@ -37,16 +37,16 @@ class Item(NamedTuple):
     kind: str
     gold: str
     answer: str
-    is_right: bool | None  # None: whatever comes of it in time
+    is_right: bool | None  # None: the verdict does not matter, only the time
 
 
 def make_items(number: int, seed: int, blow_ups: float = 0.001, group: int = 1) -> list[Item]:
-    """So many answers, ``group`` of them to each problem."""
+    """This number of answers, ``group`` of them to each problem."""
     answers = random.Random(seed)
     items = []
     for i in range(number):
         problem = i // group
-        rng = random.Random(f"{seed} {problem}")  # the same problem again for all of its group
+        rng = random.Random(f"{seed} {problem}")  # the same problem for its whole group
         if i % 1000 < blow_ups * 1000:
             items.append(_blow_up(answers))
         else:
@@ -111,7 +111,7 @@ def theirs(items: list[Item]) -> list[bool]:
 
 def against_trl(number: int) -> dict[str, object]:
     items = make_items(number, seed=0)
-    ours(make_items(20, seed=1)), theirs(make_items(20, seed=1, blow_ups=0))  # both have loaded all they need
+    ours(make_items(20, seed=1)), theirs(make_items(20, seed=1, blow_ups=0))  # both load all they need
     took: dict[str, list[float]] = {"ours": [], "theirs": []}
     differences: Counter[str] = Counter()
     shown: list[str] = []
@@ -203,8 +203,8 @@ def _processes() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--answers", type=int, default=10_000, help="answers for the comparison with TRL")
-    parser.add_argument("--unforeseen", action="store_true", help="answers that use up their deadline")
-    parser.add_argument("--leak", type=int, metavar="N", help="so many verifications")
+    parser.add_argument("--unforeseen", action="store_true", help="add answers that use up their deadline")
+    parser.add_argument("--leak", type=int, metavar="N", help="verify N answers and watch the memory")
     args = parser.parse_args()
     if args.unforeseen:
         record("math_verification-unforeseen", unforeseen())

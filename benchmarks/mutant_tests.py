@@ -1,7 +1,7 @@
-"""Runs tests in forked processes, each in a copy of the checkout: ``mutants.py`` tries mutants with it.
+"""Runs tests in forked processes, each in a copy of the checkout; ``mutants.py`` uses it to run mutants.
 
-The process that is forked has imported other people's packages, which takes most of the time, and nothing of progrpo,
-so that this is imported from the copy. The copy's source comes first on the path of every process that a test starts.
+The process that is forked has imported third-party packages, which takes most of the time, but no module of progrpo, so
+that progrpo is imported from the copy. The copy's source comes first on the path of every process that a test starts.
 """
 
 import ast
@@ -26,20 +26,21 @@ from mutations import Mutant
 
 SLOWER, MORE_SECONDS = 5, 20
 START_SECONDS = 120
-"""How long a run may take until its first test begins: the tests are collected."""
+"""The time until the first test of a run must begin; before it, pytest collects the tests."""
 
 Tests = dict[str, dict[str, Any]]
-"""Of each test: its seconds, and the lines that it executes, by file."""
+"""For each test, its seconds, and the lines that it executes, by file."""
 
 PYTEST_HAS_ENDED = (0, 1, 5)
-"""Its exit codes where tests passed, failed, or were none; others are errors."""
+"""pytest's exit codes if tests passed, failed, or were not found; other codes are errors."""
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def copy_checkout(root: Path, folder: Path) -> Path:
-    """The source and the tests, compiled so that a file that is changed is noticed, however fast.
+    """Copy the source and the tests, compiled so that Python notices every change of a file, however fast.
 
-    It lies in the checkout, as the sandbox hides /tmp; ``../shared`` is beside it if it is beside the checkout.
+    The copy is inside the checkout, because the sandbox hides /tmp. ``../shared`` is beside the copy if it is beside
+    the checkout.
     """
     shutil.rmtree(folder, ignore_errors=True)
     copy = folder / "checkout"
@@ -53,18 +54,18 @@ def copy_checkout(root: Path, folder: Path) -> Path:
 
 
 def preload(files: Iterable[Path]) -> None:
-    """Import other people's packages that the files import, so that a forked process has them at once."""
+    """Import the third-party packages that the files import, so that a forked process has them at once."""
     for module, names in sorted({("pytest", ()), ("coverage", ()), ("psutil", ())}.union(*map(_imports, files))):
         with suppress(ImportError, RuntimeError, OSError):
             imported = importlib.import_module(module)
             for name in names:
-                getattr(imported, name, None)  # transformers and trl import their parts when they are asked for them
+                getattr(imported, name, None)  # transformers and trl import their parts on first use
     assert not any(name.partition(".")[0] == "progrpo" for name in sys.modules), "no mutant of it would be imported"
     assert threading.active_count() == 1, "a forked process has one thread, whatever the others held"
 
 
 def _imports(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The modules that a file imports, and the names that it takes of each; not this project's."""
+    """The modules that a file imports, and the names that it imports from each, without this project's."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         match node:
             case ast.Import(names=names):
@@ -76,14 +77,14 @@ def _imports(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield from (pair for pair in modules if pair[0].partition(".")[0] not in {"progrpo", "tests", "verl", "vllm"})
 
 
-# What follows runs in a worker process, which has one copy of the checkout and forks once for every run of tests.
+# The code below runs in a worker process, which has one copy of the checkout and forks once for every run of tests.
 
 _copy = Path()
 
 
 def take_copy(copies: Any) -> None:
-    """Start of a worker process."""
-    global _copy  # noqa: PLW0603 - a worker process has one for as long as it lives
+    """Initialise a worker process."""
+    global _copy  # noqa: PLW0603 - a worker process has one copy for its whole life
     _copy = Path(copies.get())
     _control_process(PR_SET_CHILD_SUBREAPER, 1)  # whatever a run leaves behind becomes a child of this process
     _control_process(PR_SET_PDEATHSIG, signal.SIGINT)
@@ -126,10 +127,10 @@ def run_tests(
     """Run tests of the copy in a forked process, and end everything that it leaves behind.
 
     Args:
-        files: of tests.
-        seconds: the tests to run, and how long each takes, in whose order they run; empty: all.
-        watched: also find out which lines each test executes.
-        stop: end with the first failure.
+        files: the test files.
+        seconds: the tests to run and how long each takes, from which their order follows; empty for all tests.
+        watched: also record which lines each test executes.
+        stop: stop at the first failure.
 
     Returns:
         ``seconds`` of every test that began, the tests that ``failed``, the one that was ``late``, if any, and the
@@ -146,7 +147,7 @@ def run_tests(
     finally:
         os.close(read)
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)  # it has said all that it has to say
+            os.kill(pid, signal.SIGKILL)  # it has sent all its messages
         _, status = os.waitpid(pid, 0)
         _end_children()
     if not (ran["ended"] or ran["late"] or ran["failed"]):
@@ -155,7 +156,7 @@ def run_tests(
 
 
 def _listen(read: int, seconds: dict[str, float]) -> dict[str, Any]:
-    """What the forked process says, until it ends or a test is late."""
+    """Collect the messages of the forked process, until it ends or a test is late."""
     ran: dict[str, Any] = {"seconds": {}, "failed": [], "late": None, "lines": {}, "ended": False}
     ran["test"], limit, text = "before the first test", float(START_SECONDS), b""
     while not ran["ended"]:
@@ -221,7 +222,7 @@ def _in_forked_process(files: list[str], seconds: dict[str, float], write: int, 
 
 
 class Plugin:
-    """Tells the process above which test begins, ends or fails; chooses and orders the tests; watches the lines."""
+    """Reports to the process above which test begins, ends or fails; selects and orders the tests; records lines."""
 
     def __init__(self, messages: TextIO, seconds: dict[str, float], watched: bool) -> None:
         self._messages, self._seconds, self._began, self._coverage = messages, seconds, 0.0, None
@@ -262,7 +263,7 @@ class Plugin:
         self._tell(what="end", test=nodeid, seconds=time.monotonic() - self._began)
 
     def finish(self, status: int) -> None:
-        """Tell pytest's exit code, and which lines each test has executed."""
+        """Report pytest's exit code, and which lines each test executed."""
         lines: dict[str, dict[str, list[int]]] = {}
         if self._coverage is not None:
             self._coverage.stop()

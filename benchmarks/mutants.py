@@ -1,20 +1,20 @@
 """How many small faults in the source do the tests notice?
 
-Draws mutants (an operator, a comparison or a constant that is changed, or a dropped statement: ``mutations.py``), as
-many from each room of the source, runs the tests nearest to each, and records which mutants were caught, and by which
-test, and which survived.
+The script draws the same number of mutants from each room of the source (a changed operator, comparison or constant, or
+a dropped statement: ``mutations.py``) and runs the tests nearest to each. It records which mutants were caught, and by
+which test, and which survived.
 
 Examples:
-    python benchmarks/mutants.py --seed 0 --count 300                       # Ctrl-C ends it, and nothing is lost
-    python benchmarks/mutants.py --seed 0 --count 300 --resume              # goes on
-    python benchmarks/mutants.py --seed 0 --count 300 --resume --survivors  # and tries the survivors again
+    python benchmarks/mutants.py --seed 0 --count 300                       # Ctrl-C stops it without losing results
+    python benchmarks/mutants.py --seed 0 --count 300 --resume              # continues
+    python benchmarks/mutants.py --seed 0 --count 300 --resume --survivors  # also runs the survivors again
     python benchmarks/mutants.py --only core,verify --count 100 --workers 2 --out build
 
-The nearest tests are those in the room's folder of tests that execute the mutant's line, those of the file that mirrors
-the module, and those that run it in another process (``RUN_BY``). The fastest run first, and the first failure ends the
-run. A test that takes more than 5 times its usual time and 20 s counts as a failure.
+The nearest tests are those in the room's test folder that execute the mutant's line, those in the file that mirrors the
+module, and those that run it in another process (``RUN_BY``). The fastest tests run first, and the first failure ends
+the run. A test that takes more than 5 times its usual time plus 20 s counts as a failure.
 
-A survivor that no test can catch has its reason in ``mutants_explained.tsv``, by file, line and change.
+``mutants_explained.tsv`` has the reason for each survivor that no test can catch, by file, line and change.
 """
 
 import argparse
@@ -44,7 +44,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/methods/", "tests/trl/", "tests/verl/"),
     ),
 }
-"""Where the source and the tests of each room begin."""
+"""The paths with which the source files and the test files of each room begin."""
 
 RUN_BY = (
     ("src/progrpo/verify/code/sandbox/inside/", "tests/verify/code/test_tests.py"),
@@ -54,20 +54,20 @@ RUN_BY = (
     ("src/progrpo/verify/reasoning_gym/scorer.py", "tests/tasks/test_reasoning_gym.py"),
     ("src/progrpo/trl/trainer.py", "tests/trl/test_distributed.py"),
 )
-"""Tests of code that runs in processes of its own, in which nobody sees what lines it executes."""
+"""Tests of code that runs in its own processes, where coverage can't see which lines it executes."""
 
 OTHER_ENVIRONMENTS = {"src/progrpo/sampling/vllm.py": "make test-vllm"}
-"""What is left out, because the tests of it run in an environment of their own."""
+"""Files that are left out, because their tests run in another environment."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0, help="which mutants are drawn")
-    parser.add_argument("--count", type=int, default=300, help="how many, over all rooms")
+    parser.add_argument("--seed", type=int, default=0, help="decides which mutants are drawn")
+    parser.add_argument("--count", type=int, default=300, help="the number of mutants over all rooms")
     parser.add_argument("--only", default=",".join(ROOMS), help=f"rooms, of {', '.join(ROOMS)}")
     parser.add_argument("--workers", type=int, default=1, choices=(1, 2), help="mutants at a time")
-    parser.add_argument("--resume", action="store_true", help="keep what earlier runs of this seed have found")
-    parser.add_argument("--survivors", action="store_true", help="with --resume: run those that survived again")
+    parser.add_argument("--resume", action="store_true", help="keep the results of earlier runs with this seed")
+    parser.add_argument("--survivors", action="store_true", help="with --resume: run the survivors again")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1], help="the checkout")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the summary, mutants.json")
     options = parser.parse_args()
@@ -93,9 +93,9 @@ class Study:
     """The copies of a checkout, the tests measured in them, and the mutants run in them.
 
     Args:
-        root: the checkout, which is only read, but for its folder ``build``.
-        rooms: of ``ROOMS``.
-        workers: mutants at a time, each in a copy of its own.
+        root: the checkout, which is only read, except for its folder ``build``.
+        rooms: names from ``ROOMS``.
+        workers: the number of mutants at a time, each in its own copy.
     """
 
     def __init__(self, root: Path, rooms: list[str], workers: int) -> None:
@@ -105,7 +105,7 @@ class Study:
         os.environ.update({f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")})
         os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", PYTHONHASHSEED="0")
         self.copies = [copy_checkout(root, self.folder / f"copy-{number}") for number in range(workers)]
-        self.root = self.copies[0]  # whose files stay as they are, whatever happens to the checkout
+        self.root = self.copies[0]  # its files do not change, whatever happens to the checkout
         preload({file for room in rooms for paths in ROOMS[room] for file in self._files(paths)})
 
     def _files(self, paths: tuple[str, ...]) -> list[Path]:
@@ -118,9 +118,9 @@ class Study:
         return name not in OTHER_ENVIRONMENTS and not name.startswith("tests/verl/in_verl/")
 
     def measure_tests(self) -> Tests:
-        """Every test of the rooms that passes: how long it takes, and which lines it executes.
+        """Every test of the rooms that passes, with its time and the lines that it executes.
 
-        What is known of a file of tests is used again until the file, or source that it executes, has changed.
+        The measurements of a test file are used again until the file, or source that it executes, changes.
         """
         files = [file for room in self.rooms for file in self._files(ROOMS[room][1]) if file.name.startswith("test_")]
         names = [file.relative_to(self.root).as_posix() for file in files]
@@ -146,7 +146,7 @@ class Study:
         return all(digest(self.root / file) == known for file, known in digests.items())
 
     def draw(self, count: int, seed: int) -> list[Mutant]:
-        """As many of each room as there are rooms in ``count``."""
+        """The mutants: ``count`` of them, divided equally among the rooms."""
         drawn = []
         for i, room in enumerate(self.rooms):
             mutants = [mutant for file in self._files(ROOMS[room][0]) for mutant in mutants_of(file, self.root)]
@@ -164,7 +164,7 @@ class Study:
                 lines.flush()
 
     def _all(self, jobs: list[tuple[Callable[..., Any], Any]], what: str) -> Iterator[tuple[Any, Any]]:
-        """Do all jobs in forked processes, one for each copy, and yield what they return, with a progress bar."""
+        """Do all jobs in forked processes, one for each copy, and yield their results, with a progress bar."""
         from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
         if not jobs:
@@ -188,14 +188,15 @@ class Study:
 
 
 def digest(file: Path) -> str:
-    """Of a file's content; empty if there is none."""
+    """The digest of a file's content; empty if the file does not exist."""
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
 
 
 def nearest(mutant: Mutant, tests: Tests) -> dict[str, float]:
-    """The tests that execute the mutant's line, or run it in another process, and those of the file that mirrors it.
+    """The tests that execute the mutant's line, or run it in another process, and those in the file that mirrors it.
 
-    For a line that runs at import they are all tests that execute any line of its module; without any, all of its room.
+    If the line runs at import, these are all tests that execute any line of its module. If there are no such tests,
+    they are all tests of its room.
     """
     path = Path(mutant.path.replace("src/progrpo/", "tests/", 1))
     files = [path.with_name(f"test_{path.stem}.py").as_posix()]
@@ -212,7 +213,7 @@ def nearest(mutant: Mutant, tests: Tests) -> dict[str, float]:
 
 
 def read_journal(path: Path, *, again: bool) -> dict[str, dict[str, Any]]:
-    """The results of an earlier run by the mutants' keys; with ``again`` only those that were caught."""
+    """The results of an earlier run by the mutants' keys; with ``again``, only those of caught mutants."""
     if not path.exists():
         return {}
     results = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.endswith("}")]
@@ -229,7 +230,7 @@ def read_explained(path: Path) -> dict[tuple[str, str, str], str]:
 
 
 def change_of(result: dict[str, Any]) -> str:
-    """On one line, as in ``mutants_explained.tsv``."""
+    """The change on one line, as in ``mutants_explained.tsv``."""
     before = " ".join(result["before"].split())
     return f"{before} -> {result['after']}" if result["after"] else f"{before} ->"
 
@@ -237,7 +238,7 @@ def change_of(result: dict[str, Any]) -> str:
 def summarise(
     mutants: list[Mutant], results: dict[str, dict[str, Any]], explained: dict[tuple[str, str, str], str]
 ) -> dict[str, Any]:
-    """The share that is caught, by room and by kind, and all mutants; a survivor with its reason, if it has one."""
+    """The share of caught mutants, by room and by kind, and all mutants. A survivor has its reason, if there is one."""
     outcomes = [dict(results[mutant.key]) for mutant in mutants]
     for result in outcomes:
         if result["outcome"] == "survived":

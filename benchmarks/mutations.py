@@ -1,9 +1,9 @@
-"""Small faults that can be put into Python source: what ``mutants.py`` draws from.
+"""Small faults that can be put into Python source; ``mutants.py`` draws from them.
 
 A mutation swaps an operator, changes a comparison or a constant, or drops a statement. It replaces the text of one node
-and leaves the rest of the file as it is. It leaves out what is not behaviour: docstrings, annotations, decorators,
-``__all__``, ``assert``, ``zip(strict=True)``, what only a type checker reads, formatted strings, and texts for people
-(messages of exceptions and of logs, and any text with a space between two words).
+and leaves the rest of the file unchanged. Code without behaviour is left out: docstrings, annotations, decorators,
+``__all__``, ``assert``, ``zip(strict=True)``, code for type checkers, formatted strings, and texts for people (messages
+of exceptions and of logs, and any text with a space between two words).
 """
 
 import ast
@@ -55,15 +55,15 @@ class Mutant:
     """One change of one file.
 
     Args:
-        path: of the file, from the root of the checkout.
+        path: the file's path, from the root of the checkout.
         line: where the change begins, from 1.
         text: that line, without its indentation.
         kind: one of ``KINDS``.
         before: the source that is replaced.
-        after: what replaces it.
+        after: the source that replaces it.
         start: where ``before`` begins in the file, in characters.
         at_import: whether the line runs when the module is imported.
-        key: says which mutant this is for as long as its line stays what it is, whatever happens to other lines.
+        key: identifies the mutant as long as its line stays the same, whatever happens to other lines.
     """
 
     path: str
@@ -77,7 +77,7 @@ class Mutant:
     key: str = ""
 
     def apply(self, source: str) -> str:
-        """The file's source with the change in it."""
+        """The file's source with the change."""
         end = self.start + len(self.before)
         assert source[self.start : end] == self.before, f"{self.path} has changed since the mutants were drawn"
         return source[: self.start] + self.after + source[end:]
@@ -104,9 +104,9 @@ def mutants_of(path: Path, root: Path) -> list[Mutant]:
 
 
 def draw(mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
-    """As many mutants of each kind as there are; which ones depends on the seed and on each mutant's own line.
+    """Draw equally from all kinds, as far as there are mutants. The seed and each mutant's own line decide which ones.
 
-    A change elsewhere in the code, or a larger ``count``, therefore leaves most of the draw as it was.
+    A change elsewhere in the code, or a larger ``count``, therefore leaves most of the draw unchanged.
     """
     ranked = sorted(mutants, key=lambda mutant: hashlib.sha256(f"{seed} {mutant.key}".encode()).digest())
     queues = {kind: [mutant for mutant in ranked if mutant.kind == kind] for kind in KINDS}
@@ -118,11 +118,11 @@ def draw(mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
     return drawn
 
 
-Found = tuple[str, int, int, str, str, bool]
+Change = tuple[str, int, int, str, str, bool]
 
 
 class _Reader:
-    """Walks a module, and leaves out what is no behaviour."""
+    """Walks a module, and leaves out code without behaviour."""
 
     def __init__(self, source: str) -> None:
         self.source, self.tree = source, ast.parse(source)
@@ -131,18 +131,18 @@ class _Reader:
         for line in self.lines:
             self.starts.append(self.starts[-1] + len(line) + 1)
 
-    def read(self) -> Iterator[Found]:
+    def read(self) -> Iterator[Change]:
         yield from self._walk(self.tree, at_import=True, in_message=False)
 
     def _place(self, line: int, column: int) -> int:
-        """A character's place in the source: ``ast`` counts columns in bytes."""
+        """A character's place in the source; ``ast`` counts columns in bytes."""
         return self.starts[line - 1] + len(self.lines[line - 1].encode()[:column].decode())
 
     def _span(self, node: Any) -> tuple[int, int]:
         return self._place(node.lineno, node.col_offset), self._place(node.end_lineno, node.end_col_offset)
 
-    def _walk(self, node: ast.AST, *, at_import: bool, in_message: bool) -> Iterator[Found]:
-        if _is_no_behaviour(node):
+    def _walk(self, node: ast.AST, *, at_import: bool, in_message: bool) -> Iterator[Change]:
+        if _has_no_behaviour(node):
             return
         in_message = in_message or isinstance(node, ast.Raise) or _is_message(node)
         for kind, line, start, before, after in self._changes(node, in_message):
@@ -189,7 +189,7 @@ class _Reader:
         return kind, node.lineno, start, self.source[start:end], after
 
     def _between(self, kind: str, left: Any, right: Any, after: str) -> tuple[str, int, int, str, str]:
-        """The operator between two nodes, whose place ``ast`` does not give: the first text that is no bracket."""
+        """The operator between two nodes: ``ast`` does not give its place, so it is the first text except brackets."""
         begin, end = self._span(left)[1], self._span(right)[0]
         between = re.sub(r"#[^\n]*", lambda comment: " " * len(comment.group()), self.source[begin:end])
         match = re.search(r"[^\s()\\]+(\s+(in|not)\b)?", between)
@@ -198,7 +198,7 @@ class _Reader:
         return kind, self.source.count("\n", 0, start) + 1, start, match.group(), after
 
 
-def _is_no_behaviour(node: ast.AST) -> bool:
+def _has_no_behaviour(node: ast.AST) -> bool:
     match node:
         case ast.If(test=test):
             return ast.unparse(test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'")
@@ -222,7 +222,7 @@ def _is_message(node: ast.AST) -> bool:
 
 
 def _other_constant(value: object) -> str | None:
-    """The source of another constant of the same type; None for what is left alone."""
+    """The source of another constant of the same type; None for constants that are left alone."""
     match value:
         case bool():
             return str(not value)

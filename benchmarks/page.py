@@ -1,8 +1,8 @@
 """A report of 10,000 responses: how large the page is, how soon it can be used, and how long a reader waits.
 
-Two runs with 100 held-out problems, 50 samples of 200 tokens each, are written with random tokens, log-probs and
-verdicts; the page is opened in headless Chromium. ``--problems`` and the like change the size. Needs chromium and
-chromedriver on PATH, and selenium. Prints JSON.
+The script writes two runs with 100 held-out problems, each with 50 samples of 200 random tokens, with random log-probs
+and verdicts, and opens the page in headless Chromium. Options such as ``--problems`` change the size. It needs chromium
+and chromedriver on PATH, and selenium. It prints JSON.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from progrpo.runs.folder import RunFolder
 from progrpo.sampling import Sample
 from progrpo.verify import Verdict
 
-VOCABULARY = 20  # of the shipped tokenizer, so that tokens have texts
+VOCABULARY = 20  # token ids of the shipped tokenizer, so that tokens have texts
 
 
 def write_run(path: Path, method: str, problems: int, samples: int, tokens: int) -> RunFolder:
@@ -55,7 +55,7 @@ def write_run(path: Path, method: str, problems: int, samples: int, tokens: int)
 
 
 def open_chromium(profile: Path) -> Any:
-    """A headless Chromium of its own."""
+    """A new headless Chromium."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -76,7 +76,7 @@ def open_chromium(profile: Path) -> Any:
     return webdriver.Chrome(options=options, service=Service(driver))
 
 
-# From the act to the frame after the next: by then the browser has painted what changed.
+# The time from the act to the frame after the next, when the browser has painted the change.
 TIMED = """
 const done = arguments[arguments.length - 1], act = new Function(arguments[0]), start = performance.now();
 act();
@@ -109,10 +109,10 @@ new PerformanceObserver(see).observe({type: 'longtask', buffered: true});
 
 
 def measure(page: Path, profile: Path) -> dict[str, float]:
-    """Seconds and milliseconds, as named."""
+    """The measured seconds and milliseconds by name."""
     with contextlib.closing(_Quit(open_chromium(profile))) as opened:
         browser = opened.browser
-        # Beside the clock: what the page's thread computed, which other work on the machine does not lengthen.
+        # Also measure the CPU time of the page's thread, which other work on the machine does not lengthen.
         browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
         browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
         start = time.perf_counter()

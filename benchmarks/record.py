@@ -1,4 +1,4 @@
-"""Where the figures of docs/benchmarks.md are kept: ``benchmarks/results/NAME.json``, one file a table."""
+"""Writes the figures of docs/benchmarks.md to ``benchmarks/results/NAME.json``, one file per table."""
 
 import json
 import os
@@ -12,13 +12,13 @@ RESULTS = Path(__file__).with_name("results")
 
 
 def record(name: str, figures: Any, *, folder: Path = RESULTS, shown: bool = True) -> None:
-    """Write the figures of a benchmark to ``NAME.json``, with the machine and the command that gave them.
+    """Write the figures of a benchmark to ``NAME.json``, with the machine and the command that produced them.
 
     Args:
-        name: the file's name without its ending. A run with other options than the usual ones has another name.
-        figures: whatever JSON can hold.
+        name: the file's name without its ending. A run with unusual options has another name.
+        figures: any value that JSON can hold.
         folder: where the file goes.
-        shown: also print what is written.
+        shown: also print the file's content.
     """
     kept = {"command": " ".join(["python", *command()]), "machine": machine(), "figures": figures}
     text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
@@ -41,7 +41,7 @@ def machine() -> str:
 
 
 def processor() -> str:
-    """The processor's name where Linux tells it, and else its architecture."""
+    """The processor's name if Linux reports it, otherwise its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n")
     except OSError:

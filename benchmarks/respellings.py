@@ -1,6 +1,6 @@
-r"""Golds respelled in ways that are right, and altered in ways that are wrong: what benchmarks/math_guards.py verifies.
+r"""Golds respelled in ways that are right, and altered in ways that are wrong; benchmarks/math_guards.py verifies them.
 
-This code knows nothing of the verifier. It decides from a gold's text what the gold is, and respells nothing where it
+This code does not use the verifier. It decides from a gold's text what the gold is, and leaves out a respelling if it
 can't decide.
 """
 
@@ -29,7 +29,7 @@ def make_cases(golds: Sequence[str], seed: int = 0) -> list[Case]:
     return list(cases)
 
 
-# -- What a gold is ----------------------------------------------------------------------------------------------------
+# -- The kinds of golds ------------------------------------------------------------------------------------------------
 
 _COMMAND = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _RELATION = re.compile(r"[=<>]|\\(?:in|le|ge|leq|geq|ne|neq|equiv|approx|to|mapsto|subset|mid)(?![A-Za-z])")
@@ -41,7 +41,7 @@ _INTEGER = re.compile(r"(?<![\d.A-Za-z_^{])\d+(?![\d.])|(?<=[a-z]\{)\d+(?=\})", 
 
 
 def value(gold: str) -> Fraction | None:
-    """The number that a gold is, if it is plainly one."""
+    """The value of a gold that is plainly a number; None for any other."""
     if _THOUSANDS.fullmatch(gold):
         gold = re.sub(r"[^\d.-]", "", gold)
     if re.fullmatch(r"-?(?:\d+\.?\d*|\.\d+)", gold, re.ASCII):
@@ -54,7 +54,7 @@ def value(gold: str) -> Fraction | None:
 
 
 def split(text: str, separator: str = ",") -> list[str]:
-    """What stands between the separators that are in no brackets."""
+    """The parts between the separators outside of brackets."""
     parts, depth, last = [], 0, 0
     for i, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")
@@ -65,7 +65,7 @@ def split(text: str, separator: str = ",") -> list[str]:
 
 
 def members(gold: str) -> list[str]:
-    r"""The members of a list: several, or none. ``1,000`` is none, and where the brackets are odd there are none."""
+    r"""The members of a list, or none. ``1,000`` is not a list, nor is a gold with unbalanced brackets."""
     inside = gold[2:-2].strip() if gold.startswith(r"\{") and gold.endswith(r"\}") else gold
     parts = [part.strip("$").strip() for part in split(inside)]
     is_list = len(parts) > 1 and all(parts) and not re.search(r",\s*\\!|\{,\}|\\text|\\mid|:", gold)
@@ -78,7 +78,7 @@ def _is_balanced(text: str) -> bool:
 
 
 def ends(gold: str) -> list[str]:
-    """The two ends of one interval or pair in brackets, else none."""
+    """The brackets and the two ends of one interval or pair; empty for anything else."""
     text = re.sub(r"\\(?:left|right)(?![A-Za-z])\s*", "", gold).strip()
     if not re.fullmatch(r"[\[(].*[\])]", text, re.DOTALL) or len(split(text)) > 1:
         return []
@@ -93,7 +93,7 @@ def is_interval(gold: str) -> bool:
 
 
 def terms(text: str) -> list[str]:
-    """The terms of a sum with their signs; one for what is no sum, or holds what can't be told."""
+    """The terms of a sum with their signs; the whole text if it is not a sum, or if this can't be decided."""
     if re.search(
         r"[,&%:;|$]|\.$|\d[eE]-?\d|\\(?:pm|mp|text|begin|infty|cup|circ|mod|pmod|dots|ldots|cdots|sum|int|lim)", text
     ):
@@ -119,7 +119,7 @@ def letters(gold: str) -> set[str]:
 
 
 def equation(gold: str) -> list[str]:
-    """The sides of an equation of two or more variables, else none."""
+    """The sides of an equation in two or more variables; empty for anything else."""
     parts = gold.split("=")
     is_plain = len(parts) == 2 and all(part.strip() for part in parts) and not re.search(r"[,<>;]|\\text|\\pm", gold)
     is_function = re.match(r"\s*[A-Za-z]\w*\s*(?:\^\{-1\})?\s*\(", gold) is not None or re.search("[A-Z]{2}", gold)
@@ -130,7 +130,7 @@ def equation(gold: str) -> list[str]:
 
 
 def respellings(gold: str) -> Iterator[tuple[str, str]]:
-    """Every way that applies to a gold, and the gold in it."""
+    """Every respelling that applies to a gold, by its kind."""
     yield "as it is", gold
     for make in (_plain_number, _per_cent, _set_or_value, _typography, _order, _infinity, _equations):
         for kind, answer in make(gold):
@@ -264,7 +264,7 @@ def _equations(gold: str) -> Iterator[tuple[str, str]]:
 
 
 def alterations(gold: str, other: str) -> Iterator[tuple[str, str]]:
-    """Every way that applies to a gold, and what is wrong for that."""
+    """Every alteration that applies to a gold, by its kind."""
     for kind, answer in _altered(gold):
         if answer != gold:
             yield kind, answer
@@ -305,13 +305,13 @@ def _altered(gold: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_one_expression(gold: str) -> bool:
-    """Whether a gold is an expression whose negative is another: no list, no words, no relation, no ± and no ∞."""
+    """Whether a gold is an expression that differs from its negative: it has no list, word, relation, ± or ∞."""
     is_plain = re.search(r"[,=<>&|%\[\]:;]|\\(?:pm|text|in|begin|infty|circ)|circ", gold) is None
     return is_plain and _is_balanced(gold) and not _WORDS.search(_without_commands(gold))
 
 
 def _is_same(gold: str, other: str) -> bool:
-    """Whether two golds are, or may be, the same answer: then neither is wrong for the other."""
+    """Whether two golds are, or may be, the same answer. Then neither is a wrong answer for the other."""
     first, second = value(gold), value(other)
     if first is not None and second is not None:
         return first == second

@@ -1,12 +1,12 @@
-"""Samples a second: the transformers backend against lm-evaluation-harness's ``hf`` backend, in one process.
+"""Samples per second: the transformers backend against lm-evaluation-harness's ``hf`` backend, in one process.
 
     pip install lm-eval==0.4.13
     python benchmarks/sampling.py
 
-The same SmolLM2-135M-Instruct in float32, the same chat prompts of arithmetic word problems (made here, one worked
-example each), 32 samples of each at temperature 0.7 with up to 128 new tokens, batches of 32 in both. The two take
-turns prompt by prompt. The harness is handed 32 requests a prompt, as it makes them from ``repeats: 32``. Quoted is the
-ratio of samples a second, with the interval that 95 % of 10,000 resamples of the prompts give.
+Both use the same SmolLM2-135M-Instruct in float32 and the same chat prompts: generated arithmetic word problems with
+one worked example each. Both draw 32 samples of each prompt at temperature 0.7, with up to 128 new tokens, in batches
+of 32. They take turns prompt by prompt. The harness gets 32 requests per prompt, as it makes them from ``repeats: 32``.
+The result is the ratio of samples per second, with the 95 % interval from 10,000 bootstrap resamples of the prompts.
 """
 
 import argparse

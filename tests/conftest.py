@@ -1,4 +1,4 @@
-"""What tests of several parts share."""
+"""Fixtures that tests of several parts share."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ if find_spec("vllm") is not None:  # on a CPU, before TRL or anything else impor
         VLLM_LOGGING_LEVEL="WARNING",
         VLLM_NO_USAGE_STATS="1",
         HF_HUB_OFFLINE="1",
-        TORCHDYNAMO_DISABLE="1",  # a minute of compiling what a tiny model does in milliseconds
+        TORCHDYNAMO_DISABLE="1",  # compiling takes a minute, for work that a tiny model does in milliseconds
     )
 
 
@@ -25,11 +25,12 @@ TAKE_MINUTES = (
     ("test_kill.py", "test_distributed_training.py"),
     ("test_runs.py", "test_smollm2_recipes.py", "test_distributed.py", "test_agreement.py"),
 )
-"""Two parts of some five minutes each."""
+"""Files of tests that take some five minutes each."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each half of the tests begins with files that take long: at the end nothing would run beside them."""
+    """Each half of the tests begins with the files that take longest: at the end, no other file would run beside
+    them."""
     first, second = ([item for item in items if item.path.name in names] for names in TAKE_MINUTES)
     others = [item for item in items if not any(item.path.name in names for names in TAKE_MINUTES)]
     half = max(0, len(items) // 2 - len(first))
@@ -41,7 +42,7 @@ Once = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """``once(name, make)``: the folder that ``make(folder)`` filled, once for all processes of pytest-xdist."""
+    """``once(name, make)`` returns a folder that ``make(folder)`` fills only once for all processes of pytest-xdist."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -75,7 +76,7 @@ def smollm2_cache(once: Once) -> Path:
 
 @pytest.fixture
 def browser(tmp_path):
-    """A headless Chromium of its own, 360 px wide pages included."""
+    """A new headless Chromium, which can also show pages of 360 px width."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
         pytest.skip("chromium and chromedriver are not both on PATH")

@@ -1,4 +1,4 @@
-"""Tiny models of the paper's architecture, and a few rows in the schemas of its datasets, made on the spot.
+"""Tiny models of the paper's architecture, and a few rows in the schemas of its datasets, made for the tests.
 
 No file is downloaded: the tokenizer is byte-level (256 bytes and Qwen's special tokens), the weights are random.
 """
@@ -40,7 +40,8 @@ def tiny_qwen2(
 ) -> Path:
     """A Qwen2ForCausalLM (Qwen2.5's and DeepSeek-R1-Distill-Qwen's class) with a chat template, saved in float32.
 
-    Untied as the 7B and 32B models are, grouped-query attention with two key-value heads, biases on q, k and v.
+    Like the 7B and 32B models, it has untied embeddings, grouped-query attention with two key-value heads, and biases
+    on q, k and v.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -115,7 +116,7 @@ def tiny_llava(folder: Path) -> tuple[Any, Any]:
 
 
 def dapo_rows(count: int = 8, *, first: int = 0) -> list[dict[str, Any]]:
-    """Rows as those of BytedTsinghua-SIA/DAPO-Math-17k: the same columns, nesting, and instruction in the prompt."""
+    """Rows like those of BytedTsinghua-SIA/DAPO-Math-17k: the same columns, nesting, and instruction in the prompt."""
     before = (
         "Solve the following math problem step by step. The last line of your response should be of the form "
         "Answer: $Answer (without quotes) where $Answer is the answer to the problem.\n\n"
@@ -134,7 +135,7 @@ def dapo_rows(count: int = 8, *, first: int = 0) -> list[dict[str, Any]]:
 
 
 def aime_rows(count: int = 2) -> list[dict[str, Any]]:
-    """Rows as those of HuggingFaceH4/aime_2024."""
+    """Rows like those of HuggingFaceH4/aime_2024."""
     return [
         {
             "id": i,
@@ -149,15 +150,15 @@ def aime_rows(count: int = 2) -> list[dict[str, Any]]:
 
 
 def deepcoder_rows(count: int = 6) -> list[dict[str, Any]]:
-    """Rows as those of agentica-org/DeepCoder-Preview-Dataset: in turn lcbv5's (tests of standard input, and of a
-    function with starting code), primeintellect's and taco's; ``tests`` is text that holds JSON, as there."""
+    """Rows like those of agentica-org/DeepCoder-Preview-Dataset: in turn lcbv5's (tests of standard input, and of a
+    function with starter code), primeintellect's and taco's; as there, ``tests`` is text that holds JSON."""
     kinds = (_lcbv5_stdin, _lcbv5_function, _primeintellect, _taco)
     columns = {"problem": None, "starter_code": None, "solutions": None, "tests": None, "metadata": None}
     return [columns | kinds[i % len(kinds)](i) for i in range(count)]
 
 
 def livecodebench_rows(count: int = 2) -> list[dict[str, Any]]:
-    """Rows as those of livecodebench/code_generation_lite, of contests in DeepCoder's evaluation window."""
+    """Rows like those of livecodebench/code_generation_lite, from contests in DeepCoder's evaluation window."""
     return [
         {
             "question_title": f"Add {i}",
@@ -177,7 +178,7 @@ def livecodebench_rows(count: int = 2) -> list[dict[str, Any]]:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
-    """The rows as parquet or JSON lines, by the path's suffix; the path as text, for a recipe."""
+    """Write the rows as parquet or JSON lines, by the path's suffix, and return the path as text, for a recipe."""
     if path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""The command that counts how many faults the tests notice, on code where that is known."""
+"""The command that counts how many faults the tests notice, on code for which this number is known."""
 
 import json
 import subprocess
@@ -166,8 +166,8 @@ def test_mutants_are_caught_survive_or_are_late(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     summary = run(tmp_path)
-    found = {(m["text"], m["before"], m["after"]): m for m in summary["mutants"]}
-    assert {what: mutant["outcome"] for what, mutant in found.items()} == {
+    by_change = {(m["text"], m["before"], m["after"]): m for m in summary["mutants"]}
+    assert {what: mutant["outcome"] for what, mutant in by_change.items()} == {
         ("return x * 2", "*", "/"): "killed",
         ("return x * 2", "2", "3"): "killed",
         ("return x * 2", "return x * 2", "return None"): "killed",
@@ -181,8 +181,8 @@ def test_mutants_are_caught_survive_or_are_late(tmp_path: Path) -> None:
         ("n -= 1", "1", "2"): "survived",
         ("n -= 1", "n -= 1", "pass"): "timeout",
     }
-    assert found["return x * 2", "*", "/"]["by"] == "tests/core/test_numbers.py::test_double"
-    assert found["return x * 3", "*", "/"]["by"] == "tests/core/test_numbers.py::test_triple"
+    assert by_change["return x * 2", "*", "/"]["by"] == "tests/core/test_numbers.py::test_double"
+    assert by_change["return x * 3", "*", "/"]["by"] == "tests/core/test_numbers.py::test_triple"
     assert summary["rooms"]["core"] == summary["all"]
     assert summary["all"] == {
         "mutants": 12,
@@ -192,7 +192,7 @@ def test_mutants_are_caught_survive_or_are_late(tmp_path: Path) -> None:
         "survivors_explained": 1,
         "survivors_unexplained": 3,
     }
-    assert found["return x + 3", "3", "4"]["explained"] == "nobody looks at it"
+    assert by_change["return x + 3", "3", "4"]["explained"] == "nobody looks at it"
     assert (tmp_path / "src/progrpo/core/numbers.py").read_text(encoding="utf-8") == NUMBERS
 
     # A new test catches two of the survivors; what was caught before is not run again.

@@ -1,4 +1,5 @@
-"""The command line: each run is a process, forked from one that has imported everything, or started as users do."""
+"""The command line. Each run is a process: forked from one that has imported everything, or started as users start
+it."""
 
 import os
 import subprocess

@@ -1,7 +1,7 @@
-"""Runs of the command line in processes that are forked from one that has imported everything: they start at once, say
-which phase they are in, and can be killed in the middle of it. Nothing in the product knows of this.
+"""Runs of the command line in processes that are forked from one that has imported everything: they start at once,
+report their phase, and can be killed in the middle of it. The package itself does not know about this.
 
-As a script this is the process that is forked: a line of JSON on stdin starts a run, and is answered with its process
+As a script, this is the process that is forked. A line of JSON on stdin starts a run; the answer is the run's process
 id and, when it has ended, its exit code.
 """
 
@@ -21,7 +21,7 @@ PHASES = ("resume", "rollout", "update", "checkpoint", "evaluation", "final eval
 
 
 class Run:
-    """A run that is under way or has ended."""
+    """A run, which may have ended."""
 
     def __init__(self, server: "Server", pid: int, folder: Path, number: int) -> None:
         self._server, self.pid = server, pid
@@ -29,11 +29,11 @@ class Run:
         self.code: int | None = None
 
     def marks(self) -> list[str]:
-        """``begin rollout``, ``end rollout``, ...: so far."""
+        """The marks so far: ``begin rollout``, ``end rollout``, ..."""
         return self._marks.read_text().splitlines() if self._marks.exists() else []
 
     def log(self) -> list[dict[str, Any]]:
-        """What was verified (in training) and generated (in evaluations)."""
+        """The responses that were verified (in training) and generated (in evaluations)."""
         lines = self._log.read_text().split("\n")[:-1] if self._log.exists() else []
         return [json.loads(line) for line in lines]
 
@@ -47,7 +47,7 @@ class Run:
 
     @property
     def phase(self) -> str:
-        """The innermost phase that it is, or was killed, in."""
+        """The innermost phase that the run is in, or was killed in."""
         under_way: list[str] = []
         for mark in self.marks():
             what, _, phase = mark.partition(" ")
@@ -60,7 +60,7 @@ class Run:
         return self.code
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> bool:
-        """Until something is so, or the run has ended, which is False."""
+        """Wait until a condition is true; False if the run ends before."""
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "it did not happen"
@@ -116,13 +116,13 @@ class Server:
         """Args: ``patch`` is Python that the forked process executes first; ``folder`` and ``environment`` are the
         run's own."""
         assert self._process.stdin is not None
-        if self._running is not None and self._running.code is None:  # a test that failed has left it
+        if self._running is not None and self._running.code is None:  # a failed test left it running
             self._running.kill()
             self._running.wait()
         self._number += 1
         files = [str(self.folder / f"{name}-{self._number}") for name in FILES]
-        told = [files, arguments, patch, str(folder or self.folder), environment or {}, self._watched]
-        self._process.stdin.write(json.dumps(told) + "\n")
+        job = [files, arguments, patch, str(folder or self.folder), environment or {}, self._watched]
+        self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         self._running = Run(self, self.answer(), self.folder, self._number)
         return self._running
@@ -187,7 +187,7 @@ def _run(files: list[str], arguments: list[str], patch: str, watched: bool) -> N
 
 
 def _tell(marks: Path, log: Path) -> None:  # noqa: PLR0915 - a list of what is watched
-    """Write down where the run is, and every sample that is scored or generated."""
+    """Record the run's phases, and every sample that is scored or generated."""
     import progrpo.evaluation.evaluate as evaluation
     from progrpo.evaluation import store
     from progrpo.runs import evaluation as run_evaluation
@@ -246,7 +246,8 @@ def _tell(marks: Path, log: Path) -> None:  # noqa: PLR0915 - a list of what is 
     scored = threading.local()
 
     def create_and_watch(self: Any, verify_batch: Any, *args: Any, **kwargs: Any) -> None:
-        """Every verification counts, also those of canonical forms and of the recorder, which follow the reward's."""
+        """Record every verification, also those for canonical forms and for the recorder, which come after the
+        reward's."""
 
         def verify_and_record(rows: Any, texts: Any) -> Any:
             for row, text in zip(rows, texts, strict=True):

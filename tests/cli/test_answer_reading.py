@@ -1,4 +1,4 @@
-"""How ``progrpo evaluate`` reads responses: in which style, and whether they begin inside of a thinking part."""
+"""How ``progrpo evaluate`` reads responses: the answer style, and whether they begin inside a thinking part."""
 
 import json
 from typing import Any

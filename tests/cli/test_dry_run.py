@@ -54,7 +54,7 @@ def test_the_parts_add_up(cli: Any) -> None:
         ),
     ],
 )
-def test_a_run_that_does_not_fit_is_warned_of(cli: Any, arguments: tuple[str, ...], message: str) -> None:
+def test_a_run_that_does_not_fit_causes_a_warning(cli: Any, arguments: tuple[str, ...], message: str) -> None:
     assert re.search(message, " ".join(cli("train", *arguments, "--dry-run").out.split()))
 
 
@@ -102,7 +102,7 @@ def test_adapters_are_trained_resumed_and_evaluated(cli: Any) -> None:
     assert (config["r"], config["lora_alpha"], sorted(config["target_modules"])) == (4, 8, ["down_proj", "q_proj"])
     assert not (checkpoint / "model.safetensors").exists(), "the model itself is not trained, and not kept"
 
-    # As a run that was killed after its first step.
+    # Like a run that was killed after its first step.
     stopped = cli.folder / "stopped"
     shutil.copytree(cli.folder / "whole", stopped)
     shutil.rmtree(stopped / "checkpoints" / "checkpoint-2")

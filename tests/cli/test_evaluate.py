@@ -29,11 +29,11 @@ def results(out: Path, name: str = "countdown") -> dict[str, Any]:
 
 def test_held_out_problems_of_a_recipe(cli: Any) -> None:
     output = cli("evaluate", "countdown", "task.heldout_size=6", "--samples", "8", "--out", "e").out
-    found = results(cli.folder / "e")
-    assert found["settings"]["model"] == "countdown"
-    assert [problem["samples"] for problem in found["problems"]] == [8] * 6
+    result = results(cli.folder / "e")
+    assert result["settings"]["model"] == "countdown"
+    assert [problem["samples"] for problem in result["problems"]] == [8] * 6
     assert "over sampling only" in output
-    assert re.search(rf"^pass@1 +{found['summary']['pass@1']:.3f} ", output, re.MULTILINE)
+    assert re.search(rf"^pass@1 +{result['summary']['pass@1']:.3f} ", output, re.MULTILINE)
     assert "distribution that each was drawn from" in " ".join(output.split())
 
 
@@ -65,15 +65,15 @@ def test_benchmarks_from_local_files(cli: Any) -> None:
     template = "{problem} {instruction}"
     options = ("--limit", "3", "--samples", "2", "--max-new-tokens", "4", "--template", template, "--out", "e")
     cli("evaluate", "countdown", "--benchmarks", "aime24", "--data", f"aime24={file}", *options)
-    found = results(cli.folder / "e", "aime24")
-    assert found["settings"]["name"] == "aime24"
-    assert found["summary"]["maj@2"] == 0
-    assert [problem["no_answer"] for problem in found["problems"]] == [2, 2, 2]
-    assert found["summary"]["truncated"] > 0.5
+    result = results(cli.folder / "e", "aime24")
+    assert result["settings"]["name"] == "aime24"
+    assert result["summary"]["maj@2"] == 0
+    assert [problem["no_answer"] for problem in result["problems"]] == [2, 2, 2]
+    assert result["summary"]["truncated"] > 0.5
 
 
 def test_failed_verdicts_concern_only_their_own_problems(cli: Any) -> None:
-    """One sample of one problem, and all of another: what a lost verifier leaves in the store."""
+    """A lost verifier leaves errors in the store: on one sample of one problem, and on all samples of another."""
     arguments = ("evaluate", "countdown", "task.heldout_size=5", "task.numbers=3", "--samples", "4", "--out", "e")
     whole = cli(*arguments).out
     assert "5 problems, 4 samples each" in whole
@@ -92,11 +92,11 @@ def test_failed_verdicts_concern_only_their_own_problems(cli: Any) -> None:
     assert re.search(r"^avg@4 .* 4 *$", output, re.MULTILINE)
     assert "measures at k are over 3 of 4 problems from k = 4." in " ".join(output.split())
     assert f"No judged sample, and so in no mean: {first}" in " ".join(output.split())
-    found = results(cli.folder / "e")
-    assert found["summary"]["problems with 4 samples"] == 3
-    assert found["intervals"]["pass@4"]["problems"] == 3
-    of_others = [p["correct"] > 0 for p in found["problems"] if p["samples"] == 4]
-    assert found["summary"]["pass@4"] == pytest.approx(sum(of_others) / 3)
+    result = results(cli.folder / "e")
+    assert result["summary"]["problems with 4 samples"] == 3
+    assert result["intervals"]["pass@4"]["problems"] == 3
+    of_others = [p["correct"] > 0 for p in result["problems"] if p["samples"] == 4]
+    assert result["summary"]["pass@4"] == pytest.approx(sum(of_others) / 3)
     assert "3 of 4 problems" in (cli.folder / "e" / "report.html").read_text(encoding="utf-8")
 
 
@@ -114,11 +114,11 @@ def test_a_server_that_ignores_temperature_is_reported_without_entropy(cli: Any)
         "has the policy collapsed?"
     )
     assert f"Warning: {warning}" in " ".join(output.split())
-    found = results(cli.folder / "e")
-    assert found["settings"]["warnings"] == [warning]
-    assert [problem["tokens"] for problem in found["problems"]] == [20, 20, 20]
+    result = results(cli.folder / "e")
+    assert result["settings"]["warnings"] == [warning]
+    assert [problem["tokens"] for problem in result["problems"]] == [20, 20, 20]
     assert "entropy" not in output.replace("answer_entropy", "")
-    assert "entropy" not in found["summary"]
+    assert "entropy" not in result["summary"]
     page = (cli.folder / "e" / "report.html").read_text(encoding="utf-8")
     assert warning in page
 
@@ -191,17 +191,17 @@ def test_greedy_decoding_takes_one_response_a_problem(cli: Any) -> None:
     output = cli(*arguments, "--out", "e").out
     assert "6 problems, 1 sample each, greedy (temperature 0)" in output
     assert "of the entropy of the model's distribution at temperature 1" in " ".join(output.split())
-    found = results(cli.folder / "e")
-    assert (found["settings"]["temperature"], found["settings"]["samples"]) == (0.0, 1)
-    assert found["settings"]["entropy"] == "greedy"
-    assert found["summary"]["entropy"] > 0
+    result = results(cli.folder / "e")
+    assert (result["settings"]["temperature"], result["settings"]["samples"]) == (0.0, 1)
+    assert result["settings"]["entropy"] == "greedy"
+    assert result["summary"]["entropy"] > 0
     cli(*arguments, "--seed", "7", "--samples", "1", "--out", "other")
     texts = [pd.read_parquet(cli.folder / name / "countdown-samples")["text"].tolist() for name in ("e", "other")]
     assert texts[0] == texts[1], "no seed makes a difference"
 
 
 class TestSeveralBenchmarks:
-    """One benchmark's failure is reported and stops no other."""
+    """The failure of one benchmark is reported and does not stop the others."""
 
     def arguments(self, folder: Path) -> list[str]:
         code = write_rows(folder / "codeforces.jsonl", deepcoder_rows(1))
@@ -236,7 +236,7 @@ class TestSeveralBenchmarks:
 
 
 def test_the_command_line_has_every_option_that_a_server_error_advises(cli: Any) -> None:
-    """The words of the messages that are arguments of HttpBackend are options of the command, or a variable."""
+    """Arguments of HttpBackend that a message names are options of the command, or environment variables."""
     pytest.importorskip("openai")
     options = cli("evaluate", "--help").out
     arguments = ("evaluate", "x", "task.heldout_size=1", "--backend", "http", "--base-url", "http://127.0.0.1:9")

@@ -33,7 +33,7 @@ def undisturbed(forked: Server) -> Path:
 
 @pytest.fixture
 def unfinished(undisturbed: Path, tmp_path: Path) -> Path:
-    """A run as one that was killed in its final evaluation left it: all six steps, checkpoints of steps 4 and 6."""
+    """A run that was killed in its final evaluation: it has all six steps, and checkpoints of steps 4 and 6."""
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)
     (run / "evaluations" / "final.json").unlink()
@@ -42,7 +42,7 @@ def unfinished(undisturbed: Path, tmp_path: Path) -> Path:
 
 
 def one_sentence(run: Run) -> str:
-    """What a run that failed said, beside the lines of its progress."""
+    """The message of a failed run, without the lines of its progress."""
     assert "Traceback" not in run.out + run.err, run.err
     said = [line for line in run.err.splitlines() if line.startswith("progrpo: ")]
     assert len(said) == 1, run.err
@@ -114,7 +114,7 @@ def test_without_a_good_checkpoint_a_run_does_not_start_again_unseen(forked: Ser
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own."""
+    """A small separate disk."""
     mounted = tmp_path / "disk"
     mounted.mkdir()
     done = subprocess.run(
@@ -155,7 +155,7 @@ def test_a_disk_that_is_full_at_a_checkpoint(forked: Server, disk: Path, undistu
 
 
 def test_a_disk_that_is_full_to_the_last_byte(forked: Server, disk: Path, undisturbed: Path) -> None:
-    """Something else on the disk takes what is left, while the run goes on."""
+    """Another program fills the rest of the disk while the run goes on."""
     run = disk / "run"
     running = forked.start("train", "countdown_cpu", *TINY, "--out", str(run))
     assert running.wait_for(lambda: recorded(run) >= 1)
@@ -172,7 +172,7 @@ def test_a_disk_that_is_full_to_the_last_byte(forked: Server, disk: Path, undist
 
 
 def test_a_quota(forked: Server, undisturbed: Path, tmp_path: Path) -> None:
-    """Files may have one megabyte at most, which the weights exceed: works where nothing can be mounted."""
+    """Files may have one megabyte at most, which the weights exceed. This works where nothing can be mounted."""
     run = tmp_path / "run"
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, {resource.RLIM_INFINITY}))"
     said = one_sentence(forked("train", "countdown_cpu", *TINY, "--out", str(run), code=1, patch=limit))
@@ -213,7 +213,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(
         forked("evaluate", "countdown", "--out", str(cli.folder / "file"), code=2)
     )
     os.chmod(unfinished / "rollouts", 0o500)
-    if os.geteuid():  # root may write in spite of it
+    if os.geteuid():  # root may write anyway
         assert "rollouts' can't be written (Permission denied)" in one_sentence(
             forked("train", "--resume", str(unfinished), code=2)
         )
@@ -235,7 +235,7 @@ def test_a_disk_that_is_read_only(forked: Server, disk: Path, undisturbed: Path)
 
 
 def test_two_runs_in_one_folder(forked: Server, cli: Any, undisturbed: Path) -> None:
-    """The first one is held still, so that it is there in every case."""
+    """The first run is paused, so that it is still there when the second one starts."""
     run = cli.folder / "run"
     first = forked.start("train", "countdown_cpu", *TINY, "--out", str(run))
     assert first.wait_for(lambda: recorded(run) >= 3)
@@ -253,7 +253,7 @@ def test_two_runs_in_one_folder(forked: Server, cli: Any, undisturbed: Path) -> 
 
 def children(pid: int, script: str) -> list[int]:
     """The processes that a run has started to run a script."""
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
@@ -261,8 +261,8 @@ def children(pid: int, script: str) -> list[int]:
         except (OSError, ValueError):
             continue
         if parent == pid and any(Path(part).name == script for part in command):
-            found.append(int(path.name))
-    return found
+            pids.append(int(path.name))
+    return pids
 
 
 def recipe(folder: Path, verifier: str) -> str:
@@ -306,13 +306,13 @@ def test_a_verifiers_process_that_is_killed_is_replaced(
     assert pd.read_parquet(tmp_path / "run" / "rollouts")["status"].ne("error").all()
 
 
-# Numbers that are none
+# Losses, gradients and weights that are not numbers
 
 
 def assert_kept(run: Path, step: int, micro_batches: int) -> dict[str, Any]:
     kept = run / f"failed-step-{step:06d}"
-    told = json.loads((kept / "failure-rank0.json").read_text())
-    assert (told["step"], told["micro_batches"]) == (step, micro_batches)
+    failure = json.loads((kept / "failure-rank0.json").read_text())
+    assert (failure["step"], failure["micro_batches"]) == (step, micro_batches)
     tensors = load_file(kept / "micro-batches-rank0.safetensors")
     assert {name.partition(".")[0] for name in tensors} == {str(i) for i in range(micro_batches)}
     if micro_batches:
@@ -323,10 +323,10 @@ def assert_kept(run: Path, step: int, micro_batches: int) -> dict[str, Any]:
         generated = {tuple(row) for row in rollout["token_ids"]}
         assert {tuple(row[mask]) for row, mask in zip(ids, masks, strict=True)} <= generated
         assert tensors["0.advantages"].shape == (len(ids),)
-    return told
+    return failure
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_its_batch_is_kept(forked: Server, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_stops_the_run_and_its_batch_is_kept(forked: Server, tmp_path: Path) -> None:
     """An alpha that float32 can't hold makes the advantages infinite."""
     run = tmp_path / "run"
     arguments = [*TINY, "training.micro_batch=4", "methods.progrpo.alpha=1e39", "evaluation.every=0"]
@@ -334,9 +334,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_its_batch_is_kept(forked: Se
     assert "progrpo: step 1: the loss is " in said
     assert "it has not reached the weights. The step's batch is in" in said
     assert "start a new run from the model that this one started from with other settings" in said
-    told = assert_kept(run, 1, 1)
-    assert (told["what"], told["of"], told["learning_rate"]) == ("loss", 4, 1e-4)
-    assert told["non_finite_parameters"] == []
+    failure = assert_kept(run, 1, 1)
+    assert (failure["what"], failure["of"], failure["learning_rate"]) == ("loss", 4, 1e-4)
+    assert failure["non_finite_parameters"] == []
     assert not (run / "metrics.jsonl").exists()
     assert events(run) == ["started", "failed"]
     page = forked("inspect", str(run / "failed-step-000001" / "rollout-rank0.parquet"), "--out", str(run / "look.html"))
@@ -346,7 +346,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_its_batch_is_kept(forked: Se
 
 
 def test_a_stop_comes_before_an_evaluation(forked: Server, undisturbed: Path, tmp_path: Path) -> None:
-    """Launchers wait half a minute for the checkpoint; step 3 is one that is evaluated."""
+    """Launchers wait half a minute for the checkpoint; an evaluation follows step 3."""
     run = tmp_path / "run"
     stopped = forked.start("train", "countdown_cpu", *TINY, "--out", str(run))
     stopped.wait_for(lambda: stopped.marks().count("begin update") == 3)
@@ -374,7 +374,7 @@ class Bomb:
 
 
 def test_a_pickle_in_a_checkpoint_runs_no_code(forked: Server, unfinished: Path, tmp_path: Path) -> None:
-    """Whoever can write the folder can seal it again, so the digests are no protection from this."""
+    """Whoever can write to the folder can seal it again, so the digests do not protect from this."""
     import torch
 
     checkpoint = unfinished / "checkpoints" / "checkpoint-4"
@@ -388,7 +388,7 @@ def test_a_pickle_in_a_checkpoint_runs_no_code(forked: Server, unfinished: Path,
     assert (tmp_path / "exploded").exists(), "it is a bomb"
 
 
-def test_a_gradient_that_is_no_number_stops_the_run_before_the_optimizer(forked: Server, tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_a_number_stops_the_run_before_the_optimizer(forked: Server, tmp_path: Path) -> None:
     """From step 3 on, the third micro-batch's gradient of one weight is NaN, and every loss is finite."""
     run = tmp_path / "run"
     patch = """
@@ -406,9 +406,9 @@ RecipeTrainer.compute_loss = with_hook
     said = one_sentence(forked(*arguments, code=1, patch=patch))
     assert "progrpo: step 3: the norm of the gradient is nan; it has not reached the weights" in said
     assert f"start a new run from {str(run / 'checkpoints' / 'checkpoint-2')!r} (model.path) with other" in said
-    told = assert_kept(run, 3, 4)
-    assert told["non_finite_parameters"] == []
-    assert len(told["non_finite_gradients"]) == 1, "the others are of no fault, and not yet clipped by a norm of NaN"
+    failure = assert_kept(run, 3, 4)
+    assert failure["non_finite_parameters"] == []
+    assert len(failure["non_finite_gradients"]) == 1, "the others are of no fault, and not yet clipped by a norm of NaN"
     assert len(metrics(run)) == 2
     undisturbed = forked("train", "countdown_cpu", *TINY, "training.micro_batch=4", "--out", str(tmp_path / "quiet"))
     assert undisturbed.code == 0
@@ -422,11 +422,11 @@ def test_a_step_size_that_ruins_the_weights(forked: Server, tmp_path: Path) -> N
     said = one_sentence(forked("train", "countdown_cpu", *arguments, "--out", str(run), code=1))
     assert "the distribution of the next token is nan" in said
     assert "training.learning_rate below 1e+30" in said
-    told = assert_kept(run, len(metrics(run)) + 1, 0)
-    assert told["learning_rate"] == 1e30
+    failure = assert_kept(run, len(metrics(run)) + 1, 0)
+    assert failure["learning_rate"] == 1e30
 
 
-def test_a_model_whose_weights_are_no_numbers(forked: Server, tmp_path: Path) -> None:
+def test_a_model_whose_weights_are_not_numbers(forked: Server, tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     from progrpo.sampling.models import SHIPPED
@@ -450,8 +450,8 @@ def test_a_model_whose_weights_are_no_numbers(forked: Server, tmp_path: Path) ->
 
 
 def test_a_server_that_trl_can_no_longer_reach(forked: Server, tmp_path: Path, undisturbed: Path) -> None:
-    """What TRL's client meets: a request, by the library that it uses, to a port at which nobody listens. The client
-    itself needs CUDA."""
+    """The error that TRL's client would get: its HTTP library sends a request to a port where nobody listens. The
+    client itself needs CUDA."""
     run = tmp_path / "run"
     patch = """
 import requests

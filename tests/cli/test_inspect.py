@@ -22,17 +22,17 @@ import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
-"""A process between: a child's peak starts at its parent's, and that of the tests is large."""
+"""An intermediate process: a child's peak starts at its parent's memory, and the tests use much memory."""
 
 
 def metrics_of(run: Path) -> dict[int, dict[str, Any]]:
     return {record["step"]: record for record in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())}
 
 
-def check_against(run: Path, found: Any, steps: list[int]) -> None:
-    """What was measured is what the run recorded while it trained."""
+def check_against(run: Path, inspected: Any, steps: list[int]) -> None:
+    """The measures equal the numbers that the run recorded during training."""
     metrics = metrics_of(run)
-    assert found.collapse.steps.tolist() == steps
+    assert inspected.collapse.steps.tolist() == steps
     for name, recorded in {
         "reward": "reward",
         "groups/all_right": "groups/all_right",
@@ -44,22 +44,22 @@ def check_against(run: Path, found: Any, steps: list[int]) -> None:
         "confidence/prompt": "confidence/prompt/mean",
     }.items():
         expected = [metrics[step][recorded] for step in steps]
-        np.testing.assert_allclose(found.collapse.by_step[name], expected, rtol=1e-4, err_msg=name)
-    what_if = found.what_if
+        np.testing.assert_allclose(inspected.collapse.by_step[name], expected, rtol=1e-4, err_msg=name)
+    what_if = inspected.what_if
     for step in steps:
-        of_step = found.table.steps_B[what_if.rows_B] == step
+        of_step = inspected.table.steps_B[what_if.rows_B] == step
         correction = (what_if.progrpo_B - what_if.grpo_B)[of_step]
-        # A group without a right response, of which nothing is corrected, is among them too.
+        # These include groups without a right response, in which nothing is corrected.
         assert correction.mean() == pytest.approx(metrics[step]["correction/mean"], rel=1e-3)
 
 
 def test_the_measures_match_the_runs_own_numbers(cli: Any, finished_run: Path) -> None:
     steps = sorted({int(path.name.split("-")[1]) for path in (finished_run / "rollouts").glob("*.parquet")})
-    found = inspect([finished_run], Options())
-    check_against(finished_run, found, steps)
-    # An estimate from 200 tokens a step of the entropy that the run took over the whole vocabulary.
+    inspected = inspect([finished_run], Options())
+    check_against(finished_run, inspected, steps)
+    # An estimate from 200 tokens per step; the run computed the entropy over the whole vocabulary.
     entropies = [metrics_of(finished_run)[step]["entropy"] for step in steps]
-    assert np.mean(found.collapse.by_step["entropy"]) == pytest.approx(np.mean(entropies), rel=0.25)
+    assert np.mean(inspected.collapse.by_step["entropy"]) == pytest.approx(np.mean(entropies), rel=0.25)
 
     done = cli("inspect", str(finished_run), "--out", "page.html", "--corrections", "new/corrections.parquet")
     assert "rollouts of a progrpo run" in done.out
@@ -73,7 +73,7 @@ def test_the_measures_match_the_runs_own_numbers(cli: Any, finished_run: Path) -
 
 
 def test_the_models_log_probs_match_the_runs(cli: Any, finished_run: Path) -> None:
-    """Of the first step: its rollouts are the shipped model's, before any update."""
+    """Only in the first step, because its rollouts come from the shipped model before any update."""
     rollouts = pd.read_parquet(finished_run / "rollouts" / "step-000001-rank0.parquet")
     bare = rollouts[["step", "prompt", "text", "reward", "token_ids"]]
     bare.to_json(cli.folder / "bare.jsonl", orient="records", lines=True)
@@ -119,7 +119,7 @@ def parquet_of(rows: list[dict[str, Any]]) -> bytes:
 
 
 def overwritten(content: bytes) -> bytes:
-    """The footer is whole, and the data before it is not."""
+    """The footer is intact, but the data before it is not."""
     return content[:4] + b"\x00" * 60 + content[64:]
 
 
@@ -177,7 +177,7 @@ def test_a_folder_for_the_page(cli: Any) -> None:
 
 
 def test_one_row_a_prompt_with_a_threshold(cli: Any) -> None:
-    """Lists in a packed file whose name tells the step: the numbers and what was assumed are printed."""
+    """The file is packed, has lists, and has the step in its name; the numbers and the assumptions are printed."""
     rows = [{"prompt": f"p{i}", "responses": ["a", "b", "c", "d"], "scores": [0.1, 0.2, 0.9, 1.0]} for i in range(12)]
     with gzip.open(cli.folder / "step_3.jsonl.gz", "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -198,7 +198,7 @@ def test_help_shows_examples(cli: Any) -> None:
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_many_rows_in_bounded_memory(cli: Any, kind: str) -> None:
     """benchmarks/inspect_rollouts.py is the same with a million rows."""
-    rng = np.random.default_rng(0)  # what compresses well would not fill the memory that it is read into
+    rng = np.random.default_rng(0)  # text that compresses well would not fill the memory
     table = pd.DataFrame({"n": np.arange(ROWS)})
     table["input"] = "problem " + (table["n"] // 16).astype(str)
     table["output"] = [rng.bytes(1000).hex(" ", 4) for _ in range(ROWS)]
@@ -220,8 +220,8 @@ def test_many_rows_in_bounded_memory(cli: Any, kind: str) -> None:
     assert (cli.folder / "page.html").stat().st_size < 8e6
 
 
-def test_responses_of_others_are_judged_anew(cli: Any) -> None:
-    """verl's dump of a run whose chat template ended in ``<think>``, and which rewarded what it had not finished."""
+def test_responses_of_other_trainers_are_judged_again(cli: Any) -> None:
+    """verl's dump of a run whose chat template ended in ``<think>``; its reward accepted unfinished responses."""
     responses = [r"Maybe \boxed{5}? Wait, that can't be right", "2 and 3.</think> The answer is 5."]
     rows = [
         {"input": "user\n2 + 3?\nassistant\n<think>\n", "output": text, "gts": "5", "score": score, "step": 1}

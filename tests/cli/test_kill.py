@@ -1,4 +1,5 @@
-"""SIGKILL at random moments of every phase: the run always goes on, comes to the same end, and scores nothing twice."""
+"""SIGKILL at random moments of every phase: the run always resumes, ends with the same result, and scores nothing
+twice."""
 
 import random
 import time
@@ -14,7 +15,7 @@ from tests.cli.test_runs import metrics
 from progrpo.evaluation.store import read_samples
 
 KILLS_A_PHASE = 4
-"""Of six phases: 24 kills at least, one after the other."""
+"""At least 24 kills in six phases, one after the other."""
 RECIPE = [
     *("training.steps=8", "training.prompts_per_step=4", "training.group_size=8", "training.checkpoint_every=2"),
     *("task.numbers=3", "task.train_size=64", "task.heldout_size=8", "evaluation.samples=16", "evaluation.every=3"),
@@ -23,7 +24,7 @@ RECIPE = [
 
 
 def stored(run: Path) -> set[tuple[Any, ...]]:
-    """What is on the disk of a run: responses with a verdict, and samples of evaluations."""
+    """The content of a run on disk: responses with a verdict, and samples of evaluations."""
     found: set[tuple[Any, ...]] = set()
     for path in (run / "rollouts").glob("*step-*"):
         if not path.name.endswith(".tmp"):
@@ -36,12 +37,12 @@ def stored(run: Path) -> set[tuple[Any, ...]]:
 
 
 def done(run: Run) -> list[tuple[Any, ...]]:
-    """What a process verified or generated."""
+    """The samples that a process verified or generated."""
     return [tuple(record.values()) for record in run.log()]
 
 
 def seconds_of_phases(server: Server) -> dict[str, float]:
-    """How long each phase takes, from a run that is watched and not disturbed."""
+    """How long each phase takes, from a run that is watched and not killed."""
     run = server.start("train", "countdown_cpu", *RECIPE, "--out", "watched")
     begun: dict[str, float] = {}
     seconds: dict[str, list[float]] = {}
@@ -61,7 +62,7 @@ def seconds_of_phases(server: Server) -> dict[str, float]:
 
 
 def kill_in(server: Server, phase: str, name: str, wait: float, chance: random.Random) -> Run | None:
-    """Start or resume a run, and kill it somewhere in a phase; None if it came to its end."""
+    """Start or resume a run, and kill it somewhere in a phase; None if it finished."""
     begun = f"begin {phase}"
     run_folder = server.folder / name
     is_there = (run_folder / "recipe.json").exists()
@@ -114,7 +115,7 @@ def test_killed_in_every_phase_again_and_again(forked: Server) -> None:
     while wanted:
         name = f"run-{number}"
         run = kill_in(forked, wanted[0], name, seconds[wanted[0]], chance)
-        if run is None:  # it has come to its end: another one
+        if run is None:  # it has finished: start another one
             assert_same(forked.folder / name, undisturbed)
             number, before = number + 1, set()
             continue

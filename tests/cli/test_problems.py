@@ -1,4 +1,4 @@
-"""``progrpo problems``, and how the command line speaks of bad rows."""
+"""``progrpo problems``, and how the command line reports bad rows."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The README's commands on runs work on what ``make demo`` leaves."""
+"""The README's commands for runs work on the runs of ``make demo``."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ def test_the_commands_on_runs_work_after_the_demo(cli: Any) -> None:
     lines = re.findall(r"^    progrpo ((?:evaluate|report|inspect|train) .*?runs/.*?) *#", readme, re.MULTILINE)
     assert len(lines) == 2
     for line in (*lines, "report runs/*", "report runs/demo/*"):
-        words = [found for word in shlex.split(line) for found in (sorted(cli.folder.glob(word)) or [word])]
+        words = [argument for word in shlex.split(line) for argument in (sorted(cli.folder.glob(word)) or [word])]
         cli(*(str(word.relative_to(cli.folder) if isinstance(word, Path) else word) for word in words))
     assert {path: path.read_text() for path in pages} == pages, "no page was written over"
     assert (cli.folder / "runs" / "demo" / "comparison.html").exists()

@@ -79,7 +79,7 @@ def test_a_run_leaves_a_readable_folder(finished_run: Path) -> None:
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_says_how_to_go_on_and_ends_on_the_same_curve(
+def test_a_stopped_run_says_how_to_resume_and_ends_on_the_same_curve(
     cli: Any, finished_run: Path, signal_number: signal.Signals
 ) -> None:
     run = cli.folder / "run"
@@ -172,7 +172,7 @@ def test_a_failing_run_stops_no_other(cli: Any, cli_server: Any) -> None:
     assert "ProGRPO" in (cli.folder / "c" / "report.html").read_text()
     assert (cli.folder / "c" / "countdown_cpu-progrpo-seed0" / "evaluations" / "final.json").exists()
 
-    (cli.folder / "c" / "countdown_cpu-grpo-seed0").unlink()  # mended: the same command goes on with what is missing
+    (cli.folder / "c" / "countdown_cpu-grpo-seed0").unlink()  # repaired: the same command does the missing part
     again = cli(*arguments, code=1)
     assert "1 of 3 runs failed" in again.err
     assert (cli.folder / "c" / "countdown_cpu-grpo-seed0" / "evaluations" / "final.json").exists()
@@ -187,7 +187,7 @@ def test_a_comparison_without_a_finished_run_has_no_page(cli: Any) -> None:
 
 
 def test_the_page_of_several_runs_replaces_no_other_page(cli: Any, finished_run: Path) -> None:
-    """It takes no run's page and not that of the comparison; what is no run is named and left out."""
+    """It does not replace the page of a run or of the comparison. Folders that are not runs are named and left out."""
     for name in ("a", "b"):
         shutil.copytree(finished_run, cli.folder / "runs" / name)
         (cli.folder / "runs" / name / "report.html").write_text(f"page of {name}")

@@ -74,7 +74,7 @@ def test_a_server_that_comes_back_is_waited_for(forked: Server, server: Killable
     assert "is back" in run.err
     samples = pd.read_parquet(tmp_path / "out" / "countdown-samples")
     assert len(samples) == PROBLEMS * SAMPLES == len(samples.drop_duplicates(["problem_id", "index"]))
-    # What the server says is its seed: each sample is the one that was to be had without the interruption.
+    # The server answers with the seed: each sample is the same as without the interruption.
     asked = {body["seed"]: body["n"] for body in server.requests}
     assert set(samples["text"]) == {str(seed + j) for seed, n in asked.items() for j in range(n)}
 

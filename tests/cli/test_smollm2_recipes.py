@@ -38,7 +38,7 @@ def test_it_trains_and_is_evaluated(cli_with_model: Any) -> None:
 def test_it_goes_on_after_a_kill(cli_with_model: Any) -> None:
     cli_with_model("train", "smollm2_word_problems_cpu", *SHORT, "training.steps=1", "--out", "run")
     run: Path = cli_with_model.folder / "run"
-    # As a run that was killed after its first step: the recipe wants two, and there is no end yet.
+    # Like a run that was killed after its first step: the recipe has two steps, and the run has not ended.
     settings = json.loads((run / "recipe.json").read_text())
     settings["training"]["steps"] = 2
     (run / "recipe.json").write_text(json.dumps(settings))

@@ -1,5 +1,5 @@
-"""What a run records by its steps, however often TRL logs and however many steps a rollout serves, and going on in the
-midst of a rollout."""
+"""A run records each step, however often TRL logs and however many steps a rollout serves. It can be resumed in the
+middle of a rollout."""
 
 import shutil
 import signal
@@ -55,7 +55,7 @@ SEVERAL = {
 
 @pytest.fixture(scope="module", params=SEVERAL)
 def several(forked: Server, tmp_path_factory: pytest.TempPathFactory, request: Any) -> Path:
-    """A run of 6 steps whose rollouts are before the steps 1 and 5, with all its checkpoints."""
+    """A run of 6 steps with rollouts before steps 1 and 5, and with all its checkpoints."""
     run = tmp_path_factory.mktemp("several") / "run"
     often = ["training.checkpoint_every=1", "training.keep_checkpoints=9", "training.learning_rate=3e-3"]
     forked("train", "countdown_cpu", *TINY, *SEVERAL[request.param], *often, "--out", str(run))
@@ -118,7 +118,7 @@ def test_a_run_continues_with(settings: list[str], weights: str, forked: Server,
 
 
 def test_a_run_continues_in_a_later_pass_through_its_problems(forked: Server, tmp_path: Path) -> None:
-    """Two steps are a pass through eight problems, each in another order."""
+    """Two steps are a pass through eight problems, and each pass has another order."""
     arguments = ["train", "countdown_cpu", *TINY, "task.train_size=8", "training.keep_checkpoints=9"]
     forked(*arguments, "--out", str(tmp_path / "quiet"))
     run = tmp_path / "run"

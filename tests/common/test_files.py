@@ -130,7 +130,8 @@ def test_values_that_json_can_not_express_are_refused_and_the_old_file_stays(tmp
 
 
 def test_lines_are_appended_whole_or_not_at_all(tmp_path: Path) -> None:
-    """Run in a process of its own, whose files may have 50 bytes at most: the kernel then writes a part of a line."""
+    """Runs in a separate process whose files may have 50 bytes at most, so that the kernel writes only a part of a
+    line."""
     path = tmp_path / "lines"
     append_line(path, "first")
     script = f"""

@@ -1,5 +1,4 @@
-"""One process of many, without a launcher: what each has to do with the others is tested in
-test_distributed_training.py."""
+"""One process of many, without a launcher. test_distributed_training.py tests how the processes work together."""
 
 import signal
 from pathlib import Path

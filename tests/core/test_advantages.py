@@ -134,7 +134,7 @@ def test_equal_rewards_have_advantages_of_exactly_zero(scale: str, rewards: list
 
 
 @each_scale
-def test_a_reward_of_nan_takes_no_part(scale: str) -> None:
+def test_a_reward_of_nan_is_left_out(scale: str) -> None:
     rewards, groups = doubles(1.0, torch.nan, 0.0, torch.nan), ids(1, 1, 1, 2)
     advantages = group_relative_advantages(rewards, groups, scale=scale)
     assert_same(advantages[[0, 2]], group_relative_advantages(rewards[[0, 2]], groups[[0, 2]], scale=scale))
@@ -306,7 +306,7 @@ def test_centred_on_the_correct_only_right_responses_change_and_their_mean_stays
 
 
 @each_center
-def test_of_two_right_answers_the_unlikely_one_gains_more(center: str) -> None:
+def test_the_less_likely_of_two_right_answers_gains_more(center: str) -> None:
     actual = arm_advantages(
         torch.zeros(2),
         torch.ones(2),

@@ -81,7 +81,7 @@ def test_t_low_holds_one_token_however_small_the_fraction() -> None:
     torch.testing.assert_close(confidences, torch.tensor([math.exp(-2), math.nan]), equal_nan=True)
 
 
-def test_of_equally_likely_tokens_the_earlier_are_in_t_low() -> None:
+def test_the_earlier_of_equally_likely_tokens_are_in_t_low() -> None:
     logps = torch.tensor([[-1.0, -2.0, -2.0, -2.0, -0.5], [-3.0, -3.0, -3.0, -3.0, -3.0]])
     mask = torch.ones(2, 5, dtype=torch.bool)
     mask[1, 0] = False
@@ -90,7 +90,7 @@ def test_of_equally_likely_tokens_the_earlier_are_in_t_low() -> None:
 
 
 def test_a_float64_log_prob_is_ranked_by_all_its_digits() -> None:
-    # They are equal in float32, so that the earlier one would be chosen.
+    # They are equal in float32, which would choose the earlier one.
     logps = torch.tensor([[-1.0, -1.0 - 1e-12, -0.1]], dtype=torch.float64)
     assert low_probability_mask(logps, torch.ones(1, 3, dtype=torch.bool)).tolist() == [[False, True, False]]
 

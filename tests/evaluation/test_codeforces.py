@@ -56,7 +56,7 @@ def test_the_rating_stays_within_its_bounds() -> None:
 
 
 def plain_rating(standings: Answer, changes: Answer, first_right: dict[str, int | None]) -> float:
-    """A plain rating of one set of submissions; ``first_right`` says how many wrong ones came before each right one."""
+    """A plain rating of one set of submissions; ``first_right`` has the number of wrong ones before each right one."""
     before = {change["handle"]: change["oldRating"] for change in changes["result"]}
     rows = [r for r in standings["result"]["rows"] if r["party"]["members"][0]["handle"] in before]
     score, penalty = 0.0, 0
@@ -236,7 +236,7 @@ def test_a_problem_without_a_judged_sample_counts_as_unsolved(folder: Path) -> N
     assert "without a judged sample, and so unsolved: 1971B)" in str(rated)
 
 
-def test_contests_with_few_participants_alone_are_refused(tmp_path: Path) -> None:
+def test_contests_with_only_few_participants_are_refused(tmp_path: Path) -> None:
     keep(tmp_path, 1, *contest(1, participants=200))
     with pytest.raises(ConfigError, match=r"no contest of the results \(1\) has more than 200 rated participants"):
         rate({"1A": (1, 1)}, load_standings(tmp_path, [1]))

@@ -88,8 +88,8 @@ def test_more_runs_on_the_same_problems_do_not_count_as_more_problems() -> None:
     assert (ten.low, ten.high) == pytest.approx((one.low, one.high), abs=1e-12)
 
 
-def test_the_interval_depends_on_the_seed_alone() -> None:
-    """So a report's figures can be reproduced on any machine and in any process."""
+def test_the_interval_depends_only_on_the_seed() -> None:
+    """So the numbers of a report can be reproduced on any machine and in any process."""
     values = [0.0, 0.25, 0.5, 1.0, 1.0, 0.125, 0.75]
     first, other = mean_over_problems(values), mean_over_problems(values, seed=1, resamples=2000)
     assert (first.low, first.high) == pytest.approx((13 / 56, 45 / 56), abs=1e-12)

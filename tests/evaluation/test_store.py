@@ -41,7 +41,7 @@ def test_the_columns_hold_samples_verdicts_and_tokens(tmp_path: Path) -> None:
     assert [list(ids) for ids in tokens["token_ids"]] == [[1, 2], [1]]
     assert list(tokens["logps"][0]) == [-0.25, -0.5]
     assert tokens["entropies"][1] is None
-    # pandas reads the folder as one data set.
+    # pandas reads the folder as one dataset.
     assert len(pd.read_parquet(tmp_path / "s")) == 2
 
 

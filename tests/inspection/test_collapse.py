@@ -112,7 +112,7 @@ CALM |= {"confidence/answer": 0.4, "confidence/right": 0.5, "confidence/wrong": 
 
 
 def collapse_with(**last: float) -> Collapse:
-    """Measures without anything wrong, but for these of the last tenth of the steps."""
+    """Measures without any problem, except for the given measures of the last tenth of the steps."""
     later = CALM | {name.replace("__", "/"): value for name, value in last.items()}
     return Collapse(np.arange(1, 101), {}, CALM, CALM, later, (1, 10), (91, 100), True)
 
@@ -196,7 +196,7 @@ def table_of_rewards(rewards: list[list[float]]) -> Table:
 
 
 def test_groups_teach_if_rewards_differ_even_where_all_are_right():
-    """With rewards from 0.1 to 1, every response counts as right, and still GRPO learns from each group."""
+    """With rewards from 0.1 to 1, every response counts as right, but GRPO still learns from each group."""
     measured = collapse(table_of_rewards([[0.1, 1.0, 0.4], [0.2, 0.3, 0.3]] * 10), 0.2)
     assert measured.overall["groups/all_right"] == 1
     assert measured.overall["groups/same_reward"] == 0

@@ -39,7 +39,7 @@ def test_missing_columns_of_a_format_are_left_out():
 
 
 def test_columns_of_a_run_are_those_of_the_rollout_table():
-    """A column of the table that is renamed must be renamed here, or it would be left out without a word."""
+    """A column of the table that is renamed must be renamed here too, or it would be left out silently."""
     table = [column.name for column in rollouts.COLUMNS]
     _, marks, all_columns = FORMATS[0]
     assert marks.union(all_columns.names()) <= set(table)

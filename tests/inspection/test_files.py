@@ -210,7 +210,7 @@ def test_bad_csv_is_refused(content, message, tmp_path):
         inspect([path], Options(columns={"prompt": "q", "response": "o"}, rewards="r"))
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path):
+def test_bytes_that_are_not_text_are_refused(tmp_path):
     rows = [{"q": "1 + 1?", "o": b"\xff\xfe", "r": 1.0}]
     table = pa.Table.from_pylist(rows)
     invalid = table.column("o").chunk(0)

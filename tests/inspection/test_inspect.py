@@ -101,7 +101,7 @@ def test_rollouts_of_verl(tmp_path, capsys):
     assert np.bincount(inspection.table.groups_B).tolist() == [4] * 9
     assert inspection.collapse.overall["reward"] == np.mean([row["score"] for row in rows])
     assert inspection.table.right_B.tolist() == [row["acc"] for row in rows]
-    # Where reward functions return the answer that they extracted, it tells answers apart.
+    # If a reward function returns the answer that it extracted, this tells answers apart.
     by_group = pd.DataFrame(rows).groupby(["step", "input"])["pred"].nunique()
     assert inspection.collapse.overall["distinct_answers"] == by_group.mean()
     print_summary(inspection)

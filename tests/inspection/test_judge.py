@@ -1,4 +1,4 @@
-"""Our verifiers judge the responses of a file, and their verdicts take the place of its rewards."""
+"""Our verifiers judge the responses of a file, and their verdicts replace its rewards."""
 
 import json
 import math

@@ -101,7 +101,7 @@ def test_lists_of_different_length_are_refused(write, row, message, tmp_path):
         ({"texts": "2"}, "row 2: column 'texts' must hold a list of responses, as in the file's first rows"),
     ],
 )
-def test_a_value_that_is_no_list_is_refused(row, message, tmp_path):
+def test_a_value_that_is_not_a_list_is_refused(row, message, tmp_path):
     good = {"q": "1 + 1?", "texts": ["2", "3"], "scores": [1.0, 0.0], "logps": [[-1.0], [-2.0, -3.0]]}
     options = Options(columns=LISTS.columns | {"logps": "logps"}, rewards="scores")
     with pytest.raises(ConfigError, match=message):

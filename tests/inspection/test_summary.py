@@ -1,4 +1,4 @@
-"""The notes say what was assumed, and nothing is claimed that can't be known."""
+"""The notes say what was assumed, and claim nothing that can't be known."""
 
 import math
 

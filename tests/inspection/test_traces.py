@@ -48,7 +48,7 @@ def test_episodes_of_an_evaluation_by_verifiers(tmp_path):
     inspection = inspect([tmp_path], Options())
     assert inspection.source.title == "episodes of verifiers"
     assert np.bincount(inspection.table.groups_B).tolist() == [4, 4, 4]
-    # The weighted sum; what was not scored takes no part.
+    # The weighted sum; functions without a score are left out.
     assert np.unique(inspection.table.rewards_B).tolist() == [0.2, 1.2]
     assert any("Every response counts as right" in note for note in inspection.notes)
     assert any("Episodes that failed before a response was sampled are left out" in note for note in inspection.notes)

@@ -1,4 +1,4 @@
-"""What ProGRPO would have done matches pairs counted one by one, scipy, and GRPO."""
+"""The effect that ProGRPO would have had matches pairs counted one by one, scipy, and GRPO."""
 
 from dataclasses import replace
 from itertools import combinations

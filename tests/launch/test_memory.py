@@ -32,7 +32,7 @@ def test_by_hand() -> None:
     # The two tiles of the 180 scored positions and the head's gradient are smaller than the last layer's MLP.
     assert 180 * 130 * 4 * 2 + 130 * 128 * 4 < 2 * 250 * 384 * 4
     assert update == {"activations": activations + last_hidden, "logits": 2 * 250 * 384 * 4}
-    # One layer of the four is there twice while its cache grows.
+    # One of the four layers is in memory twice while its cache grows.
     assert memory.moments["rollout"]["kv_cache"] == 10 * 25 * 4 * 2 * 128 * 4 * 1.25
     assert memory.moments["evaluation"]["kv_cache"] == 4 * 25 * 4 * 2 * 128 * 4 * 1.25
     assert memory.peak == memory.at("update") == PARAMETERS * 12 + sum(update.values())
@@ -50,7 +50,7 @@ def test_verl_holds_all_logits() -> None:
     assert set(memory.moments) == {"rollout", "update"}
 
 
-def test_gradients_are_there_beside_activations_once_passes_add_up() -> None:
+def test_gradients_add_to_activations_if_passes_accumulate() -> None:
     assert "gradients" not in memory_of().moments["update"]
     assert memory_of(*TWO_PASSES).moments["update"]["gradients"] == PARAMETERS * 4
 
@@ -86,7 +86,7 @@ def test_only_adapters_have_states_and_gradients() -> None:
     assert memory.moments["update"]["gradients"] == adapters * 4
 
 
-def test_vllm_that_sleeps_is_not_there_in_the_update() -> None:
+def test_sleeping_vllm_takes_no_memory_in_the_update() -> None:
     vllm = ["model.dtype=bfloat16", "trl.use_vllm=true", "trl.vllm_gpu_memory_utilization=0.5"]
     asleep = memory_of(*vllm, "trl.vllm_enable_sleep_mode=true")
     assert asleep.moments["rollout"] == {"vllm": 40e9}

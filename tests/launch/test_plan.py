@@ -1,4 +1,4 @@
-"""What is launched, what is refused, and the shipped files of accelerate's, as accelerate itself reads them."""
+"""What is launched, what is refused, and how accelerate reads the shipped configuration files."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ def plan(*overrides: str, source: str = SEVEN_B) -> Plan:
 
 
 def validated(file: Path) -> tuple[Any, Any]:
-    """What ``accelerate launch`` makes of a file, before it starts anything."""
+    """The settings that ``accelerate launch`` reads from a file, before it starts anything."""
     from accelerate.commands import launch
 
     arguments = ["--config_file", str(file), "--num_processes", "8", "-m", "progrpo", "train", SEVEN_B]
@@ -57,7 +57,7 @@ def test_fsdp2_builds_its_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_zero3_builds_its_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DeepSpeed itself is not needed for that; docs/scale.md says how its own parser was asked."""
+    """DeepSpeed itself is not needed for this; docs/scale.md says how its own parser was tested."""
     from accelerate.utils import DeepSpeedPlugin, dataclasses
     from accelerate.utils.launch import prepare_deepspeed_cmd_env
 
@@ -147,7 +147,7 @@ def test_verl_needs_ray_on_each_machine() -> None:
     assert "vllm" in plan("engine=verl").memory.moments["rollout"]
 
 
-def test_weights_in_bfloat16_alone_are_warned_of() -> None:
+def test_weights_in_bfloat16_alone_cause_a_warning() -> None:
     planned = plan("launch.accelerate=ddp")
     assert any("mostly rounded away: take model.dtype = 'float32'" in warning for warning in planned.warnings)
     assert not any("rounded away" in w for w in plan("launch.accelerate=ddp", "model.lora.r=8").warnings)

@@ -1,4 +1,4 @@
-"""What an import loads: seconds that nobody should wait for who does not need them."""
+"""What an import loads: it should not cost seconds for modules that are not needed."""
 
 import json
 import subprocess

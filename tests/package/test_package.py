@@ -1,4 +1,4 @@
-"""The wheel: whole, and usable with nothing of the checkout in reach."""
+"""The wheel is complete, and works without the checkout."""
 
 import os
 import subprocess

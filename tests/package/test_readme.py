@@ -1,4 +1,4 @@
-"""The README's example runs as it stands, and what the README names exists."""
+"""The README's example runs unchanged, and everything that the README names exists."""
 
 import re
 import subprocess

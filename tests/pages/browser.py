@@ -1,4 +1,4 @@
-"""What tests in a real browser share."""
+"""Helpers for tests in a real browser."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from plotly.offline import get_plotlyjs
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """The value of the condition, once it is true."""
+    """Wait until the condition is true, and return its value."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "the page did not get there in time"
@@ -25,7 +25,7 @@ def open_page(browser: Any, page: Path) -> Callable[[str], Any]:
 
 
 def downloaded(folder: Path, ending: str) -> str:
-    """The text of the one file with this ending, once it is whole; it is removed."""
+    """Wait for the one file with this ending, remove it, and return its text."""
     file = wait_for(lambda: next(iter(folder.glob(f"*{ending}")), None))
     wait_for(lambda: file.stat().st_size > 0 and not list(folder.glob("*.crdownload")))
     text = file.read_text(encoding="utf-8")
@@ -34,11 +34,11 @@ def downloaded(folder: Path, ending: str) -> str:
 
 
 def severe(browser: Any) -> list[dict[str, Any]]:
-    """The console's errors, those of the Content-Security-Policy included."""
+    """The errors in the console, including those of the Content-Security-Policy."""
     return [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 def without_plotly(html: str) -> str:
-    """The page without Plotly's script, which must be in it once."""
+    """The page without Plotly's script, which it must contain once."""
     assert html.count(get_plotlyjs()) == 1
     return html.replace(get_plotlyjs(), "")

@@ -12,7 +12,7 @@ from progrpo.runs.folder import RunFolder
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., RunFolder]:
-    """A factory of run folders: everything is there unless it is left out."""
+    """A factory of run folders. They are complete, except for parts that a test leaves out."""
 
     def make(
         method: str = "grpo",

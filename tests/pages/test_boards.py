@@ -1,4 +1,4 @@
-"""The table of problems and the reader of responses, as a reader uses them: in a real browser."""
+"""The table of problems and the reader of responses, used in a real browser."""
 
 import csv
 import io
@@ -79,7 +79,7 @@ def test_every_column_sorts_both_ways_and_says_so(browser, page):
 
 
 def sort_value(data, key, row):
-    """The value in a row that a column sorts by, worked out apart from the page."""
+    """The value in a row by which a column sorts, computed independently of the page."""
     grpo, pro = data["groups"]
     if key == "prompt":
         return data["prompts"][row]

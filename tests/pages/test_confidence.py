@@ -1,4 +1,4 @@
-"""Confidence against being right: the figures add up, and the sentences say no more than the intervals."""
+"""Confidence and correctness: the figures add up, and the sentences claim no more than the intervals show."""
 
 import numpy as np
 import pandas as pd

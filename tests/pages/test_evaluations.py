@@ -1,4 +1,4 @@
-"""Pages of evaluations: benchmarks by models."""
+"""Pages of evaluations: a table of benchmarks and models."""
 
 import json
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_the_picker_changes_every_part(browser, make_model, tmp_path):
     assert severe(browser) == []
 
 
-def test_files_that_are_no_evaluations_are_ignored(make_model, tmp_path):
+def test_files_that_are_not_evaluations_are_ignored(make_model, tmp_path):
     folder = make_model("a", "m", {"aime": [1]})
     (folder / "notes.json").write_text(json.dumps({"settings": {}}), encoding="utf-8")
     assert list(collect_models([folder])) == ["aime"]

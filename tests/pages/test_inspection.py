@@ -1,4 +1,4 @@
-"""The page: escaped, alone, bounded, and alive in a real browser."""
+"""The page is escaped, self-contained and bounded in size, and works in a real browser."""
 
 import json
 import re

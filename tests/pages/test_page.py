@@ -1,4 +1,4 @@
-"""The page: whole, escaped, alone, and alive in a real browser."""
+"""The page is complete, escaped and self-contained, and works in a real browser."""
 
 import json
 import re
@@ -89,7 +89,7 @@ def test_in_a_browser(browser, make_run, tmp_path: Path):
     assert js("return document.activeElement.dataset.key") == "group"
     assert js("return document.querySelectorAll('#reader .tok.low').length") == 4
 
-    # A token tells its probability when it has the focus; arrow keys move on.
+    # A token shows its probability when it has the focus; arrow keys move the focus.
     browser.find_element("css selector", "#reader .tok").send_keys("\ue014")
     assert js("return document.activeElement === document.querySelectorAll('#reader .tok')[1]")
     assert js("return document.getElementById('tip').textContent") == "p = 0.650, one of the least likely"

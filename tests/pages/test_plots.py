@@ -1,4 +1,4 @@
-"""The figures show the right numbers, and Plotly takes them."""
+"""The figures show the right numbers, and Plotly accepts them."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ def test_plotly_accepts_every_figure(make_run):
 
 
 def _plain(value):
-    """CSS variables, which the page's script replaces, as a colour."""
+    """Replace CSS variables by a colour, as the page's script does."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -37,7 +37,7 @@ def test_a_curve_is_the_mean_over_seeds_with_each_seed_behind(make_run):
     assert data[-1]["y"] == [0.305, 0.305]
 
 
-def test_no_data_is_no_figure(make_run):
+def test_without_data_there_is_no_figure(make_run):
     methods = collect([make_run("grpo", final=False, metrics=0, evaluations=False, rollouts=False)])
     assert plots.training_panels(methods) == []
     assert plots.over_training(methods, partial(plots.metric_curve, key="reward")) == []
@@ -68,7 +68,7 @@ def test_the_share_of_problems_by_distinct_solutions_sums_to_one(make_run):
 
 def test_long_curves_are_smoothed_and_short_ones_are_not(make_run):
     assert [plots.window_for(steps) for steps in (10, 59, 60, 200, 500)] == [1, 1, 3, 11, 25]
-    # The reward is a tenth of the step: a window of three changes the ends alone, where it is cut.
+    # The reward is a tenth of the step, so a window of three changes only the ends, where the window is cut.
     for seed, steps, ends in ((0, 59, (0.1, 5.9)), (1, 60, (0.15, 5.95))):
         methods = collect([make_run("grpo", seed, metrics=steps)])
         *thin, mean = plots.over_training(methods, partial(plots.metric_curve, key="reward"))

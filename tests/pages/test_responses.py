@@ -1,4 +1,4 @@
-"""The reader: which groups it shows, and what it says of their responses."""
+"""The reader: which groups it shows, and what it says about their responses."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The sentences and tables say what the numbers support, and no more."""
+"""The sentences and tables claim only what the numbers support."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_the_sign_test_is_beside_the_interval(make_run):
     assert "ProGRPO is ahead in pass@1 on 5, behind on 0 and even on 1 (exact sign test: p = 0.062)" in words
 
 
-def test_an_interval_with_zero_is_no_clear_difference(make_run):
+def test_an_interval_with_zero_is_not_a_clear_difference(make_run):
     a = make_run("grpo", correct=[0, 8, 0, 8, 4, 4])
     b = make_run("progrpo", correct=[8, 0, 1, 8, 4, 4])
     words = text_of(sentences(collect([b, a])))
@@ -60,7 +60,7 @@ def test_differences_pair_seeds_whatever_the_order_of_runs(make_run):
     assert compare(pro, grpo, "avg").per_seed == [1 / 8, 2 / 8]
 
 
-def test_seeds_without_a_partner_take_no_part_in_pairs(make_run):
+def test_seeds_without_a_partner_are_left_out_of_pairs(make_run):
     a = make_run("grpo", 0, correct=[2] * 6)
     b = [make_run("progrpo", 0, correct=[4] * 6), make_run("progrpo", 1, correct=[8] * 6)]
     grpo, pro = collect([a, *b])
@@ -116,7 +116,7 @@ def test_the_table_holds_base_and_methods_with_intervals(make_run):
     assert {key: cell[key] for key in shown_as} == shown_as
     assert cell["exact"][:5] == pytest.approx([0.25, 0.25, 0.25, 0.25 - half, 0.25 + half], abs=1e-6)
     assert cell["sampling"] == f"{0.25 - half:.3f}–{0.25 + half:.3f}"
-    # The base model has 4 samples a problem: no pass@8 of it is made up.
+    # The base model has 4 samples per problem, so it has no pass@8.
     assert shown["rows"][0]["cells"][2]["mean"] == "–"
     assert shown["mixed_sizes"]
     assert len(per_run(methods, shown["measures"])) == 3

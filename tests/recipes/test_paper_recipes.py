@@ -1,8 +1,8 @@
 """The recipes at the paper's scale: planned for both engines, and run two steps by TRL on a tiny model.
 
-What runs is the shipped recipe with the overrides of ``ON_A_CPU`` and the paths of a tiny Qwen2, with the chat template
-of the recipe's model as TRL ships it, and of a few rows in the schemas of its datasets; all else is as shipped.
-tests/verl/in_verl/ runs the same in verl.
+The tests run the shipped recipes with the overrides of ``ON_A_CPU`` and new paths: to a tiny Qwen2, which has the chat
+template of the recipe's model as TRL ships it, and to a few rows in the schemas of the datasets. tests/verl/in_verl/
+runs the same in verl.
 """
 
 import json
@@ -44,7 +44,7 @@ ON_A_CPU = [
     "evaluation.samples=2",
     "evaluation.samples_in_training=2",
 ]
-"""What a CPU forces on a recipe, and what makes it small."""
+"""Overrides that a CPU needs, and overrides that make a recipe small."""
 
 
 def is_r1(recipe: Recipe) -> bool:
@@ -52,7 +52,7 @@ def is_r1(recipe: Recipe) -> bool:
 
 
 def chat_template(recipe: Recipe) -> str:
-    """Of the recipe's model."""
+    """The chat template of the recipe's model."""
     return trl_template("deepseek_r1_distill" if is_r1(recipe) else "qwen2_5")
 
 
@@ -80,8 +80,8 @@ class Silence:
 
 
 def test_the_papers_models_and_data_have_recipes() -> None:
-    found = {(load_recipe(name).model.path, load_recipe(name).task.train.preset) for name in PAPER}
-    assert found == {
+    sources = {(load_recipe(name).model.path, load_recipe(name).task.train.preset) for name in PAPER}
+    assert sources == {
         ("Qwen/Qwen2.5-7B", "dapo_math_17k"),
         ("Qwen/Qwen2.5-32B", "dapo_math_17k"),
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "dapo_math_17k"),
@@ -91,7 +91,7 @@ def test_the_papers_models_and_data_have_recipes() -> None:
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_the_papers_settings_are_the_papers(name: str) -> None:
+def test_the_recipes_have_the_settings_of_the_paper(name: str) -> None:
     recipe = load_recipe(name)
     assert (recipe.training.clip_low, recipe.training.clip_high) == (0.2, 0.28)
     method = recipe.method_settings()
@@ -100,7 +100,7 @@ def test_the_papers_settings_are_the_papers(name: str) -> None:
     assert "loss_type" not in recipe.trl, "the token mean"
     samples = {BENCHMARKS[benchmark].samples for benchmark in recipe.evaluation.benchmarks}
     assert recipe.evaluation.samples in samples or not recipe.evaluation.every
-    # Every setting says whose it is; lines that open a table or go on with a comment need not.
+    # A comment on every setting names its source, except on lines that open a table or continue a comment.
     for line in builtin_recipes()[name].read_text().split("[trl]")[0].splitlines():
         if " = " in line and not line.startswith(("name", "benchmarks", "nodes", "gpus", "accelerate", "#")):
             assert "paper" in line or "ours" in line or 'name = "' in line or "method =" in line or "engine" in line, (
@@ -128,7 +128,7 @@ def test_it_is_planned_without_hub_or_gpu(name: str, engine: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", PAPER)
 def test_trl_takes_its_settings(name: str, tmp_path: Path) -> None:
-    """On one process: more of them change the batch alone, which goes up for all as it is said."""
+    """On one process. More processes change only the batch, as the recipes say."""
     recipe = load_recipe(name, ["launch.gpus_per_node=0", "launch.nodes=1"])
     config = trl_config(recipe, make_task(recipe), tmp_path)
     assert isinstance(config, ProGRPOConfig)
@@ -155,7 +155,7 @@ def test_two_steps_on_a_tiny_model_of_the_same_architecture(name: str, tmp_path:
     assert rollouts["answer_confidence"].between(0, 1).all()
     assert rollouts["prompt_confidence"].between(0, 1).all()
     assert rollouts["prompt"].str.contains("boxed" if recipe.task.name == "math" else "```python").all()
-    # The verifier is told of the thinking part that R1's template opens, in training and in every evaluation.
+    # The verifier knows that R1's template opens a thinking part, in training and in every evaluation.
     samples = [pd.read_parquet(folder) for folder in run.evaluations.glob("*-samples")]
     assert samples
     for texts in (rollouts["text"], *(one["text"] for one in samples)):

@@ -43,7 +43,7 @@ def test_what_a_recipe_leaves_out_has_a_default(tmp_path: Path) -> None:
     assert recipe.method == "progrpo"
 
 
-def test_a_recipe_comes_back_from_json_as_it_was(tmp_path: Path) -> None:
+def test_a_recipe_comes_back_unchanged_from_json(tmp_path: Path) -> None:
     recipe = load_recipe("countdown_cpu", ["training.micro_batch=64", "methods.progrpo.alpha=0.5"])
     path = write_recipe(tmp_path, json.dumps(recipe.model_dump()), "recipe.json")
     assert load_recipe(path) == recipe

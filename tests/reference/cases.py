@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def random_logps(seed: int, rows: int, columns: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Log-probs between -8 and 0, most near 0 as in a reasoning chain, and some equal to another one of their row."""
+    """Log-probs between -8 and 0. Most are near 0, as in a reasoning chain, and some occur twice in their row."""
     generator = torch.Generator().manual_seed(seed)
     logps = -8 * torch.rand(rows, columns, generator=generator, dtype=dtype) ** 4
     if columns > 3:
@@ -14,7 +14,8 @@ def random_logps(seed: int, rows: int, columns: int, *, dtype: torch.dtype = tor
 
 
 def random_mask(seed: int, rows: int, columns: int) -> Tensor:
-    """Ragged rows with holes in the middle. The first is full; of three or more, the last one counts nothing."""
+    """Ragged rows with holes in the middle. The first is full; if there are three or more, the last has no counted
+    token."""
     generator = torch.Generator().manual_seed(1000 + seed)
     lengths = torch.randint(1, columns + 1, (rows, 1), generator=generator)
     mask = (torch.arange(columns) < lengths) & (torch.rand(rows, columns, generator=generator) > 0.25)

@@ -10,7 +10,7 @@ LARGEST = 119
 
 
 def step_sequences(numbers: list[int], target: int) -> Iterator[list[Step]]:
-    """Every way to come from the numbers to the target: ordered pairs x operators, then the rest of the way."""
+    """Every way to reach the target from the numbers: all ordered pairs and operators, then the same for the rest."""
     if len(numbers) == 1:
         if numbers[0] == target:
             yield []
@@ -25,7 +25,7 @@ def step_sequences(numbers: list[int], target: int) -> Iterator[list[Step]]:
 
 
 def identity(steps: list[Step]) -> tuple[Step, ...]:
-    """Equal for two sequences with the same steps in any order, and operands of + and * in any order."""
+    """A key that does not depend on the order of the steps, or of the operands of + and *."""
     return tuple(
         sorted((min(a, b), op, max(a, b), result) if op in "+*" else (a, op, b, result) for a, op, b, result in steps)
     )

@@ -1,4 +1,4 @@
-"""Checkpoints that are sealed, damaged in every way that files get damaged, and let go."""
+"""Checkpoints that are sealed, damaged in every way in which files get damaged, and removed."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from progrpo.runs.checkpoints import MODEL_PARTS, check_model, fault, in_folder,
 
 
 def make(folder: Path, step: int = 6) -> Path:
-    """What a trainer leaves, in small."""
+    """A small version of what a trainer saves."""
     checkpoint = folder / f"checkpoint-{step}"
     (checkpoint / "optimizer").mkdir(parents=True)
     (checkpoint / "model.safetensors").write_bytes(bytes(range(256)) * 40)

@@ -1,4 +1,4 @@
-"""Going back to a checkpoint that is whole: what is dropped, what is kept, what is refused."""
+"""Going back to an intact checkpoint: what is dropped, what is kept, what is refused."""
 
 import json
 import shutil

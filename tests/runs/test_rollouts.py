@@ -1,4 +1,4 @@
-"""The rollout table: what is written is what is read, and the documentation names its columns."""
+"""The rollout table is read as it was written, and the documentation names its columns."""
 
 from pathlib import Path
 from typing import Any

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Misbehaviour = Callable[["Handler", dict[str, Any], dict[str, Any]], None]
-"""Answers one request: given the handler, the request's body and the answer that would be right."""
+"""Answers one request, from the handler, the request's body and the right answer."""
 
 
 class Server:
@@ -49,7 +49,7 @@ class Server:
 class Handler(BaseHTTPRequestHandler):
     owner: Server
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # headers and body in one packet: a second one would wait for the first one's acknowledgement
+    wbufsize = -1  # headers and body go in one packet: a second packet would wait for the first one's acknowledgement
 
     def do_GET(self) -> None:
         self.send_json(200, {"object": "list", "data": [{"id": name} for name in self.owner.models]})
@@ -164,8 +164,8 @@ def changed(change: Callable[[list[dict[str, Any]]], object]) -> Misbehaviour:
 
 
 def ignore_sampling(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
-    """A server that ignores temperature and seed, and gives no log-probs: the same answer to every request for a
-    prompt, and the number of tokens of all choices together."""
+    """A server that ignores temperature and seed and gives no log-probs. It gives the same answer to every request for
+    a prompt, and the number of tokens of all choices together."""
     asked = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
     text = f"Seven steps to {sum(map(ord, asked)) % 97}"
     for one in right["choices"]:
@@ -177,7 +177,7 @@ def ignore_sampling(handler: Handler, body: dict[str, Any], right: dict[str, Any
 
 
 def refuse_extras(handler: Handler, body: dict[str, Any], right: dict[str, Any]) -> None:
-    """OpenAI's server does so."""
+    """Refuse the extensions, as OpenAI's server does."""
     if "return_token_ids" in body:
         handler.send_json(400, {"error": {"message": "Unrecognized request argument supplied: return_token_ids"}})
     else:

@@ -79,7 +79,7 @@ def test_text_is_continued_and_messages_are_answered(server: Server) -> None:
     assert chat_path == "/v1/chat/completions"
     assert chat_body.items() >= (shared | {"messages": CHAT, "n": 2, "logprobs": True}).items()
     assert chat_body["seed"] == sample_seed(3, CHAT, 5)
-    # The request sets what the server would else take from the model's generation_config.json.
+    # The request sets what the server would otherwise read from the model's generation_config.json.
     assert text_body.items() >= {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0}.items()
 
 
@@ -126,7 +126,7 @@ def test_the_key_is_sent_and_never_shown(server: Server, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("path", ["p", CHAT], ids=["text", "chat"])
 def test_a_server_that_refuses_extensions_is_asked_without_them(server: Server, path: Any) -> None:
     server.always = server_side.refuse_extras
-    server.seconds = 0.05  # so that all of the first four requests are refused before one is answered
+    server.seconds = 0.05  # then all of the first four requests are refused before one is answered
     asked = backend(server, concurrency=4)
     requests = [Request(path, i, 1) for i in range(8)]
     assert collect(asked, requests) == [expected(path, i, 1, ids=False) for i in range(8)]
@@ -244,7 +244,7 @@ def test_a_server_that_is_gone_behind_a_proxy_is_waited_for(
 ) -> None:
     monkeypatch.setattr("progrpo.sampling.http.SECONDS_BETWEEN_CALLS", 0.01)
     patient = backend(server, retries=0, patience=30.0)
-    assert collect(patient, [Request("p", 0, 1)]) == [expected("p", 0, 1)]  # from now on it has answered
+    assert collect(patient, [Request("p", 0, 1)]) == [expected("p", 0, 1)]  # now it has answered before
     server.script += [server_side.status(code, "away")] * 3
     if is_waited_for:
         assert collect(patient, [Request("p", 1, 1)]) == [expected("p", 1, 1)]

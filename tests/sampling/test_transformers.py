@@ -31,7 +31,7 @@ def draw_all(backend: TransformersBackend, requests: list[Request], sampling: Sa
 
 
 def processed(logits_TV: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """The log-probs of the distribution that is sampled from, computed slowly and plainly."""
+    """The log-probs of the sampling distribution, computed slowly and plainly."""
     rows = []
     for logits in (logits_TV / temperature).double():
         probs = logits.softmax(-1)

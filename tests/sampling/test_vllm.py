@@ -1,7 +1,7 @@
 """vLLM's engine in this process and its server, against transformers. ``make test-vllm`` runs these tests.
 
-The model is tiny, random and untied, in float32. Its generation_config.json is a trap: what stands there beside the
-end tokens would change the distribution that samples are drawn from.
+The model is tiny, random and untied, in float32. Its generation_config.json is a trap: except for the end tokens, its
+settings would change the sampling distribution.
 """
 
 import subprocess
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     plain.decoder = decoders.ByteLevel()
     specials = ["<pad>", "<bos>", "<eos>", "<end of turn>"]
-    # An alphabet of the corpus alone: no token is half a character, which engines decode differently.
+    # The alphabet is only the corpus's, so that no token is half a character, which engines decode differently.
     plain.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=96, special_tokens=specials, initial_alphabet=[]))
     plain.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
     tokenizer = PreTrainedTokenizerFast(

@@ -100,7 +100,7 @@ def test_a_question_that_mmlu_pro_asks_twice_counts_twice(tmp_path: Path) -> Non
     rows = [MMLU_PRO | {"question_id": i, "question": q} for i, q in ((70, "a?"), (71, "a?"), (72, "b?"), (72, "b?"))]
     task = task_of(tmp_path, *rows, preset="mmlu_pro")
     assert [problem["problem_id"] for problem in task.heldout_problems()] == ["70", "71", "72"]
-    assert task.repeated_rows == 1  # the very same row
+    assert task.repeated_rows == 1  # exactly the same row
     with pytest.raises(ConfigError, match=r"rows.jsonl:2: has the id '70' of rows.jsonl:1, which is another problem"):
         task_of(tmp_path, rows[0], rows[2] | {"question_id": 70}, preset="mmlu_pro").heldout_problems()
     trained = ChoiceTask(Data(preset="mmlu_pro", path=str(tmp_path / "train.jsonl")), task.heldout)

@@ -212,7 +212,7 @@ def test_livecodebench_window_follows_the_contest_dates(date: str, kept: bool) -
 
 
 def test_codeforces_problems_keep_their_published_order() -> None:
-    """Ratings are looked up by place where rows have no ids, so no row may be left out or moved."""
+    """If rows have no ids, ratings are looked up by place, so no row may be left out or moved."""
     path = shared_file("codeforces_rllm_test.jsonl")
     problems = CodeTask(None, Data(preset="codeforces", path=str(path))).heldout_problems()
     ids = json.loads(shared_file("codeforces_metadata.jsonl").read_bytes())["data"]

@@ -1,4 +1,4 @@
-"""Countdown's problems: seeded, solvable, and split once and for all."""
+"""Countdown's problems are made from seeds, are solvable, and have a fixed split."""
 
 import random
 from functools import cache
@@ -70,7 +70,7 @@ def test_training_and_heldout_problems_share_nothing_whatever_the_seed(size: int
     assert all(sorted(i.split(" : ")[0].split(), key=int) == i.split(" : ")[0].split() for i in heldout)
 
 
-def test_the_seed_decides_the_training_problems_alone() -> None:
+def test_the_seed_decides_only_the_training_problems() -> None:
     first = Countdown(train_size=50, heldout_size=20, seed=1)
     again, other = Countdown(train_size=50, heldout_size=20, seed=1), Countdown(train_size=50, heldout_size=20, seed=2)
     assert first.train_problems() == again.train_problems() == first.train_problems()
@@ -123,7 +123,7 @@ def test_an_empty_set_is_refused(name: str, size: int) -> None:
 
 @cache
 def targets(numbers: tuple[int, ...]) -> frozenset[int]:
-    """Where any steps from these numbers lead."""
+    """All values that steps from these numbers can reach."""
     reached: set[int] = set(numbers) if len(numbers) == 1 else set()
     for i, j in permutations(range(len(numbers)), 2):
         rest = [numbers[k] for k in range(len(numbers)) if k not in (i, j)]

@@ -1,4 +1,4 @@
-"""Tasks over datasets: the rows that are read, refused, left out and held out. Most tests use the math task."""
+"""Tasks on datasets: the rows that are read, refused, left out and held out. Most tests use the math task."""
 
 import json
 from pathlib import Path
@@ -142,7 +142,7 @@ def test_rows_that_a_preset_does_not_keep_are_neither_bad_nor_counted(tmp_path: 
 def test_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"task.train has no usable problem; give it other rows"):
         task_of(tmp_path, []).train_problems()
-    with pytest.raises(ConfigError, match=r"all \d+ problems of task.train are in task.heldout too, and what is held"):
+    with pytest.raises(ConfigError, match=r"all \d+ problems of task.train are in task.heldout too, and held-out"):
         task_of(tmp_path, HELDOUT).train_problems()
 
 

@@ -37,7 +37,7 @@ def function(body: str, name: str = "swap") -> str:
 def test_the_reference_decides_on_every_input() -> None:
     assert verdict(ROW, function("return (x[1], x[0])")).correct
     assert not verdict(ROW, function("return [x[1], x[0]]")).correct  # JSON has no tuples, the assertion does
-    assert not verdict(ROW, function("return (2, 1)")).correct  # right on the base input alone
+    assert not verdict(ROW, function("return (2, 1)")).correct  # right only on the base input
     assert not verdict(ROW, function("return (x[1], 4 if x[0] == 0.1 else x[0])")).correct
     assert verdict(ROW | {"plus_input": {}}, function("return (2, 1)")).correct
 
@@ -93,7 +93,7 @@ def test_a_failing_reference_is_the_datasets_fault() -> None:
         ("[1.0, 2.0]", 0, "[1.0, 2.0000009]", True),
         ("[1.0, 2.0]", 0, "[1.0]", False),
         ("[1.0, 2.0]", 0, "1.0", False),
-        ("[1, 2.0]", 0, "[1, 2.0000009]", False),  # not floats alone
+        ("[1, 2.0]", 0, "[1, 2.0000009]", False),  # not only floats
         ("1", 0, "1.0000009", False),
         ("1.0", 1e-4, "1.00009", True),
         ("1.0", 1e-4, "1.0002", False),
@@ -187,7 +187,7 @@ def test_arguments_have_the_types_of_the_examples() -> None:
         ({"base_input": 3}, "column 'base_input' is 3, where a list of lists"),
         ({"base_input": "[[1]"}, "column 'base_input' is not valid JSON: "),
         ({"base_input": [], "plus_input": []}, "has no inputs"),
-        ({"assertion": "assert swap("}, "column 'assertion' is no Python"),
+        ({"assertion": "assert swap("}, "column 'assertion' is not Python"),
         ({"entry_point": ""}, "column 'entry_point' is ''"),
     ],
 )
@@ -200,7 +200,7 @@ def test_reference_solutions_pass_and_their_mutants_get_the_verdict_of_a_plain_p
     """Every sixteenth of the 399 rows; all were run once (docs/verify-code.md)."""
     benchmark, rows = load_benchmark("code_verification"), shared_rows("mbppplus_v010.jsonl")
     assert all(read_gold(PRESETS["mbpp_plus"].read(row).gold) for row in rows)
-    some = [row for row in rows[::16] if row["task_id"] != "Mbpp/599"]  # whose reference takes half a minute
+    some = [row for row in rows[::16] if row["task_id"] != "Mbpp/599"]  # its reference takes half a minute
     items = [PRESETS["mbpp_plus"].read(row) for row in some]
     right = verify_programs([item.gold for item in items], [item.solution or "" for item in items])
     assert {row["task_id"]: v.reason for row, v in zip(some, right, strict=True) if not v.correct} == {}

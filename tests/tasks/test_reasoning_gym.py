@@ -86,7 +86,7 @@ def test_an_answer_that_is_a_program_is_not_run(dataset: str, tmp_path: Path) ->
 
 
 def test_outside_the_sandbox_the_same_answer_does_harm(tmp_path: Path) -> None:
-    """This is why there is a sandbox: reasoning-gym's own scorer is called here as its examples call it."""
+    """This is why there is a sandbox. Here, reasoning-gym's own scorer is called as in its examples."""
     target = tmp_path / "touched"
     dataset = reasoning_gym.create_dataset("countdown", seed=5, size=1)
     dataset.score_answer(f"__import__('os').system('touch {target}')", dataset[0])

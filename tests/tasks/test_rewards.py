@@ -20,7 +20,8 @@ from progrpo.verify import Verdict, VerifierFailedError
 
 
 class SpyTask:
-    """The row's answer is right, and "broken" makes the verifier fail; ``asked`` lists what it has verified."""
+    """The row's answer is right, and "broken" makes the verifier fail; ``asked`` lists the responses that it
+    verified."""
 
     name = verifier = "spy"
     max_response_tokens = 8
@@ -113,7 +114,7 @@ def test_the_same_text_is_judged_for_each_problem() -> None:
     assert reward(["p", "q"], ["a", "a"], problem_id=["1", "2"], answer=["a", "b"]) == [1.0, 0.0]
 
 
-def test_an_evaluation_does_not_push_out_training_verdicts() -> None:
+def test_an_evaluation_does_not_evict_training_verdicts() -> None:
     task = SpyTask()
     reward = task_reward(task)
     reward(["p"], ["a"], problem_id=["1"], answer=["a"])
@@ -179,7 +180,7 @@ def test_problems_whose_golds_differ_are_different_problems(golds: list[Any]) ->
 
 def test_long_tests_are_not_copied_for_each_response() -> None:
     def column() -> list[str]:
-        """A text of its own in each row, as a dataset gives them."""
+        """A new copy of the text in each row, as in a dataset."""
         return ["".join(["t" * 500_000, str(i // 8)]) for i in range(64)]
 
     reward = Reward(lambda rows, texts: [Verdict("correct") for _ in texts])
@@ -233,7 +234,7 @@ def test_a_recorded_verdict_is_looked_up_by_the_row() -> None:
 
 
 @pytest.mark.parametrize("problem_id", [{"problem_id": "a"}, {}], ids=["id", "no id"])
-def test_a_recorded_verdict_is_valid_for_its_own_gold_only(problem_id: dict[str, str]) -> None:
+def test_a_recorded_verdict_is_valid_only_for_its_own_gold(problem_id: dict[str, str]) -> None:
     task = SpyTask()
     reward = task_reward(task)
     digest = reward.problem_digest({"prompt": "2 + 2", **problem_id, "answer": "4"})

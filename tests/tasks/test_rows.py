@@ -14,7 +14,7 @@ from progrpo.tasks.rows import BadRow, BadRowError, column, digest, read_rows, r
 ROWS = [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?\u2028(a sum)", "answer": "4"}]
 
 
-def test_jsonl_is_split_at_newlines_alone(tmp_path: Path) -> None:
+def test_jsonl_is_split_only_at_newlines(tmp_path: Path) -> None:
     """str.splitlines would cut the second row in two at U+2028."""
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n", encoding="utf-8")
@@ -56,7 +56,7 @@ print(json.dumps([row for _, row in read_rows("somebody/set", files=sys.argv[1:]
 
 
 def test_files_of_a_hugging_face_dataset_are_joined(tmp_path: Path) -> None:
-    """The hub's own client, offline: it finds what lies in its cache, laid out as downloads are."""
+    """The hub's own client, offline: it finds files in its cache, in the layout of downloads."""
     snapshot = tmp_path / "hub" / "datasets--somebody--set" / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
     (snapshot.parents[1] / "refs").mkdir()

@@ -31,7 +31,7 @@ def test_chat_is_a_user_message_with_examples_as_earlier_turns() -> None:
 
 
 def test_your_own_template_keeps_its_braces_and_those_of_the_problem() -> None:
-    """str.format would fail on LaTeX; filling in twice would fill in what a problem says."""
+    """str.format would fail on LaTeX; filling in twice would replace braces in the problem."""
     template = "{{a}} {problem} | {instruction} {b"
     assert render(template, "{instruction}", INSTRUCTION) == r"{{a}} {instruction} | Use \boxed{}. {b"
 

@@ -7,7 +7,7 @@ ROWS = list(islice(word_problems(3), 3000))
 OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
 
 
-def test_the_same_seed_makes_the_same_rows_and_no_row_twice() -> None:
+def test_the_same_seed_makes_the_same_rows_without_repetition() -> None:
     assert list(islice(word_problems(3), 50)) == ROWS[:50]
     assert list(islice(word_problems(4), 50)) != ROWS[:50]
     assert len({row["question"] for row in ROWS}) == len(ROWS)

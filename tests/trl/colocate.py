@@ -1,4 +1,4 @@
-"""TRL's colocated vLLM on a CPU, where it was not made to run. Everything else of TRL and of vLLM is as it ships."""
+"""TRL's colocated vLLM on a CPU, which TRL does not support. The rest of TRL and vLLM is unchanged."""
 
 import os
 from functools import cache
@@ -18,17 +18,18 @@ def _engine(**settings: Any) -> LLM:
 
 
 def engine(**settings: Any) -> LLM:
-    """``vllm.LLM`` for TRL: one engine for all trainers with the same settings, for a process bears no second world."""
+    """``vllm.LLM`` for TRL: one engine for all trainers with the same settings, because a process can have only one
+    world."""
     llm = _engine(**settings)
-    set_random_seed(settings["seed"])  # as a new engine does
+    set_random_seed(settings["seed"])  # as for a new engine
     if not torch.distributed.is_torchelastic_launched():  # TRL set them for vLLM
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            del os.environ[name]  # or accelerate would take the next trainer for one of several
+            del os.environ[name]  # otherwise accelerate would assume that the next trainer is one of several
     return llm
 
 
 def sync_weights(generation: vllm_generation.VLLMGeneration) -> None:
-    """In place of TRL's, which loads tensor by tensor into a model whose weights vLLM keeps packed on a CPU."""
+    """Replaces TRL's function, which loads tensor by tensor; on a CPU, vLLM keeps the model's weights packed."""
     assert not generation.model.config.tie_word_embeddings, "lm_head would keep a packed copy of the old embeddings"
     runner = generation.llm.llm_engine.model_executor.driver_worker.model_runner
     runner.reload_weights(weights_iterator=generation._iter_named_params())

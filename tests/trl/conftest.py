@@ -1,4 +1,4 @@
-"""A small real setting: the shipped model, countdown problems with three numbers, TRL's trainer and ours."""
+"""A small but real setting: the shipped model, countdown problems with three numbers, TRL's trainer and ours."""
 
 import warnings
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def _quiet() -> Any:
 @pytest.fixture
 def make_trainer(tmp_path: Path) -> Callable[..., Any]:
     """A trainer on 32 problems: ``make_trainer(ProGRPOTrainer, alpha=1.0, ...)``; other keywords are settings."""
-    # Here, not above: the tests of verl run where TRL is not installed.
+    # Imported here and not above, because the tests of verl run where TRL is not installed.
     from datasets import Dataset
 
     from progrpo.trl import ProGRPOConfig, ProGRPOTrainer

@@ -1,8 +1,8 @@
-"""``progrpo`` as a test launches it on several CPU processes: ``python distributed_progrpo.py train ...``.
+"""``progrpo``, launched by a test on several CPU processes: ``python distributed_progrpo.py train ...``.
 
-It differs from ``python -m progrpo`` in two things. With FSDP, accelerate is told that the CPUs are GPUs, as it shards
-nothing else; gloo and torch's ``fully_shard`` then work on them as elsewhere. And ``torch.load`` without
-``weights_only=True``, which could run code, is an error.
+It differs from ``python -m progrpo`` in two things. With FSDP, accelerate treats the CPUs as GPUs, because it shards
+only on GPUs; gloo and torch's ``fully_shard`` then work as usual. And ``torch.load`` without ``weights_only=True``,
+which could run code, is an error.
 """
 
 import os

@@ -1,6 +1,5 @@
-"""Run by test_distributed.py, on one process or several: in each case, groups that straddle processes.
-
-The completions are scripted by global row, so that every split of the rows sees the same rollout; all else is real.
+"""Run by test_distributed.py, on one process or several. In each case, some groups are split across processes. The
+completions are scripted by global row, so that every split of the rows has the same rollout; everything else is real.
 """
 
 import json
@@ -30,7 +29,7 @@ def rollout(prompts: list[str], trainer: ProGRPOTrainer, case: str = "plain") ->
         output["prompt_ids"] = [
             ids[: 1 if row >= ROWS // 2 else None] for ids, row in zip(output["prompt_ids"], rows, strict=True)
         ]
-    if case == "no_logps" and STATE.process_index == STATE.num_processes - 1:  # of the last process alone
+    if case == "no_logps" and STATE.process_index == STATE.num_processes - 1:  # only on the last process
         output["logprobs"] = None
     return output
 

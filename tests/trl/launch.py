@@ -1,4 +1,4 @@
-"""Runs a script on several processes of this CPU, by torchrun with gloo."""
+"""Runs a script on several processes of this CPU, with torchrun and gloo."""
 
 import os
 import socket
@@ -8,7 +8,8 @@ from pathlib import Path
 
 
 def launch(script: Path, *arguments: str, processes: int) -> None:
-    """Run a script on so many processes, with the imports of these tests, and wait; an error holds what it said."""
+    """Run a script on this number of processes, with the imports of these tests, and wait; an error shows its
+    output."""
     launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launcher += ["--num_machines", "1", "--num_processes", str(processes)]
     launcher += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port())]

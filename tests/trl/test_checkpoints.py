@@ -1,4 +1,4 @@
-"""What a trainer continues from: it is the same to the last bit, and loading it runs no code."""
+"""The state from which a trainer continues is the same to the last bit, and loading it runs no code."""
 
 import pickle
 import random
@@ -79,7 +79,7 @@ def draw() -> list[Any]:
 
 
 def rollout(process: int, prompt: int, length: int) -> list[dict[str, torch.Tensor]]:
-    """Two updates of two micro-batches of two rows, whose values say which row they are of."""
+    """Two updates of two micro-batches of two rows; the values show to which row they belong."""
     batches = []
     for i in range(4):
         rows = torch.tensor([100 * process + 10 * i, 100 * process + 10 * i + 1])
@@ -113,10 +113,10 @@ def test_a_rollout_comes_back_to_the_last_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (1, 4), (4, 1), (4, 2)])
-def test_a_rollout_is_dealt_anew_to_another_number_of_processes(
+def test_a_rollout_is_redistributed_to_another_number_of_processes(
     tmp_path: Path, processes: int, accumulation: int
 ) -> None:
-    """Each update has the responses that it had, each of them once, with its own prompt, mask and log-probs."""
+    """Each update has the same responses as before, each once, with its own prompt, mask and log-probs."""
     save_two(tmp_path)
     dealt = [load_rollout(tmp_path, i, processes, updates=2, accumulation=accumulation) for i in range(processes)]
     for update in range(2):

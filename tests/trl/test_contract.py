@@ -76,7 +76,7 @@ def test_no_method_body_is_copied(ours: type) -> None:
     assert [line for line in lines if line in theirs] == []
 
 
-def test_every_file_that_transformers_reads_is_read_as_data_alone() -> None:
+def test_every_file_that_transformers_reads_is_read_only_as_data() -> None:
     """rng_state*.pth and scaler.pt are pickles: with weights_only=True torch reads only tensors and plain data."""
     for name in ("_load_rng_state", "_load_scaler"):
         source = inspect.getsource(getattr(GRPOTrainer, name))

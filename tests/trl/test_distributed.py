@@ -1,7 +1,5 @@
-"""Two processes with gloo, groups split across them: the same advantages as on one.
-
-A launch takes longer than a case, so that each launch trains all cases, one after the other.
-"""
+"""Two processes with gloo, with groups split across them, have the same advantages as one process. A launch takes
+longer than a case, so each launch trains all cases, one after the other."""
 
 import json
 import math
@@ -35,7 +33,7 @@ def ranks_of(once: Any) -> Callable[[Path, list[str], int], Ranks]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_have_the_advantages_of_one(ranks_of: Any, case: str) -> None:
-    """Also where the processes have different work: prompts of one token, or no log-probs, on one of them alone."""
+    """Also if the processes have different work: only one of them has prompts of one token, or no log-probs."""
     [one], two = ([rank[case] for rank in ranks_of(SCRIPT, CASES, processes)] for processes in (1, 2))
     assert [len(rank["groups"]) for rank in two] == [12, 12]
     assert set(two[0]["groups"]) & set(two[1]["groups"]), "no group is split: the test shows nothing"
@@ -52,7 +50,7 @@ def test_two_processes_have_the_advantages_of_one(ranks_of: Any, case: str) -> N
 
 @pytest.mark.parametrize("center", CENTERS)
 def test_images_on_one_of_two_processes(ranks_of: Any, center: str) -> None:
-    """Both train where GRPOTrainer trains, and both refuse what is refused: no one waits for the other."""
+    """Both train if GRPOTrainer trains, and both raise an error if one is raised: neither waits for the other."""
     ranks = [rank[center] for rank in ranks_of(IMAGES, CENTERS, 2)]
     if center == "prompt":
         assert all("center='prompt' needs the likelihood of a prompt" in rank["said"] for rank in ranks)

@@ -1,7 +1,7 @@
 """``progrpo train`` under ``accelerate launch``, DDP and FSDP2 on two CPU processes with gloo.
 
-The responses are really sampled, each from a stream of its own (``training.seeded_responses``): what one process and
-two of either kind have in common is then everything that a run records.
+The responses are really sampled, each from its own random stream (``training.seeded_responses``). So one process, and
+two of either kind, record exactly the same run.
 """
 
 import json
@@ -26,7 +26,7 @@ from progrpo.runs.checkpoints import seal
 
 SCRIPT = Path(__file__).with_name("distributed_progrpo.py")
 STEPS = 8
-# On two processes the second of five groups is split between them, and they evaluate 3 and 2 of the problems.
+# On two processes, the second of five groups is split, and they evaluate 3 and 2 of the problems.
 RECIPE = [
     f"training.steps={STEPS}",
     "training.prompts_per_step=5",
@@ -51,12 +51,12 @@ FSDP = {
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     "FSDP_RESHARD_AFTER_FORWARD": "true",
     "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
-    # As in the configuration that comes with the recipes: the first process alone reads the weights.
+    # As in the configuration of the recipes, only the first process reads the weights.
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
     "FSDP_SYNC_MODULE_STATES": "true",
 }
 KINDS: dict[str, dict[str, str]] = {"one": {}, "ddp": {}, "fsdp": FSDP}
-# What a run takes, and what depends on how it is cut into passes.
+# The resources of a run, and figures that depend on how it is cut into passes.
 INCOMPARABLE = ("seconds", "step_time")
 
 
@@ -141,7 +141,7 @@ def assert_same_run(run: Path, other: Path, tolerance: float) -> None:
         pd.testing.assert_frame_equal(rollouts(run, step)[columns], rollouts(other, step)[columns])
     for name in ("step-000000", "step-000004", "final"):
         ours, theirs = (json.loads((r / "evaluations" / f"{name}.json").read_text()) for r in (run, other))
-        # entropies are floats, all else is counted
+        # entropies are floats, everything else is a count
         assert ours["summary"] == pytest.approx(theirs["summary"], rel=tolerance, abs=tolerance)
         assert [p | {"entropy": 0} for p in ours["problems"]] == [p | {"entropy": 0} for p in theirs["problems"]]
     ours, theirs = (load_file(checkpoint(r) / "model.safetensors") for r in (run, other))
@@ -170,10 +170,10 @@ def run_of(once: Any) -> Callable[[str], tuple[Path, str, str]]:
 def test_two_processes_run_as_one_process_does(kind: str, run_of: Any) -> None:
     run, out, err = run_of(kind)
     assert_same_run(run, run_of("one")[0], tolerance=1e-5)
-    # The two have said it once, and nothing else.
+    # The two processes have printed it once, and nothing else.
     assert out.count("pass@1") == out.count("report.html") == 1
     assert err.count(f"train {STEPS}/{STEPS}") == 1
-    # Each had its half of the responses, in whose middle a group is.
+    # Each had half of the responses; one group is split between them.
     halves = [pd.read_parquet(run / "rollouts" / f"step-000001-rank{rank}.parquet") for rank in (0, 1)]
     assert [len(half) for half in halves] == [20, 20]
     assert set(halves[0]["group"]) & set(halves[1]["group"]) == {2}
@@ -195,7 +195,7 @@ def test_a_checkpoint_is_in_transformers_format(kind: str, run_of: Any) -> None:
     assert AutoTokenizer.from_pretrained(checkpoint(run)).pad_token_id is not None
     saved = load_file(checkpoint(run) / "model.safetensors")
     for name, weight in model.state_dict().items():
-        if name in saved:  # a tied one is there once
+        if name in saved:  # a tied one occurs once
             torch.testing.assert_close(weight, saved[name], rtol=0, atol=0)
     pickles = {path.name for path in checkpoint(run).rglob("*") if path.suffix not in (".safetensors", ".json", ".md")}
     ranks = {"rng_state.pth"} if kind == "one" else {"rng_state_0.pth", "rng_state_1.pth"}
@@ -221,7 +221,7 @@ PICKLES = [
 
 
 def lay_bombs(folder: Path, mark: Path) -> None:
-    """Write bombs beside a checkpoint's files, and in place of those that nothing reads, and seal it again."""
+    """Write bombs beside a checkpoint's files, and instead of files that nothing reads, and seal it again."""
     for name in PICKLES:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(pickle.dumps(Bomb(mark)))
@@ -248,7 +248,7 @@ def test_a_killed_process_ends_the_other_and_the_resumed_run_is_the_undisturbed_
     assert err.count("progrpo train --resume run") == 1
     assert len(metrics(run)) < STEPS
 
-    # No pickle runs code on the way back.
+    # No pickle runs code when the run is resumed.
     for saved in (run / "checkpoints").glob("checkpoint-*"):
         lay_bombs(saved, tmp_path / "exploded")
     train(kind, tmp_path, "--resume", "run")
@@ -293,7 +293,7 @@ def test_a_stopped_launcher_leaves_a_checkpoint_of_one_step_and_one_process_can_
         return
     _, err = train("one", tmp_path, "--resume", "run")
     assert "was written by 2 processes" in err
-    # The pieces of its rollouts are numbered as the processes were.
+    # The pieces of its rollouts have the numbers of the processes.
     assert_same_run(run, run_of("one")[0], tolerance=1e-5)
 
 

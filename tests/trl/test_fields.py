@@ -1,4 +1,4 @@
-"""Values of TRL's fields are checked before a run; what TRL knows is read from its source."""
+"""Values of TRL's fields are checked before a run; the values that TRL knows are read from its source."""
 
 import ast
 import inspect
@@ -15,7 +15,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 
 def words_that_are_compared(module: Any, *names: str) -> set[str]:
-    """The texts that an attribute of one of these names is held against, anywhere in a module's source."""
+    """The texts with which an attribute of one of these names is compared, anywhere in a module's source."""
     words: set[str] = set()
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.Compare) and isinstance(node.left, ast.Attribute) and node.left.attr in names:

@@ -1,4 +1,4 @@
-"""Responses from random streams of their own."""
+"""Responses that each have their own random stream."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ def test_tokens_are_drawn_from_the_model_s_distribution(model_and_prompts: Any) 
     torch.testing.assert_close(record.logps_BT[:, 0].double(), probs.log()[ids], rtol=0, atol=1e-5)
 
 
-def test_the_model_is_left_as_it_was(model_and_prompts: Any) -> None:
+def test_the_model_is_not_changed(model_and_prompts: Any) -> None:
     model = model_and_prompts[0]
     before = dict(model.__dict__)
     sample(*model_and_prompts, range(2), 1)

@@ -1,4 +1,4 @@
-"""The guard against NaN, on a real trainer: the weights are those from before, and the batch is the one at fault."""
+"""The guard against NaN, on a real trainer: it keeps the earlier weights, and the batch that caused the fault."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What is recorded after a step; the runs of tests/cli do the rest."""
+"""The record of a step; the runs of tests/cli test the rest."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,8 @@ from progrpo.trl.recorder import Recorder
 
 
 def test_a_signal_after_the_end_of_a_step_does_not_affect_that_step(tmp_path: Any) -> None:
-    """The other processes evaluate: this one, whose signal they have not gathered, has to evaluate with them."""
+    """The other processes evaluate, because they have not gathered this one's signal. So it has to evaluate with
+    them."""
     task = Countdown(numbers=3)
     folder = RunFolder(tmp_path / "run")
     folder.start(recipe := load_recipe("countdown_cpu", ["evaluation.every=1"]), {})

@@ -1,4 +1,4 @@
-"""A recipe in TRL's terms."""
+"""A recipe as TRL's settings."""
 
 from pathlib import Path
 

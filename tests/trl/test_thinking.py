@@ -1,4 +1,5 @@
-"""A thinking part that the chat template opened, in TRL's real trainers: what is cut off in it gets no reward."""
+"""In TRL's real trainers, a response that is cut off in a thinking part that the chat template opened gets no
+reward."""
 
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def trained(make_trainer: Any, tmp_path: Path) -> Any:
             return rewards
 
         model, tokenizer = load_model(str(tiny_qwen2(tmp_path / "model", template=template)))
-        # GRPOTrainer hands rollouts to nobody: there the reward function itself is watched.
+        # GRPOTrainer does not hand over its rollouts, so the reward function itself is watched.
         ours = issubclass(trainer_class, ProGRPOTrainer)
         rollouts: list[Rollout] = []
         trainer = make_trainer(

@@ -61,7 +61,7 @@ def test_a_tool_s_tokens_are_left_out_and_both_turns_are_recorded(make_trainer: 
     model = tiny_model(tokenizer)
 
     def scripted(batch: int, ids: torch.Tensor) -> list[int]:
-        """The policy must write the call first, and the answer once the tool has spoken."""
+        """The policy must first write the call, and the answer after the tool's output."""
         said = tokenizer.decode(ids).rpartition("<|im_start|>assistant\n")
         script = ANSWER if "<tool_response>" in said[0] else CALL
         wanted = tokenizer(script, add_special_tokens=False)["input_ids"]

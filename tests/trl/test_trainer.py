@@ -1,4 +1,4 @@
-"""The trainer against TRL's own, and against slow re-computations of what it should have done."""
+"""The trainer, compared with TRL's own trainer and with slow re-computations."""
 
 import math
 import warnings
@@ -85,7 +85,7 @@ def test_advantages_are_those_of_the_core_with_recomputed_confidences(make_train
         on_rollout=keep,
         learning_rate=0.0,
         max_steps=2,
-        num_generations_eval=2,  # which is of evaluations alone
+        num_generations_eval=2,  # only evaluations have this
         train_dataset=Dataset.from_list([problem for pair in zip(*problems, strict=True) for problem in pair]),
     )
     trainer.train()
@@ -133,7 +133,7 @@ def test_the_batch_and_the_completions_log_hold_the_new_advantages(make_trainer:
 
 def test_no_forward_pass_over_responses_is_added_and_one_over_each_distinct_prompt(make_trainer: Any) -> None:
     def passes(trainer: GRPOTrainer) -> list[tuple[int, int]]:
-        """(rows, length) of every forward pass outside of generation."""
+        """The (rows, length) of every forward pass outside generation."""
         shapes: list[tuple[int, int]] = []
         fused = trainer._get_per_token_logps_and_entropies
 
@@ -172,7 +172,7 @@ def test_the_log_probs_that_trl_computed_come_first(make_trainer: Any) -> None:
     assert "sampling_per_token_logps" not in scored[0], "recorded log-probs must not reach TRL's loss"
 
 
-def test_each_distinct_response_is_verified_once_whoever_asks(make_trainer: Any) -> None:
+def test_each_distinct_response_is_verified_once_for_all_callers(make_trainer: Any) -> None:
     """The reward, the canonical forms and the recorder ask for verdicts, and an evaluation comes in between."""
     verified: list[tuple[str, str]] = []
     reward = task_reward(Countdown(numbers=3))
@@ -212,7 +212,7 @@ def test_each_distinct_response_is_verified_once_whoever_asks(make_trainer: Any)
 
 
 def scripted_rollout(prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
-    """What the user's engine returns: ids, log-probs, and which tokens are its own."""
+    """The output of the user's engine: ids, log-probs, and which tokens it generated itself."""
     return {
         "prompt_ids": [trainer.processing_class(prompt)["input_ids"] for prompt in prompts],
         "completion_ids": [[20 + i % 5, 4, 21, 1] for i in range(len(prompts))],
@@ -428,7 +428,7 @@ def test_peft(make_trainer: Any) -> None:
 
 
 def _unadapted(trainer: GRPOTrainer) -> Any:
-    """A stand-in that holds the starting model in the place of the adapted one."""
+    """A stand-in that has the starting model instead of the adapted one."""
     from types import SimpleNamespace
 
     from progrpo.sampling.models import load_model
@@ -581,7 +581,7 @@ def test_an_evaluation_with_continuous_batching_counts_as_one(make_trainer: Any)
     ],
     ids=lambda kwargs: ",".join(f"{name}={value}" for name, value in kwargs.items()),
 )
-def test_it_trains_with_everything_that_grpo_trains_with(make_trainer: Any, generation_kwargs: dict[str, Any]) -> None:
+def test_it_trains_with_every_setting_of_grpo(make_trainer: Any, generation_kwargs: dict[str, Any]) -> None:
     """The same weights with alpha=0, and confidences from the responses' log-probs, however tokens were chosen."""
     trained, keep = [], Batches()
     for trainer_class, extra in ((GRPOTrainer, {}), (ProGRPOTrainer, {"alpha": 0.0, "on_rollout": keep})):
@@ -608,7 +608,7 @@ def test_beam_search_by_the_model_s_own_generation_config(make_trainer: Any) -> 
 
 
 def test_each_update_of_a_rollout_has_the_clipped_loss_of_its_ratios(make_trainer: Any) -> None:
-    """Four updates a rollout, each against a plain forward pass and the formula, token by token."""
+    """Four updates per rollout, each compared with a plain forward pass and the formula, token by token."""
     keep, losses, expected, ratios = Batches(), [], [], []
     trainer = make_trainer(
         on_rollout=keep,

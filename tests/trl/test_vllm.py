@@ -40,7 +40,7 @@ class Heard:
 
 @pytest.fixture
 def server() -> Iterator[SimpleNamespace]:
-    """A server that answers with ``codes`` in turn, and with the last of them from then on; 0 is no answer."""
+    """A server that answers with ``codes`` in turn, and then always with the last one; 0 means no answer."""
     state = SimpleNamespace(codes=[200], paths=[])
 
     class Handler(BaseHTTPRequestHandler):

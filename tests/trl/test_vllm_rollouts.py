@@ -1,7 +1,7 @@
 """Training with a real vLLM engine in the trainer's process. ``make test-vllm`` runs this.
 
-The model is the shipped one (Qwen2, untied) in float32, on a CPU; what TRL and vLLM need for that is in colocate.py.
-Every log-prob that vLLM hands over is held against a forward pass of transformers with the weights of that moment.
+The model is the shipped one (Qwen2, untied) in float32, on a CPU; colocate.py has what TRL and vLLM need for this.
+Every log-prob from vLLM is compared with a forward pass of transformers with the weights of that moment.
 """
 
 import json
@@ -52,13 +52,13 @@ def _on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Step:
-    """A generation: what the adapter made of it, and what a plain forward pass says with the weights of that moment."""
+    """A generation: the adapter's results, and those of a plain forward pass with the weights of that moment."""
 
     rollout: Rollout
     prompt_logps: list[list[float]]
     response_logps: list[list[float]]
     batch: dict[str, torch.Tensor]
-    """As TRL's loss gets it."""
+    """The batch that TRL's loss gets."""
 
     @property
     def vllm_logps(self) -> list[list[float]]:
@@ -136,7 +136,7 @@ def test_vllm_s_confidences_are_the_trainer_s_at_every_step(watch: Watch, temper
         torch.testing.assert_close(rollout.answer_confidence_B, expected, atol=1e-4, rtol=0)
         c_q = torch.tensor([method.prompt_confidence(logps, [True] * len(logps)) for logps in step.prompt_logps])
         torch.testing.assert_close(rollout.prompt_confidence_B, c_q, atol=1e-4, rtol=0)
-        # With the correction TRL scores the responses itself, and its log-probs come first; without it, vLLM's do.
+        # With the correction, TRL scores the responses itself, and its log-probs are used; without it, vLLM's are used.
         source = "old_per_token_logps" if correction else "sampling_per_token_logps"
         assert torch.equal(rollout.logps_BT, step.batch[source])
         assert ("old_per_token_logps" in step.batch) == correction
@@ -158,7 +158,8 @@ def test_vllm_s_confidences_are_the_trainer_s_at_every_step(watch: Watch, temper
 
 
 def test_weights_that_vllm_does_not_get_are_noticed(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test above can fail: without the hand-over after each update, the first step alone agrees."""
+    """Shows that the test above can fail: without the transfer of weights after each update, only the first step
+    agrees."""
     syncs = []
 
     def first_only(generation: VLLMGeneration) -> None:
@@ -187,13 +188,13 @@ def test_alpha_0_gives_the_weights_of_grpo_bit_for_bit(make_trainer: Any, correc
     assert any(not torch.equal(before[name], weight) for name, weight in theirs.model.named_parameters())
     for name in ("reward", "loss", "sampling/importance_sampling_ratio/min", "sampling/sampling_logp_difference/max"):
         assert logged(theirs, name) == logged(ours, name)
-    # A bound this narrow masks sequences, so TRL's correction is really at work in what was compared.
+    # Such a narrow bound masks sequences, so TRL's correction really has an effect in this comparison.
     assert ("sampling/importance_sampling_ratio/min" in ours.state.log_history[0]) == correction
     if correction:
         assert min(logged(ours, "sampling/importance_sampling_ratio/min")) == 0.0
 
 
-def test_nothing_of_the_batch_but_the_advantages_is_changed(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_advantages_of_the_batch_are_changed(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     of_trl: list[dict[str, Any]] = []
     score = GRPOTrainer._generate_and_score_completions
 
@@ -238,7 +239,7 @@ def test_tokens_that_vllm_could_not_score_do_not_count(watch: Watch) -> None:
 
     def without_some(*args: Any, **kwargs: Any) -> Any:
         prompt_ids, completion_ids, logps, token_ids = generate(*args, **kwargs)
-        logps[0][1] = [None]  # what TRL makes of vLLM's NaN
+        logps[0][1] = [None]  # TRL's value for vLLM's NaN
         logps[1] = [[None]] * len(logps[1])
         return prompt_ids, completion_ids, logps, token_ids
 
@@ -255,7 +256,7 @@ def test_tokens_that_vllm_could_not_score_do_not_count(watch: Watch) -> None:
 
 
 def test_one_generation_for_several_updates(watch: Watch) -> None:
-    """Of the updates, the last are taken with weights that the log-probs in the batch are not of."""
+    """The weights of the later updates are not those of the log-probs in the batch."""
     trainer = watch(max_steps=8, per_device_train_batch_size=8, steps_per_generation=2, num_iterations=2)
     trainer.train()
     assert len(watch.steps) == 2
@@ -321,7 +322,8 @@ def test_two_processes_with_an_engine_each(tmp_path: Path) -> None:
 
 
 def test_a_server_s_log_probs_are_the_trainer_s(watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TRL's server mode but for the hand-over of weights, which is by NCCL: the policy stays as the server has it."""
+    """TRL's server mode without the transfer of weights, which needs NCCL: the policy stays the same as the
+    server's."""
     monkeypatch.setattr(VLLMClient, "init_communicator", lambda client, device: None)
     monkeypatch.setattr(VLLMGeneration, "sync_weights", lambda generation: None)
     monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
@@ -339,7 +341,7 @@ def test_a_server_s_log_probs_are_the_trainer_s(watch: Watch, tmp_path: Path, mo
 
 
 class Silent:
-    """A progress that nobody watches. One that ``stops`` after a step is Ctrl-C at its worst moment."""
+    """A silent progress. With ``stops``, it stops after a step, like a Ctrl-C at the worst moment."""
 
     def __init__(self, stops: int = 0) -> None:
         self.stops, self.name, self.done = stops, "", 0
@@ -368,7 +370,7 @@ def metrics(folder: RunFolder) -> list[dict[str, Any]]:
 def test_a_recipe_that_is_stopped_and_resumed_is_the_undisturbed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "check_vllm", lambda *args: None)  # it refuses a CPU, for what colocate.py makes good
+    monkeypatch.setattr(training, "check_vllm", lambda *args: None)  # it refuses a CPU, which colocate.py supports
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     evaluation = training.train(recipe(), whole, Silent())
     assert 0 <= evaluation.summary()["pass@1"] <= 1

@@ -1,6 +1,7 @@
-"""Benchmark rows that some machines have beside the checkout, and the scripts of benchmarks/ that tests use in part.
+"""Benchmark rows that some machines have beside the checkout, and scripts of benchmarks/ that tests use.
 
-The rows are never copied into the repository."""
+The rows are never copied into the repository.
+"""
 
 import importlib.util
 import json

@@ -72,7 +72,7 @@ READ = [
     ("The answer is A.\nThe answer is B.", "B"),
     (r"<think>\boxed{A}</think> \boxed{B}", "B"),
     (r"\boxed{B} and then \boxed{", "B"),
-    # Small letters that are no second answer.
+    # Lower-case letters that are not a second answer.
     ("Answer: B, where c is the speed of light", "B"),
     ("Answer: B because a = c", "B"),
     ("Answer: B (see a table)", "B"),
@@ -154,7 +154,7 @@ def test_one_letter_is_read(response: str, letter: str) -> None:
 
 
 @pytest.mark.parametrize("response", NOT_READ)
-def test_no_letter_or_several_is_no_answer(response: str) -> None:
+def test_no_letter_or_several_letters_are_not_an_answer(response: str) -> None:
     assert answered_letter(response, OPTIONS) is None
     assert not any(verify_choice(response, letter, OPTIONS).correct for letter in "ABCDEFGHIJ")
 
@@ -176,7 +176,7 @@ def test_the_reason_says_what_is_wrong() -> None:
 
 def test_options_are_optional() -> None:
     assert answered_letter("Answer: C") == "C"
-    assert answered_letter("Answer: B. Vitamin C") is None  # only the options show that C is no second answer
+    assert answered_letter("Answer: B. Vitamin C") is None  # only the options show that C is not a second answer
 
 
 LONG = 300_000
@@ -200,7 +200,7 @@ LONG = 300_000
         "<think>" * LONG,
     ],
 )
-def test_the_time_grows_with_the_length_only(response: str) -> None:
+def test_the_time_grows_only_with_the_length(response: str) -> None:
     started = time.perf_counter()
     assert answered_letter(response, OPTIONS) is None
     assert time.perf_counter() - started < 10

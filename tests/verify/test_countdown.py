@@ -41,7 +41,7 @@ def test_a_step_gives_a_whole_number_from_0_to_119(left: int, operator: str, rig
 
 
 def test_solutions_worked_by_hand() -> None:
-    # 2 + 2 + 2, and 2 * 2 + 2: the equal numbers and the order of operands make no further ones.
+    # 2 + 2 + 2, and 2 * 2 + 2: equal numbers and the order of operands do not give more solutions.
     assert solutions([2, 2, 2], 6) == {"2+2=4,2+4=6", "2*2=4,2+4=6"}
     assert solutions([1, 2, 3], 100) == frozenset()
     assert solutions([5], 5) == {""}

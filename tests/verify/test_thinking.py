@@ -79,5 +79,5 @@ def test_prompts_that_end_in_thinking(prompt: str, is_open: bool) -> None:
 
 @pytest.mark.parametrize("take", [after_thinking, begin_thinking, ends_in_thinking])
 @pytest.mark.parametrize("piece", ["<think>", "<think> ", "</think>", "<", " \n"])
-def test_the_time_grows_with_the_length_alone(take: Callable[[str], object], piece: str) -> None:
+def test_the_time_grows_only_with_the_length(take: Callable[[str], object], piece: str) -> None:
     take(piece * 100_000)

@@ -1,4 +1,4 @@
-"""A run folder of a small recipe on verl, as it is before verl starts."""
+"""A run folder of a small recipe on verl, before verl starts."""
 
 from pathlib import Path
 

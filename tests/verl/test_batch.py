@@ -161,7 +161,7 @@ def test_advantages_are_those_of_the_reference(
     torch.testing.assert_close(advantages_S, torch.tensor(expected), rtol=1e-5, atol=1e-5)
 
 
-def test_a_response_that_the_verifier_failed_on_takes_no_part_in_its_group() -> None:
+def test_a_response_that_the_verifier_failed_on_is_left_out_of_its_group() -> None:
     # The second group has one response left, which has nothing to be compared with.
     groups = torch.tensor([0, 0, 0, 1, 1])
     step = Responses(

@@ -1,4 +1,4 @@
-"""verl's checkpoints: which are complete, which a resume starts from, and the models that are published from them."""
+"""verl's checkpoints: which ones are complete, which one a resume uses, and which models are published from them."""
 
 import shutil
 

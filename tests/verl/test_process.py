@@ -1,4 +1,4 @@
-"""verl's process: the error that its log names, and its end with all that it started."""
+"""verl's process: the error that its log names, and the end of the process with everything that it started."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What a run on verl leaves in its folder. verl itself runs in tests/verl/in_verl/test_recipes.py."""
+"""The folder of a run on verl. verl itself runs in tests/verl/in_verl/test_recipes.py."""
 
 import json
 import sys

@@ -28,7 +28,7 @@ class Task(Protocol):
 
     @property
     def max_response_tokens(self) -> int:
-        """The length of a response where the recipe sets none: enough for a right response and its end."""
+        """The limit on a response's tokens if the recipe sets none: enough for a right response and its end."""
         ...
 
     def train_problems(self) -> Sequence[Problem]:
@@ -44,12 +44,12 @@ class Task(Protocol):
         return self.verify_batch([problem], [response])[0]
 
     def verify_batch(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
-        """The verdict on each response to the problem at its place; slow verifiers work on many at a time."""
+        """The verdict on each response to the problem at the same index; slow verifiers work on many at a time."""
         golds = [problem["gold"] for problem in problems]
         return registry.verify([problem["verifier"] for problem in problems], golds, responses)
 
     def gold(self, problem: Problem) -> str:
-        """What the verifier compares with, as text, for the datasets of other trainers."""
+        """The gold as text, for the datasets of other trainers."""
         return problem["gold"]
 
     def count_votes(self, problem: Problem, responses: Sequence[str]) -> tuple[list[int], int] | None:

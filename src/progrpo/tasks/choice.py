@@ -26,7 +26,7 @@ def _options(row: Row) -> list[str]:
 
 def _mmlu_pro(row: Row) -> Item:
     """MMLU-Pro: up to ten options, in the dataset's own order. It asks some questions twice; its score counts both."""
-    text_column(row, "question_id")  # a column of MMLU-Pro's rows alone
+    text_column(row, "question_id")  # only MMLU-Pro's rows have this column
     letter, index = text_column(row, "answer"), row.get("answer_index")
     if isinstance(index, int) and ascii_uppercase[index : index + 1] != letter:
         raise BadRowError(f"column 'answer' is {letter!r}, but 'answer_index' is {index}")
@@ -47,7 +47,7 @@ PRESETS: dict[str, Preset] = {
     "gpqa_diamond": Preset(_gpqa, "Idavidrein/gpqa", subset="gpqa_diamond", id="Record ID"),
     "mmlu_pro": Preset(_mmlu_pro, "TIGER-Lab/MMLU-Pro", "test", id="question_id"),
 }
-"""The values of ``Data.preset`` for a choice task; each also reads a local copy of its dataset at ``Data.path``."""
+"""The presets of a choice task by name; each also reads a local copy of its dataset at ``Data.path``."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from operator import *
 from string import *
 import collections, itertools, functools, heapq, bisect, math, re, string, random
 """
-"""LeetCode's own judge imports these: the starting code of a function has ``List[int]`` and no import."""
+"""LeetCode's own judge imports these: the starter code of a function uses ``List[int]`` without an import."""
 
 # -- Tests in a list, or as inputs and outputs -------------------------------------------------------------------------
 
@@ -69,9 +69,10 @@ def _text(value: Any) -> str:
 
 
 def _calls(function: str, pairs: Sequence[tuple[Any, Any]]) -> CallTests:
-    """LiveCodeBench writes one JSON value a line for the arguments, others write a list of arguments.
+    """Tests that call a function.
 
-    Most of the others, but not all, put each output into a list, as APPS did.
+    LiveCodeBench writes the arguments as one JSON value per line; other datasets write a list of arguments. Most of
+    these other datasets put each output into a list, as APPS did.
     """
     if not pairs:
         raise BadRowError("has no tests")
@@ -133,7 +134,7 @@ def _codeforces(row: Row) -> Item:
 
 LIVECODEBENCH = "livecodebench/code_generation_lite"
 LIVECODEBENCH_FILES = tuple(f"test{number}.jsonl" for number in ("", 2, 3, 4, 5, 6))
-"""Each release of LiveCodeBench adds one: all six are release_v6, 1,055 problems; five are release_v5, 880."""
+"""Each release of LiveCodeBench adds one file: all six are release_v6, 1,055 problems; five are release_v5, 880."""
 MOST_TEST_BYTES = 512 * 1024 * 1024
 
 
@@ -251,13 +252,13 @@ def _fenced(code: str) -> str:
 
 
 def function_under_test(code: Any, script: str) -> str | None:
-    """The function of the row's own solution that the tests call; one of them has the name of a built-in."""
+    """The function of the row's own solution that the tests call; in one row it has the name of a built-in."""
     defined = re.findall(r"^def\s+(\w+)", code, re.MULTILINE) if isinstance(code, str) else []
     return next((name for name in defined if re.search(rf"\b{name}\b", script)), None)
 
 
 def _in_mbpp_test(row: Row) -> bool:
-    """Of MBPP's 974 problems the first ten are for prompts, 11 to 510 for tests, the others for training."""
+    """Whether a row is a test problem: of MBPP's 974, the first ten are for prompts, 11 to 510 for tests."""
     return 11 <= column(row, "task_id") <= 510
 
 
@@ -277,7 +278,7 @@ PRESETS: dict[str, Preset] = {
     "mbpp_plus": Preset(_mbpp_plus, "evalplus/mbppplus", "test"),
     "small_functions": Preset(_mbpp, make=small_functions),
 }
-"""The values of ``Data.preset`` for a code task; each also reads a local copy of its dataset at ``Data.path``."""
+"""The presets of a code task by name; each also reads a local copy of its dataset at ``Data.path``."""
 
 
 @dataclass(frozen=True)

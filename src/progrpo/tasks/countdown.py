@@ -1,4 +1,4 @@
-"""Countdown problems: seeded, with a solution each, and split once and for all into training and held-out problems.
+"""Countdown problems: made from seeds, each solvable, with a fixed split into training and held-out problems.
 
 A prompt is ``5 3 7 2 : 24 ;``: the numbers, then the target. :mod:`progrpo.verify.countdown` has the rules.
 """
@@ -17,7 +17,7 @@ from progrpo.verify.verdict import Verdict
 
 MAX_NUMBER = 12
 PROBLEMS = {3: (3_919, 434), 4: (56_021, 6_411), 5: (374_213, 42_562), 6: (1_257_069, 142_359)}
-"""How many problems have a solution, by how many numbers they have: for training, and held out."""
+"""The number of solvable problems, for training and held out, by the number of numbers in a problem."""
 SIZES = tuple(PROBLEMS)
 
 
@@ -57,8 +57,8 @@ def steps_text(steps: Steps) -> str:
 def is_heldout(numbers: Sequence[int], target: int) -> bool:
     """Whether a problem, whatever the order of its numbers, belongs to the held-out tenth of all problems.
 
-    A digest of the problem decides. So training sets of any size and seed, and the data of the starting model, share no
-    problem with the held-out sets.
+    A digest of the problem decides this. So no training set, whatever its size and seed, shares a problem with the
+    held-out sets, and neither does the data of the starting model.
     """
     key = prompt_text(sorted(numbers), target).encode()
     return hashlib.blake2b(key, digest_size=4).digest()[0] % 10 == 0
@@ -66,16 +66,17 @@ def is_heldout(numbers: Sequence[int], target: int) -> bool:
 
 @dataclass(frozen=True)
 class Countdown(Task):
-    """The task: seeded problems of one size, in disjoint training and held-out sets.
+    """The Countdown task: problems of one size, made from a seed, in disjoint training and held-out sets.
 
     Args:
         numbers: how many numbers a problem has, 3 to 6.
         train_size, heldout_size: how many problems each set has, all different.
-        seed: of the training problems. The held-out problems are the same for every seed, so that runs compare.
+        seed: the seed of the training problems. The held-out problems are the same for every seed, so that runs are
+            comparable.
 
     Raises:
-        ConfigError: a size outside 3..6, or a set without problems. Making the problems raises it for a set of more
-            problems than there are (:data:`PROBLEMS`).
+        ConfigError: ``numbers`` is outside 3..6, or a set has no problems. If a set is to have more problems than
+            there are (:data:`PROBLEMS`), this is raised when the problems are made.
 
     >>> task = Countdown(numbers=4, train_size=3, heldout_size=2)
     >>> problem = task.heldout_problems()[0]
@@ -101,7 +102,7 @@ class Countdown(Task):
 
     @property
     def max_response_tokens(self) -> int:
-        """With the shipped model's tokenizer: five tokens a step, a comma after each but the last, and the end."""
+        """With the shipped model's tokenizer, a step has five tokens, and a comma or the end follows it."""
         return 6 * (self.numbers - 1)
 
     def train_problems(self) -> list[Problem]:

@@ -61,10 +61,10 @@ class Preset:
     Attributes:
         read: reads a row.
         hub: the dataset's id on the Hugging Face hub.
-        split, subset: those to read; several subsets are read one after the other.
-        files: the JSONL files of a dataset whose split only a script could put together; the hub no longer runs any.
-        keep: whether a row belongs to the preset, where the dataset holds more.
-        make: makes rows from a seed, where there is nothing to read.
+        split, subset: the split and the subset to read; several subsets are read one after the other.
+        files: the JSONL files to read, for datasets that need a loading script: the hub no longer runs these scripts.
+        keep: whether a row belongs to the preset, if the dataset holds other rows too.
+        make: makes rows from a seed, if there is no dataset to read.
         id: the column with a row's own id, for datasets whose official score counts repeated questions too. Without
             it, or in rows without that column, a repeated problem counts once.
     """
@@ -91,14 +91,15 @@ class DatasetTask(Task):
     """Problems from two sources of rows, one to train on and one held out.
 
     Args:
-        train, heldout: where the rows come from. A training problem that is also held out is left out. Train is None
-            where nothing is trained, as in a benchmark.
+        train, heldout: where the rows come from. A training problem that is also held out is left out. ``train`` is
+            None if nothing is trained, as in a benchmark.
         template: see :mod:`progrpo.tasks.templates`.
-        examples: the number of worked examples in each prompt; these are training problems that are not trained on.
-        skip_bad_rows: leave out rows that can't be used, instead of refusing them all.
+        examples: the number of worked examples in each prompt. The training problems that serve as examples are not
+            trained on.
+        skip_bad_rows: leave out rows that can't be used, instead of raising an error.
 
     Raises:
-        ConfigError: (when problems are asked for) data that can't be read, an unknown preset, bad rows, too few rows.
+        ConfigError: (when the problems are read) data that can't be read, an unknown preset, bad rows, too few rows.
     """
 
     train: Data | None
@@ -129,12 +130,12 @@ class DatasetTask(Task):
         return lambda row: Item(text_column(row, data.problem or "problem"), text_column(row, data.gold or "answer"))
 
     def write_response(self, item: Item) -> str:
-        """The response in a worked example: the solution, and the answer where the verifier looks for it."""
+        """The response in a worked example: the solution, then the answer in the form that the verifier reads."""
         return item.solution or ""
 
     @property
     def stop(self) -> str | None:
-        """The text at which a response ends for the verifier; None where the whole response counts."""
+        """The verifier reads a response up to this text; None if it reads the whole response."""
         return BASE_STOP if self.template == "base" else None
 
     def train_problems(self) -> list[Problem]:
@@ -182,8 +183,8 @@ class DatasetTask(Task):
         train = _without(all_train, heldout)
         if all_train and not train:
             raise ConfigError(
-                f"all {len(all_train)} problems of task.train are in task.heldout too, and what is held out is not "
-                "trained on; give one of the two other rows, or task.heldout a lower limit."
+                f"all {len(all_train)} problems of task.train are in task.heldout too, and held-out problems are not "
+                "trained on; give other rows to one of the two, or a lower limit to task.heldout."
             )
         examples = [self._example(train.pop(key)) for key in list(train)[: self.examples]]
         if all_train and not train:
@@ -261,7 +262,7 @@ class DatasetTask(Task):
 
 @dataclass
 class _Rows:
-    """The rows of one source; the items and their places are by problem id, in the order of the rows."""
+    """The rows of one source. Problem ids, in the order of the rows, lead to the items and their places."""
 
     items: dict[str, Item] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
@@ -269,7 +270,7 @@ class _Rows:
     repeated: int = 0
 
     def add(self, place: str, item: Item) -> None:
-        """Keep an item, unless its problem is there already; the same problem with another answer is a bad row."""
+        """Add an item, unless its problem was added before; the same problem with another answer is a bad row."""
         known = self.items.setdefault(item.key, item)
         first = self.places.setdefault(item.key, place)
         if known is item:
@@ -316,7 +317,7 @@ def _read_row(place: str, row: Row | BadRow, read: Callable[[Row], Item | None])
 
 
 def _without(items: Mapping[str, Item], others: Mapping[str, Item]) -> dict[str, Item]:
-    """The items whose problem is none of the others', whatever their ids are."""
+    """The items whose problem is not among the others, whatever their ids are."""
     problems = {item.problem for item in others.values()}
     return {key: item for key, item in items.items() if item.problem not in problems}
 

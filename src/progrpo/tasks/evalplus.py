@@ -1,9 +1,9 @@
 """HumanEval+ and MBPP+: the tests of EvalPlus (arXiv 2305.01210), from either of its two formats.
 
-On the hub a row has one test script with the expected outputs in it. EvalPlus' own JSONL has inputs alone: the expected
-outputs are what the row's reference solution returns. The reference runs where the asserts run, in the tester's
-sandbox, on a copy of each input: the program under test sees neither the reference nor its outputs, and nothing has to
-be stored.
+On the hub, a row has one test script that contains the expected outputs. EvalPlus' own JSONL has only inputs; the
+expected outputs are what the row's reference solution returns. The reference runs where the asserts run, in the
+tester's sandbox, on a copy of each input. So the program under test sees neither the reference nor its outputs, and
+nothing has to be stored.
 """
 
 import ast
@@ -70,7 +70,7 @@ for _arguments in _inputs:
     assert abs(poly(_arguments[0], find_zero(*_arguments))) <= 1e-4
 """
 """HumanEval/32, ``find_zero``, asks for any root of a polynomial."""
-# On the hub no answer passes its comparison (the arguments are swapped, and a number is unpacked): this corrects it.
+# On the hub, no answer passes the comparison (the arguments are swapped, and a number is unpacked). This corrects it.
 ROOT_ON_THE_HUB = ("_poly(*candidate(*inp), inp) <=", "abs(_poly(*inp, candidate(*inp))) <=")
 # MBPP+'s functions whose results have no order: EvalPlus compares them as sets.
 AS_SETS = ("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum",
@@ -82,7 +82,7 @@ _SCRIPT = re.compile(r"^\s*inputs\s*=", re.MULTILINE)
 
 
 def has_evalplus_tests(row: Row) -> bool:
-    """Whether a row has EvalPlus' tests, in either format; HumanEval has the same columns, and fewer tests."""
+    """Whether a row has EvalPlus' tests, in either format. HumanEval's rows have the same columns with fewer tests."""
     return "plus_input" in row or _SCRIPT.search(str(row.get("test", ""))) is not None
 
 
@@ -96,12 +96,12 @@ def input_tests(row: Row, setup: str = "") -> AssertTests:
     """The tests of a row of EvalPlus' JSONL: its inputs, against the reference solution.
 
     Args:
-        row: with ``entry_point``, ``canonical_solution``, ``base_input``, ``plus_input`` and ``atol``; and for MBPP+
-            with ``assertion``, whose calls show which inputs are tuples, sets or complex numbers: JSON can't.
-        setup: the code that the reference solution continues: HumanEval's prompt.
+        row: with ``entry_point``, ``canonical_solution``, ``base_input``, ``plus_input`` and ``atol``. MBPP+ also has
+            ``assertion``, whose calls show which inputs are tuples, sets or complex numbers; JSON can't show this.
+        setup: the code that the reference solution continues, such as HumanEval's prompt.
 
     Raises:
-        BadRowError: a column is missing, or has another form.
+        BadRowError: a column is missing or malformed.
     """
     name, code = text_column(row, "entry_point"), setup + text_column(row, "canonical_solution")
     inputs = [*_inputs(row, "base_input"), *_inputs(row, "plus_input")]
@@ -118,7 +118,7 @@ def input_tests(row: Row, setup: str = "") -> AssertTests:
 
 def _inputs(row: Row, path: str) -> list[list[Any]]:
     value = json_column(row, path)
-    if value == {}:  # EvalPlus writes this where there are none
+    if value == {}:  # EvalPlus writes this if there are none
         return []
     if not isinstance(value, list) or not all(isinstance(arguments, list) for arguments in value):
         raise BadRowError(f"column {path!r} is {value!r:.80}, where a list of lists of arguments is needed")
@@ -126,15 +126,15 @@ def _inputs(row: Row, path: str) -> list[list[Any]]:
 
 
 def _called_with(script: str, name: str) -> list[list[Any]]:
-    """The arguments of a script's calls of a function, where they are literals."""
+    """The arguments of a script's calls of a function, if they are literals."""
     try:
         nodes = list(ast.walk(ast.parse(script)))
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise BadRowError(f"column 'assertion' is no Python: {error}") from None
+        raise BadRowError(f"column 'assertion' is not Python: {error}") from None
     calls = []
     for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
-            with suppress(ValueError):  # an expression: another call has a literal in its place
+            with suppress(ValueError):  # the argument is an expression; another call has a literal
                 calls.append([ast.literal_eval(argument) for argument in node.args])
     return calls
 
@@ -155,7 +155,7 @@ def as_in(value: Any, examples: Sequence[Any]) -> Any:
 
 
 def _like(value: Any, examples: Sequence[Any], within: type = list) -> Any:
-    """``within`` is the type of a list that no example shows: the kind that holds its own kind, as in ``(1, (2,))``."""
+    """``within`` is the type for a list that no example shows: the type that nests in itself, as in ``(1, (2,))``."""
     if isinstance(value, list):
         seen = [example for example in examples if isinstance(example, list | tuple | set)]
         parts = [part for example in seen for part in example]

@@ -26,7 +26,7 @@ ENDINGS["any"] = ENDINGS["boxed"]
 
 
 def _read(gold: Callable[[Row], str]) -> Callable[[Row], Item]:
-    """A reader of rows with a problem and a gold: copies of a dataset name the problem's column differently."""
+    """A reader of rows with a problem and a gold. Copies of a dataset have different names for the problem's column."""
     return lambda row: Item(first_column(row, "problem", "question"), gold(row))
 
 
@@ -45,7 +45,7 @@ def _answer_or_box(row: Row) -> str:
 
 
 def _final_answers(row: Row) -> str:
-    """OlympiadBench lists its answers: together they are one."""
+    """OlympiadBench has a list of answers, which together are one gold."""
     value = row.get("final_answer", row.get("answer"))
     if isinstance(value, list) and value and all(isinstance(part, str) and part.strip() for part in value):
         return ", ".join(part.strip().strip("$") for part in value)
@@ -75,7 +75,7 @@ def _dapo(row: Row) -> Item:
 
 
 def _answer_of_form(pattern: str, form: str) -> Callable[[Row], str]:
-    """Reads the answer; an answer that the competition never asks for belongs to another dataset."""
+    """A reader of the answer. An answer that the competition never asks for belongs to another dataset."""
 
     def read(row: Row) -> str:
         answer = _answer(row)
@@ -101,7 +101,7 @@ PRESETS: dict[str, Preset] = {
     "olympiadbench": Preset(_read(_final_answers), "math-ai/olympiadbench", "test"),
     "word_problems": Preset(_gsm8k, make=word_problems),
 }
-"""The values of ``Data.preset`` for a math task; each also reads a local copy of its dataset at ``Data.path``."""
+"""The presets of a math task by name; each also reads a local copy of its dataset at ``Data.path``."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class MathTask(DatasetTask):
         answer_style: where the answer stands in a response: in its last ``\\boxed{}`` (``"boxed"``), after
             ``Answer:`` (``"answer"``), as its last number (``"last_number"``), or in the first of these places that
             the response has (``"any"``). ``"any"`` judges models as their own graders do: the prompt asks for a box,
-            and a response without one is read all the same. Train with a strict style: a policy learns what a lenient
-            reader takes for an answer.
+            and a response without one is still read. Train with a strict style: a policy learns to exploit
+            whatever a lenient reader accepts as an answer.
 
     >>> from progrpo.tasks.rows import Data
     >>> task = MathTask(Data(preset="word_problems", limit=8), Data(preset="word_problems", seed=1, limit=4))

@@ -27,12 +27,12 @@ class ReasoningGymTask(Task):
         config: the dataset's settings, by name.
         train_size, heldout_size: the greatest number of problems in each set. A problem that occurs twice counts
             once; one that occurs in both sets is held out.
-        seed: the seed of the training problems. The held-out problems are the same for every seed, so that runs
-            compare.
+        seed: the seed of the training problems. The held-out problems are the same for every seed, so that runs are
+            comparable.
         template: see :mod:`progrpo.tasks.templates`.
 
     Raises:
-        ConfigError: (when problems are asked for) an unknown dataset or setting.
+        ConfigError: (when the problems are made) an unknown dataset or setting.
     """
 
     dataset: str
@@ -65,7 +65,10 @@ class ReasoningGymTask(Task):
         return self._problems("held out", self.heldout_size)
 
     def _problems(self, stream: str, size: int) -> list[Problem]:
-        """The problems of a stream's own seed. Seeds are far apart, as reasoning-gym counts on from the first one."""
+        """The problems of a stream, each stream with a seed of its own.
+
+        Seeds are far apart, because reasoning-gym counts up from the first one.
+        """
         seed = int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=4).digest()) >> 1
         problems: dict[str, Problem] = {}
         for index, question in enumerate(self._questions(seed, size) if size else []):

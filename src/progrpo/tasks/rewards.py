@@ -5,9 +5,9 @@ TRL            ``reward_funcs=verified_reward("math", gold="solution")``, or ``t
 verl           ``custom_reward_function.path=pkg://progrpo.tasks.rewards``; ``verl_row`` makes rows for it
 =============  ==========================================================================================
 
-A correct response has reward 1, an incorrect one 0. Where the verifier itself failed (``error``) the response has no
-reward and takes no part in its group: None in TRL, ``verifier_error`` in verl. Such failures are logged. When they pass
-a share of the newest responses they stop the run, which would otherwise train on whatever is left.
+A correct response has reward 1, an incorrect one 0. If the verifier itself failed (``error``), the response has no
+reward and is left out of its group: the reward is None in TRL, and ``verifier_error`` is 1 in verl. Such failures are
+logged. If their share of the newest responses is too high, they stop the run, which would otherwise train on the rest.
 """
 
 import hashlib
@@ -26,15 +26,15 @@ from progrpo.verify.thinking import begin_thinking, closes_unopened
 logger = logging.getLogger(__name__)
 
 MAX_ERROR_SHARE = 0.1
-ERROR_WINDOW = 512  # the newest responses, of which the share is taken
-FEWEST_JUDGED = 32  # one lost worker among ten responses is no trend
-KEPT_VERDICTS = 16384  # those of a training batch, with a long evaluation in between
-# TRL's rows and calls have these beside the columns of the problem: they differ by response or by call.
+ERROR_WINDOW = 512  # the newest responses, over which the share of errors is taken
+FEWEST_JUDGED = 32  # one lost worker among ten responses is not a trend
+KEPT_VERDICTS = 16384  # enough to keep those of a training batch during a long evaluation
+# TRL's rows and calls have these besides the columns of the problem. They differ by response or by call.
 NOT_OF_THE_PROBLEM = frozenset({"prompt", "completion", "completion_ids", "environments"})
 
 
 class ErrorWatch:
-    """Counts the verifier's own failures among the newest responses, and raises when they pass a share (0 to 1).
+    """Counts the verifier's failures among the newest responses, and raises when their share exceeds ``max_share``.
 
     >>> ErrorWatch(max_share=0.5).see([Verdict("error", "the worker was lost")] * 40)
     Traceback (most recent call last):
@@ -64,21 +64,22 @@ allowed share of 0.5 (max_error_share); the last time because: the worker was lo
 
 
 class Reward:
-    """A reward function for GRPOTrainer; its :meth:`canonical_form` is one for
-    :class:`~progrpo.trl.trainer.ProGRPOTrainer`.
+    """A reward function for GRPOTrainer. :class:`~progrpo.trl.trainer.ProGRPOTrainer` also takes its
+    :meth:`canonical_form`.
 
-    Each response to a problem is verified once, however often it is asked about: by the reward, by
-    :meth:`canonical_form`, which tells solutions apart, or by :meth:`verdict`, which has the reasons. The digests and
-    verdicts of the newest ``KEPT_VERDICTS`` responses are kept, and those of the last batch in any case.
+    Each response to a problem is verified once, even if the reward, :meth:`canonical_form` (which tells solutions
+    apart) and :meth:`verdict` (which has the reasons) all ask for its verdict. The digests and verdicts of the newest
+    ``KEPT_VERDICTS`` responses are kept, and at least those of the last batch.
 
     Args:
-        verify_batch: takes dataset rows and response texts; :meth:`progrpo.tasks.Task.verify_batch` is one.
+        verify_batch: takes dataset rows and response texts and returns verdicts, as
+            :meth:`progrpo.tasks.Task.verify_batch` does.
         name: the function's name in the trainer's logs.
         max_error_share: the share of the newest responses that the verifier may fail on.
         opens_thinking: whether the chat template ends a prompt of messages inside a thinking part, as DeepSeek-R1's
-            does: a response that was cut off there has no answer yet. TRL hands over messages, which don't show it.
-            With None, the default, ProGRPOTrainer finds out; with another trainer, pass
-            :func:`progrpo.tasks.templates.template_opens_thinking` of the tokenizer. Prompts that are text show it.
+            does: a response that was cut off there has no answer yet. Prompts that are text show this, but TRL's
+            messages don't. With None, the default, ProGRPOTrainer finds out; with another trainer, pass
+            :func:`progrpo.tasks.templates.template_opens_thinking` of the tokenizer.
     """
 
     def __init__(
@@ -91,11 +92,12 @@ class Reward:
         self.verify_batch = verify_batch
         self.opens_thinking = opens_thinking
         self.template_opens_thinking: bool | None = None
-        """Set by ProGRPOTrainer from its template; it counts where ``opens_thinking`` is None."""
+        """Set by ProGRPOTrainer from its template; used if ``opens_thinking`` is None."""
         self._has_warned = False
         self.__name__ = name
         self._watch = ErrorWatch(max_error_share)
-        # Both by problem digest and text. The first is bounded, with the last used verdict at its end.
+        # The keys of both are made from the problem's digest and the text. The first is bounded: it drops the verdicts
+        # that were not used for longest.
         self._verdicts: dict[bytes, Verdict] = {}
         self._recorded: dict[bytes, Verdict] = {}
         self._last_texts: dict[str, tuple[str, bytes]] = {}
@@ -128,15 +130,15 @@ class Reward:
         return self._verdicts.get(_key(self.problem_digest(row), text)) or self._judge([row], [text])[0]
 
     def problem_digest(self, row: dict[str, Any]) -> str:
-        """A digest, in hex, of everything that the verifier knows of a row's problem, its gold above all: a recorded
-        verdict is valid as long as this stays the same."""
+        """A digest, in hex, of everything that the verifier knows about a row's problem, such as its gold. A recorded
+        verdict is valid as long as this digest stays the same."""
         problem = _problem(row)
         parts = [part for name in sorted(problem) for part in (_as_bytes(name), self._value_digest(name, problem))]
         return _digest(*parts).hex()
 
     def recall(self, problem_digest: str, text: str, verdict: Verdict) -> None:
-        """Take over a recorded verdict, so that this response to this problem is not verified again; an error is not
-        taken over. The arguments are what :meth:`problem_digest`, :meth:`response_text` and :meth:`verdict` returned.
+        """Take over a recorded verdict, unless it is an error, so that this response is not verified again. The
+        arguments are what :meth:`problem_digest`, :meth:`response_text` and :meth:`verdict` returned.
         """
         if verdict.status != "error":
             self._recorded[_key(problem_digest, text)] = verdict
@@ -147,7 +149,7 @@ class Reward:
         return response_text(completion, in_thinking=opens_thinking(prompt, bool(template_opens)))
 
     def _judge(self, rows: list[dict[str, Any]], texts: list[str]) -> list[Verdict]:
-        """The verdicts on responses, of which each new one is verified once: a collapsed policy repeats itself."""
+        """The verdicts on responses. A new response is verified once, even if a collapsed policy repeats it."""
         keys = [_key(self.problem_digest(row), text) for row, text in zip(rows, texts, strict=True)]
         places = {key: i for i, key in enumerate(keys)}
         known = {key: self._verdicts.get(key) or self._recorded.get(key) for key in places}
@@ -165,8 +167,8 @@ class Reward:
         return [judged[key] for key in keys]
 
     def _value_digest(self, name: str, problem: Problem) -> bytes:
-        """The digest of a column's value. Rows of a group repeat their problem, and comparing megabytes of tests with
-        those of the row before takes a tenth of the time that hashing them takes."""
+        """The digest of a column's value. The rows of a group share their problem, and comparing megabytes of tests
+        with the previous row's takes a tenth of the time of hashing them."""
         value = problem[name]
         if type(value) is not str:
             return _digest(_as_bytes(value))
@@ -175,7 +177,7 @@ class Reward:
         return self._last_texts[name][1]
 
     def _warn_of_unopened_thinking(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> None:
-        """Warn once where nobody said whether the template opens a thinking part, and a response shows that it did."""
+        """Warn once if it was not set whether the template opens a thinking part, and a response shows that it does."""
         if self._has_warned or self.opens_thinking is not None or self.template_opens_thinking is not None:
             return
         pairs = zip(prompts, texts, strict=True)
@@ -190,7 +192,7 @@ class Reward:
 
 
 def _problem(row: dict[str, Any]) -> Problem:
-    """The verifier's part of a row: the same for a dataset's row and for what TRL makes of it."""
+    """The columns of a row that the verifier gets. They are the same in a dataset's row and in TRL's."""
     return {name: value for name, value in row.items() if name not in NOT_OF_THE_PROBLEM}
 
 
@@ -207,7 +209,7 @@ def _digest(*parts: bytes) -> bytes:
 
 
 def _as_bytes(value: Any) -> bytes:
-    """Bytes that differ where values do; a repr would leave out the middle of long arrays."""
+    """Bytes that differ if the values differ; a repr would leave out the middle of long arrays."""
     if type(value) is str:
         return value.encode(errors="surrogatepass")
     try:
@@ -281,22 +283,22 @@ def compute_score(
     """A response's reward in verl's form; ``custom_reward_function.reward_kwargs`` sets the keyword arguments.
 
     Args:
-        data_source: the row's; ``"progrpo/math"`` names the verifier ``math``.
+        data_source: the row's data source; ``"progrpo/math"`` names the verifier ``math``.
         solution_str: the response.
         ground_truth: the gold.
-        extra_info: the row's; its ``"verifier"`` counts where ``data_source`` names none.
-        verifier: the verifier of other people's data; it comes first.
+        extra_info: the row's extra information; its ``"verifier"`` is used if ``data_source`` does not name one.
+        verifier: the verifier for data with other sources; it overrides both of these.
         max_error_share: as in :class:`Reward`, for each reward worker.
         opens_thinking: whether the prompt ended inside a thinking part, as with DeepSeek-R1's chat template; by
             default the row's ``extra_info["opens_thinking"]``.
         unused: verl's other arguments.
 
     Returns:
-        ``score`` (1 or 0), ``verifier_error`` (1 where the verifier failed: the score means nothing, and the row must
-        take no part in its group), ``reason``, ``canonical`` and the row's ``problem_id``.
+        ``score`` (1 or 0), ``verifier_error`` (1 if the verifier failed: then the score means nothing, and the row must
+        be left out of its group), ``reason``, ``canonical`` and the row's ``problem_id``.
 
     Raises:
-        ValueError: no verifier is named, or an unknown one.
+        ValueError: no verifier is named, or the named one is unknown.
         VerifierFailedError: the verifier failed too often.
 
     >>> compute_score("progrpo/math", r"So \\boxed{0.5}", "1/2")["score"]

@@ -22,7 +22,7 @@ class Data(BaseModel):
     """Where rows come from, and which of their columns matter.
 
     A preset knows a public dataset: its Hugging Face id and split, and its columns. With ``path``, the same rows are
-    read from a local file instead. Without a preset, ``path`` and the names of the columns say everything.
+    read from a local file instead. Without a preset, ``path`` and the names of the columns are needed.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -44,7 +44,7 @@ class BadRowError(ValueError):
 
 
 class ForeignRowError(BadRowError):
-    """A row has the columns, but belongs to another dataset than the preset's; the text says how it shows that."""
+    """A row has the columns, but belongs to another dataset than the preset's; the text says what shows this."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def read_rows(
 ) -> Iterator[tuple[str, Row | BadRow]]:
     """The rows of a file or of a Hugging Face dataset, each with its place (``train.jsonl:12``).
 
-    A JSON line that can't be read comes as a :class:`BadRow`. With ``files``, these JSONL files of the dataset are
-    read, one after the other, instead of a subset and split.
+    A JSON line that can't be read is returned as a :class:`BadRow`. With ``files``, these JSONL files of the dataset
+    are read, one after the other, instead of a subset and split.
 
     Raises:
         ConfigError: there is nothing at ``path`` that can be read.
@@ -150,7 +150,7 @@ def numbered_rows(name: str, rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
 
 
 def column(row: Row, path: str) -> Any:
-    """The value at a column; dots lead into objects and lists. Raises BadRowError if it is not there.
+    """The value of a column; dots lead into objects and lists. Raises BadRowError if it is missing.
 
     >>> column({"prompt": [{"role": "user", "content": "1 + 1?"}]}, "prompt.0.content")
     '1 + 1?'
@@ -167,7 +167,7 @@ def column(row: Row, path: str) -> Any:
 
 
 def text_column(row: Row, path: str) -> str:
-    """The text at a column; a number comes as its shortest text. Raises BadRowError if there is no text.
+    """The text of a column; a number is written in its shortest form. Raises BadRowError if there is no text.
 
     >>> text_column({"answer": 27.0}, "answer")
     '27'
@@ -182,7 +182,7 @@ def text_column(row: Row, path: str) -> str:
 
 
 def json_column(row: Row, path: str) -> Any:
-    """The value at a column of JSON, parsed already or still text. Raises BadRowError if it is not valid JSON."""
+    """The value of a column of JSON, which may be parsed already. Raises BadRowError if it is not valid JSON."""
     value = column(row, path)
     try:
         return json.loads(value) if isinstance(value, str) else value
@@ -208,5 +208,5 @@ def refuse_bad_rows(bad: list[BadRow], *, skip: bool) -> None:
 
 
 def digest(*parts: str) -> str:
-    """A short id of some texts, the same everywhere."""
+    """A short id of some texts, the same on every machine."""
     return hashlib.blake2b("\0".join(parts).encode(errors="surrogatepass"), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""Small functions to write, made here: rows in MBPP's schema, with nothing to download.
+"""Tasks to write small functions, generated here: rows in MBPP's schema, with nothing to download.
 
 A row is ``{"text", "code", "test_list"}``: what to write, a solution, and three asserts.
 """
@@ -36,7 +36,7 @@ def _words(rng: random.Random) -> tuple[list[str]]:
     return (rng.sample(WORDS, rng.randint(2, 4)),)
 
 
-# Name, task, expression, parameters, and the arguments of its tests. N stands for a number, L for a letter.
+# The name, task, expression, parameters, and test arguments of each. N stands for a number, L for a letter.
 FUNCTIONS: tuple[tuple[str, str, str, str, Draw], ...] = (
     ("add_N", "that adds N to a number", "x + N", "x", _integer(0, 90)),
     ("subtract_N", "that subtracts N from a number", "x - N", "x", _integer(20, 90)),
@@ -93,7 +93,7 @@ def _asserts(name: str, expression: str, parameters: str, draw: Draw) -> list[st
     """Three asserts with different arguments and at least two different results: a constant must not pass."""
     rng = random.Random(name)
     drawn: dict[str, str] = {}
-    function = eval(f"lambda {parameters}: {expression}")  # from the table above: never a model's text
+    function = eval(f"lambda {parameters}: {expression}")  # the text is from the table above, never from a model
     while len(drawn) < 3:
         arguments = draw(rng)
         result = repr(function(*arguments))

@@ -1,4 +1,4 @@
-r"""Prompt templates, all in plain text: the words around a problem.
+r"""Prompt templates: the words around a problem, in plain text.
 
 ========  ===================================================================================================
 plain     the problem alone
@@ -22,7 +22,7 @@ NAMES = ("plain", "base", "chat")
 BASE_EXAMPLE = "Problem: {problem}\nSolution: {solution}\n\n"
 BASE = "Problem: {problem}\n{instruction}\nSolution:"
 BASE_STOP = "\nProblem:"
-"""A pretrained model often invents another problem after its solution: the response ends before this text."""
+"""A response ends before this text: a pretrained model often invents another problem after its solution."""
 CHAT = "{problem}\n\n{instruction}"
 
 
@@ -59,7 +59,7 @@ def render(template: str, problem: str, instruction: str, examples: Sequence[tup
 
 
 def _fill(template: str, **values: str) -> str:
-    """Fill in values, in one pass, so that a problem's own braces stay; str.format would fail on those of LaTeX."""
+    """Fill in values, in one pass, so that a problem's own braces stay; str.format would fail on LaTeX's braces."""
     parts = template.split("{")
     filled = parts[0]
     for part in parts[1:]:
@@ -78,7 +78,7 @@ def prompt_text(prompt: Prompt) -> str:
 
 
 def content_text(message: Mapping[str, Any]) -> str:
-    """The text of a message's content; where the content has parts, the text parts joined, without images.
+    """The text of a message's content; if the content has parts, this is the text parts joined, without images.
 
     >>> content_text({"role": "user", "content": [{"type": "text", "text": "1 + "}, {"type": "text", "text": "1?"}]})
     '1 + 1?'
@@ -108,8 +108,8 @@ def response_text(completion: str | list[Message], *, in_thinking: bool = False)
 
 
 def opens_thinking(prompt: Prompt, template_opens: bool = False) -> bool:
-    """Whether a response to a prompt begins inside a thinking part. A text shows it; for messages,
-    :func:`template_opens_thinking` of the tokenizer says it.
+    """Whether a response to a prompt begins inside a thinking part. If the prompt is text, the text shows it; for
+    messages, pass :func:`template_opens_thinking` of the tokenizer.
 
     >>> opens_thinking("1 + 1? <think>"), opens_thinking([{"role": "user", "content": "1 + 1?"}], True)
     (True, True)
@@ -121,12 +121,12 @@ def template_opens_thinking(tokenizer: Any, chat_template: str | None = None, **
     """Whether a tokenizer's chat template ends a prompt inside a thinking part, as DeepSeek-R1's does.
 
     Args:
-        tokenizer: the tokenizer; without a chat template, it opens no thinking part.
+        tokenizer: the tokenizer; if it has no chat template, the result is False.
         chat_template: a template to use instead of the tokenizer's own.
         kwargs: more arguments of the template, such as ``enable_thinking=False`` (TRL's ``chat_template_kwargs``).
     """
     if not (chat_template or getattr(tokenizer, "chat_template", None)):
         return False
-    # A fixed message: the words of a problem that mention thinking must not count.
+    # The message is fixed, because words of a problem that mention thinking must not count.
     messages, options = [{"role": "user", "content": "1 + 1?"}], {"tokenize": False, "add_generation_prompt": True}
     return ends_in_thinking(tokenizer.apply_chat_template(messages, chat_template=chat_template, **options, **kwargs))

@@ -1,6 +1,6 @@
-"""Word problems of one or two arithmetic steps, made here: rows in GSM8K's schema, with nothing to download.
+"""Word problems of one or two arithmetic steps, generated here: rows in GSM8K's schema, with nothing to download.
 
-A row is ``{"question": ..., "answer": ...}``; the answer works the steps out and ends in ``#### 42``, as in GSM8K.
+A row is ``{"question": ..., "answer": ...}``; the answer shows the steps and ends in ``#### 42``, as in GSM8K.
 Every quantity is a whole number from 1 to 200.
 """
 

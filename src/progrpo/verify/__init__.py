@@ -1,4 +1,4 @@
-"""Verifiers: they read what a model wrote and say whether it is right. They never evaluate it in this process."""
+"""Verifiers: they read a model's response and say whether it is right. They never evaluate it in this process."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -45,11 +45,11 @@ _MODULES = {
     **dict.fromkeys(("AnswerStyle", "extract_answer"), "extract"),
     **dict.fromkeys(("GoldError", "check_gold", "verify_math", "verify_math_batch", "wrong_golds"), "math.answer"),
 }
-"""Where a name of ``__all__`` is defined, if that is not ``code.tests``."""
+"""The module that defines a name of ``__all__``, if it is not ``code.tests``."""
 
 
 def __getattr__(name: str) -> Any:
-    """Load a verifier where one of its names is first used (PEP 562): a verdict alone needs none of them."""
+    """Load a verifier when one of its names is first used (PEP 562): a verdict alone needs none of them."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"progrpo.verify.{_MODULES.get(name, 'code.tests')}"), name)

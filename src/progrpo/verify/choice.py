@@ -1,8 +1,8 @@
 r"""Multiple choice: the letter that a response answers.
 
-The gold plays no part in reading a response. So a response answers one letter or none, whatever the gold is: a list of
-letters, or "A or B", is no answer. The text of the answered option may have further letters, the rest of an answer may
-not. The time grows with the length of the response only.
+A response is read without its gold. So it answers one letter or none, whatever the gold is: a list of letters, or
+"A or B", is not an answer. The text of the answered option may contain further letters; the rest of an answer may not.
+The time grows only with the length of the response.
 """
 
 import json
@@ -28,7 +28,7 @@ _LETTER = re.compile(rf"[({{\[]\s*([A-Za-z])\s*[)}}\]]|(?<![\w'’])(?!{_ARTICLE
 _MORE_LETTERS = re.compile(
     r"[)}\]]*(?:[\s({\[]*(?:(?:[,;/|&]|\b(?:or|and|nor|possibly|maybe|perhaps)\b)[\s({\[]*)+[a-j]\b[)}\].!?]*)+\s*"
 )
-"""Small letters are further answers if nothing else follows: "B or c", but not "B, a vitamin"."""
+"""Lower-case letters are further answers if nothing else follows: "B or c", but not "B, a vitamin"."""
 _DENIED = re.compile(
     r"[\s)}\]]*(?:(?:is|was|would be|seems|looks)\s+(?:certainly\s+|definitely\s+|clearly\s+)?"
     r"(?:not|never|wrong|incorrect|false|out|excluded)\b|(?:isn|wasn|can|couldn)['’]t\b|cannot\b)"
@@ -44,7 +44,7 @@ def answered_letter(response: str, options: Sequence[str] = ()) -> str | None:
 
     Args:
         response: the whole response. Its thinking part does not count.
-        options: the texts of the options, first A. A letter in the text of the answered option is no second answer.
+        options: the texts of the options, from A on. A letter in the answered option's text is not a second answer.
 
     >>> answered_letter(r"Not A. \boxed{\text{(B)}}"), answered_letter("The answer is (C).")
     ('B', 'C')
@@ -86,10 +86,10 @@ def choice_gold(letter: str, options: Sequence[str]) -> str:
 
 
 def read_choice(gold: str) -> tuple[str, list[str]]:
-    """The letter and the options of a gold that :func:`choice_gold` has written.
+    """The letter and the options of a gold that :func:`choice_gold` wrote.
 
     Raises:
-        ValueError: the gold has none, or its letter is not the letter of an option.
+        ValueError: the gold does not have them, or its letter is not the letter of an option.
     """
     try:
         value = json.loads(gold)
@@ -102,7 +102,7 @@ def read_choice(gold: str) -> tuple[str, list[str]]:
 
 
 def _letters(response: str, options: Sequence[str]) -> list[str]:
-    """The different letters that the answer names, in their order; none if it does not begin with one."""
+    """The different letters that the answer names, in order; empty if the answer does not begin with a letter."""
     answer = _answer(response)
     if answer is None or len(answer) > LONGEST_ANSWER:
         return []
@@ -123,7 +123,7 @@ def _letters(response: str, options: Sequence[str]) -> list[str]:
 
 
 def _answer(response: str) -> str | None:
-    """What stands at the last place of an answer."""
+    """The text at the last place where a response states its answer."""
     text = after_thinking(response)
     if text is None:
         return None

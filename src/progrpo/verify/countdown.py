@@ -4,9 +4,9 @@ A response lists one step for each pair of numbers::
 
     7 - 5 = 2 , 2 * 3 = 6 , ...
 
-Each step takes two numbers that are still there and puts its result in their place; the last result is the target.
+Each step takes two of the remaining numbers and replaces them by its result; the last result is the target.
 Operators are ``+``, ``-`` and ``*``; every result is a whole number from 0 to :data:`MAX_VALUE`. The verifier reads
-the text with a regular expression and does the sums itself: it never evaluates any part of a response.
+the text with a regular expression and does the arithmetic itself: it never evaluates any part of a response.
 
 A solution is a set of steps (with repeats), not an expression tree. So the order of the steps, and of the operands of
 ``+`` and ``*``, does not count, but the grouping does: ``1 + 2 = 3 , 3 + 3 = 6`` and ``2 + 3 = 5 , 1 + 5 = 6`` are two
@@ -81,7 +81,7 @@ def check_steps(numbers: Sequence[int], target: int, response: str) -> Verdict:
     if answer is None:
         return Verdict("incorrect", "the response was still thinking when it ended")
     num_steps = len(numbers) - 1
-    # A full response has under 24 characters a step; a longer text is not worth reading.
+    # A full response has fewer than 24 characters per step; a much longer text is not worth reading.
     if len(answer) > 64 * num_steps:
         return Verdict("incorrect", f"the response has {len(answer)} characters, more than {64 * num_steps}")
     texts = answer.split(",")
@@ -127,7 +127,7 @@ def solutions(numbers: Sequence[int], target: int) -> frozenset[str]:
     return frozenset(",".join(expression.steps) for expression in _expressions(tuple(sorted(numbers)), target))
 
 
-# 6 numbers have 6 parts of 5, each of about 20 MB: the cache serves one problem at a time, not all of them.
+# The 6 subsets of 5 out of 6 numbers take about 20 MB each: the cache serves one problem at a time, not all of them.
 @lru_cache(maxsize=128)
 def _expressions(numbers: tuple[int, ...], target: int | None = None) -> tuple[Expression, ...]:
     """All different expressions that use exactly these numbers; with a target, only those of that value."""
@@ -145,7 +145,7 @@ def _expressions(numbers: tuple[int, ...], target: int | None = None) -> tuple[E
 
 
 def _splits(numbers: tuple[int, ...]) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The ways to split the numbers in two, each pair of parts once."""
+    """The ways to split the numbers into two parts, each pair of parts once."""
     first, others = numbers[0], range(1, len(numbers))
     splits = set()
     for size in range(len(numbers) - 1):

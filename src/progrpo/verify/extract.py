@@ -1,6 +1,6 @@
-r"""Where the answer stands in a response: after its thinking part, in the form that a style names.
+r"""The answer in a response: after its thinking part, in the form that the answer style names.
 
-Nothing here evaluates anything, and the time grows with the length of the text only.
+Nothing here evaluates anything, and the time grows only with the length of the text.
 """
 
 import re
@@ -20,7 +20,7 @@ _ANSWER_LINE = re.compile(r"(?:\banswer\s*(?:is\s*:?|:)|^####)[ \t*]*(?P<answer>
 _ANY_MARKER = re.compile(
     r"(?:\banswer[ \t*_]*(?:is\b[ \t*_]*:?|:)"
     r"|(?:^|(?<=[.!?]\s))[ \t*_]*(?-i:A)[*_]*:"
-    # A heading of Markdown also begins with ####: a number or mathematics must follow, and not a numbered step.
+    # A Markdown heading also begins with ####. So a number or mathematics must follow, and not a numbered step.
     r"|^####(?=[ \t*]*(?:[-−+$£€\\(\[\d.]|[a-z]\b))(?![ \t*]*\d+[.)][ \t]+[a-z*]))"
     r"[ \t*_}]*(?:(?:therefore|thus|then|simply|just|indeed|that|equal to|given by)\b[ \t,:]*)*",
     re.IGNORECASE | re.MULTILINE,
@@ -52,9 +52,9 @@ def extract_answer(text: str, style: AnswerStyle = "boxed") -> str | None:
         text: the whole response.
         style: ``"boxed"``: the content of the last balanced ``\boxed{}`` or ``\fbox{}``; ``"answer"``: what follows the
             last ``Answer:``, ``the answer is`` or ``####``, up to the end of its line; ``"last_number"``: the last
-            number; ``"any"``, for responses to prompts of others: the last box, or else what follows the last ``####``,
-            ``the answer is``, ``Final answer:``, ``Answer:`` or ``A:``, up to the end of its sentence or line, or else
-            the last number.
+            number; ``"any"``, for responses to other people's prompts: the last box; without a box, what follows the
+            last ``####``, ``the answer is``, ``Final answer:``, ``Answer:`` or ``A:``, up to the end of its sentence or
+            line; without any of these, the last number.
 
     Raises:
         ValueError: an unknown style.
@@ -100,7 +100,7 @@ def _any_answer(text: str) -> str | None:
 
 
 def _stated(line: str) -> str | None:
-    """What a line says the answer is: in a whole sentence, the formula or number at its beginning, or its last one."""
+    """The answer that a line states. In a whole sentence, it is the formula or number at the beginning, or the last."""
     end = _SENTENCE_END.search(line)
     sentence = _bare(line[: end.start()] if end else line)
     if sentence is None:

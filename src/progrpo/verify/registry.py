@@ -1,8 +1,8 @@
 """The verifiers by name: each takes golds and responses, as text, and gives verdicts.
 
-A gold is what a dataset's row knows of the right answer. It is the answer itself for ``math`` and ``exact``. It is JSON
+A gold is what a dataset's row says about the right answer. It is the answer itself for ``math`` and ``exact``, and JSON
 for the others: the tests for ``code``, the letter and the options for ``choice``, the numbers and the target for
-``countdown``, the origin of an entry for ``reasoning_gym``. Tasks and reward functions go through this table.
+``countdown``, the dataset and index of a problem for ``reasoning_gym``. Tasks and reward functions use this table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +32,10 @@ class Verifier:
 
     Attributes:
         verify: the verdicts, from golds and responses.
-        wrong_golds: why each gold cannot be used, empty where it can. A task asks when it is loaded.
-        answers: the answer of each response in one spelling, from golds and responses; None for no answer. There is no
-            such function where votes make no sense, as for programs.
-        same: whether answers of different spelling are the same after all. By default, they are not.
+        wrong_golds: why each gold cannot be used; empty if it can. A task calls this when it is loaded.
+        answers: the answer of each response in one spelling, from golds and responses; None for no answer. This
+            function is missing if votes make no sense, as for programs.
+        same: whether answers of different spelling are the same. By default, they are not.
     """
 
     verify: Callable[[Sequence[str], Sequence[str]], list[Verdict]]
@@ -45,7 +45,7 @@ class Verifier:
 
 
 def verify(names: Sequence[str], golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
-    """The verdict on each response, by the verifier at its place.
+    """The verdict on each response, by the verifier at the same index.
 
     >>> [v.status for v in verify(["exact", "exact"], ["a b", "a"], [" a  b", "b"])]
     ['correct', 'incorrect']
@@ -56,7 +56,7 @@ def verify(names: Sequence[str], golds: Sequence[str], responses: Sequence[str])
 
 
 def wrong_golds(names: Sequence[str], golds: Sequence[str]) -> list[str]:
-    """Why the verifier at its place cannot use each gold; empty where it can.
+    """For each gold, why the verifier at the same index cannot use it; empty if it can.
 
     >>> wrong_golds(["countdown"], ["34"])
     ["the gold '34' has no numbers and target"]
@@ -85,7 +85,7 @@ def count_votes(name: str, gold: str, responses: Sequence[str]) -> tuple[list[in
 
 
 def _by_verifier(names: Sequence[str], run: Callable[[str, list[int]], Sequence[_Result]]) -> list[_Result]:
-    """What ``run`` gives for each verifier and the places of its name, brought back to these places."""
+    """Call ``run`` for each verifier with the places of its name, and return all results in the order of the names."""
     places: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         places.setdefault(name, []).append(i)
@@ -100,7 +100,7 @@ _ReadGold = Callable[[str], tuple[Any, ...]]
 
 
 def _unreadable(read: Callable[[str], Any], golds: Sequence[str]) -> list[str]:
-    """Why ``read`` refuses each gold; empty where it does not."""
+    """For each gold, why ``read`` refuses it; empty if it does not."""
     reasons = []
     for gold in golds:
         try:
@@ -146,7 +146,7 @@ def _same_math(first: Sequence[str], second: Sequence[str]) -> list[bool]:
 
 
 def _check_text(response: str, gold: str) -> Verdict:
-    """A response is right if it is the gold after its thinking part, up to the white space around and within it."""
+    """A response is right if the text after its thinking part is the gold, up to the amount of white space."""
     text = _text(response)
     is_right = text == " ".join(gold.split())
     return Verdict("correct", canonical=text) if is_right else Verdict("incorrect", "is not the gold")

@@ -14,8 +14,8 @@ _OPEN = re.compile(rf"{START}[ \t]*(?:\n|\Z)")
 def ends_in_thinking(prompt: str) -> bool:
     r"""Whether a prompt, as the model reads it, ends inside a thinking part.
 
-    It does if a ``<think>`` ends one of its lines and no ``</think>`` follows. A tag within a line belongs to an
-    instruction that mentions it.
+    It does if one of its lines ends in ``<think>`` and no ``</think>`` follows. A tag in the middle of a line belongs
+    to an instruction that mentions it.
 
     >>> ends_in_thinking("<|Assistant|><think>\n"), ends_in_thinking("<think>\nOkay, so")
     (True, True)
@@ -26,9 +26,9 @@ def ends_in_thinking(prompt: str) -> bool:
 
 
 def begin_thinking(response: str) -> str:
-    r"""A response whose thinking part the prompt opened, with that ``<think>`` in front of it.
+    r"""A response with a ``<think>`` in front of it, for prompts that open the thinking part.
 
-    A response that begins with a ``<think>`` itself, as R1 models sometimes write, gets no second one.
+    If the response itself begins with ``<think>``, as R1 models sometimes write, it stays as it is.
 
     >>> begin_thinking("7?</think> It is 8."), begin_thinking("<think>7?")
     ('<think>\n7?</think> It is 8.', '<think>7?')

@@ -14,12 +14,12 @@ class Verdict:
 
     Whatever a response causes (no answer, unreadable, too long) is ``incorrect``: a policy must not escape its zero by
     breaking the verifier. ``error`` is a failure of the verifier itself. Such a response has no reward (None, NaN) and
-    takes no part in its group.
+    is left out of its group.
 
     Attributes:
         status: ``"correct"``, ``"incorrect"`` or ``"error"``.
         reason: one sentence for people, short and valid UTF-8 whatever the response; empty for a correct answer.
-        canonical: for a correct answer, a text that two answers share exactly if they are the same solution.
+        canonical: for a correct answer, a text that is equal for two answers if and only if they are the same solution.
 
     >>> Verdict("correct", canonical="3*4").reward
     1.0

@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 Equivalent = Callable[[Sequence[str], Sequence[str]], list[bool]]
-"""Whether each answer of the first list is the same as the answer at its place in the second."""
+"""Whether each answer of the first list is the same as the answer at the same index of the second."""
 
 
 def count_classes(answers: Sequence[str | None], same: Equivalent | None = None) -> tuple[list[int], int]:
     """How many votes each answer has, the most frequent first, and how many responses give no answer.
 
-    An answer joins the largest class whose first answer it equals. This matters where ``same`` is not transitive, as
-    for decimals that are close to several others.
+    An answer joins the largest class whose first answer it equals. This matters if ``same`` is not transitive, as for
+    decimals that are close to several others.
 
     Args:
         answers: one per response; None is no answer. Equal texts are one answer.

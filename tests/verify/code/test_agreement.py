@@ -1,9 +1,7 @@
-"""HumanEval's and MBPP's own solutions pass, and each mutant gets the verdict that a plain process gives it.
-
-A mutant is a solution with one constant, operator or comparison changed: it looks right and mostly is wrong. Some of
-MBPP's mutants loop, so only every twelfth is run here. ``benchmarks/code_verification.py --agreement`` runs them all,
-and its result is stored.
-"""
+"""HumanEval's and MBPP's own solutions pass, and each mutant gets the same verdict as in a plain process. A mutant is a
+solution with one constant, operator or comparison changed: it looks right and is mostly wrong. Some of MBPP's mutants
+loop, so only every twelfth is run here. ``benchmarks/code_verification.py --agreement`` runs them all, and its result
+is stored."""
 
 import json
 import random
@@ -15,7 +13,7 @@ from tests.verify.shared_data import BENCHMARKS, load_benchmark, shared_file
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    """benchmarks/code_verification.py: the one maker of mutants, and the plain process."""
+    """benchmarks/code_verification.py, which makes the mutants and runs the plain process."""
     return load_benchmark("code_verification")
 
 

@@ -1,4 +1,4 @@
-"""Programs that try to pass without being right, or to do harm. A naive runner would let each succeed."""
+"""Programs that try to pass without being right, or to do harm. With a naive runner, each would succeed."""
 
 import os
 import resource
@@ -220,7 +220,7 @@ def _programs() -> str:
     """The process ids of the programs that are running."""
     helper = code_tests._sandbox._helper
     assert helper is not None
-    # With namespaces, the helper is the one child of the process that was started.
+    # With namespaces, the helper is the only child of the process that was started.
     inner = _children(helper.pid) if isolation_level()[0] == Isolation.FULL else str(helper.pid)
     deadline = time.monotonic() + 5
     while (children := _children(int(inner))) and time.monotonic() < deadline:
@@ -377,7 +377,7 @@ def test_ordinary_functions_pass(program: str) -> None:
 
 
 def test_each_case_has_the_whole_time() -> None:
-    """The five cases together take longer than one of them may."""
+    """The five cases together take longer than the limit of a single case."""
     program = (
         "import time\ndef work(x):\n    end = time.process_time() + 0.7\n    while time.process_time() < end: pass"
     )
@@ -563,7 +563,7 @@ def test_a_killed_helper_is_replaced() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
 def test_as_an_ordinary_user() -> None:
-    """The whole sandbox works for an ordinary user too, with nothing that root left open."""
+    """The whole sandbox works for an ordinary user too, without anything that root has opened."""
     python = next((p for p in (sys.executable, "/usr/bin/python3") if _works_for_others(p)), None)
     if python is None:
         pytest.skip("no Python here that an ordinary user may run")
@@ -574,7 +574,7 @@ def test_as_an_ordinary_user() -> None:
         "    run_code_tests('open(\"/etc/passwd\"); print(7)', tests).status)"
     )
     with tempfile.TemporaryDirectory() as folder:
-        # The verifiers alone, as others may not be able to read the package's environment.
+        # Only the verifiers, because other users may not be able to read the package's environment.
         package = Path(code_tests.__file__).parents[2]
         shutil.copytree(package / "verify", Path(folder, "progrpo", "verify"))
         Path(folder, "progrpo", "common").mkdir()

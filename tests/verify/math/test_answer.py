@@ -1,4 +1,4 @@
-"""The hazards of mathematical answers. Each is judged wrongly by a verifier that is in use."""
+"""The hazards of mathematical answers. For each, some verifier in use gives the wrong verdict."""
 
 import asyncio
 import os
@@ -546,7 +546,7 @@ def test_a_gold_that_passes_the_load_check_makes_no_answer_an_error(gold: str) -
     assert [verdict.status for verdict in verdicts] == ["incorrect"] * 5 + ["correct"]
 
 
-def test_a_repeating_decimal_as_a_gold_is_met_by_algebra() -> None:
+def test_a_repeating_decimal_as_a_gold_is_compared_by_algebra() -> None:
     assert verify_math(r"\boxed{\sqrt{1/9}}", r"0.\overline{3}").correct
 
 
@@ -651,12 +651,12 @@ def test_many_verifications_leak_nothing() -> None:
     ("answer", "right"),
     [("0.5", True), ("50", True), (r"50\%", True), ("5000", False), ("0.005", False), (r"0.5\%", False)],
 )
-def test_a_gold_in_per_cent_may_be_met_as_a_share_and_without_the_sign(answer: str, right: bool) -> None:
+def test_an_answer_to_a_gold_in_per_cent_may_be_the_share_or_lack_the_sign(answer: str, right: bool) -> None:
     assert verify_math(rf"\boxed{{{answer}}}", r"50\%").correct == right
 
 
 @pytest.mark.parametrize(("gold", "right"), [("1", True), ("1, 25", True), (r"\sqrt{1}", True), ("0.5, 25", False)])
-def test_a_gold_of_one_or_more_may_be_met_with_the_sign_of_per_cent(gold: str, right: bool) -> None:
+def test_an_answer_to_a_gold_of_one_or_more_may_have_a_per_cent_sign(gold: str, right: bool) -> None:
     answer = ", ".join(rf"{member}\%" for member in gold.split(", "))
     assert verify_math(rf"\boxed{{{answer}}}", gold).correct == right
 

@@ -86,7 +86,7 @@ def test_the_first_form_has_the_answer(response: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize(("response", "gold"), NO_ANSWER)
-def test_a_denied_value_and_one_of_several_are_no_answer(response: str, gold: str) -> None:
+def test_a_denied_value_and_one_of_several_are_not_an_answer(response: str, gold: str) -> None:
     assert verify_math(response, gold, style="any").status == "incorrect"
 
 
@@ -123,7 +123,7 @@ def test_the_thinking_part_has_no_answer() -> None:
         "\\boxed{",
     ],
 )
-def test_the_time_grows_with_the_length_alone(piece: str) -> None:
+def test_the_time_grows_only_with_the_length(piece: str) -> None:
     start = time.monotonic()
     extract_answer(piece * (200_000 // len(piece)), "any")
     assert time.monotonic() - start < 5

@@ -1,4 +1,5 @@
-"""What text and exact arithmetic decide alone: lists, equations, numbers, and what must not be worked out."""
+"""Cases that text and exact arithmetic decide without algebra: lists, equations, numbers, and expressions that would
+explode."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-r"""Answers taken apart; tests/verify/math/test_answer.py tests the verdicts."""
+r"""The parts of answers; tests/verify/math/test_answer.py tests the verdicts."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_a_scale_keeps_its_unit(text: str, body: str, unit: str) -> None:
 @pytest.mark.parametrize(
     ("text", "body"), [(r"5\text{ / }", "5/"), (r"\text{meters}", r"\text{meters}"), (r"5\text{ and }", r"5\text{and}")]
 )
-def test_other_words_are_no_unit(text: str, body: str) -> None:
+def test_other_words_are_not_a_unit(text: str, body: str) -> None:
     assert (read(text).body, read(text).unit) == (body, "")
 
 

@@ -1,4 +1,4 @@
-"""How large an answer would become: the bounds against the real sizes, and the time for any text."""
+"""The bounds on the size of an answer, compared with the real sizes, and the time for any text."""
 
 import math
 import random
@@ -8,7 +8,7 @@ import pytest
 
 from progrpo.verify.math.size import MOST_DIGITS, TooLargeError, explosion, size
 
-# Each text with its value, which the bound must cover.
+# Each text with its value, which the bound must not be below.
 NUMBERS = [
     ("2^{2016}", 2**2016),
     ("2^{2^{10}}", 2**1024),
@@ -42,7 +42,7 @@ def test_letters_count_as_1_and_e_as_itself() -> None:
     assert size("2x").log10 == pytest.approx(math.log10(2))
     assert size("e^2").log10 == pytest.approx(2 * math.log10(math.e))
     assert size(r"\pi").log10 == pytest.approx(math.log10(math.pi))
-    assert size("0.01").log10 == pytest.approx(2)  # as of its inverse
+    assert size("0.01").log10 == pytest.approx(2)  # the same as for its inverse
     assert size("2^{-3}").log10 == pytest.approx(3 * math.log10(2))
 
 
@@ -74,12 +74,12 @@ HARMLESS = [
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_harmless_texts_are_worked_out(text: str) -> None:
+def test_harmless_texts_are_evaluated(text: str) -> None:
     assert explosion(text) == ""
 
 
 @pytest.mark.parametrize("text", ["9^{9^{9}}", "2^{20000}", "2000!", r"\cosh(10^9)", r"\exp(\exp(\exp(100)))"])
-def test_large_texts_are_not_worked_out(text: str) -> None:
+def test_large_texts_are_not_evaluated(text: str) -> None:
     with pytest.raises(TooLargeError, match=f"more than {MOST_DIGITS} digits"):
         size(text)
 
@@ -118,6 +118,6 @@ def test_a_root_is_no_larger_than_its_argument() -> None:
         assert size(text).log10 == pytest.approx(50)
 
 
-def test_signs_are_no_letters() -> None:
+def test_signs_are_not_letters() -> None:
     assert not size(r"2\cdot 3\times 5").has_letters
     assert size(r"2\cdot 3\theta").has_letters

@@ -92,7 +92,7 @@ def test_a_task_is_tried_twice_and_no_more(pool: WorkerPool, tmp_path: Path) -> 
 
 
 def test_no_more_workers_are_taken_than_there_are_tasks(pool: WorkerPool, tmp_path: Path) -> None:
-    """One of two workers is left for another thread, whose task ends the wait of the first one."""
+    """One of two workers stays free for another thread, whose task ends the wait of the first one."""
     file, outcomes = str(tmp_path / "touched"), []
     waiting = threading.Thread(target=lambda: outcomes.extend(pool.run([["wait for", file]], 10)))
     waiting.start()
@@ -236,6 +236,6 @@ def test_no_process_and_no_file_is_left(script: Path) -> None:
 
 
 def _children() -> set[str]:
-    """This process's children, among which the pools of other tests may be."""
+    """This process's children, which may include the pools of other tests."""
     threads = Path("/proc/self/task").iterdir()
     return {pid for thread in threads for pid in (thread / "children").read_text().split()}

@@ -1,4 +1,4 @@
-"""Test helper: progrpo's verifiers, with a bonus in every score as for its format; ``is_right`` has no bonus."""
+"""Test helper: progrpo's verifiers, with a bonus on every score, as for the format; ``is_right`` has no bonus."""
 
 from typing import Any
 

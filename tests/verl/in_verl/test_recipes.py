@@ -41,7 +41,7 @@ from progrpo.verl.data import write_data
 from progrpo.verl.settings import CHAT_TEMPLATE, VerlFolder, verl_command, verl_settings
 
 PAPER = [name for name in builtin_recipes() if load_recipe(name).launch.gpus_per_node]
-"""On verl the recipes of one task differ only in their models and sizes, so that one recipe of each task is trained."""
+"""On verl, the recipes of one task differ only in their models and sizes, so one recipe of each task is trained."""
 STOPPED, TWO_WORKERS = PAPER[0], "r1_distill_qwen_7b_deepcoder"
 
 CPU = {
@@ -62,7 +62,7 @@ CPU = {
     "+ray_kwargs.ray_init.object_store_memory": 200000000,
     "ray_kwargs.ray_init.num_cpus": 32,
 }
-"""What a CPU forces on a recipe, all of it through ``[verl]``. Otherwise only sizes and paths change."""
+"""The overrides that a CPU needs, all of them through ``[verl]``. Otherwise only sizes and paths change."""
 
 
 def on_the_cpu(gpus: int = 1) -> list[str]:
@@ -97,12 +97,12 @@ RESPONSES = {
     "math": [rf"\boxed{{{digit}}}" for digit in range(10)],
     "code": [f"```python\nprint(int(input())+{digit})\n```" for digit in range(6)],
 }
-"""What the tiny models have learnt to answer, whatever the problem: an answer is right now and then."""
+"""The answers that the tiny models have learnt, whatever the problem: an answer is sometimes right."""
 
 
 @pytest.fixture(scope="session")
 def models(once: Once) -> dict[str, Path]:
-    """By task, a tiny model that answers in the right form."""
+    """For each task, a tiny model that answers in the right form."""
 
     def train_all(folder: Path) -> None:
         for name in (STOPPED, TWO_WORKERS):
@@ -134,7 +134,7 @@ def train_model(folder: Path, prompts: list[Any], responses: list[str]) -> None:
 
 
 def data_paths(name: str, folder: Path) -> list[str]:
-    """The recipe's data sets as files of a few rows."""
+    """The recipe's datasets as files of a few rows."""
     parts = {part: getattr(load_recipe(name).task, part).preset for part in ("train", "heldout")}
     return [
         f"task.{part}.path={tiny.write_rows(folder / f'{preset}.jsonl', ROWS[preset]())}"
@@ -250,7 +250,7 @@ def check_finished_run(
     updates: int = 1,
     learning_rate: float | None = None,
 ) -> None:
-    """Check what a finished run of a recipe leaves behind.
+    """Check the folder of a finished run of a recipe.
 
     Args:
         steps: optimiser steps of the run.
@@ -398,7 +398,7 @@ def test_prompts_are_checked_before_verl_reads_them(
         assert message in str(refused.value)
         return
     write_data(recipe, task, settings)
-    # verl's agent loop reads the first row as TRL reads the problem.
+    # verl's agent loop reads the first row in the same way as TRL reads the problem.
     tokenizer = AutoTokenizer.from_pretrained(recipe.model.path)
     [problem, *_], row = task.train_problems(), pd.read_parquet(VerlFolder(folder).train_data).iloc[0]
     assert row["extra_info"]["index"] == problem["problem_id"]

@@ -34,7 +34,7 @@ RIGHT = [rf"{text} \boxed{{35}}" for text in ("So", "It is", "I get", "Then")]
 
 
 def test_right_wrong_and_hostile_responses(tmp_path: Path) -> None:
-    """Every score has a bonus and is positive, so that ``correct_reward`` alone says which responses are right."""
+    """Every score has a bonus and is positive, so only ``correct_reward`` says which responses are right."""
     sums = MathTask(Data(preset="word_problems", limit=1), Data(preset="word_problems", seed=1, limit=1))
     programs = CodeTask(Data(preset="small_functions", limit=1), Data(preset="small_functions", seed=1, limit=1))
     math_row = verl_row(sums, sums.train_problems()[0])

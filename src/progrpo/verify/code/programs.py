@@ -17,7 +17,7 @@ from progrpo.verify.verdict import Verdict
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 _PYTHON = ("python", "python3", "py", "")
 _STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@")
-"""The completion of a function ends here: models go on with other code (the stops of the HumanEval paper, and "@")."""
+"""A function's completion ends here, because models go on with other code (HumanEval's stops, and "@")."""
 _KINDS = {StdinTests: "stdin", CallTests: "call", AssertTests: "assert"}
 
 
@@ -56,7 +56,7 @@ def read_gold(gold: str) -> tuple[CodeTests, str, bool]:
 
 
 def extract_program(response: str) -> str | None:
-    """The last Python code block after the thinking part, None if there is none.
+    """The last Python code block after the thinking part; None if there is none.
 
     >>> extract_program("Here:\\n```python\\nprint(1)\\n```\\nDone.")
     'print(1)\\n'
@@ -95,7 +95,7 @@ def _first_function(completion: str) -> str:
 
 
 def canonical_program(program: str) -> str:
-    """A program without comments and layout, its own names numbered in their order: renamed copies give the same text.
+    """A program without comments and layout, with its own names numbered: renamed copies give the same text.
 
     >>> a = canonical_program("def f(x):\\n    # twice\\n    return x*2\\n")
     >>> b = canonical_program("def f( n ):\\n  return n * 2")
@@ -112,7 +112,7 @@ def canonical_program(program: str) -> str:
                 continue
             words.append(_word(token, words, names))
     except (tokenize.TokenError, SyntaxError):
-        return program.strip()  # a quirk of the tokenizer, as the program ran; every layout is then another solution
+        return program.strip()  # the program ran, so this is a quirk of the tokenizer; layout then counts
     return " ".join(words)
 
 

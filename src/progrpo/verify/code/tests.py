@@ -1,4 +1,4 @@
-"""Programs and their tests: the sandbox runs them, this process judges them.
+"""Programs and their tests: the sandbox runs the programs, and this process judges their results.
 
 The expected outputs never enter the sandbox of a program. An assert script (HumanEval, MBPP) holds its expected values,
 so it runs in a second sandbox, in which the program's functions are proxies::
@@ -6,7 +6,7 @@ so it runs in a second sandbox, in which the program's functions are proxies::
     assert script  ->  call, arguments  ->  this process  ->  program
                    <-  a plain value    <-                <-
 
-So a program can reach neither the values that it is compared with nor the process that compares.
+So a program can reach neither the expected values nor the process that compares.
 """
 
 import math
@@ -34,7 +34,7 @@ from progrpo.verify.verdict import Verdict
 
 LONGEST_PROGRAM = 1 << 20
 TOLERANCE = 1e-6  # absolute or relative, for decimal numbers in outputs
-MOST_CALLS = 100_000  # that an assert script makes
+MOST_CALLS = 100_000  # of one assert script
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class StdinTests:
 
 @dataclass(frozen=True)
 class CallTests:
-    """Calls of one function, or method of ``Solution``, with JSON arguments (LiveCodeBench, LeetCode)."""
+    """Calls of one function, or of a method of ``Solution``, with JSON arguments (LiveCodeBench, LeetCode)."""
 
     function: str
     cases: tuple[tuple[list[Any], Any], ...]
@@ -57,12 +57,12 @@ class AssertTests:
     """A script of assert statements (HumanEval, MBPP).
 
     Attributes:
-        script: the asserts; a name that neither the script nor its setup defines is the program's.
-        setup: the dataset's own code, run before the script and never in the program's process: a test's helper
-            functions must not be the program's.
-        entry_point: a name that is the program's although the setup defines it too.
-        cases: the number of calls in the script, if each may take ``limits.seconds``; by default the whole script
-            may.
+        script: the asserts. A name that neither the script nor its setup defines is taken from the program.
+        setup: the dataset's own code. It runs before the script and never in the program's process: the program must
+            not define the helper functions of its tests.
+        entry_point: a name that is taken from the program although the setup defines it too.
+        cases: the number of calls in the script, if each may take ``limits.seconds``. By default, the whole script has
+            this time.
     """
 
     script: str
@@ -77,7 +77,7 @@ _sandbox = Sandbox()
 
 
 def isolation_level() -> tuple[Isolation, dict[str, str]]:
-    """The level of isolation that programs get here, by trying, and the layers that are missing, with the reasons.
+    """The level of isolation that programs get here, found by trying, and the missing layers with the reasons.
 
     Raises:
         NotIsolatedError: this is not Linux.
@@ -99,8 +99,8 @@ def run_code_tests(
         min_isolation: the level below which nothing is run.
 
     Returns:
-        ``correct``; ``incorrect`` with the first reason; or ``error`` where the isolation or the sandbox is missing, or
-        the tests themselves can't be run.
+        ``correct``; ``incorrect`` with the first reason; or ``error`` if the isolation is too weak, the sandbox can't
+        be started, or the tests themselves can't be run.
 
     >>> run_code_tests("print(sum(map(int, input().split())))", StdinTests((("1 2", "3"),))).status
     'correct'
@@ -175,7 +175,7 @@ def compare_output(output: str, expected: str) -> str:
     """The first difference between an output and the expected one; empty if there is none.
 
     The amount of white space between words, and at the ends of lines and of the text, does not count. Everything else
-    does, the number of lines included. An expected decimal number may be off by 1e-6 (absolute or relative).
+    counts, such as the number of lines. A decimal number may be off by 1e-6 (absolute or relative).
 
     >>> compare_output("1  2 \\n0.3333333\\n", "1 2\\n0.333333333")
     ''
@@ -246,7 +246,7 @@ def _load(process: Process, program: str) -> None:
 
 def _call(function: str, arguments: list[Any]) -> dict[str, Any]:
     def refuse(value: Any) -> int:
-        raise TypeError(f"one passes a {type(value).__name__}, which is not JSON")
+        raise TypeError(f"a call passes a {type(value).__name__}, which is not JSON")
 
     return {"name": function, "arguments": encode(arguments, refuse), "keywords": encode({}, refuse)}
 
@@ -263,7 +263,7 @@ def _value(answer: dict[str, Any]) -> Any:
 def same_value(value: Any, expected: Any) -> bool:
     """Whether a returned value, made plain, is the expected JSON value.
 
-    A tuple counts as a list, and an expected decimal may be off by 1e-6. No other type counts as another.
+    A tuple counts as a list, and a decimal may be off by 1e-6. No other type counts as a different type.
 
     >>> same_value((1, 2.0000001), [1, 2.0]), same_value({"a": 1}, {"a": 2})
     (True, False)
@@ -300,7 +300,7 @@ def _run_asserts(program: str, tests: AssertTests, limits: Limits, min_isolation
     with ExitStack() as stack:
         tested = stack.enter_context(_sandbox.process(limits, min_isolation, cases=tests.cases))
         _load(tested, program)
-        # The tester gets a little longer, so that a slow program misses its own deadline first.
+        # The tester has a little more time, so that a slow program misses its own deadline first.
         longer = replace(limits, seconds=limits.seconds * tests.cases + 1)
         tester = stack.enter_context(_sandbox.process(longer, min_isolation))
         job = {"kind": "script", "script": tests.script, "setup": tests.setup, "entry_point": tests.entry_point}
@@ -331,7 +331,7 @@ def _run_asserts(program: str, tests: AssertTests, limits: Limits, min_isolation
 
 
 def _answer(tested: Process) -> dict[str, Any]:
-    """The program's answer, rebuilt from its known parts: nothing else reaches the tester, which decodes it."""
+    """The program's answer, rebuilt from the expected fields. Nothing else reaches the tester, which decodes it."""
     answer = tested.receive()
     if "raised" in answer:
         return {"raised": str(answer["raised"])[:100], "text": str(answer.get("text"))[:400]}

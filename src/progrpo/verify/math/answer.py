@@ -1,16 +1,16 @@
 r"""Mathematical answers: math-verify, behind our own guards.
 
-An answer goes through these steps, the cheapest first. Each may decide:
+An answer goes through these steps, the cheapest first, until one of them decides:
 
-1. where the answer stands (:func:`extract_answer`), and how long it may be;
-2. text: both sides in one spelling, and equal;
-3. what math-verify would overlook: units, bases, per-cent signs, sets against tuples;
-4. exact arithmetic, where both are plain numbers, or lists or pairs of them;
-5. a look for expressions that would explode;
-6. math-verify, in a worker process, with a deadline that this process keeps.
+1. finding the answer in the response (:func:`extract_answer`), and checking its length;
+2. comparing both sides as text, in one spelling;
+3. looking for what math-verify would overlook: units, bases, per-cent signs, sets against tuples;
+4. exact arithmetic, if both are plain numbers, or lists or pairs of them;
+5. looking for expressions that would explode;
+6. math-verify, in a worker process, with a deadline that this process enforces.
 
-What an answer does to the verifier is the answer's own fault and ``incorrect``. ``error`` is only a gold that cannot be
-read, or a worker that cannot be started.
+If an answer makes the verifier fail, the verdict is ``incorrect``. It is ``error`` only if a gold cannot be read or a
+worker cannot be started.
 """
 
 import logging
@@ -48,7 +48,7 @@ class GoldError(ValueError):
 
 
 def check_gold(gold: str) -> str:
-    r"""A gold as the verifier uses it: boxed, after the real parser has read it.
+    r"""A gold as the verifier uses it, in a box. The parser of the verifier has to be able to read it.
 
     Raises:
         GoldError: it is empty, too long, or cannot be read.
@@ -63,7 +63,7 @@ def check_gold(gold: str) -> str:
 
 
 def wrong_golds(golds: Sequence[str]) -> list[str]:
-    """Why each gold cannot be used, empty where it can. Plain numbers and words are not sent to a worker.
+    """For each gold, why it cannot be used; empty if it can. Plain numbers and words are not sent to a worker.
 
     >>> wrong_golds(["3/4", ""])
     ['', "the gold '' is empty"]
@@ -101,8 +101,8 @@ def verify_math_batch(
     """:func:`verify_math` of many responses, on all workers at once.
 
     Args:
-        answers, golds, style: as there.
-        seconds: what one comparison may take in a worker.
+        answers, golds, style: as for :func:`verify_math`.
+        seconds: the time that one comparison may take in a worker.
 
     Raises:
         ValueError: ``answers`` and ``golds`` differ in number.
@@ -143,7 +143,7 @@ def _decide_response(response: str, gold: str, style: AnswerStyle) -> Decision:
             return Verdict("incorrect", f"the answer has {len(answer)} characters, more than {LONGEST_ANSWER}")
         return _decide(answer, _content(gold))
     except (ValueError, ArithmeticError, RecursionError) as error:
-        # Reading must not raise, whatever the text. Should it do so all the same, the other responses go on.
+        # Reading should never raise, whatever the text. If it does so anyway, the other responses must not suffer.
         logger.warning("reading the answer %r failed: %r", answer[:200], error)
         return Verdict("incorrect", f"the answer can't be read: {error!r}")
 
@@ -174,7 +174,7 @@ def _decide(answer: str, gold: str) -> Decision:
     reason = explosion(said.body)
     if reason:
         return Verdict("incorrect", reason)
-    # A gold that would explode is told from others by its text alone.
+    # A gold that would explode is compared as text alone.
     return _not_equal(answer_text, gold_text) if explosion(right.body) else [(gold_text, answer_text)]
 
 
@@ -189,7 +189,7 @@ def _all_of(decisions: Iterable[Decision]) -> Decision:
 
 
 def _parts(answer: Reading, gold: Reading) -> list[str]:
-    """The sides of an equation that each have to be the gold; none where it is compared as a whole."""
+    """The sides of an equation that each have to be the gold; empty if it is compared as a whole."""
     equated = sides(answer.body)
     if len(equated) == 1 or are_equations(answer, gold):
         return []
@@ -208,7 +208,7 @@ _MORE_CHOICES = re.compile(r"(?<![A-Za-z])(?:or|and|[A-J][).,:]|[A-J]$)(?![A-Za-
 
 
 def _without_choice(answer: str, gold: str) -> str:
-    """``(B) 12`` names a choice twice: its letter counts if the gold is a letter, its value otherwise."""
+    """``(B) 12`` gives an option's letter and value: the letter counts if the gold is a letter, otherwise the value."""
     match = _CHOICE.fullmatch(answer.strip())
     if match is None or not match[2] or _MORE_CHOICES.search(match[2]):
         return answer
@@ -222,7 +222,7 @@ def _not_equal(answer: str, gold: str) -> Verdict:
 
 @lru_cache(maxsize=8192)
 def _content(gold: str) -> str:
-    r"""A gold without the box or the dollar signs around it; of ``0.56 = 56\%`` only the last side."""
+    r"""A gold without the box or the dollar signs around it, and only the last side of one such as ``0.56 = 56\%``."""
     inside = last_box(gold)
     content = (gold if inside is None else inside).strip().strip("$").strip()
     parts = content.split("=")
@@ -232,7 +232,7 @@ def _content(gold: str) -> str:
 
 @lru_cache(maxsize=8192)
 def _text_problem(gold: str) -> str:
-    """What is wrong with a gold's text; empty for nothing."""
+    """What is wrong with a gold's text; empty if nothing is."""
     content = _content(gold)
     if not normalise(content):
         return f"the gold {gold!r} is empty"
@@ -256,7 +256,7 @@ class _Cache:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Start empty: a thread of the parent may have held the lock, in the middle of a change."""
+        """Start empty, because a thread of the parent may have held the lock in the middle of a change."""
         self._lock, self._verdicts = threading.Lock(), dict[Pair, Verdict]()
 
     def get(self, pair: Pair) -> Verdict | None:
@@ -264,7 +264,7 @@ class _Cache:
             return self._verdicts.get(pair)
 
     def put(self, verdicts: dict[Pair, Verdict]) -> None:
-        """Keep verdicts, but no errors of the verifier: another time it may do better."""
+        """Keep verdicts, but no errors of the verifier: it may succeed next time."""
         with self._lock:
             self._verdicts |= {pair: verdict for pair, verdict in verdicts.items() if verdict.status != "error"}
             while len(self._verdicts) > self._size:
@@ -285,7 +285,7 @@ def _pool() -> WorkerPool:
 
 def _compare(pairs: Sequence[Pair], seconds: float) -> dict[Pair, Verdict]:
     """Verdicts on pairs, from the cache or from the workers."""
-    # Each pair is looked up once: while the workers are busy, the cache may drop a verdict.
+    # Each pair is looked up only once, because the cache may drop a verdict while the workers are busy.
     verdicts = {pair: verdict for pair in pairs if (verdict := _cache.get(pair)) is not None}
     missing = [pair for pair in pairs if pair not in verdicts]
     if not missing:
@@ -296,13 +296,13 @@ def _compare(pairs: Sequence[Pair], seconds: float) -> dict[Pair, Verdict]:
     except (WorkerStartError, OSError) as error:
         return verdicts | dict.fromkeys(missing, Verdict("error", str(error)))
     fresh = {pair: _verdict(*pair, outcome, seconds) for pair, outcome in zip(missing, outcomes, strict=True)}
-    # A comparison that was late or lost its worker may go well when the machine is less busy.
+    # A comparison that missed its deadline or lost its worker may succeed when the machine is less busy.
     _cache.put({pair: fresh[pair] for pair, outcome in zip(missing, outcomes, strict=True) if outcome.status == "done"})
     return verdicts | fresh
 
 
 def _task(gold: str, answer: str) -> dict[str, object]:
-    """What a worker gets, see :mod:`progrpo.verify.math.worker`."""
+    """The task of a worker, see :mod:`progrpo.verify.math.worker`."""
     right = read(gold)
     said = like(read(answer), right)
     if are_equations(said, right):
@@ -316,7 +316,7 @@ def _task(gold: str, answer: str) -> dict[str, object]:
 
 
 def _latex(reading: Reading, divisor: int = 1) -> str:
-    """LaTeX for math-verify: inequalities are intervals, repeating decimals fractions, and list members divided."""
+    """LaTeX for math-verify: inequalities become intervals, repeating decimals fractions; list members are divided."""
     solutions = intervals(reading.body)
     latex = solutions[1] if solutions else reading.body
     if r"\overline" in latex and (repeating := number(latex)) is not None:
@@ -325,7 +325,7 @@ def _latex(reading: Reading, divisor: int = 1) -> str:
 
 
 def _verdict(gold: str, answer: str, outcome: Outcome, seconds: float) -> Verdict:
-    """The verdict on a worker's reply. A gold in words is not mathematics, and its text has been compared already."""
+    """The verdict on a worker's reply. A gold in words is not mathematics: its text was compared before."""
     reply = outcome.value if outcome.status == "done" else outcome.status
     if reply == "equal":
         return Verdict("correct")

@@ -1,4 +1,4 @@
-r"""What math-verify would overlook: why an answer is not the gold although math-verify would say so."""
+r"""Differences that math-verify overlooks: why an answer is not the gold although math-verify would accept it."""
 
 import re
 
@@ -11,20 +11,20 @@ _PRIMED = re.compile(r"(\w?)('+)")
 _FEET_OR_MINUTES = re.compile(r"(?<![\w.])[\d.]+'")
 _UNFINISHED = re.compile(r"\\(?:i+nt|oint)(?![A-Za-z])|\\(?:sum|prod)(?![A-Za-z])[^a-z]*(?:[a-z][^a-z]*)?\\infty")
 _APART = r"(?:(?<![\d.^_])(?<!binom )(?:\d+(?:\.\d+)?|\.\d+)|(?<![A-Za-z\\^_])[A-Za-z]) \d+(?![\d/])"
-"""A number after a number or a letter, with only a blank between them; but no mixed number and no power."""
+"""A number after a number or a letter, with only a blank between them. Mixed numbers and powers do not match."""
 _FLAWS = {
     "is an element of something that is not a set": re.compile(rf"\\in(?![a-z]) ?(?:{NO_SET})"),
     "has a number after another without a sign between them": re.compile(_APART, re.ASCII),
     "has an interval that is closed at infinity": re.compile(r"\\infty ?\]|\[[-+]?\\infty"),
 }
-"""What no answer may have, unless the gold has it."""
+"""Flaws that an answer may have only if the gold has them."""
 
 
 def conflict(answer: Reading, gold: Reading) -> str:
-    r"""Why an answer is not the gold although math-verify would say so; empty if there is no such reason.
+    r"""Why an answer is not the gold although math-verify would accept it; empty if there is no such reason.
 
-    A unit or a per-cent sign that only one of them has is no conflict, nor is a base that only the gold has: the
-    question has often asked "in base 8" or "what percent".
+    It is not a conflict if only one of them has a unit or a per-cent sign, or if only the gold has a base: the question
+    often says "in base 8" or "what percent".
 
     >>> conflict(Reading("5", unit="cm"), Reading("5", unit="m")), conflict(Reading("5"), Reading("5", unit="m"))
     ("the unit is 'cm', not 'm'", '')
@@ -59,7 +59,7 @@ def conflict(answer: Reading, gold: Reading) -> str:
 
 
 def _differ_in_primes(answer: Reading, gold: Reading) -> bool:
-    """Whether f' is in one and not in the other. ``5'`` is 5 feet, or minutes, if the gold says so."""
+    """Whether f' is in only one of the two. ``5'`` is 5 feet or minutes if the gold has such a unit."""
     if _FEET_OR_MINUTES.search(gold.body) or gold.unit in ("ft", "min"):
         return False
     if len(sides(answer.body)) != len(sides(gold.body)):  # f'(3) = 6, whose sides are compared later

@@ -1,4 +1,4 @@
-r"""Exact arithmetic on plain numbers, on lists and on pairs of them; and what a per-cent sign means."""
+r"""Exact arithmetic on plain numbers, and on lists and pairs of them; and the meaning of a per-cent sign."""
 
 import re
 from fractions import Fraction
@@ -7,7 +7,7 @@ from progrpo.verify.math.parts import brackets, members
 from progrpo.verify.math.reading import Reading
 
 RELATIVE = Fraction(1, 1_000_000)
-"""A decimal equals a number that is not known exactly, if they differ by no more than this share."""
+"""A decimal equals a number that is not known exactly if their relative difference is at most this."""
 _DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
 _QUOTIENT = re.compile(r"([-+]?)(?:(\d+) )?(\d+)/(\d+)", re.ASCII)
 _LATEX_QUOTIENT = re.compile(r"([-+]?)(\d*)\\frac\{(-?\d+)\}\{(\d+)\}", re.ASCII)
@@ -63,10 +63,11 @@ def numbers(body: str) -> tuple[str, list[Fraction]] | None:
 
 
 def forms(answer: Reading, gold: Reading) -> list[tuple[int, int, bool]]:
-    r"""The ways to compare an answer with a gold where only one may have a per-cent sign.
+    r"""The ways to compare an answer with a gold if only one of them may have a per-cent sign.
 
-    A gold with the sign may be met without the sign, or by its share. A gold without the sign may be met by its value
-    in per cent. It may also have left the sign to the question, but not if it is below one: 0.25 % is not 0.25.
+    An answer to a gold with the sign may leave the sign out, or give the share. An answer to a gold without the sign
+    may give the value in per cent. The gold may also have left the sign to the question, but not if it is below one:
+    0.25 % is not 0.25.
 
     Each way has the divisors of the answer and of the gold, and whether the gold has to be one or more.
     """
@@ -76,7 +77,7 @@ def forms(answer: Reading, gold: Reading) -> list[tuple[int, int, bool]]:
 
 
 def same_numbers(answer: Reading, gold: Reading) -> bool | None:
-    r"""Whether an answer and a gold are the same number, list, or pair of numbers; None for what is neither.
+    r"""Whether an answer and a gold are the same number, list, or pair of numbers; None for anything else.
 
     A list without repetition is a set.
 
@@ -104,7 +105,7 @@ def same_numbers(answer: Reading, gold: Reading) -> bool | None:
 
 
 def _is_same(value: Fraction, gold: Fraction, is_exact: bool) -> bool:
-    """Whole numbers and quotients are compared exactly; other golds are met by decimals that were cut off."""
+    """Whole numbers and quotients are compared exactly; other golds also equal decimals that were cut off."""
     if is_exact or gold.denominator == 1:
         return value == gold
     return abs(value - gold) <= RELATIVE * max(abs(value), abs(gold))

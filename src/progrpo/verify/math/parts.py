@@ -19,7 +19,7 @@ _OR = re.compile(rf"\s*{connective('or')}\s*")
 
 
 def members(body: str, separator: re.Pattern[str] = re.compile(",")) -> list[str]:
-    """What stands between the commas, or other separators, outside of brackets.
+    """The parts between the commas, or other separators, outside of brackets.
 
     >>> members("(1,2), 3")
     ['(1,2)', '3']
@@ -40,10 +40,10 @@ def sides(body: str) -> list[str]:
 
 
 def values(parts: list[str]) -> list[str]:
-    r"""The sides of an equation that claim to be the answer: all but a name for it on the left.
+    r"""The sides of an equation that claim to be the answer: all sides except a name on the left.
 
     A name has letters, with subscripts and arguments: ``m+n``, ``[ABC]``, ``\sin\theta``. A side with numbers or powers
-    is no name: ``x^2=5`` does not say what x is, and ``3=5`` is not 5.
+    is not a name: ``x^2=5`` does not say what x is, and ``3=5`` is not 5.
 
     >>> values(["m+n", "5"]), values(["2x", "5"])
     (['5'], ['2x', '5'])
@@ -54,7 +54,7 @@ def values(parts: list[str]) -> list[str]:
 
 
 def brackets(body: str) -> str:
-    r"""``set`` for ``\{1,2\}``, ``ordered`` for a pair, a longer tuple or an interval, nothing for anything else."""
+    r"""``set`` for ``\{1,2\}``, ``ordered`` for a pair, a longer tuple or an interval, empty for anything else."""
     if body.startswith(r"\{") and body.endswith(r"\}"):
         return "set"
     is_whole = body[:1] in ("(", "[") and body[-1:] in (")", "]") and len(members(body)) == 1

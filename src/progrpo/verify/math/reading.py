@@ -1,4 +1,4 @@
-r"""An answer taken apart: its mathematics, name, unit and base; and an answer brought into the form of a gold."""
+r"""The parts of an answer (its mathematics, name, unit and base), and an answer in the form of a gold."""
 
 import re
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ _UNITS = (
 _UNIT_NAMES = {name: names.split()[0] for names in _UNITS.split(";") for name in names.split()} | {"mph": "mi/h"}
 _POWERS = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3", "cu": "^3"}
 _BARE_UNITS = {"cm", "mm", "km", "kg", "ft", "lb", "lbs", "ml", "mph", "min", "sec", "inches", "mile", "miles", "yards"}
-"""Units without ``\\text{}``: 5m may also be a product, 5cm hardly."""
+"""Units that need no ``\\text{}``: 5m may also be a product, but 5cm hardly."""
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _NTHS = {nth: n for n, nth in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split(), start=3)}
 _NTHS |= {"halve": 2, "hundredth": 100, "thousandth": 1000}
@@ -104,12 +104,12 @@ def read(text: str) -> Reading:
     if match := _BASE.match(body):
         body, base = match[1], match[2] or match[3]
     if body.startswith(r"\{(") and body.endswith(r")\}") and len(members(body[2:-2])) == 1:
-        body = body[2:-2]  # the only pair that solves a system may do without the braces of the set
+        body = body[2:-2]  # the braces of the set are optional around the only pair that solves a system
     return Reading(body.strip(), symbol, unit, NUMBER_WORDS.get(base.lower(), base), is_percent)
 
 
 def _without_words(body: str, match: re.Match[str]) -> tuple[str, str]:
-    """The body without the words at its end, and their unit; the words of a scale, a base or per cent become LaTeX."""
+    """The body without the words at its end, and their unit. Words for a scale, a base or per cent become LaTeX."""
     words = re.findall("[a-z]+", match[1].lower().replace("a.m", "am").replace("p.m", "pm"))
     start = body[: match.start()].rstrip()
     if not words or not start or _NOT_A_UNIT & set(words):
@@ -174,7 +174,7 @@ def _mentions(body: str, symbol: str) -> bool:
 
 
 def as_list(text: str, other: str) -> str:
-    """``70,110`` with a blank if the other side is a list of two; otherwise it may be a number and stays as it is.
+    """``70,110`` with a blank if the other side is a list of two; otherwise it may be a number and is unchanged.
 
     >>> as_list("70,110", "110, 70"), as_list("70,110", "70110")
     ('70, 110', '70,110')
@@ -190,7 +190,7 @@ def _count(text: str) -> int:
 
 
 def like(answer: Reading, gold: Reading) -> Reading:
-    """The answer in the form of the gold, where it lists values by name, or leaves out the brackets of a pair.
+    """The answer in the form of the gold, if it lists values by name or leaves out the brackets of a pair.
 
     >>> like(read("y=1, x=2"), read("(2,1)")).body, like(read("2, 1"), read("(2,1)")).body
     ('(2,1)', '(2,1)')
@@ -201,7 +201,7 @@ def like(answer: Reading, gold: Reading) -> Reading:
     if 1 < len(named) == len(listed) and "=" not in gold.body:
         names = [name for name, _ in named]
         if is_ordered and len(set(names)) < len(names):
-            return answer  # two values of one name are no pair
+            return answer  # two values of one name are not a pair
         if is_ordered and _are_in_alphabet(names):
             named.sort()
         listed = [value for _, value in named]
@@ -214,6 +214,6 @@ def like(answer: Reading, gold: Reading) -> Reading:
 
 
 def _are_in_alphabet(names: list[str]) -> bool:
-    """Whether the alphabet tells which name comes first: of x, y, z, of a, b, or of x_1, x_2, but not of p, m."""
+    """Whether the alphabet gives the order of the names, as for x, y, z, for a, b or for x_1, x_2, but not for p, m."""
     letters = sorted({name[0] for name in names})
     return set(letters) <= set("xyz") or ord(letters[-1]) - ord(letters[0]) == len(letters) - 1

@@ -1,8 +1,8 @@
-r"""What would explode if it were worked out: an upper bound on an answer's size, found in one pass over its text.
+r"""Expressions that would explode if they were evaluated: an upper bound on an answer's size, from one pass over it.
 
-The text is read as sums of products of powers, as far as it looks like them; the rest is passed over. Nothing is
-worked out: a number is known by the logarithm of its size, a polynomial by its largest possible number of terms.
-Letters count as 1 (and e as itself): ``2^n`` is small, ``2^{n+10^9}`` is not.
+The text is read as sums of products of powers; whatever does not look like them is skipped. Nothing is evaluated: a
+number is known by the logarithm of its size, a polynomial by its largest possible number of terms. Letters count as 1
+(and e as itself): ``2^n`` is small, ``2^{n+10^9}`` is not.
 """
 
 import math
@@ -14,7 +14,7 @@ from functools import partial, reduce
 LONGEST_DIGITS = 300
 MOST_MEMBERS = 200
 LARGEST_DETERMINANT = 4
-MOST_DIGITS = 5_000  # of a number that is worked out
+MOST_DIGITS = 5_000  # of a number that is computed
 MOST_TERMS = 500  # when an expression is multiplied out
 MOST_CHOSEN_FROM = 2_000  # in a binomial coefficient
 DEEPEST = 30
@@ -23,14 +23,14 @@ _DETERMINANT = re.compile(r"\\begin\{vmatrix\}(.*?)\\end\{vmatrix\}|\\det(?![A-Z
 
 
 class TooLargeError(Exception):
-    """An expression, or a part of it, is not worth working out; its text is the reason."""
+    """An expression, or a part of it, is too large to be evaluated; the error's text is the reason."""
 
 
 def explosion(normalised: str) -> str:
-    r"""Why an expression is not worth working out; empty if it looks harmless.
+    r"""Why an expression is too large to be evaluated; empty if it looks harmless.
 
-    It looks for numbers with too many digits, long lists, deep nesting, large determinants, several nested sums or
-    products, and for what :func:`size` finds too large. What it does not see meets the worker's deadline.
+    This looks for numbers with too many digits, long lists, deep nesting, large determinants, several nested sums or
+    products, and for whatever :func:`size` finds too large. The worker's deadline stops everything else.
 
     >>> explosion("9^9^9^9"), explosion("2^{2016}"), explosion("100!")
     ('the answer has a number of more than 5000 digits', '', '')
@@ -57,7 +57,7 @@ class Size:
     Attributes:
         log10: the logarithm of its largest number.
         terms: how many terms it has at most when it is multiplied out.
-        has_letters: whether it would be multiplied out at all.
+        has_letters: whether it has letters; only then is it multiplied out.
     """
 
     log10: float = 0.0
@@ -66,7 +66,7 @@ class Size:
 
     @property
     def number(self) -> float:
-        """Its largest number, as far as a float can hold it."""
+        """The largest number, capped so that a float can hold it."""
         return 10 ** min(self.log10, 300.0)
 
 
@@ -80,7 +80,7 @@ def size(normalised: str) -> Size:
     (607, 8.0)
     """
     reader, parts = _Reader(normalised), list[Size]()
-    while reader.tokens:  # there may be closing brackets too many
+    while reader.tokens:  # there may be too many closing brackets
         parts.append(reader.read_sum())
     return _add(parts)
 
@@ -155,11 +155,11 @@ class _Reader:
         return self.tokens[-1][1] if self.tokens else ""
 
     def _take(self, tokens: Container[str]) -> str:
-        """The next token, taken away if it is one of these; else nothing."""
+        """Remove and return the next token if it is one of these; otherwise an empty text."""
         return self.tokens.pop()[1] if self._peek() in tokens else ""
 
     def read_sum(self) -> Size:
-        """A sum, up to and with the bracket that closes it."""
+        """A sum, up to and including the bracket that closes it."""
         terms: list[Size] = []
         while True:
             if self._peek() not in _ENDS:  # a sign before the first term separates nothing
@@ -177,7 +177,7 @@ class _Reader:
         return result
 
     def _power(self) -> Size:
-        """``a!^b_c^d``: atoms with their marks, and exponents, which are taken from the last to the first."""
+        """``a!^b_c^d``: atoms with their marks, and exponents, which are applied from the last to the first."""
         tower: list[Size] = []
         while not tower or self._take(("^",)):
             atom = self._atom()
@@ -202,7 +202,7 @@ class _Reader:
             return self._deeper(self.read_sum)
         if kind == "command":
             return self._command(token)
-        return Size(1.0 if token == "|" else 0.0)  # what stands between bars may be the base of a power
+        return Size(1.0 if token == "|" else 0.0)  # an expression between bars may be the base of a power
 
     def _command(self, name: str) -> Size:
         if name == r"\frac":
@@ -218,7 +218,7 @@ class _Reader:
         return Size(_CONSTANTS.get(name, 0.0), has_letters=name not in _SIGNS)
 
     def _argument(self) -> Size:
-        """The argument of a command. One in brackets is as deep as the brackets are."""
+        """The argument of a command. An argument in brackets is only as deep as the brackets."""
         return self._atom() if self._peek() in _OPEN else self._deeper(self._atom)
 
     def _deeper(self, read: Callable[[], Size]) -> Size:

@@ -1,6 +1,6 @@
 r"""One spelling for the many spellings of an answer.
 
-Nothing here evaluates anything, and the time grows with the length of the text only.
+Nothing here evaluates anything, and the time grows only with the length of the text.
 """
 
 import itertools
@@ -34,7 +34,7 @@ _NUMBER_BEFORE = re.compile(r"[\d)}][\s~]*(?:\\[,;:! ]\s*)*$")
 _CLOCK = re.compile(r"(?<=\d)\s*([AaPp])\.?\s?[Mm](?![A-Za-z])\.?")
 
 Rules = list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]]
-"""Patterns and what takes their place, in the order in which they are applied."""
+"""Patterns and their replacements, in the order in which they are applied."""
 
 
 def _rules(*rules: tuple[str, str | Callable[[re.Match[str]], str]]) -> Rules:
@@ -48,9 +48,9 @@ def _apply(rules: Rules, text: str) -> str:
 
 
 def _ungroup(match: re.Match[str]) -> str:
-    """``1,000`` as ``1000``. What may be members of a list or a tuple stays: ``1,250,2`` and ``(1,250)``.
+    """``1,000`` as ``1000``. Numbers that may be members of a list or a tuple stay: ``1,250,2`` and ``(1,250)``.
 
-    ``000`` is no member of either. Where other commas have blanks after them, a comma without a blank groups digits.
+    ``000`` cannot be such a member. If other commas have blanks after them, a comma without a blank groups digits.
     """
     before, after = match.string[: match.start()].rstrip("+-"), match.string[match.end() :]
     is_listed = before.endswith(",") or re.match(r",(?![\s~]|\\[ ,;:!>]|\\q?quad|$)", after) is not None
@@ -68,7 +68,7 @@ _PLAIN = _rules(
     ),
     (r"(?<![\\A-Za-z])(?:infinity|infty|inf)(?![A-Za-z])", r"\\infty "),
 )
-"""What is not LaTeX."""
+"""Plain text that is not LaTeX."""
 _WRAPPERS = _rules(
     (r"(?<!\\)\$", ""),
     (r"\\([()%])", r"\1"),
@@ -78,7 +78,7 @@ _WRAPPERS = _rules(
     (r"\\(?:displaystyle|textstyle|limits|nolimits|mathopen|mathclose)(?![A-Za-z])", ""),
     (r"\\(?:text)?color\s*\{[^{}]*\}|(?<=\\\\)\s*\[[\d.]+\s*(?:pt|em|ex|mm|cm)\]", ""),
 )
-"""What stands around mathematics and changes its looks only."""
+"""LaTeX around mathematics that changes only how it looks."""
 _ARGUMENT = r"\s*(?:\{([^{}]*)\}|([0-9A-Za-z]|\\(?:pi|theta|alpha|beta|infty)(?![A-Za-z])))"
 _LATEX = _rules(
     *(
@@ -94,7 +94,7 @@ _LATEX = _rules(
     (r"(?a)(?<=\d)(?:,\s*\\!\s*|\\!,|\{,\})(?=\d{3}(?!\d))", ""),
     (r"(?a)(?<=\d)\s*(?:\\[,;: ]|~)\s*(?=\d{3}(?!\d))", r"\\,"),
     (r"(?a)(?<![\d.^_])(?<!sqrt)(?<!frac)[1-9]\d{0,2}(?:(,|\\,| )\d{3})(?:\1\d{3})*(?!\d)", _ungroup),
-    # A run of spacings: several beside each other separate two numbers as one does.
+    # A run of spaces separates two numbers just as one space does.
     (r"(?:(?<!\\)\\[,;:!> ]|\\(?:q?quad|[hv]?phantom\{[^{}]*\}|thinspace)(?![A-Za-z])|~|\s)+", " "),
     (r"^ | $", ""),
     (r"(?<![\w)}\]!])\+\s*(?=\\infty(?![A-Za-z]))", ""),
@@ -104,7 +104,7 @@ _LATEX = _rules(
     (rf"\\frac(?![A-Za-z]){_ARGUMENT}{_ARGUMENT}", r"\\frac{\1\2}{\3\4}"),
     (r"\\sqrt\s*(\[[^\[\]]*\])?\s*([0-9A-Za-z])(?![A-Za-z])", r"\\sqrt\1{\2}"),
     (r"([_^])\{([0-9A-Za-z])\}", r"\1\2"),
-    # Idle blanks; but not those in "1 2", in "81, 256" and between words.
+    # Blanks without a meaning, but not those in "1 2", in "81, 256" and between words.
     (
         r"(?<![A-Za-z0-9])(?!(?<=\d,) +\d{3}(?!\d)) +| +(?![A-Za-z0-9])|(?<=\d) +(?=[A-Za-z\\])|"
         r"(?<![\\A-Za-z])(?<=[A-Za-z]) +(?=\d)",
@@ -128,12 +128,12 @@ def unify(text: str) -> str:
 
 
 def _raised(character: str) -> str:
-    """``^`` for a raised character, ``_`` for a lowered one, else nothing."""
+    """``^`` for a superscript character, ``_`` for a subscript, empty for any other."""
     return _RAISED.get(unicodedata.decomposition(character).partition(" ")[0], "")
 
 
 def _latex(character: str) -> str:
-    """A character in ASCII where possible: fractions, raised and full-width characters, digits of other scripts."""
+    """A character in ASCII if possible: fractions, superscripts, full-width characters, digits of other scripts."""
     if character.isascii():
         return character
     if character in _SYMBOLS:
@@ -146,10 +146,10 @@ def _latex(character: str) -> str:
 
 @lru_cache(maxsize=8192)
 def normalise(text: str) -> str:
-    r"""One spelling for many. Answers with equal normal forms are the same; those with different ones may be.
+    r"""One spelling for many. Answers with equal normal forms are the same; with different normal forms, they may be.
 
-    A comma that is left separates: ``1,000`` is a number, and ``81, 256`` is a list. The normal form of a normal form
-    is itself.
+    A comma that is left is a separator: ``1,000`` is a number, and ``81, 256`` is a list. Normalising twice changes
+    nothing.
 
     >>> normalise(r"$\dfrac12$"), normalise(r"\frac{1}{2}."), normalise(r"1{,}000"), normalise("1 2")
     ('\\frac{1}{2}', '\\frac{1}{2}', '1000', '1 2')
@@ -166,7 +166,7 @@ def separate(text: str) -> str:
 
 
 def _unstyle_groups(text: str) -> str:
-    r"""Drop the style around what has braces in it, such as ``\boldsymbol{\frac{1}{2}}``: that is mathematics."""
+    r"""Drop the style around content that has braces, such as ``\boldsymbol{\frac{1}{2}}``: it is mathematics."""
     for match in reversed(list(_STYLE.finditer(text))):
         start = match.end()
         close = closing_brace(text, start - 1, len(text))

@@ -2,8 +2,8 @@ r"""A worker's script (:mod:`progrpo.verify.workers.worker`) that compares answe
 
 A task is ``{"pairs": [[gold, answer, needs_large_gold], ...], "relative": 1e-06}``, with golds and answers in LaTeX.
 The answer is right if one pair is equal, up to the share ``relative`` for decimals. With null as answer, only the gold
-is read. The reply is ``"equal"``, ``"different"``, ``"unreadable"`` (the answer), ``"too large"`` (for the memory or
-the stack), or ``"bad gold"``. The parent handles deadlines and lost workers.
+is read. The reply is ``"equal"``, ``"different"``, ``"unreadable"`` (the answer can't be read), ``"too large"`` (for
+the memory or the stack), or ``"bad gold"``. The parent handles deadlines and lost workers.
 """
 
 import logging
@@ -21,8 +21,8 @@ from sympy import QQ, ZZ, Abs, Add, Basic, Eq, Mul, Poly, Pow, simplify
 # The parent compares units. math-verify would strike them off, and with them 5t, 5h and 5c.
 _NORMALISATION = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
 
-# The parser takes E_1 for a power of e, I_1 and I_2 for the imaginary unit, 2(13) for the mixed number 15, and
-# \gamma^2-1 for the square of the gamma function of -1.
+# The parser would read E_1 as a power of e, I_1 and I_2 as the imaginary unit, 2(13) as the mixed number 15, and
+# \gamma^2-1 as the square of the gamma function of -1.
 _UNREADABLE = [
     (re.compile(spelling), other)
     for spelling, other in [
@@ -54,7 +54,7 @@ def handle(task: dict[str, Any]) -> str:
         return "different"
     except (MemoryError, RecursionError):
         return "too large"
-    except Exception:  # sympy raises exceptions of any kind; the answer then is not the gold
+    except Exception:  # sympy raises exceptions of any kind; then the answer is not the gold
         return "different"
 
 
@@ -69,7 +69,7 @@ def parse(latex: str) -> Basic | sympy.MatrixBase | None:
         raise
     except Exception:  # the parser raises exceptions of any kind
         return None
-    # A quotient by zero would be equal to any other.
+    # A division by zero would be equal to any other.
     return parsed if isinstance(parsed, Basic | sympy.MatrixBase) and not parsed.has(sympy.zoo, sympy.nan) else None
 
 
@@ -80,7 +80,7 @@ def is_large(gold: Any) -> bool:
 
 
 def is_equal(gold: Any, answer: Any, relative: float) -> bool:
-    """What math-verify says, for equations with solutions and for numbers that are close enough."""
+    """The verdict of math-verify, after checks of its own: on equations, and on numbers that are close enough."""
     if isinstance(gold, Eq) and isinstance(answer, Eq):
         same = has_same_solutions(gold, answer)
         if same is not None:
@@ -90,7 +90,7 @@ def is_equal(gold: Any, answer: Any, relative: float) -> bool:
             return True
         if simplify(answer.lhs - answer.rhs) == 0:  # 5 = 5 says nothing
             return False
-        if not sympy.solve(gold, gold.free_symbols):  # math-verify takes all equations that it cannot solve for equal
+        if not sympy.solve(gold, gold.free_symbols):  # math-verify treats all equations that it cannot solve as equal
             return False
     elif isinstance(gold, Eq) and isinstance(gold.lhs, Add | Mul | Pow):
         return False  # math-verify would compare the answer with the right side alone: x + y = 1 is not 1
@@ -99,7 +99,7 @@ def is_equal(gold: Any, answer: Any, relative: float) -> bool:
     same = is_same_polynomial(gold, answer)
     if same is not None:
         return same
-    # Its timeouts are signals, which need a main thread and can be caught: the parent keeps the time instead.
+    # Its timeouts use signals, which need the main thread and can be caught: the parent keeps the time instead.
     return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True)
 
 
@@ -122,7 +122,8 @@ def is_same_polynomial(gold: Any, answer: Any) -> bool | None:
 def has_same_solutions(gold: Eq, answer: Eq) -> bool | None:
     """Whether two rational polynomial equations have the same solutions; None for other equations.
 
-    They do if the polynomials are multiples of each other, up to the multiplicity of factors. 5 = 5 is no equation.
+    They do if the polynomials are multiples of each other, up to the multiplicity of factors. For 5 = 5, the result is
+    False.
     """
     differences = [equation.lhs - equation.rhs for equation in (gold, answer)]
     polynomials = rational_polynomials(differences, gold.free_symbols | answer.free_symbols)
@@ -135,14 +136,14 @@ def has_same_solutions(gold: Eq, answer: Eq) -> bool | None:
 
 
 def is_close(gold: Any, answer: Any, relative: float) -> bool:
-    """Whether numbers are close. math-verify rounds to six decimals, so that all tiny numbers would be equal."""
+    """Whether numbers are close. math-verify rounds to six decimals, so all tiny numbers would be equal to it."""
     if not (getattr(gold, "is_number", False) and getattr(answer, "is_number", False)):
         return True
     if gold.has(sympy.Float) or not answer.has(sympy.Float):
         try:
             first, second = (number.doit().evalf(30) for number in (gold, answer))
             return bool(Abs(first - second) <= relative * sympy.Max(Abs(first), Abs(second)))
-        except (TypeError, ValueError, ArithmeticError):  # infinities, and what is a number by name only
+        except (TypeError, ValueError, ArithmeticError):  # infinities, and objects that only claim to be numbers
             return True
     return bool(simplify(sympy.nsimplify(answer.doit(), rational=True) - gold.doit()) == 0)
 

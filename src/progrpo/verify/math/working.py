@@ -15,7 +15,7 @@ _OPERATORS = {r"\times": "*", r"\cdot": "*", r"\div": "/", "×": "*", "·": "*",
 
 
 def verify_working(golds: Sequence[str], responses: Sequence[str], *, style: AnswerStyle) -> list[Verdict]:
-    """:func:`progrpo.verify.verify_math_batch`, with the working of a right answer as its canonical form."""
+    """Like :func:`progrpo.verify.verify_math_batch`, with the working of a right answer as its canonical form."""
     verdicts = verify_math_batch(responses, golds, style=style)
     return [
         replace(verdict, canonical=working(response) or verdict.canonical) if verdict.correct else verdict
@@ -38,7 +38,7 @@ def working(response: str) -> str:
         text = text.replace(spelling, operator)
     text = re.sub(r"(?<=\d) ?[x*] ?(?=[\d$])", "*", text.replace("$", "").replace("\\", ""))
     text = re.sub(r"(?<=\d),(?=\d{3})", "", re.sub(r" ?([-+*/=]) ?", r"\1", text))
-    # The search goes piece by piece: in one long row of operators, it would start again at every place.
+    # The search goes piece by piece, because it would start again at every place of one long row of operators.
     pieces = [piece for piece in re.findall(r"[-+*/=.\d]+", text) if len(piece) <= _LONGEST_PIECE]
     equations = {_in_order(equation) for piece in pieces for equation in _EQUATION.findall(piece)}
     return ",".join(sorted(equations, key=lambda equation: (float(equation.rpartition("=")[2]), equation)))

@@ -1,1 +1,1 @@
-"""The answers of reasoning-gym's problems, scored by its own scorers."""
+"""Answers to reasoning-gym's problems, scored by its own scorers."""

@@ -95,10 +95,10 @@ def extract_tagged_answer(response: str) -> str | None:
 
 
 def read_entry(gold: str) -> dict[str, Any]:
-    """The origin of a problem.
+    """The dataset, settings and index of a problem.
 
     Raises:
-        ValueError: the gold does not say where its problem comes from.
+        ValueError: the gold does not have them.
     """
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         entry: dict[str, Any] = json.loads(gold)

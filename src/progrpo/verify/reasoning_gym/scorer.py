@@ -1,9 +1,9 @@
 """Makes reasoning-gym's problems and scores answers to them, inside the sandbox and nowhere else.
 
 Some of reasoning-gym's scorers evaluate the answer's text. The sandbox keeps this from doing harm, but an answer could
-still win the score itself (by ``setattr`` on the scorer, say). So while a scorer runs, an audit hook checks all code
-made from text before it runs, and stops it unless it is arithmetic: no built-in names but the numeric ones, and no name
-that starts with an underscore.
+still give itself the full score (by ``setattr`` on the scorer, for example). So while a scorer runs, an audit hook
+checks all code made from text before it runs, and stops it unless it is arithmetic: the code may use only numeric
+built-ins, and no name that starts with an underscore.
 """
 
 import builtins
@@ -27,7 +27,7 @@ class CodeInAnswerError(Exception):
 def questions(payload: dict[str, Any]) -> list[str]:
     """The questions of a dataset, in order.
 
-    They are made in the sandbox too, as some depend on the order of Python's sets, which is fixed only there.
+    They are made in the sandbox too, because some depend on the order of Python's sets, which is fixed only there.
 
     Args:
         payload: ``dataset`` (its name), ``config``, ``seed`` and ``size``.

@@ -1,10 +1,10 @@
-"""Worker processes with a deadline that the parent keeps.
+"""Worker processes with a deadline that the parent enforces.
 
-A worker is a script that is started as a separate program: no fork of a process that may hold threads, CUDA or Ray,
-and no second import of the caller's main module. So a pool works from any thread, inside Ray and asyncio, in a REPL,
-and again after a fork. The script defines ``handle(task)``; :mod:`progrpo.verify.workers.worker` runs it, one task at a
-time. Tasks and answers are JSON. A worker that exceeds its deadline is killed with SIGKILL, and another one takes its
-place: a task has no signal handler to cancel, and no lock of the interpreter to hold.
+A worker is a script that is started as a separate program. It is not a fork of a process that may have threads, CUDA or
+Ray, and it does not import the caller's main module again. So a pool works from any thread, inside Ray and asyncio, in
+a REPL, and again after a fork. The script defines ``handle(task)``; :mod:`progrpo.verify.workers.worker` runs it, one
+task at a time. Tasks and answers are JSON. A worker that exceeds its deadline is killed with SIGKILL and replaced: a
+task can neither cancel a signal handler nor escape by holding the interpreter's lock.
 """
 
 import json
@@ -45,7 +45,7 @@ class WorkerStartError(RuntimeError):
 
 
 class _Worker:
-    """One process. It reports first that it is ready: its start never counts against a task's deadline."""
+    """One process. It first reports that it is ready, so that its start never counts against a task's deadline."""
 
     def __init__(self, script: Path, memory_mb: int) -> None:
         self.process = subprocess.Popen(
@@ -66,7 +66,7 @@ class _Worker:
 
     @property
     def is_late(self) -> bool:
-        """A quarter of the task's time is over. Most tasks take a thousandth of it, so this one will probably fail."""
+        """Whether a quarter of the task's time is over. Most tasks take a thousandth: this one will probably fail."""
         return self.task is not None and time.monotonic() > self.late_at
 
     @property
@@ -77,12 +77,12 @@ class _Worker:
         self.task, now = index, time.monotonic()
         self.late_at, self.deadline = now + seconds / 4, now + seconds
         line = json.dumps([seconds, task]).encode() + b"\n"
-        with suppress(BrokenPipeError):  # the reading of the answer finds the worker lost
+        with suppress(BrokenPipeError):  # step() then finds that the worker is lost
             while line:
                 line = line[os.write(self._stdin, line) :]
 
     def step(self) -> Outcome | None:
-        """The outcome of the task, or of the start; None as long as there is none."""
+        """The outcome of the task, or of the start; None as long as it is not known."""
         poll = select.poll()
         poll.register(self.stdout, select.POLLIN)
         if poll.poll(0):
@@ -102,7 +102,7 @@ class _Worker:
         return Outcome("done", answer)
 
     def kill(self) -> None:
-        """End the process without waiting for its end, which takes a while for one with much memory."""
+        """Kill the process without waiting for its end, which takes a while if it uses much memory."""
         self.process.kill()
         self.close_pipes()
 
@@ -139,9 +139,9 @@ class WorkerPool:
 
     Args:
         script: a Python file that defines ``handle(task)``; it is run outside any package.
-        workers: the greatest number of processes; as many again replace late ones.
+        workers: the greatest number of processes; up to as many more stand in for late ones.
         memory_mb: the address space of each, in MB (Linux only).
-        recycle_after: the number of tasks after which a new worker takes a worker's place, so that a leak can't grow.
+        recycle_after: a worker is replaced after this number of tasks, so that a memory leak can't grow.
 
     Raises:
         ValueError: fewer than one worker.
@@ -155,13 +155,13 @@ class WorkerPool:
         os.register_at_fork(after_in_child=self._after_fork)
 
     def run(self, tasks: Sequence[Any], seconds: float) -> list[Outcome]:
-        """Do all tasks, each within so many seconds, and return their outcomes in order.
+        """Do all tasks, each within this number of seconds, and return their outcomes in order.
 
         A lost worker is replaced, and its task or its start is tried once more. A late worker gets a successor, which
-        goes on with the other tasks while the late one has the rest of its time.
+        goes on with the other tasks while the late one uses the rest of its time.
 
         Raises:
-            WorkerStartError: a worker did not get ready.
+            WorkerStartError: a worker did not become ready.
         """
         batch = _Batch(tasks, seconds)
         slots = self._take_slots(len(tasks))
@@ -198,7 +198,7 @@ class WorkerPool:
         return min(sum(worker.is_late for worker in active), self.workers)
 
     def _give_back(self, slots: int, active: Sequence[_Worker], dying: Sequence[_Worker]) -> None:
-        """Keep idle workers in their slots; end those with unfinished tasks, which an exception leaves behind."""
+        """Keep idle workers in their slots; end workers with unfinished tasks, which an exception leaves behind."""
         idle = [worker for worker in active if worker.task is None][:slots]
         others = [worker for worker in active if worker not in idle]
         for worker in others:
@@ -209,7 +209,7 @@ class WorkerPool:
             self._slots.put(idle[place] if place < len(idle) else None)
 
     def close(self) -> None:
-        """End the workers that wait for work; the next task starts new ones."""
+        """End the idle workers; the next task starts new ones."""
         for worker in self._take_slots(self.workers):
             if worker is not None:
                 worker.kill()
@@ -229,13 +229,13 @@ class WorkerPool:
         return slots
 
     def _forget_workers(self) -> None:
-        # A slot holds a worker that waits for work, or None where none was started yet: the last used comes first.
+        # A slot holds an idle worker, or None if none was started yet. The last used worker comes first.
         self._slots: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(self.workers):
             self._slots.put(None)
 
     def _after_fork(self) -> None:
-        """In a forked child: the workers are the parent's, and one of its threads may have held the queue's lock."""
+        """In a forked child, start without workers: they are the parent's, and a thread may have held the lock."""
         parents = list(self._slots.queue)
         self._forget_workers()
         for worker in parents:
@@ -244,7 +244,7 @@ class WorkerPool:
 
 
 def _wait(workers: Sequence[_Worker]) -> None:
-    """Wait until a worker has something to say, one is late, or a deadline has passed."""
+    """Wait until a worker has sent something, a worker is late, or a deadline has passed."""
     poll = select.poll()  # select.select can't take file numbers above 1023
     for worker in workers:
         poll.register(worker.stdout, select.POLLIN)

@@ -17,10 +17,10 @@ from typing import Any
 
 
 def main(script: str, memory_mb: int) -> None:
-    """Load the script, report that it is ready, and answer tasks until the parent has gone. An exception of
-    ``handle`` ends the worker, and the parent counts its task as lost."""
+    """Load the script, report that it is ready, and answer tasks until the parent is gone. An exception in ``handle``
+    ends the worker, and the parent counts the task as lost."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what a library prints must not become an answer
+    os.dup2(2, 1)  # the prints of a library must not become an answer
     end_with_parent()
     handle: Callable[[Any], Any] = runpy.run_path(script)["handle"]
     limit_memory(memory_mb)
@@ -41,9 +41,9 @@ def limit_memory(memory_mb: int) -> None:
 
 
 def end_with_parent() -> None:
-    """End soon after the parent, also in the middle of a task; the end of stdin shows only between tasks.
+    """End soon after the parent, even in the middle of a task; the end of stdin is noticed only between tasks.
 
-    The kernel's parent-death signal is no use here: it is sent when the *thread* that started the worker ends.
+    The kernel's parent-death signal is useless here: it is sent when the *thread* that started the worker ends.
     """
     parent = os.getppid()
 

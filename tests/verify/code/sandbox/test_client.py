@@ -1,4 +1,4 @@
-"""Starting isolated programs: after a fork, with fewer layers, and with which environment."""
+"""Starting isolated programs: after a fork, with fewer layers, and with their environment."""
 
 import os
 import subprocess

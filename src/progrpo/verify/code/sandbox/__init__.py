@@ -1,4 +1,4 @@
-"""Runs untrusted programs, shut in by the kernel. ``docs/verify-code.md`` says what that blocks."""
+"""Runs untrusted programs in isolation, by means of the kernel. ``docs/verify-code.md`` says what this blocks."""
 
 from progrpo.verify.code.sandbox.client import Sandbox
 from progrpo.verify.code.sandbox.process import (

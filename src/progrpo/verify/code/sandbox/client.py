@@ -1,4 +1,4 @@
-"""The trusted side of the sandbox: starts shut-in processes, each for one job."""
+"""The trusted side of the sandbox: starts sandboxed processes, each for one job."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from progrpo.verify.code.sandbox.process import (
 
 
 class Sandbox:
-    """Starts shut-in processes from a helper that was started beforehand, in any thread, and again after a fork.
+    """Starts sandboxed processes from a helper that was started beforehand, in any thread, and again after a fork.
 
     Args:
         preload: modules of this environment that the helper imports, for :meth:`call`. Programs can read everything
@@ -48,11 +48,11 @@ class Sandbox:
     def process(
         self, limits: Limits, min_isolation: Isolation = MIN_ISOLATION, stdin: bytes | None = None, cases: int = 1
     ) -> Iterator[Process]:
-        """A shut-in process that waits for its job, which may take ``cases`` times ``limits.seconds``, and is gone when
-        the block ends.
+        """A sandboxed process that waits for its job. The job may take ``cases`` times ``limits.seconds``, and the
+        process is killed at the end of the block.
 
         Raises:
-            NotIsolatedError: it is shut in less well than ``min_isolation``.
+            NotIsolatedError: its isolation is weaker than ``min_isolation``.
             SandboxError: it could not be started.
         """
         if sys.platform != "linux":
@@ -76,7 +76,7 @@ class Sandbox:
     def call(
         self, function: str, payload: Any, limits: Limits | None = None, min_isolation: Isolation = MIN_ISOLATION
     ) -> Any:
-        """The value of ``module:function`` of a preloaded module, called in a shut-in process with a JSON payload.
+        """The value of ``module:function`` of a preloaded module, called in a sandboxed process with a JSON payload.
 
         Raises:
             ProgramFailedError: the function raised, took too long, or ended the process.
@@ -98,14 +98,14 @@ class Sandbox:
             self._stop()
 
     def _forget(self) -> None:
-        """In a forked child: let go of the helper, which is the parent's."""
+        """Let go of the helper in a forked child: it belongs to the parent."""
         self._lock = threading.Lock()
         if self._socket is not None:
             self._socket.close()
         self._helper = self._socket = None
 
     def _start(self, limits: Limits, stdin: bytes | None, cases: int) -> Process:
-        """A process, from a second helper if the first one is lost."""
+        """Start a process, from a second helper if the first one is lost."""
         for attempt in range(2):
             helper_socket = self._running_helper()
             process = None
@@ -190,7 +190,7 @@ class Sandbox:
 
 
 def _file_of(content: bytes) -> int:
-    """A file in memory, for standard input of any size, and sealed so that nobody can change it."""
+    """A file in memory, for standard input of any size; it is sealed, so that nobody can change it."""
     import fcntl
 
     handle = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

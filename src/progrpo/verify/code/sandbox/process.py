@@ -1,4 +1,4 @@
-"""A shut-in process, as the trusted side sees it: its limits, its messages, its output and its end."""
+"""The trusted side's view of a sandboxed process: its limits, its messages, its output and its end."""
 
 import json
 import os
@@ -19,10 +19,10 @@ LAYERS = ("rlimits", "landlock", "seccomp", "namespaces")
 
 
 class Isolation(IntEnum):
-    """How well a program is shut in. Each level includes the lower ones.
+    """How well a program is isolated. Each level includes the lower ones.
 
-    A kernel without user namespaces (in many containers) may still have Landlock and seccomp, which together block
-    every attack that the tests know: so namespaces come last.
+    Namespaces come last: many containers do not allow them but have Landlock and seccomp, which together block every
+    attack in the tests.
     """
 
     NONE = 0  # any system but Linux
@@ -37,12 +37,12 @@ MIN_ISOLATION = Isolation.SECCOMP
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use, for each test.
+    """The resources that a program may use in each test.
 
     Attributes:
         seconds: wall-clock time; CPU time is bounded as well.
-        memory_mb: address space, the interpreter's own 30 MB included.
-        output_mb: output; more is not read, and ends the program.
+        memory_mb: address space, including the interpreter's own 30 MB.
+        output_mb: output; a program that writes more is ended.
         file_mb: all files in its /tmp together.
 
     Raises:
@@ -61,7 +61,7 @@ class Limits:
 
 
 class NotIsolatedError(RuntimeError):
-    """There is less isolation here than was asked for; the text says what is missing."""
+    """The isolation here is weaker than required; the text says what is missing."""
 
 
 class SandboxError(RuntimeError):
@@ -69,7 +69,7 @@ class SandboxError(RuntimeError):
 
 
 class ProgramFailedError(Exception):
-    """The shut-in program failed, through its own fault; the text is the reason."""
+    """The sandboxed program failed through its own fault; the text is the reason."""
 
 
 class HelperLostError(Exception):
@@ -77,7 +77,7 @@ class HelperLostError(Exception):
 
 
 class Process:
-    """One shut-in process, before and while it does its one job."""
+    """One sandboxed process, before and while it does its one job."""
 
     def __init__(self, control: socket.socket, channel: socket.socket, stdout: int, limits: Limits) -> None:
         self._control, self._channel, self._stdout, self._limits = control, channel, stdout, limits
@@ -88,14 +88,14 @@ class Process:
         self.deadline = time.monotonic() + START_SECONDS
 
     def await_start(self) -> None:
-        """Wait until the process is shut in and has reported how well; raises HelperLostError if it ends before."""
+        """Wait until the process has isolated itself and reported how; raises HelperLostError if it ends first."""
         self._control.settimeout(START_SECONDS)
         try:
             _, descriptors, _, _ = socket.recv_fds(self._control, 64, 1)
         except OSError as error:
             raise HelperLostError(str(error)) from None
         if not descriptors:
-            raise HelperLostError("it ended before it was shut in")
+            raise HelperLostError("it ended before it was isolated")
         self._pidfd = descriptors[0]
         try:
             report = self.receive()
@@ -138,8 +138,8 @@ class Process:
             raise ProgramFailedError(self._end()) from None
 
     def receive(self) -> dict[str, Any]:
-        """The next message of the process: only its form is certain, and its content is the program's. Raises
-        ProgramFailedError if none comes in time, if it is no message, or if the process ends."""
+        """The next message of the process. It is a dict, but the program chooses what is in it. Raises
+        ProgramFailedError if none comes in time, if it is not a message, or if the process ends."""
         while b"\n" not in self._read:
             part = b""
             with suppress(OSError), self._in_time(self._channel):
@@ -154,7 +154,7 @@ class Process:
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
-            raise ProgramFailedError("wrote something that is no message where its answers go")
+            raise ProgramFailedError("wrote something that is not a message where its answers go")
         return message
 
     def output(self) -> bytes:
@@ -177,7 +177,7 @@ class Process:
         return bytes(output)
 
     def _exit_code(self) -> int | None:
-        """The exit code; None if it can't be known any more."""
+        """The exit code; None if it can no longer be known."""
         with suppress(OSError, ValueError), self._in_time(self._control):
             text = self._control.recv(64)
             return int(text) if text.strip() else None
@@ -207,7 +207,7 @@ class Process:
         return names.get(-code, f"was ended by signal {-code}")
 
     def kill(self) -> None:
-        """End the process, and with it everything in its process namespace; wait until it is gone."""
+        """Kill the process and everything in its process namespace, and wait until it is gone."""
         if self._pidfd is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)

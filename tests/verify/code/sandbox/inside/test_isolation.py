@@ -24,12 +24,12 @@ ALLOWED, DENIED = "allowed", "EPERM"
 
 
 def system_calls(machine: str) -> dict[str, int]:
-    """The numbers of the kernel's headers, or the test is skipped."""
+    """The system call numbers in the kernel's headers; without headers, the test is skipped."""
     file = next((Path(path) for path in HEADERS[machine] if Path(path).exists()), None)
     if file is None:
         pytest.skip("the kernel's headers are missing (Debian: linux-libc-dev)")
-    found = re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)$", file.read_text(encoding="ascii"), re.MULTILINE)
-    return {name: int(number) for name, number in found}
+    calls = re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)$", file.read_text(encoding="ascii"), re.MULTILINE)
+    return {name: int(number) for name, number in calls}
 
 
 def outcome(machine: str, number: int, *arguments: int, architecture: int | None = None) -> str:
@@ -64,7 +64,7 @@ def test_the_numbers_of_denied_calls_are_those_of_the_kernel(machine: str) -> No
     assert {name: numbers[name] for name in denied if name in numbers} == {
         name: number for name, number in denied.items() if name in numbers
     }
-    # A header lacks the calls that are newer than itself; and ARM those that a denied call has replaced.
+    # A header lacks calls that are newer than itself, and ARM lacks calls that a denied call has replaced.
     for name in denied.keys() - numbers.keys():
         replaced = machine == "aarch64" and denied[name] in {-1, *(numbers.get(other) for other in denied)}
         assert replaced or denied[name] > max(numbers.values()), name

@@ -1,4 +1,4 @@
-"""Values on their way between two processes: each type comes back, and nothing that is too large or made up."""
+"""Values that go between two processes: each type comes back, but nothing that is too large or forged."""
 
 import math
 from collections import deque

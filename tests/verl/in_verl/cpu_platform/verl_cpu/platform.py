@@ -1,4 +1,4 @@
-"""``VERL_PLATFORM=cpu``: what verl needs of an accelerator, on a CPU."""
+"""``VERL_PLATFORM=cpu``: the functions of an accelerator that verl needs, on a CPU."""
 
 import types
 from typing import Any

@@ -27,11 +27,11 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 SERVER = "hf_server"
 GATHER_SECONDS = 0.02
-"""Requests of a batch arrive one by one: the server waits until none has come for this time."""
+"""Requests of a batch arrive one by one: the server waits until none has arrived for this time."""
 
 
 class HFAdapter(BaseRollout):
-    """In the training worker: hands its weights to the server, through Ray's object store."""
+    """Runs in the training worker and sends its weights to the server, through Ray's object store."""
 
     async def resume(self, tags: list[str]) -> None: ...
 
@@ -48,7 +48,7 @@ class HFAdapter(BaseRollout):
 
 
 class HFReplica(RolloutReplica):
-    """On the driver: starts the server, or finds the one that replica 0 started."""
+    """Runs on the driver and starts the server, or finds the one that replica 0 started."""
 
     async def launch_servers(self) -> None:
         server = HFServer.options(name=SERVER, get_if_exists=True).remote(

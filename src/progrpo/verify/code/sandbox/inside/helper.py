@@ -1,8 +1,8 @@
-"""The helper: a small process that is started beforehand and forks one shut-in process for each job.
+"""The helper: a small process that is started beforehand and forks one sandboxed process for each job.
 
-It is started as ``python -S -s -P helper.py SETTINGS`` with an empty environment and one socket. For each job it
+It is started as ``python -S -s -P helper.py SETTINGS`` with an almost empty environment and one socket. For each job it
 receives a line of limits and the job's descriptors, which it hands on. It never sees a program or an input, so the
-processes, which are copies of it, hold nothing of other jobs.
+processes, which are copies of it, hold nothing from other jobs.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from inside import isolation, runner  # type: ignore[import-not-found]
 
-# Imported once for all: the modules that programs use most.
+# The modules that programs use most are imported once for all processes.
 COMMON = (
     "abc array bisect calendar cmath collections copy dataclasses datetime decimal enum fractions functools hashlib "
     "heapq io itertools json math numbers operator queue random re statistics string textwrap time typing"
@@ -63,7 +63,7 @@ def _try(layer: str, apply: Callable[[], None], missing: dict[str, str]) -> None
 
 
 def _serve(jobs: socket.socket, settings: dict[str, Any], missing: dict[str, str]) -> None:
-    """Fork a process for each job and report to the parent how each ended, until the parent has gone."""
+    """Fork a process for each job and report to the parent how each ended, until the parent is gone."""
     jobs.sendall(b"ready\n")
     running: dict[int, tuple[int, int]] = {}  # by pidfd: process id, control
     poll = select.poll()
@@ -93,7 +93,7 @@ def _fork(limits: dict[str, Any], settings: dict[str, Any], descriptors: list[in
     child = os.fork()
     if child == 0:
         channel, *standard = descriptors
-        _shut_in(limits, settings, channel, standard, missing)
+        _run_isolated(limits, settings, channel, standard, missing)
     for descriptor in descriptors:
         os.close(descriptor)
     return child
@@ -110,7 +110,7 @@ def _report_end(control: int, status: int) -> None:
         parent.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode() + b"\n")
 
 
-def _shut_in(
+def _run_isolated(
     limits: dict[str, Any], settings: dict[str, Any], channel: int, standard: list[int], missing: dict[str, str]
 ) -> None:
     os.setsid()
@@ -142,7 +142,7 @@ def _shut_in(
 
 def _arrange(channel: int, standard: list[int]) -> int:
     """Put the standard descriptors in their places and the channel at 3, and close all others."""
-    # Copies above all four places first, so that none is overwritten before it is moved.
+    # First make copies above all four places, so that none is overwritten before it is moved.
     spare = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, CHANNEL + 1) for descriptor in (*standard, channel)]
     for place, descriptor in enumerate(spare):
         os.dup2(descriptor, place)

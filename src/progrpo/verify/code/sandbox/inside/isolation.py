@@ -1,12 +1,12 @@
-"""Shutting a process in: rlimits, Landlock, a seccomp filter, namespaces. Linux, by ctypes alone.
+"""Isolation of a process by rlimits, Landlock, a seccomp filter and namespaces, on Linux, with ctypes alone.
 
-Each layer is applied if the kernel allows it, and the process reports which layers it got:
+Each layer is applied if the kernel allows it, and the process reports which layers took effect:
 
 ==========  ===========================================================================================================
-rlimits     memory, CPU time, file size, threads; an unprivileged user where the trainer is root
+rlimits     memory, CPU time, file size, threads; an unprivileged user if the trainer is root
 landlock    only the interpreter's libraries can be opened, and only the process's own /tmp can be written
 seccomp     no new process, no program, no socket, no signal, no tracing, no mount, no link, no kernel keyring ...
-namespaces  its own process ids (its end ends all), empty network, IPC, and /tmp in memory with a quota
+namespaces  own process ids (children end with the process), an empty network, own IPC, /tmp in memory with a quota
 ==========  ===========================================================================================================
 """
 
@@ -26,7 +26,7 @@ LAYERS = ("rlimits", "landlock", "seccomp", "namespaces")
 NOBODY = 65534
 INODES = 1000
 THREADS = 512
-"""The most threads of all programs of one helper together; the address space bounds those of a single program."""
+"""The limit on the threads of all programs of one helper together; the address space limits a single program's."""
 OPEN_FILES = 64
 STACK_BYTES = 128 << 20
 
@@ -49,7 +49,7 @@ def _prctl(option: int, *arguments: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Be killed when the parent ends. A change of user takes this back, so it has to come after one."""
+    """Have this process killed when its parent ends. A change of user undoes this, so this has to come after it."""
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
 
 
@@ -61,8 +61,8 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1 << 14, 1 <<
 def drop_root(libraries: tuple[str, ...]) -> None:
     """Change root to the user nobody, if that user can read the interpreter's libraries.
 
-    Where the libraries lie in root's home, the process stays root by number, but in its own user namespace, which
-    leaves it no rights over anything outside.
+    If the libraries are in root's home, the process keeps root's user id, but in its own user namespace, where it has
+    no rights over anything outside.
     """
     if os.geteuid() == 0 and all(_anybody_can_read(path) for path in libraries):
         os.setgroups([])
@@ -81,11 +81,12 @@ def _anybody_can_read(path: str) -> bool:
 def enter_namespaces() -> None:
     """Give the helper its own users, an empty network, its own IPC, and process ids for its children.
 
-    The programs of one helper share all but the process ids, as a network for each would take most of the time. They
-    can't meet there: they can neither make a socket (seccomp) nor reach another's Unix socket (Landlock).
+    The programs of one helper share everything except the process ids, because a network for each would take most of
+    the time. They can't meet in that network: they can neither make a socket (seccomp) nor reach another program's Unix
+    socket (Landlock).
     """
     user, group = os.geteuid(), os.getegid()
-    _prctl(_PR_SET_DUMPABLE, 1)  # after a change of user the process would not own its own /proc files
+    _prctl(_PR_SET_DUMPABLE, 1)  # otherwise, after a change of user, the process does not own its own /proc files
     _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWPID), "unshare")
     for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
@@ -123,8 +124,8 @@ def drop_capabilities() -> None:
 def limit_resources(*, cpu_seconds: float, memory_mb: int, file_mb: int, own_user_namespace: bool) -> None:
     """Bound memory, CPU time, file size, threads and open files; no bound can be raised again.
 
-    The kernel counts threads by user. In the helper's user namespace these are its programs' threads; elsewhere the
-    trainer's would count too.
+    The kernel counts threads by user. In the helper's user namespace, these are the threads of its programs; outside
+    of it, the trainer's threads would count too.
     """
     limits = {
         resource.RLIMIT_AS: memory_mb << 20,
@@ -163,7 +164,7 @@ def landlock_version() -> int:
 
 
 def restrict_files(readable: tuple[str, ...], writable: tuple[str, ...]) -> None:
-    """Allow these folders to be read and those to be written; no TCP, no signal and no abstract socket to the outside.
+    """Allow access only to the readable and writable folders, and no TCP, signal or abstract socket to the outside.
     Raises OSError if the kernel has no Landlock."""
     version = landlock_version()
     if version < 1:
@@ -206,7 +207,7 @@ _DENIED: dict[str, tuple[int | None, int]] = {
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     "accept": (43, 202), "accept4": (288, 242), "sendto": (44, 206), "sendmsg": (46, 211), "recvmsg": (47, 212),
     "sendmmsg": (307, 269), "recvmmsg": (299, 243),
-    # Programs, and processes of others. (New processes: see clone below.)
+    # Programs, and other processes. (New processes: see clone below.)
     "execve": (59, 221), "execveat": (322, 281), "kill": (62, 129), "tkill": (200, 130),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434),
     "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438), "ptrace": (101, 117),
@@ -219,13 +220,13 @@ _DENIED: dict[str, tuple[int | None, int]] = {
     "setuid": (105, 146), "setgid": (106, 144), "setreuid": (113, 145), "setregid": (114, 143),
     "setresuid": (117, 147), "setresgid": (119, 149), "setgroups": (116, 159), "capset": (126, 91),
     "chown": (92, 55), "fchown": (93, 55), "lchown": (94, 54), "fchownat": (260, 54),
-    # What Landlock does not cover: attributes of the user's own files, and old kernels' truncate.
+    # Calls that Landlock does not cover: attributes of the user's own files, and truncate on old kernels.
     "chmod": (90, -1), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "utime": (132, -1),
     "utimes": (235, -1), "futimesat": (261, -1), "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469), "truncate": (76, 45),
     "inotify_init": (253, -1), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27),
-    # How others are scheduled, and the machine's disks.
+    # The scheduling of other processes, and the machine's disks.
     "setpriority": (141, 140), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
     "sched_setaffinity": (203, 122), "sched_setattr": (314, 274), "ioprio_set": (251, 30), "setpgid": (109, 154),
     "migrate_pages": (256, 238), "move_pages": (279, 239), "sync": (162, 81), "syncfs": (306, 267),
@@ -284,7 +285,7 @@ def _filter(machine: str, own_pid: int) -> bytes:
         program += [_statement(_JUMP_GREATER_EQUAL, _X32_BIT, 0, 1), _statement(_RETURN, _KILL)]
     for number in denied:
         program += [_statement(_JUMP_EQUAL, number, 0, 1), _statement(_RETURN, _DENY)]
-    # clone3's flags lie behind a pointer; without it glibc falls back to clone, whose flags the filter can read.
+    # clone3's flags are behind a pointer; without it, glibc falls back to clone, whose flags the filter can read.
     program += [_statement(_JUMP_EQUAL, _CLONE3, 0, 1), _statement(_RETURN, _NO_SUCH_CALL)]
     # Threads are allowed, processes are not.
     program += _if_argument(_CLONE[machine], _FIRST_ARGUMENT, [_CLONE_THREAD], _ALLOW, _DENY, test=_JUMP_SET)
@@ -292,12 +293,12 @@ def _filter(machine: str, own_pid: int) -> bytes:
     program += _if_argument(_TGKILL[machine], _FIRST_ARGUMENT, [own_pid], _ALLOW, _DENY)
     # A process may set its own limits, which can only become stricter.
     program += _if_argument(_PRLIMIT[machine], _FIRST_ARGUMENT, [0], _ALLOW, _DENY)
-    # asyncio talks to itself over a pair of sockets, which reach nobody else.
+    # asyncio talks to itself over a pair of sockets, which no other process can reach.
     program += _if_argument(_SOCKETPAIR[machine], _FIRST_ARGUMENT, [_AF_UNIX], _ALLOW, _DENY)
     # The tie to the parent and the protection of the memory must stay.
     kept = [_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE]
     program += _if_argument(_PRCTL[machine], _FIRST_ARGUMENT, kept, _DENY, _ALLOW)
-    # A file can send signals to its owner, and these calls would set the owner.
+    # A file can send signals to its owner, and these calls set the owner.
     owners = [_F_SETOWN, _F_SETSIG, _F_SETOWN_EX]
     program += _if_argument(_FCNTL[machine], _SECOND_ARGUMENT, owners, _DENY, _ALLOW)
     program += _if_argument(_IOCTL[machine], _SECOND_ARGUMENT, [_FIOSETOWN, _SIOCSPGRP], _DENY, _ALLOW)
@@ -307,7 +308,7 @@ def _filter(machine: str, own_pid: int) -> bytes:
 def _if_argument(
     call: int, argument: int, values: list[int], then: int, otherwise: int, test: int = _JUMP_EQUAL
 ) -> list[bytes]:
-    """For one system call: one outcome if its argument is any of the values, another if it is none of them."""
+    """For one system call, ``then`` if its argument is one of the values, and ``otherwise`` if not."""
     tests = [_statement(test, value, len(values) - i, 0) for i, value in enumerate(values)]
     return [
         _statement(_JUMP_EQUAL, call, 0, len(values) + 3),

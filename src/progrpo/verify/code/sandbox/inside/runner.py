@@ -1,7 +1,7 @@
-"""The jobs of a shut-in process: run a program, answer calls of its functions, run an assert script or a scorer.
+"""The jobs of a sandboxed process: run a program, answer calls of its functions, run an assert script or a scorer.
 
-Messages go over one socket, a JSON line each. Whatever a program does to this module, to the socket or to the built-in
-types happens in its own process, and can change only its own output: another process decides what is right.
+Messages go over one socket, each as a line of JSON. Whatever a program does to this module, to the socket or to the
+built-in types happens in its own process and can change only its own output: another process decides what is right.
 """
 
 import ast
@@ -32,7 +32,7 @@ class Channel:
         self._messages: Iterator[Any] = read_lines(lambda size: os.read(handle, size), MOST_MESSAGE_BYTES)
 
     def receive(self) -> Any:
-        """The next message; the process ends where there is none."""
+        """The next message; the process ends if there is none."""
         message = next(self._messages, None)
         if message is None:
             os._exit(1)
@@ -45,12 +45,12 @@ class Channel:
 
 
 def run(channel: Channel) -> None:
-    """Do the one job that the channel asks for, and end the process."""
+    """Do the one job that the channel sends, and end the process."""
     job = channel.receive()
     random.seed()
     try:
         {"program": _program, "calls": _calls, "script": _script, "scorer": _scorer}[job["kind"]](job, channel)
-    except BaseException as error:  # the program's own, of any kind: it ends the process as a failure
+    except BaseException as error:  # any exception of the program ends the process as a failure
         channel.send({"failed": describe(error)})
         _flush()
         os._exit(1)
@@ -58,7 +58,7 @@ def run(channel: Channel) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """One line about an exception, even if its text raises an exception too."""
+    """One line about an exception, even if getting its text raises another exception."""
     try:
         line = _last_line(error, "program.py")
         return f"{type(error).__name__}: {error}{f' (line {line})' if line else ''}"[:MOST_REASON]
@@ -67,7 +67,7 @@ def describe(error: BaseException) -> str:
 
 
 def _last_line(error: BaseException, file: str) -> int:
-    """The line of a file that an exception passed last; 0 if it passed none."""
+    """The last line of a file that an exception passed through; 0 if there is none."""
     line, trace = 0, error.__traceback__
     while trace is not None:
         line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == file else line
@@ -82,18 +82,18 @@ def _flush() -> None:
 
 
 def load(program: str, name: str) -> dict[str, Any]:
-    """Run a program as the module of a name, and return its names."""
+    """Run a program as a module with this name, and return its namespace."""
     module = types.ModuleType(name)
     module.__dict__["__file__"] = "program.py"
     sys.modules[name] = module
     sys.argv = ["program.py"]
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # these come from site, which was not loaded
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # site would define these, but it is not loaded
     exec(compile(program, "program.py", "exec"), module.__dict__)
     return module.__dict__
 
 
 def _program(job: dict[str, Any], channel: Channel) -> None:
-    """Run a program on its standard input to its end, with threads, exit functions and open files as usual.
+    """Run a program on its standard input to its end, and handle threads, exit functions and open files as usual.
 
     An exit code other than 0 is a failure, as in a shell.
     """
@@ -142,7 +142,7 @@ def _calls(job: dict[str, Any], channel: Channel) -> None:
 
 
 def _builtin_kind(error: BaseException) -> str:
-    """The name of an exception's nearest built-in class: the tester does not know the program's own classes."""
+    """The name of an exception's nearest built-in class, because the tester does not know the program's own classes."""
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")
 
 
@@ -155,7 +155,7 @@ def _text(error: BaseException) -> str:
 
 
 def _named(names: dict[str, Any], name: str) -> Any:
-    """A function of the program, or otherwise a method of its class Solution."""
+    """A function of the program or, if there is none, a method of its class ``Solution``."""
     if name in names:
         return names[name]
     solution = names.get("Solution")
@@ -168,13 +168,14 @@ def _named(names: dict[str, Any], name: str) -> Any:
 
 
 def _script(job: dict[str, Any], channel: Channel) -> None:
-    """Run the dataset's own assert script; names that it does not define are the program's, in another process."""
+    """Run the dataset's own assert script. Names that it does not define are taken from the program, which runs in
+    another process."""
     reached_asserts = itertools.count()
     names: dict[str, Any] = {"__name__": "__main__", _COUNT: reached_asserts.__next__}
     try:
         tree = ast.parse(job["script"], "script.py")
         if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
-            raise _UnusableTestsError("assert nothing")
+            raise _UnusableTestsError("the script asserts nothing")
         names["__builtins__"] = _Names(channel, tree)
         exec(compile(job["setup"], "setup.py", "exec"), names)
     except (Exception, _UnusableTestsError) as error:  # before the program had any part in it
@@ -199,9 +200,9 @@ class _UnusableTestsError(BaseException):
 
 
 class _Names(dict[str, Any]):
-    """The built-in names; a name that neither they nor the scripts define is the program's.
+    """The built-in names. A name that neither they nor the scripts define is taken from the program.
 
-    An exception is a script that says ``math.isclose(...)`` without an import: it means the standard library. A
+    There is one exception: a script that uses ``math.isclose(...)`` without an import means the standard library. A
     program's own ``math`` would get the expected value, and could say that it is close.
     """
 
@@ -222,7 +223,7 @@ _COUNT = "__count_assert__"
 
 
 def _count_asserts(tree: ast.Module) -> ast.Module:
-    """The script with a counting call before each assert: a script that asserts nothing must not pass."""
+    """The script with a counting call before each assert: a script that reaches no assert must not pass."""
 
     class Counter(ast.NodeTransformer):
         def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
@@ -239,7 +240,7 @@ def _describe_assert(error: Exception, script: str) -> str:
 
 
 class _RemoteError(BaseException):
-    """The program could not be asked: no ``except Exception`` of a test script may catch this."""
+    """The program did not answer. No ``except Exception`` of a test script may catch this."""
 
 
 def _ask(channel: Channel, request: dict[str, Any]) -> Any:
@@ -257,7 +258,7 @@ def _ask(channel: Channel, request: dict[str, Any]) -> Any:
 
 
 def _raised(name: str, text: str) -> BaseException:
-    """The program's exception, as the built-in one of its name."""
+    """The program's exception, as the built-in exception with this name."""
     kind = getattr(builtins, name, None)
     if kind in (StopIteration, StopAsyncIteration):  # these would end the script's own loops as if they were done
         kind = RuntimeError
@@ -287,7 +288,7 @@ class RemoteObject:
 
 
 def _handle(value: Any) -> int:
-    """The number of a remote object; a name gets one when it is first passed on."""
+    """The number of a remote object. An object that is known by its name gets a number when it is passed."""
     if isinstance(value, RemoteObject) and "name" in value._place:
         value = _ask(value._channel, value._place)
     if not isinstance(value, RemoteObject) or "handle" not in value._place:
@@ -299,7 +300,7 @@ def _handle(value: Any) -> int:
 
 
 def _scorer(job: dict[str, Any], channel: Channel) -> None:
-    """Call a function of a preloaded module on text that is not to be trusted."""
+    """Call a function of a preloaded module on untrusted text."""
     module, _, name = job["function"].partition(":")
     function: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
     try:

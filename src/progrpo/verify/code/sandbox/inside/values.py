@@ -1,8 +1,8 @@
 """Values between processes that don't trust each other: tagged JSON, from which only plain built-in types are built.
 
-A program under test makes the values that :func:`encode` encodes. :func:`decode` is for another shut-in process: it
-builds only the types below, and any other object becomes a :class:`Handle`, a number that the other side knows, which
-is equal to nothing but itself. :func:`plain` is for the process that judges, and builds even less.
+:func:`encode` encodes the values of a program under test. :func:`decode` is for another sandboxed process. It builds
+only the types below. Any other object becomes a :class:`Handle`, which has a number that the other side knows and is
+equal only to itself. :func:`plain` is for the process that judges, and builds even fewer types.
 """
 
 import itertools
@@ -44,7 +44,7 @@ def encode(value: Any, keep: Callable[[Any], int]) -> Any:
 
     Args:
         value: anything.
-        keep: keeps an object of no plain type, and returns the number that the other side will know it by.
+        keep: keeps an object that has no plain type, and returns a number by which the other side can refer to it.
 
     Raises:
         ValueTooLargeError: the value is too deep, too long, or has too many digits.
@@ -116,10 +116,10 @@ class _Encoder:
 
 
 def decode(text: Any, handle: Callable[[int], Any] = Handle) -> Any:
-    """The value that :func:`encode` wrote.
+    """The value that :func:`encode` encoded.
 
     Raises:
-        ValueError: the text is nothing that it writes.
+        ValueError: the input is not a value that it encoded.
 
     >>> decode({"dict": [[1, {"tuple": [2.5, "a"]}]]})
     {1: (2.5, 'a')}
@@ -148,7 +148,7 @@ def _decode(value: Any, handle: Callable[[int], Any], depth: int) -> Any:
 
 
 class Foreign:
-    """A value of a type that JSON lacks; it is equal to nothing but itself."""
+    """A value of a type that JSON lacks; it is equal only to itself."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -158,13 +158,14 @@ class Foreign:
 
 
 def plain(text: Any) -> Any:
-    """The value that :func:`encode` wrote, as far as JSON can hold it: numbers, text, lists, tuples, dicts by text.
+    """The value that :func:`encode` encoded, as far as JSON can hold it: numbers, text, lists, tuples, dicts by text.
 
-    It is for the process that judges, where no deadline holds. Only text is hashed, as its hashes can't be predicted: a
-    program could choose numbers of which a set takes an hour to build. Anything else becomes a :class:`Foreign`.
+    It is for the process that judges, which has no deadline. Only text is hashed, because its hashes can't be
+    predicted: a program could choose numbers from which a set takes an hour to build. Anything else becomes a
+    :class:`Foreign`.
 
     Raises:
-        ValueError: the text is nothing that :func:`encode` writes, or too much of it.
+        ValueError: the input is not a value that :func:`encode` encoded, or it is too large.
 
     >>> plain({"dict": [[1, {"tuple": [2.5, "a"]}]]}), plain({"set": [1]})
     ({'1': (2.5, 'a')}, <a set>)
@@ -199,7 +200,7 @@ class _Plain:
 
 
 def _key(key: Any) -> str:
-    """A key as text, as in JSON: those of a program may be numbers."""
+    """A key as text, as in JSON: the keys of a program's dict may be numbers."""
     if key is not None and not isinstance(key, bool | int | float | str):
         raise ValueError(f"a key is a {type(key).__name__}")
     return str(key)  # raises ValueError for integers of more than 4,300 digits
