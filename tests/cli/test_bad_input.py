@@ -54,10 +54,10 @@ import pytest
         (["train", "countdown_cpu", "trl.beta=high"], "trl.beta should be a valid number, got 'high'"),
         (["train", "countdown_cpu", "trl.ddp_timeout=x"], "trl.ddp_timeout should be a valid integer, got 'x'"),
         (["train", "countdown_cpu", "trl.report_to=wandb"], "trl.report_to is 'wandb', whose package is not installed"),
-        (["train", "countdown_cpu", "trl.report_to=foo"], "trl.report_to must be 'none', 'all' or of azure_ml, "),
+        (["train", "countdown_cpu", "trl.report_to=foo"], "trl.report_to must be 'none', 'all' or one of azure_ml, "),
         (
             ["train", "countdown_cpu", "trl.reward_weights=[1, 2]"],
-            "can't be trained with: Number of reward weights (2)",
+            "can't be trained with its settings: Number of reward weights (2)",
         ),
         (["train", "countdown_cpu", "trl.deepspeed=nowhere.json"], "the settings of recipe 'countdown_cpu' don't go"),
         (

@@ -194,8 +194,8 @@ def test_contradicting_settings_are_refused_in_a_sentence(overrides: list[str], 
     ("text", "message"),
     [
         ("a: [", "can't be read"),
-        ("- a\n", "is not a configuration of accelerate's"),
-        ("distributed_type: TPU\n", r"distributed_type 'TPU', for which nothing is known here; it must be one of FSDP"),
+        ("- a\n", "is not a configuration of accelerate"),
+        ("distributed_type: TPU\n", r"distributed_type 'TPU', which is not supported here; it must be one of FSDP"),
     ],
 )
 def test_a_file_that_is_not_a_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -207,7 +207,7 @@ def test_a_file_that_is_not_a_configuration_is_refused(tmp_path: Path, text: str
 def test_a_launch_of_another_size_is_refused() -> None:
     recipe = load_recipe(SEVEN_B)
     check_launch(recipe, 8)
-    with pytest.raises(ConfigError, match="is for 8 processes and this is 1 of 4"):
+    with pytest.raises(ConfigError, match="is for 8 processes, but this launch has 4"):
         check_launch(recipe, 4)
 
 
