@@ -1,4 +1,4 @@
-"""What a run needs of any engine. ``progrpo.launch.engines`` has the table of the engines that there are."""
+"""What a run needs from any engine. ``progrpo.launch.engines`` lists the engines."""
 
 import shlex
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Sharding = Literal["NO", "FSDP", "DEEPSPEED", "MULTI_GPU"]
 
 @dataclass(frozen=True)
 class Command:
-    """A command to launch a run, and where or why it is run."""
+    """A command to launch a run, and where or why the user gives it."""
 
     purpose: str
     words: list[str]
@@ -29,7 +29,7 @@ class Command:
 
 @dataclass(frozen=True)
 class MemoryFacts:
-    """What an engine does that decides how much memory a run takes."""
+    """The properties of an engine that decide how much memory a run takes."""
 
     sharding: Sharding
     computes_in: str
@@ -72,6 +72,6 @@ def refuse_server_gpus(recipe: Recipe) -> None:
     """Raise a ConfigError for ``launch.server_gpus`` in a run that has no vLLM server."""
     if recipe.launch.server_gpus:
         raise ConfigError(
-            f"launch.server_gpus is {recipe.launch.server_gpus}, but nothing is served: it goes with engine = 'trl', "
+            f"launch.server_gpus is {recipe.launch.server_gpus}, but the run has no server: it needs engine = 'trl', "
             "trl.use_vllm = true and trl.vllm_mode = 'server'."
         )
