@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _sentence(error: Exception) -> str | None:
-    """What went wrong, for the user; None if it is a bug."""
+    """The sentence that tells the user what went wrong; None if the error is a bug."""
     if isinstance(error, OSError):
         return path_fault(error)
     if isinstance(error, ModuleNotFoundError):  # an extra that was not installed

@@ -17,7 +17,7 @@ BASE_URL = "http://127.0.0.1:8000/v1"
 
 @dataclass(kw_only=True)
 class BackendOptions:
-    """Who samples, and how."""
+    """Options for who samples, and how."""
 
     backend: Annotated[Literal["transformers", "vllm", "http"], Option(help="Where samples come from.")] = (
         "transformers"

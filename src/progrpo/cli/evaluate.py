@@ -24,7 +24,7 @@ _TaskT = TypeVar("_TaskT", bound="Task")
 
 @dataclass(kw_only=True)
 class _TargetOptions:
-    """What is evaluated, on what, and how it is sampled."""
+    """Options for what is evaluated, on what, and how it is sampled."""
 
     model: Annotated[
         str,
@@ -149,7 +149,7 @@ def _check_options(options: _Options, benchmarks: list[str]) -> None:
 
 @dataclass(frozen=True)
 class _Target:
-    """What to evaluate on, and how."""
+    """A benchmark, or a recipe's held-out problems, and how to sample on it."""
 
     name: str
     task: "Task"
@@ -284,7 +284,7 @@ def _evaluate_one(target: _Target, backend: "Backend", model: str, into: Path, o
 
 
 def _model_path(model: str) -> str:
-    """A run's newest checkpoint whose model is whole, or the model as it is named."""
+    """A run's newest checkpoint whose model is whole, or ``model`` itself if it is not a run."""
     from progrpo.runs.checkpoints import MODEL_PARTS, check_model
     from progrpo.runs.folder import RunFolder
 
@@ -312,7 +312,7 @@ def _model_path(model: str) -> str:
 
 
 def _label(model: str) -> str:
-    """What a model is called in records and on pages: a path's last part, an id as it is."""
+    """A model's name in records and on pages: the last part of a path, or an id as it is."""
     return Path(model).resolve().name if Path(model).exists() else model
 
 

@@ -1,4 +1,4 @@
-r"""How much memory a run takes at its peak on each process, estimated from what is allocated.
+r"""Estimates the peak memory of a run on each process, from what is allocated.
 
 Three moments matter: rollout, update and evaluation. What stays throughout (weights, AdamW's states) is added to each.
 With N = B (P + T) tokens in a micro-batch of B responses, H hidden features, I features of the MLP, Q = heads x head

@@ -19,7 +19,7 @@ READ_PROBLEMS = 2000  # how many prompts are read to find the longest one
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``progrpo train --dry-run`` shows."""
+    """The plan that ``progrpo train --dry-run`` shows."""
 
     recipe: Recipe
     architecture: Architecture

@@ -273,7 +273,7 @@ def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
 
     Args:
         source: path of a TOML file, or of the ``recipe.json`` of a run, or the name of a built-in recipe.
-        overrides: ``["training.steps=10", "method=grpo"]``; a value that is not TOML is a text.
+        overrides: ``["training.steps=10", "method=grpo"]``; a value is TOML, or else text.
 
     Raises:
         ConfigError: the file is missing or can't be read, or it has an unknown key, a wrong type or a wrong value.

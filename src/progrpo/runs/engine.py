@@ -62,10 +62,10 @@ class Engine(Protocol):
         """All commands that start the run, in order; ``train`` is the ``progrpo train`` command of the recipe."""
 
     def memory_facts(self, recipe: Recipe) -> MemoryFacts:
-        """What decides the memory of the run."""
+        """The properties of the engine that decide the memory of the run."""
 
     def warnings(self, recipe: Recipe) -> list[str]:
-        """What is allowed but likely to disappoint, each as a sentence."""
+        """Sentences about settings that are allowed but likely to disappoint."""
 
 
 def refuse_server_gpus(recipe: Recipe) -> None:

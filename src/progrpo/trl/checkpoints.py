@@ -268,14 +268,14 @@ def load_rollout(
     if len(saved) == processes:
         return saved[process]
     passes = len(saved[0]) // updates
-    dealt = []
+    parts = []
     for update in range(updates):
         whole = _joined([batch for batches in saved for batch in batches[update * passes : (update + 1) * passes]])
         size = len(whole["completion_ids"]) // (processes * accumulation)
         for i in range(process * accumulation, (process + 1) * accumulation):
             rows = slice(i * size, (i + 1) * size)
-            dealt.append({name: value[rows] if _has_rows(value) else value for name, value in whole.items()})
-    return dealt
+            parts.append({name: value[rows] if _has_rows(value) else value for name, value in whole.items()})
+    return parts
 
 
 def _joined(batches: list[dict[str, Any]]) -> dict[str, Any]:

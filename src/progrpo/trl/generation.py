@@ -101,7 +101,7 @@ def record_logps(model: Any, *, temperature: float) -> Iterator[SampledLogps]:
 
 
 def _is_guided(model: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether ``generate`` does classifier-free guidance; its argument comes before the model's configuration."""
+    """Whether ``generate`` does classifier-free guidance; its argument overrides the model's configuration."""
     configs = (kwargs.get("generation_config"), model.generation_config)
     scales = [kwargs.get("guidance_scale"), *(getattr(config, "guidance_scale", None) for config in configs)]
     return next((scale for scale in scales if scale is not None), 1) != 1

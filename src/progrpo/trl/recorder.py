@@ -1,4 +1,4 @@
-"""What a run records as it continues: metrics, rollouts, evaluations, and the batch of a step that failed."""
+"""The records of a run: metrics, rollouts, evaluations, and the batch of a step that failed."""
 
 import math
 import time

@@ -36,7 +36,7 @@ _SET_BY_THE_RUN = {
     "progrpo evaluate": ("do_predict", "load_best_model_at_end"),
     "progrpo train --resume RUN": ("resume_from_checkpoint", "ignore_data_skip"),
 }
-"""What to use in place of the fields of GRPOConfig that the run folder depends on."""
+"""Keys and options to use instead of the fields of GRPOConfig that the run folder depends on."""
 
 _FROM_TRAINING = {
     "learning_rate": "learning_rate",

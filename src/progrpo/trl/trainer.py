@@ -327,7 +327,7 @@ class ProGRPOTrainer(GRPOTrainer):
 
 @dataclass(frozen=True)
 class _Scored:
-    """What ``_calculate_rewards`` saw: this process's rows, and the rewards of all processes."""
+    """A generation as ``_calculate_rewards`` scored it: this process's rows, and the rewards of all processes."""
 
     rows: list[dict[str, Any]]
     completions: list[Any]
@@ -396,7 +396,7 @@ def _same_mode(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _inference_mode(trainer: GRPOTrainer) -> Iterator[None]:
-    """Without dropout (it would draw random numbers that GRPO does not draw) and without recomputation."""
+    """Turn off recomputation, and dropout, which would draw random numbers that GRPO does not draw."""
     with _same_mode(trainer.model):
         trainer.model.eval()
         with disable_gradient_checkpointing(trainer.model, trainer.args.gradient_checkpointing_kwargs):

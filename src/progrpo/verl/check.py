@@ -47,12 +47,12 @@ class PluginState:
 
 
 def check_plugin() -> PluginState:
-    """Whether this process has ``trainer.v1.trainer_mode=progrpo``, and if not why."""
+    """Check whether this process has ``trainer.v1.trainer_mode=progrpo`` and, if not, why."""
     return PluginState(_problem())
 
 
 def _problem() -> str | None:
-    """What went wrong when verl loaded the plugin; its steps are repeated here, because verl hides their errors."""
+    """The reason why verl did not load the plugin. verl hides its errors, so its steps are repeated here."""
     installed = _verl_version()
     if installed is None:
         return "verl is not installed; pip install 'progrpo[verl]'"
