@@ -208,7 +208,7 @@ def test_a_checkpoint_in_a_format_that_is_not_loaded_is_refused(tmp_path: Path) 
         check_resumable(tmp_path)
     (tmp_path / "model.safetensors").touch()
     (tmp_path / "optimizer.pt").touch()
-    with pytest.raises(ConfigError, match=r"whose pickled state is not loaded; start a new run .* with model.path="):
+    with pytest.raises(ConfigError, match=r"their pickled state is not loaded; start a new run .* with model.path="):
         check_resumable(tmp_path)
 
 

@@ -152,7 +152,7 @@ class ProGRPOTrainer(PPOTrainerSync):
         )
 
     def _solution(self, info: dict[str, Any], response: Tensor) -> str | None:
-        """The text that tells solutions apart: the ``canonical`` form that the reward function returned, or else the text."""
+        """The ``canonical`` form that the reward function returned, or else the text: it tells solutions apart."""
         if "canonical" in info:
             return info["canonical"] or None
         return self.tokenizer.decode(response, skip_special_tokens=True).strip()
