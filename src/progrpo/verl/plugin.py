@@ -2,8 +2,8 @@
 
 verl loads its plugins before everything else. Importing verl's trainers here would fix the hardware platform before
 another plugin can register its own, and would cost every process seconds. The trainer is therefore registered right
-after ``verl.trainer.ppo.v1`` has been imported. verl hides the failure of a plugin. If the
-trainer can't be loaded, a class is therefore registered that raises the error when verl makes its trainer.
+after ``verl.trainer.ppo.v1`` has been imported. verl hides the failure of a plugin. If the trainer can't be loaded, a
+class is therefore registered that raises the error when verl makes its trainer.
 """
 
 from importlib import import_module
