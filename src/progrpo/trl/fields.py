@@ -36,7 +36,7 @@ BOUNDS: dict[str, Any] = {
     "adam_beta2": Field(ge=0, lt=1),
     "adam_epsilon": Field(ge=0),
 }
-"""Ranges of numbers. Outside them, torch and transformers fail in the middle of a run, or accept what makes no sense."""
+"""Ranges of numbers. Outside them, torch and transformers fail in the middle of a run, or accept senseless numbers."""
 
 
 def check_fields(recipe: Recipe) -> None:
