@@ -167,7 +167,8 @@ def accelerate_file(recipe: Recipe) -> Path:
     path = shipped.get(name, Path(name))
     if not path.is_file():
         raise ConfigError(
-            f"launch.accelerate must be one of {', '.join(shipped)}, or accelerate's configuration file, got {name!r}."
+            f"launch.accelerate must be one of {', '.join(shipped)}, or a file with accelerate's configuration, got "
+            f"{name!r}."
         )
     return path
 
