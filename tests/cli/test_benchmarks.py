@@ -22,7 +22,7 @@ def test_a_benchmark_is_shown_with_its_first_problem(cli: Any) -> None:
     assert "HuggingFaceH4/aime_2024, train" in without
     assert "avg@32, pass@32, maj@32" in without
     shown = cli("benchmarks", "aime24", "--data", "aime.jsonl").out
-    assert "2 problems; 0 rows repeat one; 0 rows can't be used" in shown
+    assert "2 problems; 0 rows repeat a problem; 0 rows can't be used" in shown
     assert "30 problems are published and these rows hold 2: they are a part" in shown
     assert "What is $1 + 1$?" in shown
     assert shown.endswith("--- gold\n2\n")

@@ -87,7 +87,7 @@ def test_contradicting_settings_are_refused_in_one_sentence(cli: Any) -> None:
 
 def test_a_recipe_for_more_processes_is_not_started_on_one(cli: Any) -> None:
     output = cli("train", "qwen2.5_7b_dapo_math", "trl.use_vllm=false", code=2).err
-    assert "is for 8 processes and this is 1 of 1: start it as progrpo train qwen2.5_7b_dapo_math --dry-run" in output
+    assert "for 8 processes, but this launch has 1: start it as progrpo train qwen2.5_7b_dapo_math --dry-run" in output
     assert not list(cli.folder.rglob("recipe.json")), "nothing was begun"
 
 

@@ -91,7 +91,7 @@ def test_failed_verdicts_concern_only_their_own_problems(cli: Any) -> None:
     assert re.search(r"^pass@4 .* 3 *$", output, re.MULTILINE)
     assert re.search(r"^avg@4 .* 4 *$", output, re.MULTILINE)
     assert "measures at k are over 3 of 4 problems from k = 4." in " ".join(output.split())
-    assert f"No judged sample, and so in no mean: {first}" in " ".join(output.split())
+    assert f"These problems have no judged sample and are in no mean: {first}" in " ".join(output.split())
     result = results(cli.folder / "e")
     assert result["summary"]["problems with 4 samples"] == 3
     assert result["intervals"]["pass@4"]["problems"] == 3

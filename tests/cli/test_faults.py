@@ -70,7 +70,7 @@ def flip_a_bit(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
-        (lambda checkpoint: flip_a_bit(checkpoint / "model.safetensors"), "model.safetensors is not what was written"),
+        (lambda checkpoint: flip_a_bit(checkpoint / "model.safetensors"), "model.safetensors has changed"),
         (lambda checkpoint: os.truncate(checkpoint / "model.safetensors", 5000), "model.safetensors has 5,000 bytes"),
         (lambda checkpoint: (checkpoint / "trainer_state.json").unlink(), "trainer_state.json is missing"),
         (lambda checkpoint: (checkpoint / "digests.json").write_text("{"), "its digests.json is damaged"),
@@ -97,7 +97,7 @@ def test_the_model_of_a_damaged_checkpoint_is_not_evaluated(forked: Server, unfi
         f"checkpoint-4 of {str(unfinished)!r} is evaluated, as newer ones are damaged (checkpoint-6: model" in run.err
     )
     named = forked("evaluate", str(unfinished / "checkpoints" / "checkpoint-6"), "--out", out, code=2)
-    assert "checkpoint-6' is damaged: model.safetensors is not what was written, by its sha256" in one_sentence(named)
+    assert "checkpoint-6' is damaged: model.safetensors has changed, as its sha256 shows" in one_sentence(named)
 
 
 def test_without_a_good_checkpoint_a_run_does_not_start_again_unseen(forked: Server, unfinished: Path) -> None:

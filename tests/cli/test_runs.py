@@ -197,7 +197,7 @@ def test_the_page_of_several_runs_replaces_no_other_page(cli: Any, finished_run:
     for arguments in (shown, ["runs"], ["runs/a", "runs/b", "runs/a"]):
         done = cli("report", *arguments)
         assert done.out.strip().endswith("runs/comparison.html")
-        left_out = "left out, as neither runs nor evaluations: 'runs/report.html'"
+        left_out = "left out, because they are neither runs nor evaluations: 'runs/report.html'"
         assert (left_out in done.err) == (arguments == shown)
     for name in ("a", "b"):
         assert (cli.folder / "runs" / name / "report.html").read_text() == f"page of {name}"
@@ -242,10 +242,10 @@ def test_a_failed_comparison_run_quotes_the_log_of_its_last_attempt(tmp_path: Pa
     run.log.write_text("progrpo: the disk is full\n")
     run.earlier_log = run.log.stat().st_size
     assert run.failure(-9) == f"it was ended by SIGKILL, as the system does when memory runs out (its log is {run.log})"
-    assert run.failure(3) == f"exit code 3 (all of it is in {run.log})"
+    assert run.failure(3) == f"exit code 3 (the whole log is {run.log})"
     with run.log.open("a") as log:
         log.write("one\nprogrpo: another reason\n")
-    assert run.failure(1) == f"progrpo: another reason (all of it is in {run.log})"
+    assert run.failure(1) == f"progrpo: another reason (the whole log is {run.log})"
 
 
 def test_one_seed_written_in_two_ways_is_refused(cli: Any) -> None:

@@ -230,7 +230,7 @@ def test_the_model_sees_what_its_authors_show_it(name: str, tmp_path: Path) -> N
 
 def test_a_recipe_for_eight_processes_is_refused_on_one(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"is for 8 processes and this is 1 of 1: start it as progrpo train .* --dry-run"
+        ConfigError, match=r"is for 8 processes, but this launch has 1: start it as progrpo train .* --dry-run"
     ):
         train(load_recipe(PAPER[0], ["launch.nodes=1"]), RunFolder(tmp_path / "run"), Silence())
 

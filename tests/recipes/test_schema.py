@@ -116,7 +116,7 @@ def test_a_missing_file_is_refused_with_the_built_in_names() -> None:
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a folder, and no TOML file"):
+    with pytest.raises(ConfigError, match="is a folder, not a TOML file"):
         load_recipe(str(tmp_path))
 
 

@@ -54,21 +54,21 @@ def overwrite(text: str) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("name", "damage", "said"),
     [
-        ("model.safetensors", flip_a_bit, "model.safetensors is not what was written, by its sha256"),
+        ("model.safetensors", flip_a_bit, "model.safetensors has changed, as its sha256 shows"),
         (
             "model.safetensors",
             lambda path: os.truncate(path, 100),
-            "model.safetensors has 100 bytes, where 10,240 were",
+            "model.safetensors has 100 bytes, but 10,240 were",
         ),
         ("model.safetensors", lambda path: path.write_bytes(b""), "model.safetensors has 0 bytes"),
-        ("empty", overwrite("x"), "empty has 1 bytes, where 0 were written"),
+        ("empty", overwrite("x"), "empty has 1 bytes, but 0 were written"),
         ("optimizer/shard-0.safetensors", Path.unlink, "optimizer/shard-0.safetensors is missing"),
         ("optimizer", shutil.rmtree, "optimizer/shard-0.safetensors is missing"),
         ("digests.json", Path.unlink, "it has no digests.json"),
         ("digests.json", lambda path: os.truncate(path, 20), "its digests.json is damaged"),
         ("digests.json", overwrite("[]"), "its digests.json is damaged"),
         ("digests.json", overwrite('{"algorithm": "sha256", "files": {"a": 3}}'), "its digests.json is damaged"),
-        ("digests.json", overwrite('{"algorithm": "md5", "files": {}}'), "says 'md5', where only sha256 is known"),
+        ("digests.json", overwrite('{"algorithm": "md5", "files": {}}'), "names 'md5', but only sha256 is known"),
     ],
 )
 def test_every_damage_is_found_and_named(
@@ -84,7 +84,7 @@ def test_only_the_files_that_matter_are_checked(checkpoint: Path) -> None:
     assert fault(checkpoint, MODEL_PARTS) is None
     check_model(str(checkpoint))
     flip_a_bit(checkpoint / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"checkpoint-6' is damaged: model.safetensors is not what was written"):
+    with pytest.raises(ConfigError, match=r"checkpoint-6' is damaged: model.safetensors has changed"):
         check_model(str(checkpoint))
 
 

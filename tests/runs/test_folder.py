@@ -60,7 +60,7 @@ def test_records_go_back_to_the_checkpoint_that_is_used(run: RunFolder, damaged:
     assert [event["checkpoint"] for event in events] == [f"checkpoint-{step}"] * len(newer_and_damaged)
     if newer_and_damaged:
         assert (
-            f"checkpoint-{newer_and_damaged[0]} can't be used: model.safetensors has 1 bytes, where"
+            f"checkpoint-{newer_and_damaged[0]} can't be used: model.safetensors has 1 bytes, but"
             in (events[0]["text"])
         )
     before = sorted(run.path.rglob("*"))

@@ -208,10 +208,10 @@ def test_a_checkpoint_in_a_format_that_is_not_loaded_is_refused(tmp_path: Path) 
         check_resumable(tmp_path)
     (tmp_path / "model.safetensors").touch()
     (tmp_path / "optimizer.pt").touch()
-    with pytest.raises(ConfigError, match=r"whose pickled state is not loaded; start a new run .* with model.path="):
+    with pytest.raises(ConfigError, match=r"their pickled state is not loaded; start a new run .* with model.path="):
         check_resumable(tmp_path)
 
 
 def test_a_checkpoint_in_the_middle_of_a_rollout_that_it_does_not_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"written in the middle of a rollout and does not hold it.*remove it"):
+    with pytest.raises(ConfigError, match=r"written in the middle of a rollout and does not hold that.*remove the"):
         load_rollout(tmp_path, 0, 1, 2, 1)

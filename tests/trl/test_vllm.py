@@ -90,7 +90,7 @@ def test_the_wait_for_a_server_that_never_comes_up_ends_after_the_timeout(
 ) -> None:
     server.codes = [code]
     with pytest.raises(
-        ConfigError, match=rf"no vLLM server at {server.url} within 0.3 seconds \({said}\); start it as"
+        ConfigError, match=rf"no vLLM server answered at {server.url} within 0.3 seconds \({said}\); start it as"
     ):
         wait_for_server(server.url, 0.3, Heard())
 
@@ -99,7 +99,7 @@ def test_the_wait_for_a_server_that_never_comes_up_ends_after_the_timeout(
     ("settings", "sentence"),
     [
         ({"vllm_tensor_parallel_size": 4}, "trl.vllm_tensor_parallel_size must divide the number of processes, 2, got"),
-        ({"vllm_mode": "server"}, "no vLLM server at http://127.0.0.1:1 within 0 seconds (["),
+        ({"vllm_mode": "server"}, "no vLLM server answered at http://127.0.0.1:1 within 0 seconds (["),
         (
             {"vllm_mode": "server", "vllm_server_base_url": "localhost:8000"},
             "trl.vllm_server_base_url must be http://host:port or https://..., got 'localhost:8000'.",

@@ -406,6 +406,8 @@ def test_without_a_gpu_a_recipe_is_refused_in_one_sentence(tmp_path: Path) -> No
     command = [sys.executable, "-m", "progrpo", "train", "countdown_cpu", "trl.use_vllm=true"]
     done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
-    assert "progrpo: trl.use_vllm needs a GPU: without one, TRL can't hand new weights to vLLM; leave it" in done.stderr
+    assert (
+        "progrpo: trl.use_vllm needs a GPU: without one, TRL can't hand new weights to vLLM; remove it" in done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("recipe.json"))

@@ -41,7 +41,7 @@ def test_a_resume_starts_from_the_newest_complete_checkpoint(
     (paths.checkpoint(3) / "actor" / "model_world_size_2_rank_0.pt").unlink()
     mend(recipe, folder)
     assert paths.tracker.read_text() == "2"
-    assert caplog.messages == ["verl's checkpoint of step 3 is damaged or gone: going on from step 2."]
+    assert caplog.messages == ["verl's checkpoint of step 3 is damaged or gone; the run goes on from step 2."]
     assert folder.rewind() == 2
 
     shutil.rmtree(paths.checkpoint(2))

@@ -36,7 +36,7 @@ class RecordedProgress:
 
 @pytest.mark.skipif(find_spec("verl") is not None, reason="verl is installed")
 def test_without_verl_one_sentence_says_so(recipe: Recipe, folder: RunFolder) -> None:
-    with pytest.raises(ConfigError, match=r"^engine 'verl' needs verl 0.9.1 in this environment: .*$"):
+    with pytest.raises(ConfigError, match=r"^engine 'verl' needs verl 0.9.1, which is not installed here: .*$"):
         check_settings(verl_command(recipe, folder))
 
 

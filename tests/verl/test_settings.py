@@ -131,7 +131,7 @@ def test_a_method_becomes_settings_of_verl(method: str) -> None:
         (["methods.progrpo.beta=0.04"], "beta = 0.04, which has no counterpart"),
         (["methods.progrpo.reward_weights=[1.0]"], "reward_weights = [1.0], which has no counterpart"),
         (["methods.progrpo.loss_type=cispo"], "loss_type = 'cispo', which has no counterpart"),
-        (["methods.progrpo.importance_sampling_level=sequence"], "goes with loss_type 'grpo'"),
+        (["methods.progrpo.importance_sampling_level=sequence"], "needs loss_type 'grpo'"),
         (["training.lr_schedule=linear"], "training.lr_schedule 'linear' has no counterpart in verl"),
         (["training.seeded_responses=true"], "training.seeded_responses has no counterpart"),
         (["model.lora.r=8"], "model.lora has no counterpart"),

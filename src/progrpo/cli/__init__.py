@@ -1,6 +1,6 @@
 """The command line: ``progrpo train | evaluate | compare | report | inspect | problems | benchmarks | doctor``.
 
-Each command is a short file. What a command works with is imported where it runs, so that ``--help`` answers at once.
+Each command is a short file. A command imports what it needs when it runs, so that ``--help`` answers at once.
 """
 
 import os
@@ -46,7 +46,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         app()
-    except KeyboardInterrupt:  # from a terminal it comes to all processes at once
+    except KeyboardInterrupt:  # a terminal sends it to all processes at once
         if process_index() == 0:
             print("progrpo: stopped.", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _sentence(error: Exception) -> str | None:
-    """What went wrong, for the user; None if it is a bug."""
+    """The sentence that tells the user what went wrong; None if the error is a bug."""
     if isinstance(error, OSError):
         return path_fault(error)
     if isinstance(error, ModuleNotFoundError):  # an extra that was not installed

@@ -1,4 +1,4 @@
-"""The options of ``progrpo evaluate`` that say who samples, and the backend that they open."""
+"""The options of ``progrpo evaluate`` that choose who samples, and the backend that they open."""
 
 import tomllib
 from dataclasses import dataclass
@@ -17,14 +17,16 @@ BASE_URL = "http://127.0.0.1:8000/v1"
 
 @dataclass(kw_only=True)
 class BackendOptions:
-    """Who samples, and how."""
+    """Options for who samples, and how."""
 
     backend: Annotated[Literal["transformers", "vllm", "http"], Option(help="Where samples come from.")] = (
         "transformers"
     )
     base_url: Annotated[
         str | None,
-        Option(help=f"An OpenAI-compatible server, whose key is $OPENAI_API_KEY, for --backend http; else {BASE_URL}."),
+        Option(
+            help=f"For --backend http: an OpenAI-compatible server; by default {BASE_URL}. $OPENAI_API_KEY is its key."
+        ),
     ] = None
     concurrency: Annotated[int | None, Option(min=1, help="Requests to a server at the same time; by default 16.")] = (
         None
@@ -32,9 +34,7 @@ class BackendOptions:
     timeout: Annotated[float | None, Option(help="Seconds that one answer of a server may take; by default 600.")] = (
         None
     )
-    retries: Annotated[int | None, Option(min=0, help="How often a lost answer is asked for again; by default 5.")] = (
-        None
-    )
+    retries: Annotated[int | None, Option(min=0, help="How often a failed request is repeated; by default 5.")] = None
     patience: Annotated[
         float | None,
         Option(min=0, help="Seconds to wait for a server that stopped answering; by default 300."),
@@ -43,14 +43,14 @@ class BackendOptions:
         bool,
         Option(
             "--opens-thinking",
-            help="The server's chat template ends prompts in `<think>`, as DeepSeek-R1's does: what is cut off in that "
-            "part is no answer. The other backends read the template.",
+            help="The server's chat template ends prompts in `<think>`, as DeepSeek-R1's does: a response cut off in "
+            "that part has no answer. The other backends read the template themselves.",
         ),
     ] = False
     batch: Annotated[int | None, Option(min=1, help="Samples generated at a time by transformers.")] = None
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"] | None,
-        Option(help="The dtype of the weights; auto, the default of benchmarks, is what they are kept in."),
+        Option(help="The dtype of the weights; auto, the default for benchmarks, keeps the dtype of the files."),
     ] = None
     engine: Annotated[
         list[str] | None,
@@ -80,7 +80,7 @@ def backend_settings(options: BackendOptions, **defaults: Any) -> dict[str, Any]
             text = "" if value is True else f" {value[0] if isinstance(value, list) else value}"
             raise ConfigError(
                 f"--{name.replace('_', '-')}{text} is for --backend {owners}, and the backend is {options.backend}: "
-                "add that, or leave it out."
+                "choose that backend, or remove the option."
             )
     return {name: value for name, value in defaults.items() if name in OF_BACKEND[options.backend]} | chosen
 
@@ -98,7 +98,7 @@ def open_backend(name: str, path: str, settings: dict[str, Any]) -> "Backend":
     if name == "vllm":
         if (Path(path) / "adapter_config.json").exists():
             raise ConfigError(
-                f"{path!r} holds low-rank adapters and vLLM loads whole models: leave out --backend vllm, or merge it "
+                f"{path!r} holds low-rank adapters and vLLM loads whole models: remove --backend vllm, or merge them "
                 "(peft.AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER))."
             )
         from progrpo.sampling.vllm import VllmBackend

@@ -13,7 +13,7 @@ LONGEST_GOLD = 600
 def benchmarks(
     name: Annotated[str | None, Argument(help="The benchmark to show in full.", show_default=False)] = None,
     data: Annotated[
-        str | None, Option(metavar="FILE", help="A local file of its rows, or 'hub' to load them from there.")
+        str | None, Option(metavar="FILE", help="A local file with its rows, or 'hub' to load them from the hub.")
     ] = None,
 ) -> None:
     """List the benchmarks, or show one: what it is, how it is judged and, given its rows, its first problem.
@@ -67,7 +67,9 @@ def _print_one(name: str, data: str | None) -> None:
         problems = task.heldout_problems()
     except NotOnHubError as error:
         raise ConfigError(f"{str(error).rstrip('.')}: --data FILE.") from None
-    print(f"{len(problems)} problems; {task.repeated_rows} rows repeat one; {len(task.bad_rows)} rows can't be used")
+    print(
+        f"{len(problems)} problems; {task.repeated_rows} rows repeat a problem; {len(task.bad_rows)} rows can't be used"
+    )
     if note := shown.count_note(len(problems)):
         print(note)
     for row in task.bad_rows:

@@ -32,13 +32,14 @@ def compare(
     seeds: Annotated[str, Option(help="Seeds, separated by commas.")] = "0",
     out: Annotated[Path | None, Option(help="Folder for the runs and the page; by default runs/RECIPE.")] = None,
     jobs: Annotated[
-        int, Option(min=0, help="Runs at the same time; 0: one a core. Each takes its share.", show_default=False)
+        int,
+        Option(min=0, help="Runs at the same time, which share the cores; 0: one for each core.", show_default=False),
     ] = 0,
 ) -> None:
     """Train several methods from the same start under the same budget, and show them on one page.
 
-    Every run is a process of its own. One that fails is reported, and stops no other; the page shows those that
-    finished. Called again after a crash, a failure or Ctrl-C, it continues where each run stopped.
+    Every run is a process of its own. A run that fails is reported, and the others go on; the page shows those that
+    finished. After a crash, a failure or Ctrl-C, the same command continues where each run stopped.
 
     **Examples**
 
@@ -67,7 +68,7 @@ def compare(
         print(summary_text(finished))
         print(write_page(finished, root / "report.html"))
     if failures:
-        page = "the page is of the others" if finished else "there is nothing to show"
+        page = "the page shows the others" if finished else "there is nothing to show"
         raise RunError(
             f"{len(failures)} of {len(runs)} runs failed ({', '.join(failures)}), and {page}; the same command goes "
             "on with what is missing."
@@ -113,11 +114,11 @@ class _Run:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
     def watch(self) -> int | None:
-        """Move the bar on; the exit code once the run has ended."""
+        """Move the bar on, and return the exit code once the run has ended."""
         code = self.process.poll()
         for record in self.new_records():
-            new, self.step = record["step"] - self.step, record["step"]  # verl records rollouts: several steps each
-            # A step on an earlier step's responses has no reward of its own.
+            new, self.step = record["step"] - self.step, record["step"]  # verl records rollouts of several steps
+            # A step that uses an earlier step's responses has no reward of its own.
             self.bar.advance(new, **{name: record[name] for name in ("reward", "entropy") if name in record})
             if self.step == self.recipe.training.steps:
                 self.bar.stage("evaluate", 1)
@@ -136,16 +137,16 @@ class _Run:
         return [json.loads(line) for line in lines]
 
     def failure(self, code: int) -> str:
-        """The signal that ended a run, or the last line that it printed, and where all of it is."""
+        """The signal that ended a run, or the last line that it printed, and the path of its log."""
         if code < 0:
             memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
             return f"it was ended by {signal.Signals(-code).name}{memory} (its log is {self.log})"
         output = self.log.read_bytes()[self.earlier_log :].decode(errors="replace").strip()
-        return f"{output.split(chr(10))[-1] or f'exit code {code}'} (all of it is in {self.log})"
+        return f"{output.split(chr(10))[-1] or f'exit code {code}'} (the whole log is {self.log})"
 
 
 def _run_all(runs: list[_Run], jobs: int) -> dict[str, str]:
-    """Run them all, so many at a time, with a bar each. Ctrl-C and SIGTERM stop them all.
+    """Run all of them, ``jobs`` at a time, each with a bar. Ctrl-C and SIGTERM stop all of them.
 
     Returns:
         Why runs failed, by their folders' paths.
@@ -195,7 +196,7 @@ def _stop(running: list[_Run]) -> None:
 
 
 def _default_jobs(runs: int) -> int:
-    """One run a core on a CPU: small models gain more from that than from threads. One at a time on a GPU."""
+    """One run for each core on a CPU, where small models gain more from that than from threads. One run on a GPU."""
     import torch
 
     return 1 if torch.cuda.is_available() else max(1, min(runs, os.cpu_count() or 1))

@@ -17,7 +17,7 @@ PARTS = {
     "evaluation from a server": (("openai",), "pip install 'progrpo[http]'"),
     "self-BLEU and distinct-n": (("sacrebleu",), "pip install 'progrpo[evaluation]'"),
     "distances of embeddings": (("sentence-transformers",), "pip install 'progrpo[embeddings]'"),
-    "rollouts and evaluation with vLLM": (("vllm",), "pip install vllm (needs a GPU; without: docs/evaluation.md)"),
+    "rollouts and evaluation with vLLM": (("vllm",), "pip install vllm (needs a GPU; without one: docs/evaluation.md)"),
     "training with verl": (("verl",), "pip install 'progrpo[verl]' in an environment of its own (docs/verl.md)"),
 }
 """The packages that each part of progrpo needs, and how to get them."""

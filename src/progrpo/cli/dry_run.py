@@ -8,7 +8,7 @@ from progrpo.recipes.schema import Recipe
 
 SHARDING = {
     "NO": "one process",
-    "MULTI_GPU": "DDP: all of the model on each",
+    "MULTI_GPU": "DDP: the whole model on each",
     "FSDP": "FSDP2: weights, gradients and optimiser spread over all",
     "DEEPSPEED": "DeepSpeed ZeRO-3: weights, gradients and optimiser spread over all",
 }
@@ -32,10 +32,10 @@ def print_plan(plan: Plan) -> None:
     console.print(f"\n[bold]{plan.recipe.run_name}[/bold], trained by {plan.recipe.engine}")
     console.print(_facts(plan))
     where = (
-        f"on each of {plan.processes} GPUs[/bold], GB, at the most (an estimate; docs/scale.md says from what)"
+        f"on each of {plan.processes} GPUs[/bold], GB, at most (an estimate; docs/scale.md explains it)"
         if plan.gpu
-        else "of the tensors on this machine[/bold], GB, at the most. Python and its libraries, and freed memory that "
-        "the allocator keeps, come on top: a GB or more. The estimate is made for GPUs (docs/scale.md)."
+        else "of the tensors on this machine[/bold], GB, at most. Python and its libraries, and freed memory that "
+        "the allocator keeps, add a GB or more. The estimate is made for GPUs (docs/scale.md)."
     )
     console.print(f"\n[bold]Memory {where}")
     console.print(_memory(plan))
@@ -75,7 +75,11 @@ def _facts(plan: Plan) -> Table:
 
 def _evaluation(recipe: Recipe) -> str:
     section = recipe.evaluation
-    during = f"every {section.every} steps {section.samples_in_training}" if section.every else "none in training"
+    during = (
+        f"{section.samples_in_training} samples a problem every {section.every} steps"
+        if section.every
+        else "none in training"
+    )
     then = f"; then progrpo evaluate on {', '.join(section.benchmarks)}" if section.benchmarks else ""
     return f"held-out problems: {during}, {section.samples} samples a problem at the end{then}"
 

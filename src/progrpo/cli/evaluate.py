@@ -24,7 +24,7 @@ _TaskT = TypeVar("_TaskT", bound="Task")
 
 @dataclass(kw_only=True)
 class _TargetOptions:
-    """What is evaluated, on what, and how it is sampled."""
+    """Options for what is evaluated, on what, and how it is sampled."""
 
     model: Annotated[
         str,
@@ -38,30 +38,30 @@ class _TargetOptions:
     benchmarks: Annotated[
         str | None,
         Option(
-            help="Benchmarks by name, separated by commas; progrpo benchmarks lists them. By default those of the "
-            "recipe's evaluation.benchmarks, and without any its held-out problems."
+            help="Benchmarks by name, separated by commas; progrpo benchmarks lists them. By default the recipe's "
+            "evaluation.benchmarks or, if it has none, its held-out problems."
         ),
     ] = None
     recipe: Annotated[
-        str | None, Option(help="Whose benchmarks or held-out problems are taken; a run has its own.")
+        str | None, Option(help="The recipe whose benchmarks or held-out problems are taken; a run has its own.")
     ] = None
     data: Annotated[
         list[str] | None, Option(metavar="NAME=FILE", help="A benchmark's rows from a local file; repeatable.")
     ] = None
     template: Annotated[
-        str | None, Option(help="How benchmarks ask: chat, base, plain, or a text with {problem} in it.")
+        str | None, Option(help="The prompt of benchmarks: chat, base, plain, or a text with {problem} in it.")
     ] = None
     answer_style: Annotated[
         AnswerStyle | None,
-        Option(help="Where a mathematical answer stands: boxed as in benchmarks; any also reads one without a box."),
+        Option(help="Where a mathematical answer is: boxed, as in benchmarks; any also reads one without a box."),
     ] = None
-    limit: Annotated[int | None, Option(min=1, help="The first so many problems of each benchmark.")] = None
-    samples: Annotated[int | None, Option(min=1, help="n: responses a problem.")] = None
+    limit: Annotated[int | None, Option(min=1, help="How many problems of each benchmark, from the first.")] = None
+    samples: Annotated[int | None, Option(min=1, help="n: the number of responses to each problem.")] = None
     temperature: Annotated[
-        float | None, Option(help="Sampling temperature; 0 takes the likeliest tokens: one response.")
+        float | None, Option(help="Sampling temperature; 0 takes the likeliest tokens and gives one response.")
     ] = None
-    top_p: Annotated[float, Option(help="Sample from the likeliest tokens that add up to it.")] = 1.0
-    max_new_tokens: Annotated[int | None, Option(min=1, help="Where a response is cut off.")] = None
+    top_p: Annotated[float, Option(help="Sample from the likeliest tokens whose probabilities add up to this.")] = 1.0
+    max_new_tokens: Annotated[int | None, Option(min=1, help="How many tokens a response may have.")] = None
     seed: Annotated[int | None, Option(min=0, help="The seed of the sampling.")] = None
 
 
@@ -77,7 +77,8 @@ class _Options(BackendOptions, _TargetOptions):
         Option(
             metavar="FOLDER",
             help="Rate the model on the benchmark codeforces by the standings in this folder; missing ones are "
-            "downloaded. problems.json has ids of rows without one, ratings.json how many humans have each rating.",
+            "downloaded. In it, problems.json has the ids of rows without one, and ratings.json the number of humans "
+            "with each rating.",
         ),
     ] = None
     out: Annotated[Path | None, Option(help="Folder for samples and results; by default evaluations/MODEL.")] = None
@@ -88,8 +89,8 @@ class _Options(BackendOptions, _TargetOptions):
 def evaluate(options: _Options) -> None:
     """Evaluate a model on benchmarks, or on a recipe's held-out problems: pass@k, maj@k, diversity, entropy.
 
-    Samples are kept as they come. The same command goes on where it was interrupted, and adds to what is there when it
-    is given more samples.
+    Samples are kept as they come. The same command goes on where it was interrupted. With a larger --samples it adds to
+    the samples that are there.
 
     **Examples**
 
@@ -148,7 +149,7 @@ def _check_options(options: _Options, benchmarks: list[str]) -> None:
 
 @dataclass(frozen=True)
 class _Target:
-    """What to evaluate on, and how."""
+    """A benchmark, or a recipe's held-out problems, and how to sample on it."""
 
     name: str
     task: "Task"
@@ -224,7 +225,7 @@ def _with_style(task: "_TaskT", style: AnswerStyle | None) -> "_TaskT":
 
 
 def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: Path, options: _Options) -> None:
-    """Evaluate on each target. What fails on one is reported, and stops no other.
+    """Evaluate on each target. A failure on one of them is reported, and the others go on.
 
     Raises:
         RunError: something failed, and the rest is done.
@@ -283,7 +284,7 @@ def _evaluate_one(target: _Target, backend: "Backend", model: str, into: Path, o
 
 
 def _model_path(model: str) -> str:
-    """A run's newest checkpoint whose model is whole, or the model as it is named."""
+    """A run's newest checkpoint whose model is whole, or ``model`` itself if it is not a run."""
     from progrpo.runs.checkpoints import MODEL_PARTS, check_model
     from progrpo.runs.folder import RunFolder
 
@@ -295,8 +296,8 @@ def _model_path(model: str) -> str:
     reasons = "; ".join(f"{damaged.name}: {reason}" for damaged, reason in faults)
     if checkpoint is None and faults:
         raise ConfigError(
-            f"no checkpoint of run {model!r} can be used ({reasons}); put one back from a copy; one of an earlier "
-            "version, without digests.json, can be named in place of the run."
+            f"no checkpoint of run {model!r} can be used ({reasons}); put one back from a copy; a checkpoint of "
+            "an earlier version, which has no digests.json, can be named in place of the run."
         )
     if checkpoint is None:
         raise ConfigError(
@@ -311,7 +312,7 @@ def _model_path(model: str) -> str:
 
 
 def _label(model: str) -> str:
-    """What a model is called in records and on pages: a path's last part, an id as it is."""
+    """A model's name in records and on pages: the last part of a path, or an id as it is."""
     return Path(model).resolve().name if Path(model).exists() else model
 
 

@@ -27,7 +27,7 @@ class _Options:
         list[Path],
         Argument(
             metavar="FILE...",
-            help="Rollouts: parquet, JSON-lines or CSV files, also packed (.gz, .zst), a folder of them, a run folder.",
+            help="Rollouts: parquet, JSON-lines or CSV files (also .gz, .zst), a folder of them, or a run folder.",
         ),
     ]
     prompt: Annotated[str | None, _column(help="Column of prompts.")] = None
@@ -35,13 +35,13 @@ class _Options:
     reward: Annotated[str | None, _column(help="Column of rewards, or several: accuracy:1,format:0.2.")] = None
     step: Annotated[str | None, _column(help="Column of training steps.")] = None
     group: Annotated[str | None, _column(help="Column that tells groups apart; by default the prompt does.")] = None
-    answer: Annotated[str | None, _column(help="Column of final answers; by default the text.")] = None
-    token_ids: Annotated[str | None, _column(help="Column of response token ids, a list each.")] = None
-    logps: Annotated[str | None, _column(help="Column of response log-probs, a list each, nats.")] = None
+    answer: Annotated[str | None, _column(help="Column of final answers; by default the response's text.")] = None
+    token_ids: Annotated[str | None, _column(help="Column of response token ids, a list for each response.")] = None
+    logps: Annotated[str | None, _column(help="Column of response log-probs, a list for each, in nats.")] = None
     prompt_logps: Annotated[
-        str | None, _column(help="Column of prompt log-probs, a list each, without the first token.")
+        str | None, _column(help="Column of prompt log-probs, a list for each, without the first token.")
     ] = None
-    entropy: Annotated[str | None, _column(help="Column of entropies: a mean or a list each.")] = None
+    entropy: Annotated[str | None, _column(help="Column of entropies: a mean or a list for each response.")] = None
     correct_above: Annotated[
         float | None, _right(help="A response is right if its reward is above this; by default the run's, or 0.")
     ] = None
@@ -49,23 +49,25 @@ class _Options:
         str | None, _right(help="Column of the reward that means right; by default the run's, or all of --reward.")
     ] = None
     verify: Annotated[str | None, _verify(help="A verifier, such as math_any, math, code or choice.")] = None
-    gold: Annotated[str | None, _verify(help="Column that it compares with.")] = None
+    gold: Annotated[str | None, _verify(help="Column of golds that the verifier compares with.")] = None
     opens_thinking: Annotated[
         bool,
         _verify(
             "--opens-thinking",
-            help="The chat template ended prompts in `<think>`: what was cut off in that part is no answer. Not "
-            "needed with --model, or if prompts are texts.",
+            help="The chat template ended prompts in `<think>`: a response that was cut off in that part has no "
+            "answer. Not needed with --model, or if prompts are texts.",
         ),
     ] = False
     alpha: Annotated[float | None, _progrpo(help="Strength of the correction; by default the run's, or 1.")] = None
     low_prob_fraction: Annotated[
-        float | None, _progrpo(help="Share of tokens that c(o|q) is over; by default the run's, or 0.2.")
+        float | None, _progrpo(help="Share of tokens that c(o|q) is computed from; by default the run's, or 0.2.")
     ] = None
     center: Annotated[
         str | None, _progrpo(help="prompt, group or correct; by default the run's, or prompt where c(q) is known.")
     ] = None
-    activation: Annotated[str | None, _progrpo(help="any_correct or mixed; else the run's, or any_correct.")] = None
+    activation: Annotated[str | None, _progrpo(help="any_correct or mixed; by default the run's, or any_correct.")] = (
+        None
+    )
     model: Annotated[
         str | None, Option(help="Compute missing log-probs with this model: a folder, a Hugging Face id, ...")
     ] = None

@@ -1,4 +1,4 @@
-"""The arguments and options that several commands share, and commands whose options are one object."""
+"""The arguments and options that several commands share, and a decorator that makes a command's options one object."""
 
 from collections.abc import Callable
 from functools import wraps

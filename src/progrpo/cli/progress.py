@@ -1,4 +1,4 @@
-"""Progress bars: step, reward, entropy, time left. On a pipe, a plain line now and then."""
+"""Progress bars: step, reward, entropy, time left. Without a terminal, a plain line is printed now and then."""
 
 import time
 from datetime import timedelta

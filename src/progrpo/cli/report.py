@@ -47,7 +47,7 @@ def _folders(paths: list[Path]) -> list[Path]:
     Other paths are named and left out, so that ``runs/*`` may have other things in it.
 
     Raises:
-        ConfigError: a path that does not exist, or none with a run or an evaluation.
+        ConfigError: a path does not exist, or no path has a run or an evaluation.
     """
     from progrpo.pages.collect import is_evaluation_folder
 
@@ -58,7 +58,7 @@ def _folders(paths: list[Path]) -> list[Path]:
     others: list[str] = []
     for path in paths:
         if not path.exists():
-            raise ConfigError(f"{str(path)!r} is not a run folder: there is nothing of that name.")
+            raise ConfigError(f"{str(path)!r} is not a run folder: it does not exist.")
         inside = [path] if is_shown(path) else sorted(filter(is_shown, path.iterdir())) if path.is_dir() else []
         for folder in inside:
             shown.setdefault(folder.resolve(), folder)
@@ -66,15 +66,15 @@ def _folders(paths: list[Path]) -> list[Path]:
             others.append(repr(str(path)))
     if not shown:
         raise ConfigError(
-            f"{', '.join(others)} is not a run folder: it has no recipe.json, and no run, and no evaluation in it."
+            f"{', '.join(others)} is not a run folder: it has no recipe.json, no run and no evaluation in it."
         )
     if others:
-        print(f"progrpo: left out, as neither runs nor evaluations: {', '.join(others)}", file=sys.stderr)
+        print(f"progrpo: left out, because they are neither runs nor evaluations: {', '.join(others)}", file=sys.stderr)
     return list(shown.values())
 
 
 def _page_of(folders: list[Path]) -> Path:
-    """Where the page goes by default: a page of several folders replaces neither a run's nor that of compare."""
+    """The page's default path: a page of several folders must not replace a run's page or that of compare."""
     if len(folders) == 1:
         return folders[0] / "report.html"
     parents = {folder.resolve().parent for folder in folders}

@@ -21,9 +21,13 @@ def print_results(name: str, evaluation: Evaluation) -> None:
     if fewer:
         console.print(f"The verifier failed on samples of some problems: measures at k are over {fewer}.")
     if evaluation.unjudged:
-        console.print(f"No judged sample, and so in no mean: {', '.join(evaluation.unjudged)}", markup=False)
+        console.print(
+            f"These problems have no judged sample and are in no mean: {', '.join(evaluation.unjudged)}", markup=False
+        )
     if evaluation.diversity_measures:
-        console.print("distinct_1 and _2, self_bleu: of a problem's first 8 samples, or of its first 4 correct ones")
+        console.print(
+            "distinct_1, distinct_2 and self_bleu are of a problem's first 8 samples, or of its first 4 correct ones"
+        )
     if (kind := settings["entropy"]) is not None:
         console.print(f"entropy: {ENTROPY_KINDS[kind]}")
     for warning in settings["warnings"]:

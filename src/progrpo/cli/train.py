@@ -66,7 +66,7 @@ def train(
 
 
 def _run(recipe: "Recipe", folder: "RunFolder", resume: bool) -> None:
-    """Train with a progress bar, then write the report and say where everything is: the first process does."""
+    """Train. The first process shows a progress bar, writes the report, and says where everything is."""
     is_first = process_index() == 0
     if resume and folder.is_finished() and folder.recipe() == recipe:
         if is_first:

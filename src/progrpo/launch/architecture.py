@@ -20,7 +20,7 @@ _SHAPES: dict[str, tuple[Any, ...]] = {
     "smollm2": ("llama", 49152, 576, 1536, 30, 9, 3, True, 8192),
 }
 KNOWN = {path: dict(zip(_FIELDS, shape, strict=True)) for path, shape in _SHAPES.items()}
-"""config.json of the paper's models and of SmolLM2 by ``model.path``, so that their recipes are planned offline."""
+"""config.json of the paper's models and of SmolLM2 by ``model.path``, so that their recipes can be planned offline."""
 
 DENSE = ("qwen2", "qwen3", "llama", "mistral")  # model types that Architecture describes
 
@@ -32,7 +32,7 @@ class Architecture:
     model_type: str
     parameters: int
     layer_parameters: int
-    """Parameters of one layer, which is what sharded weights are gathered by."""
+    """Parameters of one layer: sharded weights are gathered layer by layer."""
     linear_maps: dict[str, int]
     """Inputs + outputs of each linear map of a layer, by the map's name."""
     vocabulary: int
@@ -82,8 +82,8 @@ def architecture_of(recipe: Recipe) -> Architecture:
     config = _config(recipe.model.path)
     if config.model_type not in DENSE:
         raise ConfigError(
-            f"model {recipe.model.path!r} is of the type {config.model_type!r}, whose memory is not known here; a plan "
-            f"can be made for {', '.join(DENSE)}."
+            f"model {recipe.model.path!r} is of the type {config.model_type!r}, whose memory can't be estimated; a "
+            f"plan can be made for {', '.join(DENSE)}."
         )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -114,6 +114,6 @@ def _config(path: str) -> Any:
         return AutoConfig.from_pretrained(model_source(path))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"the configuration of model {path!r} can't be read, which a plan needs; give a folder with config.json, "
+            f"a plan needs the configuration of model {path!r}, which can't be read; give a folder with config.json, "
             f"or an id that can be reached: {str(error).splitlines()[0]}"
         ) from None

@@ -1,4 +1,4 @@
-"""The engines, by their names in recipes: ``ENGINES[recipe.engine]`` is the one of a recipe."""
+"""The engines, by their names in recipes: ``ENGINES[recipe.engine]`` is a recipe's engine."""
 
 from progrpo.runs.engine import Engine
 from progrpo.trl import engine as trl

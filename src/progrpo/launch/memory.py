@@ -1,4 +1,4 @@
-r"""How much memory a run takes at its peak on each process, estimated from what is allocated.
+r"""Estimates the peak memory of a run on each process, from what is allocated.
 
 Three moments matter: rollout, update and evaluation. What stays throughout (weights, AdamW's states) is added to each.
 With N = B (P + T) tokens in a micro-batch of B responses, H hidden features, I features of the MLP, Q = heads x head
@@ -10,11 +10,11 @@ optimizer     two states of AdamW for each trained parameter, and a float32 copy
 gradients     one for each trained parameter; DDP's buckets hold a second copy
 activations   N L (6 H + 4 Q + 4 I) s. A layer saves its two normalisations' inputs, normalised inputs and outputs
               (6 H); q, k and v for each head, and attention's output (4 Q); gate, its activation, up, and their product
-              (4 I). With recomputation: N L H s and two layers'
+              (4 I). With recomputation: N L H s, and the activations of two layers
 logits        TRL's fused head: tiles of 4,096 tokens by 32,768 of the vocabulary, and the head's gradient, V H in
               float32. verl's head: all N V logits, a float32 copy, and their gradient
 gathered      sharded weights in use: two layers, the current one and the next, and the LM head; in an evaluation all
-vllm          vLLM's share of a GPU; in the update too, unless vLLM sleeps
+vllm          vLLM's share of a GPU, also during the update unless vLLM sleeps
 kv_cache      2 L (heads of k and v x head size) s for each token of each response that transformers generates
 sampling      six copies of (B, V) float32 logits, or the prompts' pass through one layer
 ============  ==========================================================================================================

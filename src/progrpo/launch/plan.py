@@ -13,13 +13,13 @@ from progrpo.recipes.schema import DatasetSection, Recipe
 from progrpo.runs.engine import Command, MemoryFacts
 from progrpo.runs.folder import RunFolder
 
-ASSUMED_PROMPT = 1024  # tokens, where neither the recipe nor local data says how long prompts are
-READ_PROBLEMS = 2000  # how many prompts are looked at for the longest one
+ASSUMED_PROMPT = 1024  # tokens, if neither the recipe nor local data says how long prompts are
+READ_PROBLEMS = 2000  # how many prompts are read to find the longest one
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``progrpo train --dry-run`` shows."""
+    """The plan that ``progrpo train --dry-run`` shows."""
 
     recipe: Recipe
     architecture: Architecture
@@ -47,10 +47,10 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFolder) -> Plan:
-    """The plan of a recipe, which ``source`` and ``overrides``, as ``progrpo train`` takes them, make together.
+    """The plan of a recipe, which ``progrpo train`` made from ``source`` and ``overrides``.
 
     Raises:
-        ConfigError: the recipe can't be run as it is. What a run would refuse of the recipe alone is refused here.
+        ConfigError: the recipe can't be run as it is. What a run would refuse in the recipe itself is refused here.
 
     >>> from progrpo.recipes.schema import load_recipe
     >>> plan = make_plan(load_recipe("countdown_cpu"), "countdown_cpu", [], RunFolder(Path("run")))
@@ -73,7 +73,7 @@ def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFold
         )
     gpu = recipe.launch.gpus_per_node > 0 or torch.cuda.is_available()
     train = ["progrpo", "train", source, *overrides]
-    if source != str(folder.path):  # a run that is resumed is its own folder
+    if source != str(folder.path):  # the source of a resumed run is its folder
         train += ["--out", str(folder.path)]
     plan = Plan(
         recipe=recipe,
@@ -94,13 +94,13 @@ def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFold
     if prompt is None:
         plan.warnings.append(
             f"prompts are taken to have up to {ASSUMED_PROMPT} tokens, as the data is not on this machine; set "
-            "training.max_prompt_tokens to say it."
+            "training.max_prompt_tokens to their real length."
         )
     return plan
 
 
 def _longest_prompt(recipe: Recipe) -> int | None:
-    """Tokens of the longest prompt, or None where the problems or the tokenizer are not on this machine."""
+    """Tokens of the longest prompt, or None if the problems or the tokenizer are not on this machine."""
     from progrpo.sampling.models import SHIPPED, load_tokenizer, smollm2_is_converted
     from progrpo.tasks import Countdown, ReasoningGymTask
 
@@ -114,7 +114,7 @@ def _longest_prompt(recipe: Recipe) -> int | None:
     task = make_task(recipe)
     if isinstance(task, Countdown):
         task.check_size(heldout=False)
-    if isinstance(task, Countdown | ReasoningGymTask):  # make only as many problems as are looked at
+    if isinstance(task, Countdown | ReasoningGymTask):  # make only as many problems as are read
         sizes = {name: min(getattr(task, name), READ_PROBLEMS) for name in ("train_size", "heldout_size")}
         task = replace(task, **sizes)
     tokenizer = load_tokenizer(path)
@@ -122,13 +122,13 @@ def _longest_prompt(recipe: Recipe) -> int | None:
 
 
 def _too_large(plan: Plan) -> str:
-    """What a run that does not fit needs, what there is, and what helps."""
+    """The warning that a run does not fit: what it needs, what there is, and what helps."""
     moment, more = max(plan.memory.moments, key=plan.memory.at), ", or take more GPUs" if plan.gpu else ""
     fewer = "lower training.prompts_per_step or training.group_size"
     advice = {
         "update": f"lower training.micro_batch or training.max_response_tokens, or train with model.lora{more}",
         "rollout": (fewer if plan.facts.vllm_share is None else "lower the share that vLLM takes") + more,
-        "evaluation": "lower evaluation.batch, or set evaluation.every = 0 and evaluation.samples low",
+        "evaluation": "lower evaluation.batch, or set evaluation.every = 0 and lower evaluation.samples",
     }[moment]
     needed, available = ceil(plan.memory.peak / GB), floor(plan.memory_limit / GB)
     where = "each GPU has" if plan.gpu else "this machine has"

@@ -1,1 +1,1 @@
-"""Recipes: one TOML file a run, its schema, and what it builds."""
+"""Recipes: one TOML file for each run, their schema, and what is built from them."""

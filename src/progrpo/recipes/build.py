@@ -20,7 +20,7 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 
 def make_task(recipe: Recipe) -> Task:
-    """The recipe's task. The recipe's seed decides which problems are made to train on, where they are not read."""
+    """The recipe's task. If its training problems are generated and not read, the recipe's seed decides them."""
     section = recipe.task
     settings = {name: getattr(section, name) for name in type(section).model_fields if name != "name"}
     if isinstance(section, CountdownSection | ReasoningGymSection):
@@ -49,7 +49,7 @@ def batch(recipe: Recipe, processes: int, process_name: str = "process(es)") -> 
         process_name: what the message calls them, such as ``GPU(s)``.
 
     Raises:
-        ConfigError: the responses of an optimiser step can't be divided so.
+        ConfigError: the responses of an optimiser step can't be divided like this.
 
     >>> from progrpo.recipes.schema import load_recipe
     >>> batch(load_recipe("countdown_cpu", ["training.micro_batch=64"]), processes=2)
@@ -74,7 +74,7 @@ def batch(recipe: Recipe, processes: int, process_name: str = "process(es)") -> 
 
 
 def steps_per_rollout(recipe: Recipe) -> int:
-    """Optimiser steps from one rollout to the next: each update is made ``num_iterations`` times, a setting of TRL.
+    """Optimiser steps from one rollout to the next. TRL's setting ``num_iterations`` makes each update several times.
 
     >>> from progrpo.recipes.schema import load_recipe
     >>> steps_per_rollout(load_recipe("countdown_cpu", ["training.updates_per_rollout=4", "trl.num_iterations=2"]))
@@ -85,7 +85,7 @@ def steps_per_rollout(recipe: Recipe) -> int:
 
 
 def update_size(recipe: Recipe) -> int:
-    """How many responses one optimiser step takes: a rollout's, or its share of them.
+    """How many responses one optimiser step takes: all those of a rollout, or its share of them.
 
     Raises:
         ConfigError: a rollout's responses can't be divided by ``training.updates_per_rollout``.

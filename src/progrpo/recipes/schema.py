@@ -1,4 +1,4 @@
-"""Recipes: one TOML file a run, validated; what a recipe leaves out has a default here."""
+"""The schema of recipes, each a TOML file for one run. Keys that a recipe leaves out have defaults here."""
 
 import json
 import tomllib
@@ -23,7 +23,7 @@ AboveZero = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """NumPy's seeds have 32 bits."""
 Template = Annotated[str, AfterValidator(check_template)]
-"""How problems are asked: a template by its name, or a text with {problem} in it."""
+"""The prompt template of problems: the name of a template, or a text with {problem} in it."""
 
 
 def _checked_json(table: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class LoraSection(Section):
     r: Positive = Field(64, description="the adapters' rank")
     alpha: AboveZero = Field(128.0, description="the adapters' output is scaled by alpha / r")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: str | list[str] = Field("all-linear", description="PEFT's word, or names: ['q_proj', 'v_proj']")
+    target_modules: str | list[str] = Field("all-linear", description="'all-linear', or names: ['q_proj', 'v_proj']")
 
 
 class ModelSection(Section):
@@ -64,7 +64,7 @@ class ModelSection(Section):
 
 
 class CountdownSection(Section):
-    """Countdown: made here, with every solution known."""
+    """Countdown: problems that are generated here, with all their solutions known."""
 
     name: Literal["countdown"] = "countdown"
     numbers: Literal[3, 4, 5, 6] = Field(4, description="how many numbers a problem has")
@@ -73,7 +73,7 @@ class CountdownSection(Section):
 
 
 class DatasetSection(Section):
-    """What all tasks over data sets have in common."""
+    """The keys that all tasks over data sets have in common."""
 
     train: Data
     heldout: Data
@@ -132,13 +132,15 @@ class TrainingSection(Section):
 
     steps: Positive = Field(200, description="optimiser steps")
     prompts_per_step: Positive = Field(32, description="prompts of a rollout, which serves one step by default")
-    group_size: AtLeastTwo = Field(16, description="responses a prompt")
+    group_size: AtLeastTwo = Field(16, description="responses to each prompt")
     updates_per_rollout: Positive = Field(
         1,
         description="optimiser steps for each rollout, each with its share of the responses; with 1 the ratio of new "
         "to old probabilities is always 1, and nothing is clipped",
     )
-    micro_batch: Positive | None = Field(None, description="responses a forward pass, on each process; all by default")
+    micro_batch: Positive | None = Field(
+        None, description="responses of a forward pass, on each process; all by default"
+    )
     learning_rate: AboveZero = 1e-4
     warmup_steps: FromZero = 0
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -167,7 +169,7 @@ class TrainingSection(Section):
 class EvaluationSection(Section):
     """How the policy is evaluated on the held-out problems."""
 
-    samples: AtLeastTwo = Field(64, description="responses a problem at the end: n of pass@k")
+    samples: AtLeastTwo = Field(64, description="responses to each problem at the end: n of pass@k")
     every: FromZero = Field(50, description="steps between evaluations in training; 0: none")
     samples_in_training: AtLeastTwo = 32
     problems_in_training: Positive = Field(100, description="how many held-out problems, from the first")
@@ -204,7 +206,7 @@ class LaunchSection(Section):
 
     @property
     def processes(self) -> int:
-        """Training processes: one a GPU that no server has; 1 without GPUs."""
+        """The number of training processes: one for each GPU that vLLM's server does not use, or 1 without GPUs."""
         return max(self.nodes * self.gpus_per_node - self.server_gpus, 1)
 
 
@@ -246,7 +248,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _own_method_only(self) -> "Recipe":
-        """Drop the tables of other methods, which don't change the run: its recipe is the same without them."""
+        """Drop the tables of other methods, which don't change the run, so that its recipe is the same without them."""
         self.methods = {name: settings for name, settings in self.methods.items() if name == self.method}
         return self
 
@@ -256,7 +258,7 @@ class Recipe(Section):
         return f"{self.name}-{self.method}-seed{self.seed}"
 
     def method_settings(self) -> dict[str, Any]:
-        """The method's settings, with the recipe's own over the table's."""
+        """The method's settings; the recipe's own override those of METHODS."""
         return METHODS[self.method].settings | self.methods.get(self.method, {})
 
 
@@ -271,10 +273,10 @@ def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
 
     Args:
         source: path of a TOML file, or of the ``recipe.json`` of a run, or the name of a built-in recipe.
-        overrides: ``["training.steps=10", "method=grpo"]``; a value is read as TOML, else as text.
+        overrides: ``["training.steps=10", "method=grpo"]``; a value is TOML, or else text.
 
     Raises:
-        ConfigError: a missing or unreadable file, an unknown key, a wrong type or value.
+        ConfigError: the file is missing or can't be read, or it has an unknown key, a wrong type or a wrong value.
 
     >>> load_recipe("countdown_cpu", ["training.steps=10"]).training.steps
     10
@@ -293,7 +295,7 @@ def _read(source: str) -> dict[str, Any]:
     kind = "JSON" if path.suffix == ".json" else "TOML"
     if path.is_dir():
         again = ": continue it with --resume, or name its recipe.json" if (path / "recipe.json").exists() else ""
-        raise ConfigError(f"recipe {source!r} is a {'run ' if again else ''}folder{again or ', and no TOML file'}.")
+        raise ConfigError(f"recipe {source!r} is a {'run ' if again else ''}folder{again or ', not a TOML file'}.")
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if kind == "JSON" else tomllib.loads(text)
@@ -302,7 +304,7 @@ def _read(source: str) -> dict[str, Any]:
         raise ConfigError(f"recipe {source!r} is neither a file nor a built-in recipe ({names}).") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {source!r} can't be read: {error}.") from None
-    except (ValueError, RecursionError) as error:  # of json, of tomllib, of int() for thousands of digits
+    except (ValueError, RecursionError) as error:  # from json, tomllib, or int() for thousands of digits
         raise ConfigError(f"recipe {source!r} is not valid {kind}: {error}.") from None
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {source!r} must hold a JSON object, not a {type(values).__name__}.")

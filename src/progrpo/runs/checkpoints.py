@@ -35,8 +35,8 @@ def publish(written: Path, folder: Path, keep: int) -> Path:
 
     Args:
         written: ``.../checkpoint-50``, on the same file system.
-        folder: of the checkpoints.
-        keep: how many stay; with 1 there is none to fall back to.
+        folder: the folder of the checkpoints.
+        keep: how many checkpoints stay; with 1 there is no older one to fall back to.
 
     Returns:
         The checkpoint's new path.
@@ -67,7 +67,7 @@ def seal(checkpoint: Path) -> None:
 
 
 def fault(checkpoint: Path, parts: Sequence[str] = EVERYTHING) -> str | None:
-    """What is wrong with a checkpoint, None if it is as it was sealed.
+    """What is wrong with a checkpoint; None if it is as it was when it was sealed.
 
     Args:
         checkpoint: a folder.
@@ -78,24 +78,24 @@ def fault(checkpoint: Path, parts: Sequence[str] = EVERYTHING) -> str | None:
         sealed: dict[str, Any] = {name: (file["bytes"], file["digest"]) for name, file in manifest["files"].items()}
         algorithm = manifest["algorithm"]
     except FileNotFoundError:
-        return f"it has no {MANIFEST}: it is of progrpo 0.1, or not whole"
+        return f"it has no {MANIFEST}: progrpo 0.1 wrote it, or it is not whole"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"its {MANIFEST} is damaged"
     if algorithm != ALGORITHM:
-        return f"its {MANIFEST} says {algorithm!r}, where only {ALGORITHM} is known"
+        return f"its {MANIFEST} names {algorithm!r}, but only {ALGORITHM} is known"
     names = [name for name in sealed if any(fnmatchcase(name, part) for part in parts)]
     for name in names:
         path, size = checkpoint / name, sealed[name][0]
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size:,} bytes, where {size:,} were written"
+            return f"{name} has {path.stat().st_size:,} bytes, but {size:,} were written"
     try:
         digests = _digests(checkpoint, names)
     except OSError as error:
         return f"{error.filename or 'a file'} can't be read ({error.strerror})"
     changed = [name for name in names if digests[name] != sealed[name][1]]
-    return f"{changed[0]} is not what was written, by its {ALGORITHM}" if changed else None
+    return f"{changed[0]} has changed, as its {ALGORITHM} shows" if changed else None
 
 
 def check_model(path: str) -> None:
@@ -115,7 +115,7 @@ def in_folder(folder: Path) -> list[Path]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """50 of ``checkpoint-50``."""
+    """The step in a checkpoint's name: 50 in ``checkpoint-50``."""
     return int(checkpoint.name.split("-")[-1])
 
 
@@ -127,7 +127,7 @@ def set_aside(checkpoint: Path) -> Path:
 
 
 def _digests(checkpoint: Path, names: Sequence[str]) -> dict[str, str]:
-    """The digests by name; threads help, as hashing does not hold the interpreter's lock."""
+    """The digests by name; threads help, as hashing releases the interpreter's lock."""
 
     def digest(name: str) -> str:
         with (checkpoint / name).open("rb") as content:
@@ -138,6 +138,6 @@ def _digests(checkpoint: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder after renaming it: a killed process then leaves no half of a checkpoint under its name."""
+    """Remove a folder after renaming it: a killed process then leaves no part of a checkpoint under its name."""
     if folder.exists():
         shutil.rmtree(folder.rename(beside_of(folder)))

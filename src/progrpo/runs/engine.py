@@ -1,4 +1,4 @@
-"""What a run needs of any engine. ``progrpo.launch.engines`` has the table of the engines that there are."""
+"""What a run needs from any engine. ``progrpo.launch.engines`` lists the engines."""
 
 import shlex
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Sharding = Literal["NO", "FSDP", "DEEPSPEED", "MULTI_GPU"]
 
 @dataclass(frozen=True)
 class Command:
-    """A command to launch a run, and where or why it is run."""
+    """A command to launch a run, and where or why the user gives it."""
 
     purpose: str
     words: list[str]
@@ -29,7 +29,7 @@ class Command:
 
 @dataclass(frozen=True)
 class MemoryFacts:
-    """What an engine does that decides how much memory a run takes."""
+    """The properties of an engine that decide how much memory a run takes."""
 
     sharding: Sharding
     computes_in: str
@@ -62,16 +62,16 @@ class Engine(Protocol):
         """All commands that start the run, in order; ``train`` is the ``progrpo train`` command of the recipe."""
 
     def memory_facts(self, recipe: Recipe) -> MemoryFacts:
-        """What decides the memory of the run."""
+        """The properties of the engine that decide the memory of the run."""
 
     def warnings(self, recipe: Recipe) -> list[str]:
-        """What is allowed but likely to disappoint, each as a sentence."""
+        """Sentences about settings that are allowed but likely to disappoint."""
 
 
 def refuse_server_gpus(recipe: Recipe) -> None:
     """Raise a ConfigError for ``launch.server_gpus`` in a run that has no vLLM server."""
     if recipe.launch.server_gpus:
         raise ConfigError(
-            f"launch.server_gpus is {recipe.launch.server_gpus}, but nothing is served: it goes with engine = 'trl', "
+            f"launch.server_gpus is {recipe.launch.server_gpus}, but the run has no server: it needs engine = 'trl', "
             "trl.use_vllm = true and trl.vllm_mode = 'server'."
         )

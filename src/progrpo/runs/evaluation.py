@@ -22,7 +22,7 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
     digest = model_digest(str(folder.last_checkpoint()))
     backend = TransformersBackend(model, tokenizer, batch=recipe.evaluation.batch, model_digest=digest)
     section, share = recipe.evaluation, Share()
-    if share.process == 0:  # no step is repeated any more
+    if share.process == 0:  # no step will be repeated
         for path in folder.recorded_rollouts():
             path.unlink()
     progress.stage("evaluate", len(share.own(task.heldout_problems())) * section.samples)
@@ -42,8 +42,8 @@ def finish(recipe: Recipe, folder: RunFolder, task: Task, model: Any, tokenizer:
 
 
 def discard_samples_of_others(samples: Path, backend: Backend, task: Task, how: Sampling) -> None:
-    """Remove the samples of an interrupted evaluation if they are of other weights. A step that is repeated has the
-    same weights to the last bit on this machine, but may have others on another machine."""
+    """Remove the samples of an interrupted evaluation if other weights drew them. A step that is repeated has the
+    same weights to the last bit on this machine, but may have other weights on another machine."""
 
     def check() -> None:
         try:

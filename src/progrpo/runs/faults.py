@@ -1,4 +1,4 @@
-"""What the disk or a server did to a run, in one sentence that says how to continue."""
+"""Reports a fault of the disk or of a server in one sentence that says how to continue the run."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ def explain_faults(
 
     Args:
         folder: where the run writes.
-        server_fault: the words for a server that the run needs and that can't be reached; None for other errors.
+        server_fault: describes the error of a server that the run needs and can't reach; None for other errors.
 
     Raises:
         RunError: a file could not be stored, or a server could not be reached.

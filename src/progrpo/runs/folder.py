@@ -104,7 +104,7 @@ class RunFolder:
         """Check that the run can write its files; the first process does this for all.
 
         Raises:
-            ConfigError: it can't.
+            ConfigError: it can't write one of them.
         """
         if process_index():
             return
@@ -117,7 +117,7 @@ class RunFolder:
         """The step to start from, 0 in a new folder; a run that is resumed goes back to it (:meth:`rewind`).
 
         Raises:
-            ConfigError: the folder holds a run already, or one of another recipe; and as :meth:`rewind` does.
+            ConfigError: the folder already holds a run, or a run of another recipe, or :meth:`rewind` raises it.
         """
         if not self.recipe_file.exists():
             return 0
@@ -231,7 +231,7 @@ class RunFolder:
         evaluations.
 
         Args:
-            check: raises for a checkpoint from which training can't continue; nothing has been changed by then.
+            check: raises an error for a checkpoint from which training can't continue, before anything is changed.
 
         Raises:
             ConfigError: checkpoints were written, and none of them is good.
@@ -266,7 +266,7 @@ class RunFolder:
         return step
 
     def recorded_rollouts(self) -> list[Path]:
-        """Rollouts of steps that were taken back and come again. The verdicts in them still hold."""
+        """The rollouts of steps that will be repeated. The verdicts in them still hold."""
         return sorted(self.rollouts.glob(f".step-*{_HIDDEN}"))
 
     def _refuse_lost_checkpoints(self, faults: list[tuple[Path, str]], step: int) -> None:

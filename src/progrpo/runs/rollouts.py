@@ -1,6 +1,6 @@
-"""The rollout table: the responses of a step, one row each, the same whichever engine trains.
+"""The rollout table: the responses of a step, one row each, in the same format whichever engine trains.
 
-A run folder has one file a step and process: ``rollouts/step-000010-rank0.parquet``. :data:`COLUMNS` is the one
+A run folder has one file for each step and process: ``rollouts/step-000010-rank0.parquet``. :data:`COLUMNS` is the one
 definition of the table.
 """
 
@@ -48,7 +48,7 @@ _OPTIONAL = frozenset({"problem_digest"})
 
 
 def is_recorded(step: int, every: int, updates: int = 1) -> bool:
-    """Whether the rollout that begins at a step is written: the first, and the first at or after each multiple.
+    """Whether the rollout that begins at a step is written: the first one, and the first at or after each multiple.
 
     Args:
         step: the first optimiser step that the rollout serves, from 1.
@@ -77,11 +77,11 @@ def recorded_steps(folder: Path) -> list[int]:
 
 
 def write_rollout(file: Path, values: Mapping[str, Any]) -> None:
-    """Write a rollout table, whole or not at all; the groups' responses stand together.
+    """Write a rollout table, whole or not at all; the responses of a group get adjacent rows.
 
     Args:
         file: see :func:`rollout_file`.
-        values: by column, one value a row; a single number stands for all rows.
+        values: for each column, one value for each row; a single number is for all rows.
 
     Raises:
         ValueError: a column is missing, or is not one of :data:`COLUMNS`.
@@ -102,7 +102,7 @@ def read_rollout(folder: Path, step: int, columns: list[str] | None = None) -> "
     """The rollout table of a step, from the files of all processes.
 
     Args:
-        folder: of rollouts.
+        folder: a folder of rollouts.
         step: one of :func:`recorded_steps`.
         columns: their names; all by default.
 

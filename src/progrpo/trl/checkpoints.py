@@ -1,6 +1,6 @@
-"""Checkpoints that are whole or not there, and from which a run continues bit for bit.
+"""Checkpoints that are whole or absent, and from which a run continues bit for bit.
 
-A checkpoint is a folder in the format of transformers, but for the optimizer and the rollout::
+A checkpoint is a folder in the format of transformers, except for the optimizer and the rollout::
 
     model*.safetensors, config.json, tokenizer     whole weights, also of a model that is sharded while it trains
     trainer_state.json, rng_state*.pth, scaler.pt  as transformers' Trainer writes and reads them
@@ -47,10 +47,10 @@ ROLLOUT = "rollout_{}.pt"
 
 
 class WholeCheckpoints(GRPOTrainer):
-    """Saves checkpoints that are whole or not there, and continues from them, also in the middle of a rollout.
+    """Saves checkpoints that are whole or absent, and continues from them, also in the middle of a rollout.
 
-    It stands before GRPOTrainer among the bases of a trainer. :func:`load_weights` and :func:`load_adapter` load the
-    weights, before the training begins. The overridden methods are private to transformers' Trainer:
+    It has to come before GRPOTrainer among the bases of a trainer. :func:`load_weights` and :func:`load_adapter` load
+    the weights, before the training begins. The overridden methods are private to transformers' Trainer:
     ``tests/trl/test_contract.py`` lists them.
     """
 
@@ -64,7 +64,7 @@ class WholeCheckpoints(GRPOTrainer):
         return self._sampler
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        """The passes through the problems that are done, and the batches of the current one."""
+        """The number of finished passes through the problems, and of finished batches in the current pass."""
         passes, batches = super()._init_training_state(*args, **kwargs)
         for _ in range(passes):
             next(iter(self._sampler))  # each pass draws an order of its own, as it did in the run before
@@ -125,7 +125,7 @@ class WholeCheckpoints(GRPOTrainer):
         seed_anew(self.args.seed, self.state.global_step, process // sharing)
         if process == 0:
             before = f"{saved_by} process{'' if saved_by == 1 else 'es'}"
-            responses = "so are the responses" if self.seeded_responses else "the responses are others from here on"
+            responses = "so are the responses" if self.seeded_responses else "the responses differ from here on"
             logger.warning(
                 f"The checkpoint was written by {before} and the run continues with {self.args.world_size}: the "
                 f"weights, the optimizer and the problems are the same, and {responses}."
@@ -160,11 +160,11 @@ def check_resumable(checkpoint: Path) -> None:
     """
     weights = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, ADAPTER_SAFE_WEIGHTS_NAME)
     if not any((checkpoint / name).exists() for name in weights):
-        raise ConfigError(f"checkpoint {str(checkpoint)!r} has no weights in safetensors, and no others are loaded.")
+        raise ConfigError(f"checkpoint {str(checkpoint)!r} has no weights in safetensors; no others are loaded.")
     if not (checkpoint / f"{OPTIMIZER}.json").exists():
         raise ConfigError(
-            f"checkpoint {str(checkpoint)!r} has weights but no {OPTIMIZER}.json: it is DeepSpeed's or progrpo 0.1's, "
-            f"whose pickled state is not loaded; start a new run from its weights with model.path={checkpoint}."
+            f"checkpoint {str(checkpoint)!r} has weights but no {OPTIMIZER}.json: DeepSpeed or progrpo 0.1 wrote "
+            f"it, and their pickled state is not loaded; start a new run from its weights with model.path={checkpoint}."
         )
 
 
@@ -208,7 +208,7 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> 
 
 
 def _split(state: dict[str, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """The tensors of all parameters' states by ``parameter.name``, and by parameter what is not a tensor."""
+    """Split the states of all parameters into tensors, by ``parameter.name``, and other values, by parameter."""
     tensors: dict[str, Tensor] = {}
     rest: dict[str, dict[str, Any]] = {}
     for parameter, values in state.items():
@@ -220,7 +220,7 @@ def _split(state: dict[str, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[st
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Of one process, torch warns that it assumes that there is one."""
+    """Hide torch's warning, in a run with one process, that it assumes one process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
@@ -232,7 +232,7 @@ def count_processes(checkpoint: Path) -> int:
 
 
 def seed_anew(seed: int, step: int, process: int) -> None:
-    """Seed the random number generators as at no other step and in no other process of the run."""
+    """Seed the random number generators differently at each step and in each process of the run."""
     digest = hashlib.blake2b(f"{seed} {step} {process}".encode(), digest_size=4).digest()
     set_seed(int.from_bytes(digest))
 
@@ -247,10 +247,10 @@ def load_rollout(
 ) -> list[dict[str, Any]]:
     """Read this process's micro-batches of a rollout that :func:`save_rollout` wrote.
 
-    On another number of processes each update has the same responses, dealt to the processes anew.
+    On another number of processes each update has the same responses, divided anew among the processes.
 
     Args:
-        checkpoint: was written in the middle of a rollout.
+        checkpoint: a checkpoint that was written in the middle of a rollout.
         process, processes: the index of this process, and how many processes there are now.
         updates: the optimiser steps that the rollout serves.
         accumulation: the micro-batches of an update now.
@@ -260,22 +260,22 @@ def load_rollout(
     """
     if not (checkpoint / ROLLOUT.format(0)).exists():
         raise ConfigError(
-            f"checkpoint {str(checkpoint)!r} was written in the middle of a rollout and does not hold it, so no run "
-            "can go on from it; remove it, and --resume goes on from the one before."
+            f"checkpoint {str(checkpoint)!r} was written in the middle of a rollout and does not hold that rollout, "
+            "so no run can go on from it; remove the checkpoint, and --resume goes on from the one before."
         )
     files = [checkpoint / ROLLOUT.format(i) for i in range(count_processes(checkpoint))]
     saved = [torch.load(file, weights_only=True) for file in files]
     if len(saved) == processes:
         return saved[process]
     passes = len(saved[0]) // updates
-    dealt = []
+    parts = []
     for update in range(updates):
         whole = _joined([batch for batches in saved for batch in batches[update * passes : (update + 1) * passes]])
         size = len(whole["completion_ids"]) // (processes * accumulation)
         for i in range(process * accumulation, (process + 1) * accumulation):
             rows = slice(i * size, (i + 1) * size)
-            dealt.append({name: value[rows] if _has_rows(value) else value for name, value in whole.items()})
-    return dealt
+            parts.append({name: value[rows] if _has_rows(value) else value for name, value in whole.items()})
+    return parts
 
 
 def _joined(batches: list[dict[str, Any]]) -> dict[str, Any]:

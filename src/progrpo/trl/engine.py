@@ -36,8 +36,8 @@ def check(recipe: Recipe) -> None:
 
 
 def check_launch(recipe: Recipe, started_processes: int | None = None) -> None:
-    """Raise a ConfigError if launch settings can't go together, or if the processes that were started are not as many
-    as the recipe is written for."""
+    """Raise a ConfigError if launch settings contradict each other, or if the number of processes that were started is
+    not the number that the recipe is written for."""
     launch, trl = recipe.launch, recipe.trl
     if has_server(recipe):
         _check_server(recipe)
@@ -58,8 +58,8 @@ def check_launch(recipe: Recipe, started_processes: int | None = None) -> None:
         )
     if started_processes is not None and launch.gpus_per_node and started_processes != launch.processes:
         raise ConfigError(
-            f"recipe {recipe.name!r} is for {launch.processes} processes and this is 1 of {started_processes}: start "
-            f"it as progrpo train {recipe.name} --dry-run shows, or set launch.nodes and launch.gpus_per_node."
+            f"recipe {recipe.name!r} is for {launch.processes} processes, but this launch has {started_processes}: "
+            f"start it as progrpo train {recipe.name} --dry-run shows, or set launch.nodes and launch.gpus_per_node."
         )
 
 
@@ -72,8 +72,8 @@ def _check_server(recipe: Recipe) -> None:
     launch = recipe.launch
     if launch.nodes > 1:
         raise ConfigError(
-            f"trl.vllm_mode = 'server' is planned for one node, and launch.nodes is {launch.nodes}: accelerate wants "
-            "as many processes on each; set launch.nodes = 1, or vllm_mode = 'colocate'."
+            f"trl.vllm_mode = 'server' is planned for one node, and launch.nodes is {launch.nodes}: accelerate needs "
+            "the same number of processes on each; set launch.nodes = 1, or vllm_mode = 'colocate'."
         )
     if launch.gpus_per_node and not 0 < launch.server_gpus < launch.gpus_per_node:
         raise ConfigError(
@@ -83,7 +83,7 @@ def _check_server(recipe: Recipe) -> None:
 
 
 def processes(recipe: Recipe) -> int:
-    """One process for each GPU that no server has."""
+    """The number of training processes: one for each GPU that vLLM's server does not use."""
     return recipe.launch.processes
 
 
@@ -107,7 +107,7 @@ def commands(recipe: Recipe, train: list[str], folder: RunFolder) -> list[Comman
 
 
 def _server_command(recipe: Recipe) -> Command:
-    """What TRL's vLLM client asks for: https://huggingface.co/docs/trl/vllm_integration"""
+    """The command that starts vLLM's server as TRL's client needs it: https://huggingface.co/docs/trl/vllm_integration"""
     trl, gpus = recipe.trl, recipe.launch.server_gpus
     parallel = int(trl.get("vllm_tensor_parallel_size", 1))
     options = {
@@ -156,18 +156,19 @@ def warnings(recipe: Recipe) -> list[str]:
     if processes(recipe) > 1 and not recipe.trl.get("use_vllm"):
         sentences.append("trl.use_vllm is off: transformers samples, which at this scale takes most of the time.")
     if spread == "DEEPSPEED":
-        sentences.append("this project's tests do not run DeepSpeed, and --resume can't continue a run of it.")
+        sentences.append("this project's tests do not run DeepSpeed, and --resume can't continue a run with it.")
     return sentences
 
 
 def accelerate_file(recipe: Recipe) -> Path:
-    """The configuration for ``accelerate launch``: a shipped one by its name, or a file of the user's."""
+    """The configuration for ``accelerate launch``: a shipped one by its name, or the user's own file."""
     name = recipe.launch.accelerate
     shipped = {path.stem: path for path in sorted(ACCELERATE.glob("*.yaml"))}
     path = shipped.get(name, Path(name))
     if not path.is_file():
         raise ConfigError(
-            f"launch.accelerate must be one of {', '.join(shipped)}, or a file of accelerate's, got {name!r}."
+            f"launch.accelerate must be one of {', '.join(shipped)}, or a file with accelerate's configuration, got "
+            f"{name!r}."
         )
     return path
 
@@ -176,7 +177,7 @@ def sharding(recipe: Recipe) -> Sharding:
     """How weights are spread over a run's processes, as the configuration of accelerate says.
 
     Raises:
-        ConfigError: ``launch.accelerate`` is no such configuration, or is of a kind that is not known here.
+        ConfigError: ``launch.accelerate`` is not such a configuration, or its kind is not supported.
     """
     import yaml
 
@@ -189,11 +190,11 @@ def sharding(recipe: Recipe) -> Sharding:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{subject} can't be read: {str(error).splitlines()[0]}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{subject} is not a configuration of accelerate's.")
+        raise ConfigError(f"{subject} is not a configuration of accelerate.")
     kind = values.get("distributed_type")
     if kind not in SHARDINGS:
         raise ConfigError(
-            f"{subject} has the distributed_type {kind!r}, for which nothing is known here; it must be one of "
+            f"{subject} has the distributed_type {kind!r}, which is not supported here; it must be one of "
             f"{', '.join(SHARDINGS)}."
         )
     return cast(Sharding, kind)

@@ -1,7 +1,8 @@
 """The values that a recipe's ``[trl]`` and ``[methods]`` tables give to fields of ProGRPOConfig, checked before a run.
 
 The types are those that the dataclass declares. TRL checks a choice where it uses it, sometimes only after the first
-rollout, and has no list of its choices: :data:`CHOICES` is one, and a contract test compares it with TRL's source.
+rollout, and has no list of its choices: :data:`CHOICES` is such a list, and a contract test compares it with TRL's
+source.
 """
 
 from functools import cache
@@ -35,7 +36,7 @@ BOUNDS: dict[str, Any] = {
     "adam_beta2": Field(ge=0, lt=1),
     "adam_epsilon": Field(ge=0),
 }
-"""Numbers that torch and transformers would refuse in the middle of a run, or accept although they make no sense."""
+"""Ranges of numbers. Outside them, torch and transformers fail in the middle of a run, or accept senseless numbers."""
 
 
 def check_fields(recipe: Recipe) -> None:
@@ -75,7 +76,7 @@ def check_reporting(report_to: list[str]) -> None:
     for name in report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(INTEGRATION_TO_CALLBACK)
-            raise ConfigError(f"trl.report_to must be 'none', 'all' or of {known}, got {name!r}.")
+            raise ConfigError(f"trl.report_to must be 'none', 'all' or one of {known}, got {name!r}.")
         if name not in get_available_reporting_integrations():
             raise ConfigError(
                 f"trl.report_to is {name!r}, whose package is not installed here; install it (pip install {name}), or "

@@ -1,4 +1,4 @@
-"""While transformers generates: log-probs are recorded, and each response may have a random stream of its own."""
+"""Additions to transformers' generation: recorded log-probs, and a random stream of its own for each response."""
 
 import functools
 import hashlib
@@ -43,7 +43,7 @@ class SampledLogps(StoppingCriteria):
         return torch.stack([logps_B for _, logps_B in self._steps], dim=1)
 
     def take(self, responses: list[list[int]]) -> list[list[float]] | None:
-        """The log-probs of these responses' tokens, one list each; None if others were recorded."""
+        """The log-probs of these responses' tokens, one list each; None if other tokens were recorded."""
         rows = self.engine_logps
         if rows is None:
             if not (self.is_complete and self._steps):
@@ -88,7 +88,7 @@ def record_logps(model: Any, *, temperature: float) -> Iterator[SampledLogps]:
         return generate(*args, stopping_criteria=criteria, **kwargs)
 
     def generate_batch_and_record(generate_batch: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        hook.remove()  # its logits are packed: a row is not a response
+        hook.remove()  # this engine packs its logits: a row is not a response
         outputs = generate_batch(*args, **kwargs)
         record.engine_logps = [(output.generated_tokens, output.logprobs or []) for output in outputs.values()]
         return outputs
@@ -101,7 +101,7 @@ def record_logps(model: Any, *, temperature: float) -> Iterator[SampledLogps]:
 
 
 def _is_guided(model: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether ``generate`` does classifier-free guidance; its argument comes before the model's configuration."""
+    """Whether ``generate`` does classifier-free guidance; its argument overrides the model's configuration."""
     configs = (kwargs.get("generation_config"), model.generation_config)
     scales = [kwargs.get("guidance_scale"), *(getattr(config, "guidance_scale", None) for config in configs)]
     return next((scale for scale in scales if scale is not None), 1) != 1
@@ -140,7 +140,7 @@ class OwnStreams(LogitsProcessor):
 
     Args:
         streams: one for each row of the batch.
-        temperature, top_p: of the sampling.
+        temperature, top_p: the settings of the sampling.
     """
 
     def __init__(self, streams: Sequence[np.random.Generator], temperature: float, top_p: float) -> None:
@@ -178,7 +178,7 @@ def with_processor(model: Any, processor: LogitsProcessor) -> Iterator[None]:
 @contextmanager
 def _wrapped(model: Any, **wrappers: Callable[..., Any]) -> Iterator[None]:
     """Call methods of one model through wrappers within the block."""
-    # Set on the instance, they hide the methods of the class.
+    # The wrappers are set on the instance, where they hide the methods of the class.
     hidden = {name: model.__dict__[name] for name in wrappers if name in model.__dict__}
     methods = {name: getattr(model, name) for name in wrappers}
     for name, wrapper in wrappers.items():

@@ -1,4 +1,4 @@
-"""A training that stops before NaN or infinity reaches the weights, and keeps the batch that it came from."""
+"""Stops a training before NaN or infinity reaches the weights, and keeps the batch that caused it."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -33,10 +33,10 @@ class NonFiniteError(Exception):
 
 
 class FiniteGuard(GRPOTrainer):
-    """Raises :class:`NonFiniteError`; it stands before GRPOTrainer among the bases of a trainer.
+    """Raises :class:`NonFiniteError`. It has to come before GRPOTrainer among the bases of a trainer.
 
-    It checks the loss before the backward pass and the norm of the gradient before the optimizer's step, on all
-    processes alike; each process checks the distribution that it draws tokens from by itself. With float16, whose
+    It checks the loss before the backward pass and the norm of the gradient before the optimizer's step; all processes
+    then stop together. Each process checks by itself the distribution that it draws tokens from. With float16, whose
     scaler finds its scale by skipping steps with an infinite gradient, it checks only the loss.
     """
 
@@ -72,14 +72,14 @@ class FiniteGuard(GRPOTrainer):
         try:
             return super()._generate_and_score_completions(inputs)
         except (FloatingPointError, RuntimeError) as error:
-            # The first is of progrpo's own sampling, the second of torch.multinomial.
+            # progrpo's own sampling raises the first, torch.multinomial the second.
             if isinstance(error, FloatingPointError) or "probability tensor contains" in str(error):
                 process = self.accelerator.process_index
                 raise NonFiniteError("distribution of the next token", math.nan, process, []) from error
             raise
 
     def _find_bad_gradients(self) -> None:
-        """Before clipping, which would spread one NaN over all gradients."""
+        """Note the gradients that are not finite, before clipping spreads one NaN over all of them."""
         self._gradients = non_finite((name, parameter.grad) for name, parameter in self.model.named_parameters())
 
 

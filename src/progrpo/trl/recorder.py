@@ -1,4 +1,4 @@
-"""What a run records as it continues: metrics, rollouts, evaluations, and the batch of a step that failed."""
+"""The records of a run: metrics, rollouts, evaluations, and the batch of a step that failed."""
 
 import math
 import time
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 
 class StepMetrics(GRPOTrainer):
-    """Calls ``on_step`` with the metrics of each optimiser step, however often TRL logs, before its checkpoint is
-    written. They are those that TRL logs with ``logging_steps=1``."""
+    """Calls ``on_step`` with the metrics of each optimiser step, however often TRL logs, before the step's checkpoint
+    is written. They are those that TRL logs with ``logging_steps=1``."""
 
     on_step: Callable[[dict[str, float]], None] | None = None
     _step_loss: Tensor | None = None
@@ -97,7 +97,7 @@ class Recorder(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # A signal reaches the processes during different steps, and they must stop after the same one. It may also come
-        # while this runs: what all processes have gathered decides, here and below.
+        # while this method runs, so the value that all processes gathered decides, here and below.
         accelerator = self.trainer.accelerator
         gathered = int(accelerator.gather(torch.tensor([self.stopped_by], device=accelerator.device)).max())
         self._stops = gathered > 0

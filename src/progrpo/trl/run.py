@@ -1,4 +1,4 @@
-"""Running a recipe with TRL: it starts, is stopped, and is resumed."""
+"""Runs a recipe with TRL: how a run starts, stops and is resumed."""
 
 import os
 import signal
@@ -81,7 +81,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
         load_weights(checkpoint, model)
     reward = task_reward(task, recipe.training.max_verifier_errors)
     environment = describe(recipe.seed)
-    if folder.environment().get("packages") == environment["packages"]:  # other versions may judge otherwise
+    if folder.environment().get("packages") == environment["packages"]:  # other versions may give other verdicts
         _recall_verdicts(folder, reward)
     recorder = Recorder(recipe, folder, task, reward, progress)
     dataset = _dataset(training_problems(recipe, task, tokenizer), config)
@@ -149,7 +149,7 @@ def _take_steps(trainer: RecipeTrainer, recorder: Recorder, checkpoint: Path | N
 
 
 def _server_fault(error: BaseException | None) -> str | None:
-    """What TRL's client of a vLLM server, or the library requests that it uses, says of a server that is gone."""
+    """What TRL's vLLM client, or its library requests, says about a server that is gone; None for other errors."""
     while error is not None:
         if type(error).__module__.partition(".")[0] == "requests" or str(error).startswith("The vLLM server"):
             return f"the server that TRL samples from can't be reached: {str(error).rstrip('.')}"
@@ -159,8 +159,8 @@ def _server_fault(error: BaseException | None) -> str | None:
 
 @contextmanager
 def _explain_refusals(recipe: Recipe) -> Iterator[None]:
-    """Tell the user what the libraries refuse when the trainer is made. An error that this package raises is a bug, and
-    keeps its traceback."""
+    """Report to the user what the libraries refuse when the trainer is made. An error that this package raises is a
+    bug, and keeps its traceback."""
     try:
         yield
     except ConfigError:
@@ -170,7 +170,7 @@ def _explain_refusals(recipe: Recipe) -> Iterator[None]:
         if frame.f_globals["__name__"].partition(".")[0] == "progrpo":
             raise
         reason = " ".join(str(error).split()).rstrip(".")
-        raise ConfigError(f"the settings of recipe {recipe.name!r} can't be trained with: {reason}.") from error
+        raise ConfigError(f"recipe {recipe.name!r} can't be trained with its settings: {reason}.") from error
 
 
 def _dataset(problems: list[Problem], config: ProGRPOConfig) -> Dataset:
@@ -179,14 +179,14 @@ def _dataset(problems: list[Problem], config: ProGRPOConfig) -> Dataset:
     if len(problems) < prompts:
         raise ConfigError(
             f"a rollout takes {prompts} different prompts (training.prompts_per_step), and there are only "
-            f"{len(problems)} problems to train on; lower it, or give more."
+            f"{len(problems)} problems to train on; lower it, or give more problems."
         )
     return Dataset.from_list(problems)
 
 
 def _recall_verdicts(folder: RunFolder, reward: Reward) -> None:
-    """Read the verdicts of steps that are repeated: their responses are the same. Verdicts hold only for the same
-    golds, so rollouts of older versions, without digests of their problems, are left out."""
+    """Read the verdicts of steps that are repeated, as their responses will be the same. Verdicts hold only for the
+    same golds, so rollouts of older versions, without digests of their problems, are left out."""
     columns = ["problem_digest", "text", "status", "reason", "canonical"]
     for path in folder.recorded_rollouts():
         rows: list[dict[Any, Any]] = []

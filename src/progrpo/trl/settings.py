@@ -36,9 +36,9 @@ _SET_BY_THE_RUN = {
     "progrpo evaluate": ("do_predict", "load_best_model_at_end"),
     "progrpo train --resume RUN": ("resume_from_checkpoint", "ignore_data_skip"),
 }
-"""What to use in place of the fields of GRPOConfig that the run folder depends on."""
+"""Keys and options to use instead of the fields of GRPOConfig that the run folder depends on."""
 
-_OF_TRAINING = {
+_FROM_TRAINING = {
     "learning_rate": "learning_rate",
     "lr_scheduler_type": "lr_schedule",
     "warmup_steps": "warmup_steps",
@@ -53,10 +53,10 @@ _OF_TRAINING = {
 _SET_BY_THE_RECIPE = {
     "warmup_ratio": "training.warmup_steps",
     "max_completion_length": "training.max_response_tokens",
-    **{field: f"training.{key}" for field, key in _OF_TRAINING.items()},
+    **{field: f"training.{key}" for field, key in _FROM_TRAINING.items()},
     **{option.name: f"methods.NAME.{option.name}" for option in fields(ArmOptions)},
 }
-"""Fields of GRPOConfig that a key of the recipe sets, so that they are not set twice. A method may set them."""
+"""Fields of GRPOConfig that keys of the recipe set. ``[trl]`` must not set them once more; a method may set them."""
 
 
 def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
@@ -74,7 +74,7 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
         "max_steps": training.steps,
         "num_generations": training.group_size,
         "max_completion_length": response_budget(recipe, task),
-        **{field: getattr(training, key) for field, key in _OF_TRAINING.items()},
+        **{field: getattr(training, key) for field, key in _FROM_TRAINING.items()},
         **SHARED_SETTINGS,
         "beta": 0.0,
         # TRL's defaults, bfloat16 and recomputation, cost more than they save on a CPU.
@@ -101,7 +101,7 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
     for table in (recipe.method_settings(), recipe.trl):
         unknown = [name for name in table if name not in ProGRPOConfig.__dataclass_fields__]
         if unknown:
-            raise ConfigError(f"{unknown[0]!r} is not a field of ProGRPOConfig (GRPOConfig's, and alpha and its like).")
+            raise ConfigError(f"{unknown[0]!r} is not a field of ProGRPOConfig: see GRPOConfig and ArmOptions.")
         settings |= table
     try:
         config = ProGRPOConfig(**settings)
@@ -111,8 +111,8 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
     other_ways = ("use_vllm", "use_transformers_continuous_batching", "top_k", "min_p", "generation_kwargs")
     if recipe.training.seeded_responses and (in_use := [name for name in other_ways if getattr(config, name)]):
         raise ConfigError(
-            f"training.seeded_responses is for sampling by transformers, with temperature and top_p alone; leave it "
-            f"out, or trl.{in_use[0]}."
+            f"training.seeded_responses needs transformers to sample, with temperature and top_p alone; remove it, or "
+            f"remove trl.{in_use[0]}."
         )
     return config
 

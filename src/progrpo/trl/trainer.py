@@ -97,7 +97,7 @@ class ProGRPOTrainer(GRPOTrainer):
     Metrics beside TRL's: those of :func:`progrpo.core.exploration.exploration_metrics`, under ``train/`` or ``eval_``.
 
     Raises:
-        ConfigError: ``correct_reward`` is the name of no reward function, or of several.
+        ConfigError: no reward function has the name ``correct_reward``, or several have it.
 
     Source: ProGRPO (arXiv 2602.05281). A runnable example is in the README.
     """
@@ -136,7 +136,7 @@ class ProGRPOTrainer(GRPOTrainer):
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         if self.use_vllm:
             return super()._generate_single_turn(*args, **kwargs)
-        # Returned as an engine's log-probs, TRL joins those of several turns and of tool results.
+        # They are returned as an engine's log-probs, so that TRL joins those of several turns and of tool results.
         with _same_mode(self.model), record_logps(generating_model(self), temperature=self.temperature) as record:
             completion_ids, _ = super()._generate_single_turn(*args, **kwargs)
         logps = record.take(completion_ids)
@@ -157,8 +157,8 @@ class ProGRPOTrainer(GRPOTrainer):
         return rewards_per_func_BF
 
     def _show_rewards_the_template(self) -> None:
-        """Tell rewards whether the chat template opens a thinking part: TRL passes them messages. A reward may serve
-        several trainers, so this is done each time."""
+        """Tell rewards whether the chat template opens a thinking part, which the messages that TRL passes them don't
+        show. A reward may serve several trainers, so this is done each time."""
         for function in self.reward_funcs:
             if isinstance(function, Reward):
                 function.template_opens_thinking = template_opens_thinking(
@@ -167,7 +167,7 @@ class ProGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._has_recorded = False
-        mode = "train" if self.model.training else "eval"  # asked as in TRL, before a rollout_func can change it
+        mode = "train" if self.model.training else "eval"  # read early, as in TRL: a rollout_func can change it
         output = super()._generate_and_score_completions(inputs)
         logps_BT, mask_BT = self._response_logps(output)
         if self._has_recorded:  # TRL's loss must see only an engine's log-probs
@@ -274,7 +274,7 @@ class ProGRPOTrainer(GRPOTrainer):
         return logps_BT
 
     def _any_process(self, local: bool) -> bool:
-        """Whether it is true on any process; every process must call this."""
+        """Whether ``local`` is true on any process; every process must call this."""
         return bool(self.accelerator.gather(torch.tensor([local], device=self.accelerator.device)).any())
 
     @torch.no_grad()
@@ -293,7 +293,7 @@ class ProGRPOTrainer(GRPOTrainer):
             )
         mask_BP = mask_BP & ~images_B[:, None]
         ids_NP, index_B = output["prompt_ids"].masked_fill(~mask_BP, -1).unique(dim=0, return_inverse=True)
-        # Moved to the left edge: positions then count from the prompt's first token, as they do in generation.
+        # Prompts move to the left edge: positions then count from a prompt's first token, as they do in generation.
         ids_NP = ids_NP.gather(1, (ids_NP == -1).byte().argsort(dim=1, stable=True))
         if ids_NP.shape[1] < 2:  # no token to score here, but other processes may have some and wait for this pass
             ids_NP = torch.nn.functional.pad(ids_NP, (0, 1), value=-1)
@@ -327,7 +327,7 @@ class ProGRPOTrainer(GRPOTrainer):
 
 @dataclass(frozen=True)
 class _Scored:
-    """What ``_calculate_rewards`` saw: this process's rows, and the rewards of all processes."""
+    """A generation as ``_calculate_rewards`` scored it: this process's rows, and the rewards of all processes."""
 
     rows: list[dict[str, Any]]
     completions: list[Any]
@@ -366,8 +366,9 @@ def _warn_of_truncated_logps(args: ProGRPOConfig) -> None:
     changed = [f"{name}={getattr(args, name)}" for name, plain in neutral.items() if getattr(args, name) not in plain]
     if from_engine and changed and args.center == "prompt":
         warnings.warn(
-            f"c(o|q) is of the engine's log-probs, which are after {', '.join(changed)}, and c(q) is not; with vLLM, "
-            "set vllm_importance_sampling_correction=True for TRL's own, or else choose center='group' or 'correct'.",
+            f"c(o|q) comes from the engine's log-probs, which are taken after {', '.join(changed)}, but c(q) does not; "
+            "with vLLM, set vllm_importance_sampling_correction=True to use TRL's log-probs, or else choose "
+            "center='group' or 'correct'.",
             stacklevel=3,
         )
 
@@ -395,7 +396,7 @@ def _same_mode(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _inference_mode(trainer: GRPOTrainer) -> Iterator[None]:
-    """Without dropout (it would draw random numbers that GRPO does not draw) and without recomputation."""
+    """Turn off recomputation, and dropout, which would draw random numbers that GRPO does not draw."""
     with _same_mode(trainer.model):
         trainer.model.eval()
         with disable_gradient_checkpointing(trainer.model, trainer.args.gradient_checkpointing_kwargs):

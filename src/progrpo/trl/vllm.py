@@ -1,4 +1,4 @@
-"""vLLM as the rollout engine of a run that TRL trains: what is wrong with it is reported before a model is loaded."""
+"""vLLM as the rollout engine of a run that TRL trains. Problems with it are reported before a model is loaded."""
 
 import time
 import urllib.error
@@ -34,8 +34,8 @@ def check_vllm(config: "ProGRPOConfig", processes: int, progress: "Progress") ->
         )
     if not torch.accelerator.is_available():
         raise ConfigError(
-            "trl.use_vllm needs a GPU: without one, TRL can't hand new weights to vLLM; leave it out, and transformers "
-            "generates."
+            "trl.use_vllm needs a GPU: without one, TRL can't hand new weights to vLLM; remove it, and "
+            "transformers generates."
         )
     if config.vllm_mode == "server":
         url = config.vllm_server_base_url or f"http://{config.vllm_server_host}:{config.vllm_server_port}"
@@ -70,8 +70,8 @@ def wait_for_server(url: str, timeout: float, progress: "Progress") -> None:
         waited = time.monotonic() - started
         if waited >= timeout:
             raise ConfigError(
-                f"no vLLM server at {url} within {timeout:g} seconds ({fault}); start it as docs/trl.md says, set "
-                "trl.vllm_server_base_url to where it is, or raise trl.vllm_server_timeout."
+                f"no vLLM server answered at {url} within {timeout:g} seconds ({fault}); start it as docs/trl.md says, "
+                "set trl.vllm_server_base_url to its address, or raise trl.vllm_server_timeout."
             )
         time.sleep(min(POLL_SECONDS, timeout - waited))
         progress.advance(1)
@@ -93,6 +93,6 @@ def reseed(config: "ProGRPOConfig", process: int) -> None:
     """Seed the generators that a colocated vLLM draws from with the run's seed.
 
     They are this process's generators. When vLLM starts, it seeds them with the number of the engine, so that runs with
-    different seeds would draw alike. Processes that share an engine must draw alike.
+    different seeds would draw the same numbers. Processes that share an engine must draw the same numbers.
     """
     set_seed(config.seed + process // config.vllm_tensor_parallel_size)

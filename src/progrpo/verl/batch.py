@@ -147,16 +147,16 @@ def correct_rewards(infos: Sequence[Mapping[str, Any]], rewards_S: Tensor, name:
             values.append(math.nan if info[name] is None else float(info[name]))
         except (TypeError, ValueError):
             raise ConfigError(
-                f"correct_reward must be the name of a number, but {name!r} of a response is {info[name]!r}."
+                f"correct_reward must name a number, but for one response {name!r} is {info[name]!r}."
             ) from None
     return torch.tensor(values, dtype=rewards_S.dtype, device=rewards_S.device)
 
 
 def without_failures(responses: Responses, *, scale: str = "group") -> Responses:
-    """The same responses, with the A that they have when those that the verifier failed on take no part in their group.
+    """The same responses, with A computed without those that the verifier failed on.
 
-    Such a response gets reward NaN and A = 0; verl took its score of 0 for a wrong answer. Groups without a failure
-    keep verl's A to the bit.
+    Such a response gets reward NaN and A = 0; verl had counted its score of 0 as a wrong answer. Groups without
+    a failure keep verl's A to the bit.
 
     Args:
         responses: a reward of NaN counts as a failure.
@@ -184,7 +184,7 @@ def progrpo_advantages(responses: Responses, options: ArmOptions) -> tuple[Tenso
 
     Args:
         responses: from :func:`without_failures`.
-        options: ARM's.
+        options: the options of ARM.
     """
     r = responses
     advantages_S = arm_advantages(

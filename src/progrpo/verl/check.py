@@ -25,7 +25,7 @@ TRAINER_MODE = "progrpo"
 TRAINERS = "verl.trainer.ppo.v1"
 """verl's package of trainers; the plugin registers ours as soon as it is imported."""
 SUPPORTED = "0.9.1"
-"""The version of verl that the plugin is tested with: it overrides private methods."""
+"""The version of verl that the plugin is tested with. The plugin overrides private methods of verl."""
 
 
 def _verl_version() -> str | None:
@@ -47,12 +47,12 @@ class PluginState:
 
 
 def check_plugin() -> PluginState:
-    """Whether this process has ``trainer.v1.trainer_mode=progrpo``, and if not why."""
+    """Check whether this process has ``trainer.v1.trainer_mode=progrpo`` and, if not, why."""
     return PluginState(_problem())
 
 
 def _problem() -> str | None:
-    """What went wrong when verl loaded the plugin; its steps are repeated here, because verl hides their errors."""
+    """The reason why verl did not load the plugin. verl hides its errors, so its steps are repeated here."""
     installed = _verl_version()
     if installed is None:
         return "verl is not installed; pip install 'progrpo[verl]'"
@@ -80,7 +80,7 @@ def check_workers(workers: Sequence[Any]) -> None:
     """Check that each of these Ray actors has loaded the plugin, in the version of this process.
 
     Raises:
-        ConfigError: a worker has not; the message names its host.
+        ConfigError: a worker has not loaded it, or has another version; the message names its host.
     """
     here = version("progrpo")
     for state in _ask([worker.__ray_call__.remote(_loaded) for worker in workers]):
@@ -131,8 +131,8 @@ def check_settings(command: list[str]) -> None:
     installed = _verl_version()
     if installed is None:
         raise ConfigError(
-            f"engine 'verl' needs verl {SUPPORTED} in this environment: pip install 'progrpo[verl]' into one of its "
-            "own (docs/verl.md), or use engine = 'trl'."
+            f"engine 'verl' needs verl {SUPPORTED}, which is not installed here: pip install 'progrpo[verl]' in an "
+            "environment of its own (docs/verl.md), or use engine = 'trl'."
         )
     if installed != SUPPORTED:
         raise ConfigError(f"engine 'verl' needs verl {SUPPORTED}, and {installed} is installed; install {SUPPORTED}.")
@@ -169,7 +169,7 @@ def _validate(overrides: list[str]) -> None:
 
 
 def main() -> int:
-    """Print the state here, or of every node; 1 if the plugin is missing somewhere."""
+    """Print the state of this machine, or of every node; return 1 if the plugin is missing somewhere."""
     parser = argparse.ArgumentParser(
         prog="python -m progrpo.verl.check",
         description="Check that progrpo's verl plugin is loaded.",

@@ -68,7 +68,7 @@ def publish(recipe: Recipe, folder: RunFolder) -> None:
 
 
 def remove_old(folder: RunFolder, keep: int) -> None:
-    """Remove all but the newest checkpoints of verl, which itself removes only the weights, and only its launch's."""
+    """Remove all but the newest checkpoints of verl. verl itself removes only weights, and only those of one launch."""
     for old in _all(folder)[:-keep]:
         shutil.rmtree(old)
 
@@ -85,11 +85,11 @@ def mend(recipe: Recipe, folder: RunFolder) -> None:
         return
     if not complete:
         raise ConfigError(
-            f"{str(paths.checkpoints)!r} has no complete checkpoint of verl any more, so the run can't go on; start it "
-            f"anew in another folder, if you like with model.path = a checkpoint in {str(folder.checkpoints)!r}."
+            f"{str(paths.checkpoints)!r} has no complete checkpoint of verl any more, so the run can't go on; start a "
+            f"new one in another folder, if you like with model.path = a checkpoint in {str(folder.checkpoints)!r}."
         )
     newest = max(complete)
-    logger.warning("verl's checkpoint of step %s is damaged or gone: going on from step %d.", tracked, newest)
+    logger.warning("verl's checkpoint of step %s is damaged or gone; the run goes on from step %d.", tracked, newest)
     write_text(paths.tracker, str(newest))
     for path in checkpoints.in_folder(folder.checkpoints):
         if checkpoints.step_of(path) > optimizer_step(recipe, newest):
@@ -106,7 +106,7 @@ def check_tracked(checkpoint: Path, recipe: Recipe, folder: RunFolder) -> None:
     if checkpoints.step_of(checkpoint) != tracked:
         raise ConfigError(
             f"{str(checkpoint.parent)!r} has no whole checkpoint of step {tracked}, from which verl would resume; "
-            "remove the damaged one, and progrpo makes it again from verl's."
+            "remove the damaged checkpoint, and progrpo makes it again from verl's."
         )
 
 

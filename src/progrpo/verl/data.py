@@ -1,4 +1,4 @@
-"""A recipe's problems as verl's data files, after a check of what verl would do to their prompts."""
+"""Writes a recipe's problems as verl's data files, after a check that verl would not cut or change their prompts."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def write_data(recipe: Recipe, task: Task, settings: dict[str, Any]) -> None:
     if len(train) < batch:
         raise ConfigError(
             f"there are {len(train)} training problems, fewer than the {batch} of a step (training.prompts_per_step); "
-            "give more, or take fewer a step."
+            "give more problems, or lower it."
         )
     _check_prompts(recipe, train, settings)
     validation = validation_problems(recipe, task)
@@ -65,7 +65,7 @@ def validation_problems(recipe: Recipe, task: Task) -> list[Problem]:
 
 
 def _check_prompts(recipe: Recipe, problems: list[Problem], settings: dict[str, Any]) -> None:
-    """Refuse prompts that verl would cut (on the left, with a warning in its log), and texts that it would change."""
+    """Refuse prompts that verl would cut (on the left, with a warning in its log), and prompts that it would change."""
     from verl.utils import hf_tokenizer
 
     tokenizer = hf_tokenizer(settings["actor_rollout_ref.model.path"])
@@ -78,9 +78,9 @@ def _check_prompts(recipe: Recipe, problems: list[Problem], settings: dict[str, 
         by_verl, expected = _token_ids(tokenizer, first), load_tokenizer(recipe.model.path)(first)["input_ids"]
         if by_verl != expected:
             raise ConfigError(
-                f"model {recipe.model.path!r}: verl reads the first prompt as the tokens {_abridged(by_verl)}, where "
-                f"its tokenizer gives {_abridged(expected)}; use engine = 'trl', or a model whose tokenizer "
-                "AutoTokenizer loads and adds nothing to a text."
+                f"model {recipe.model.path!r}: verl reads the first prompt as the tokens {_abridged(by_verl)}, but "
+                f"its tokenizer gives {_abridged(expected)}; use engine = 'trl', or a model with a tokenizer that "
+                "AutoTokenizer loads and that adds nothing to a text."
             )
     limit = max_prompt_tokens(recipe)
     if max(lengths) > limit:

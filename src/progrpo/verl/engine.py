@@ -63,5 +63,5 @@ def memory_facts(recipe: Recipe) -> MemoryFacts:
 
 
 def warnings(recipe: Recipe) -> list[str]:
-    """There are none."""
+    """No settings of verl need a warning."""
     return []

@@ -1,9 +1,9 @@
 """verl's entry point loads this module in every process that imports verl; it registers the trainer when needed.
 
-verl loads its plugins before everything else. To import verl's trainers here would fix the hardware platform before
+verl loads its plugins before everything else. Importing verl's trainers here would fix the hardware platform before
 another plugin can register its own, and would cost every process seconds. The trainer is therefore registered right
-after ``verl.trainer.ppo.v1`` has been imported. verl hides the failure of a plugin: here a class takes the trainer's
-place and raises the error when verl makes the trainer.
+after ``verl.trainer.ppo.v1`` has been imported. verl hides the failure of a plugin. If the trainer can't be loaded, a
+class is therefore registered that raises the error when verl makes its trainer.
 """
 
 from importlib import import_module
@@ -16,7 +16,7 @@ from progrpo.verl.check import TRAINER_MODE, TRAINERS
 
 
 def register(trainers: Any) -> None:
-    """Register the trainer, or in its place a class that says why there is none.
+    """Register the trainer or, if it can't be loaded, a class that says why.
 
     Args:
         trainers: verl's package of trainers, just imported.

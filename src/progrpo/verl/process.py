@@ -1,4 +1,4 @@
-"""verl's process: its start, its end with everything that it started, and the last error in its log."""
+"""Starts verl's process, ends it with everything that it started, and finds the last error in its log."""
 
 import os
 import re

@@ -1,8 +1,8 @@
 """The responses of a step on verl, written as a run folder's rollout table (:mod:`progrpo.runs.rollouts`).
 
 ``+trainer.progrpo_rollouts.folder=FOLDER`` makes the trainer write them. With ``+trainer.progrpo_rollouts.every=10`` it
-writes those of the first and of every tenth step. ``+trainer.progrpo_rollouts.updates=4`` counts optimiser steps, as a
-run folder does, where a rollout serves four of them.
+writes the first step and every tenth step. ``+trainer.progrpo_rollouts.updates=4`` says that a rollout serves four
+optimiser steps, which a run folder counts.
 """
 
 from collections.abc import Mapping, Sequence

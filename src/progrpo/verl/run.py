@@ -1,4 +1,4 @@
-"""Running a recipe with verl: verl and Ray run in a process of their own, and this one follows them.
+"""Runs a recipe with verl: verl and Ray run in a process of their own, and this process follows them.
 
 It copies their metrics, validation samples and models into the run folder, in the form in which TRL's runs are stored,
 and evaluates the model at the end. verl's own files are in ``RUN/verl``: the problems as parquet, the checkpoints, the
@@ -57,8 +57,8 @@ NAMES = {
     "response_length/max": "completions/max_length",
     "timing_s/step": "step_time",
 }
-"""The run folder's names for verl's metrics. The plugin's metrics have these names already; others keep verl's, such as
-``response_length/clip_ratio``, the share of responses that are as long as the longest of the step."""
+"""The run folder's names for verl's metrics. The plugin's metrics have these names already. Other metrics keep verl's
+names, such as ``response_length/clip_ratio``, the share of responses that are as long as the longest of the step."""
 
 
 def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool = False) -> Evaluation:
@@ -151,7 +151,7 @@ class VerlRun:
         self.stopped_by = number
 
     def collect(self, ended: bool = False) -> None:
-        """Copy what verl has newly written into the run folder; once it has ended, its files are complete."""
+        """Copy verl's new records to the run folder. If verl has ended, its files are complete."""
         for path in self.paths.validations.glob("*.jsonl"):
             self._collect_validation(path, ended)
         for line in self._new_metrics():

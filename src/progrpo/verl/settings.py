@@ -1,7 +1,7 @@
 """A recipe in verl's terms: the settings of ``python -m verl.trainer.main_ppo`` by their dotted names.
 
 Every field of a recipe that verl 0.9.1 has a counterpart for is set explicitly, so that the command shows the whole
-run. A field without a counterpart is refused by name if it was set. The ``[verl]`` table comes last and wins.
+run. A field without a counterpart is refused by name if it was set. The ``[verl]`` table overrides the rest.
 ``docs/verl-recipes.md`` has the table of fields.
 """
 
@@ -106,7 +106,7 @@ def verl_settings(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
     )
     settings = _with_table(settings, _flat(recipe.verl))
     name = f"{ROLLOUT}.tensor_model_parallel_size"
-    if processes(recipe) % int(settings[name]):  # verl would say so only once Ray and the model are up
+    if processes(recipe) % int(settings[name]):  # verl would refuse it only after it has loaded the model
         raise ConfigError(
             f"verl.{name} is {settings[name]}, which does not divide the {processes(recipe)} GPU(s) of launch.nodes * "
             "launch.gpus_per_node; choose one that does."
@@ -145,7 +145,7 @@ def _trainer(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
         "trainer.nnodes": recipe.launch.nodes,
         "trainer.n_gpus_per_node": recipe.launch.gpus_per_node or 1,
         "trainer.total_training_steps": steps,
-        "trainer.total_epochs": steps,  # each has at least one step, so that the number of steps comes first
+        "trainer.total_epochs": steps,  # an epoch has at least one step, so the number of steps ends the run
         "trainer.default_local_dir": str(paths.checkpoints),
         "trainer.resume_mode": "auto",
         "trainer.save_freq": _in_rollouts(recipe, "training.checkpoint_every", training.checkpoint_every),
@@ -193,7 +193,7 @@ def _data(recipe: Recipe, task: Task, paths: VerlFolder) -> dict[str, Any]:
 def _model(recipe: Recipe, task: Task) -> dict[str, Any]:
     if recipe.model.lora is not None:
         raise ConfigError(
-            "model.lora has no counterpart for engine 'verl': what verl exports of adapters does not load in "
+            "model.lora has no counterpart for engine 'verl': the adapters that verl exports do not load in "
             "transformers; use engine = 'trl', or train all weights."
         )
     is_float32, attention = recipe.model.dtype == "float32", recipe.model.attention
@@ -278,7 +278,7 @@ def _method(recipe: Recipe, task: Task) -> dict[str, Any]:
         elif isinstance(value, str) and value in values:
             settings[setting] = values[value]
         else:
-            renamed = (f"{key} of {' or '.join(values)}" for key, (_, values) in _RENAMED.items())
+            renamed = (f"{key} = {' or '.join(values)}" for key, (_, values) in _RENAMED.items())
             raise ConfigError(
                 f"method {recipe.method!r} has {name} = {value!r}, which has no counterpart in verl; these have one: "
                 f"{', '.join((*_DIRECT, *renamed))}. Use engine = 'trl', or another method."
@@ -286,7 +286,7 @@ def _method(recipe: Recipe, task: Task) -> dict[str, Any]:
     if method["loss_type"] == "dr_grpo":
         settings[f"{ACTOR}.loss_scale_factor"] = response_budget(recipe, task)
     if method["importance_sampling_level"] == "sequence" and method["loss_type"] != "grpo":
-        raise ConfigError("importance_sampling_level 'sequence' (GSPO) goes with loss_type 'grpo', in verl as in TRL.")
+        raise ConfigError("importance_sampling_level 'sequence' (GSPO) needs loss_type 'grpo', in verl as in TRL.")
     return settings
 
 

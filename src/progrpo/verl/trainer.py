@@ -78,7 +78,7 @@ class ProGRPOTrainer(PPOTrainerSync):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
-        # Not later, with the advantages: the forward pass of a reference model overwrites this field.
+        # This can't wait for the advantages: the forward pass of a reference model overwrites this field.
         data = _read(batch, "log_probs", "response_mask")
         check_whole_sequences(data, batch)
         c_q_B, c_o_B = confidences(
@@ -152,7 +152,7 @@ class ProGRPOTrainer(PPOTrainerSync):
         )
 
     def _solution(self, info: dict[str, Any], response: Tensor) -> str | None:
-        """What distinguishes solutions: the ``canonical`` form that the reward function returned, or else the text."""
+        """The ``canonical`` form that the reward function returned, or else the text: it tells solutions apart."""
         if "canonical" in info:
             return info["canonical"] or None
         return self.tokenizer.decode(response, skip_special_tokens=True).strip()
@@ -231,7 +231,7 @@ def check_whole_sequences(data: TensorDict, batch: KVBatchMeta) -> None:
 
 
 def _read(batch: KVBatchMeta, *fields: str) -> TensorDict:
-    """The fields of the batch, as far as they exist."""
+    """Read those of the fields that the batch has."""
     return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
 
 
@@ -241,5 +241,5 @@ def _reward_info(extra_fields: Any) -> dict[str, Any]:
 
 
 def _as_list(values: Any) -> list[Any]:
-    """Values that are no tensor: TransferQueue's backend decides whether they are a list, an array or a stack."""
+    """A list of values that are not a tensor. TransferQueue's backend returns a list, an array or a stack of them."""
     return values.tolist() if hasattr(values, "tolist") else list(values)

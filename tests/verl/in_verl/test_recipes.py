@@ -351,7 +351,7 @@ def test_a_stopped_run_goes_on_from_its_newest_complete_checkpoint(tmp_path: Pat
         if int(path.name.split("-")[1]) > steps:
             path.unlink()
     done = progrpo(tmp_path, "train", "--resume", "run")
-    assert f"checkpoint of step {newest} is damaged or gone: going on from step {newest - 1}" in done.stdout
+    assert f"checkpoint of step {newest} is damaged or gone; the run goes on from step {newest - 1}" in done.stdout
     assert f"Resuming from {checkpoints / f'global_step_{newest - 1}'}" in (run / "verl" / "verl.log").read_text()
     check_finished_run(run, STOPPED, models, steps=steps, updates=2, learning_rate=1e-2)
     # The first rollout's learning rate is that of the start of the warm-up, 0.
