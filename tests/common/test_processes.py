@@ -89,5 +89,5 @@ def test_only_one_process_reports(tmp_path: Path) -> None:
 def test_seeded_responses_refuse_other_ways_to_sample(other: str, tmp_path: Path) -> None:
     recipe = load_recipe("countdown_cpu", ["training.seeded_responses=true", other])
     name: Any = other.partition("=")[0]
-    with pytest.raises(ConfigError, match=f"leave it out, or {name}"):
+    with pytest.raises(ConfigError, match=f"remove it, or remove {name}"):
         trl_config(recipe, make_task(recipe), tmp_path)

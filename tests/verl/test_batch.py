@@ -224,7 +224,7 @@ def test_an_unknown_correct_reward_is_refused_with_the_names_that_exist() -> Non
     infos: list[dict[str, Any]] = [{"acc": 1.0, "reason": ""}]
     with pytest.raises(ConfigError, match=r"beside the score \(acc, reason\), got 'accuracy'"):
         correct_rewards(infos, torch.ones(1), "accuracy")
-    with pytest.raises(ConfigError, match="'reason' of a response is ''"):
+    with pytest.raises(ConfigError, match="but for one response 'reason' is ''"):
         correct_rewards(infos, torch.ones(1), "reason")
     with pytest.raises(ConfigError, match="it returns nothing"):
         correct_rewards([{}], torch.ones(1), "acc")
