@@ -29,10 +29,10 @@ def record(name: str, figures: Any, *, folder: Path = RESULTS, shown: bool = Tru
 
 
 def command() -> list[str]:
-    """The script, as it is called from the project's folder, and its options."""
-    script = Path(sys.argv[0]).resolve()
-    folder = RESULTS.parent.parent
-    return [str(script.relative_to(folder)) if script.is_relative_to(folder) else script.name, *sys.argv[1:]]
+    """The script and its options, as they are called from the project's folder: paths are relative to it."""
+    folder = RESULTS.resolve().parent.parent
+    options = [os.path.relpath(word, folder) if os.path.isabs(word) else word for word in sys.argv[1:]]
+    return [os.path.relpath(Path(sys.argv[0]).resolve(), folder), *options]
 
 
 def machine() -> str:

@@ -484,7 +484,7 @@ def test_every_option_of_ours_has_a_help_text() -> None:
 
 def test_a_warning_if_log_probs_are_of_another_distribution_than_c_q(make_trainer: Any) -> None:
     engine = {"use_transformers_continuous_batching": True}
-    with pytest.warns(UserWarning, match=r"which are taken after top_p=0.9, min_p=0.1, but c\(q\) does not") as caught:
+    with pytest.warns(UserWarning, match=r"which are taken after top_p=0.9, min_p=0.1, but c\(q\) is taken") as caught:
         make_trainer(top_p=0.9, min_p=0.1, **engine)
     ours = [warning for warning in caught if "c(o|q)" in str(warning.message)]
     assert [warning.filename for warning in ours] == [make_trainer.__code__.co_filename], "it points at the caller"

@@ -13,7 +13,7 @@ from numpy.random import Philox
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from progrpo.core.precision import at_least_float32
+from progrpo.core import token_logps
 from progrpo.sampling.transformers import draw
 from trl import GRPOTrainer
 
@@ -65,8 +65,10 @@ class SampledLogps(StoppingCriteria):
         self.is_complete = self.is_complete and logits_BV is not None and len(logits_BV) == len(input_ids)
         if self.is_complete and logits_BV is not None:
             ids_B = input_ids[:, -1]
-            logps_BV = (at_least_float32(logits_BV) / self.temperature).log_softmax(dim=1)
-            self._steps.append((ids_B, logps_BV.gather(1, ids_B[:, None])[:, 0]))
+            logps_B1, _ = token_logps(
+                logits_BV[:, None], ids_B[:, None], temperature=self.temperature, with_entropy=False
+            )
+            self._steps.append((ids_B, logps_B1[:, 0]))
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 

@@ -366,9 +366,9 @@ def _warn_of_truncated_logps(args: ProGRPOConfig) -> None:
     changed = [f"{name}={getattr(args, name)}" for name, plain in neutral.items() if getattr(args, name) not in plain]
     if from_engine and changed and args.center == "prompt":
         warnings.warn(
-            f"c(o|q) comes from the engine's log-probs, which are taken after {', '.join(changed)}, but c(q) does not; "
-            "with vLLM, set vllm_importance_sampling_correction=True to use TRL's log-probs, or else choose "
-            "center='group' or 'correct'.",
+            f"c(o|q) comes from the engine's log-probs, which are taken after {', '.join(changed)}, but c(q) is taken "
+            "over the whole vocabulary. Set vllm_importance_sampling_correction=True to use TRL's log-probs "
+            "with vLLM, or choose center='group' or 'correct'.",
             stacklevel=3,
         )
 

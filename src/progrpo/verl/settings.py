@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from progrpo.common.errors import ConfigError
+from progrpo.methods import SHARED_SETTINGS
 from progrpo.methods.arm import ArmOptions
 from progrpo.recipes.build import batch, make_task, response_budget
 from progrpo.recipes.schema import Recipe
@@ -267,9 +268,7 @@ def _rollout(recipe: Recipe) -> dict[str, Any]:
 
 def _method(recipe: Recipe, task: Task) -> dict[str, Any]:
     """The method's settings, which are fields of ProGRPOConfig, in verl's terms."""
-    # Where a method sets nothing, these are the values of ProGRPOConfig and of trl_config.
-    defaults = {"loss_type": "dapo", "scale_rewards": "group", "importance_sampling_level": "token"}
-    method = defaults | recipe.method_settings()
+    method = SHARED_SETTINGS | recipe.method_settings()
     settings: dict[str, Any] = {"algorithm.adv_estimator": "grpo", "algorithm.use_kl_in_reward": False}
     for name, value in method.items():
         setting, values = _RENAMED.get(name, ("", {}))
