@@ -1,7 +1,7 @@
 """``make bench``: paired timings, printed and written to benchmarks/results/bench.json.
 
 The two things that are compared run in one process and take turns, step by step, so that a drifting machine slows both.
-The result is the ratio of the medians, with the 95 % interval from 10,000 bootstrap resamples of the pairs.
+The result is the median of the pairs' ratios, with the 95 % interval from 10,000 bootstrap resamples of the pairs.
 """
 
 import argparse
@@ -66,18 +66,20 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
-    """The ratio of the medians and its 95 % bootstrap interval over the pairs."""
-    a, b = np.array(numerator), np.array(denominator)
-    rows = np.random.default_rng(0).integers(len(a), size=(10_000, len(a)))
-    resampled = np.median(a[rows], axis=1) / np.median(b[rows], axis=1)
-    low, high = np.percentile(resampled, [2.5, 97.5])
+    """The median of the pairs' ratios and its 95 % bootstrap interval over the pairs.
+
+    The two of a pair do the same work one after the other, so the ratio of a pair is free of most of what slows both.
+    """
+    ratios = np.array(numerator) / np.array(denominator)
+    rows = np.random.default_rng(0).integers(len(ratios), size=(10_000, len(ratios)))
+    low, high = np.percentile(np.median(ratios[rows], axis=1), [2.5, 97.5])
     named = {
-        "ratio": np.median(a) / np.median(b),
+        "ratio": np.median(ratios),
         "low": low,
         "high": high,
-        "seconds": np.median(a),
-        "seconds_of_the_other": np.median(b),
-        "pairs": len(a),
+        "seconds": np.median(numerator),
+        "seconds_of_the_other": np.median(denominator),
+        "pairs": len(ratios),
     }
     return {name: round(float(value), 4) for name, value in named.items()}
 

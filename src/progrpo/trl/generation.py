@@ -11,9 +11,10 @@ import torch
 from accelerate.utils import is_peft_model
 from numpy.random import Philox
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from progrpo.core import token_logps
+from progrpo.core.precision import at_least_float32
 from progrpo.sampling.transformers import draw
 from trl import GRPOTrainer
 
@@ -65,10 +66,8 @@ class SampledLogps(StoppingCriteria):
         self.is_complete = self.is_complete and logits_BV is not None and len(logits_BV) == len(input_ids)
         if self.is_complete and logits_BV is not None:
             ids_B = input_ids[:, -1]
-            logps_B1, _ = token_logps(
-                logits_BV[:, None], ids_B[:, None], temperature=self.temperature, with_entropy=False
-            )
-            self._steps.append((ids_B, logps_B1[:, 0]))
+            logits_BV = at_least_float32(logits_BV) / self.temperature
+            self._steps.append((ids_B, -cross_entropy(logits_BV, ids_B, reduction="none")))
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
