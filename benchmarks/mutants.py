@@ -1,6 +1,6 @@
 """How many small faults in the source do the tests notice?
 
-The script draws the same number of mutants from each room of the source (a changed operator, comparison or constant, or
+The script draws the same number of mutants from each part of the source (a changed operator, comparison or constant, or
 a dropped statement: ``mutations.py``) and runs the tests nearest to each. It records which mutants were caught, and by
 which test, and which survived.
 
@@ -10,7 +10,7 @@ Examples:
     python benchmarks/mutants.py --seed 0 --count 300 --resume --survivors  # also runs the survivors again
     python benchmarks/mutants.py --only core,verify --count 100 --workers 2 --out build
 
-The nearest tests are those in the room's test folder that execute the mutant's line, those in the file that mirrors the
+The nearest tests are those in the part's test folder that execute the mutant's line, those in the file that mirrors the
 module, and those that run it in another process (``RUN_BY``). The fastest tests run first, and the first failure ends
 the run. A test that takes more than 5 times its usual time plus 20 s counts as a failure.
 
@@ -32,7 +32,7 @@ from mutant_tests import Tests, copy_checkout, measure, preload, run_mutant, tak
 from mutations import KINDS, Mutant, draw, mutants_of
 from record import RESULTS, record
 
-ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "core": (("src/progrpo/core/",), ("tests/core/",)),
     "verify": (("src/progrpo/verify/",), ("tests/verify/",)),
     "evaluation": (("src/progrpo/evaluation/", "src/progrpo/sampling/"), ("tests/evaluation/", "tests/sampling/")),
@@ -44,7 +44,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/methods/", "tests/trl/", "tests/verl/"),
     ),
 }
-"""The paths with which the source files and the test files of each room begin."""
+"""The paths with which the source files and the test files of each part begin."""
 
 RUN_BY = (
     ("src/progrpo/verify/code/sandbox/inside/", "tests/verify/code/test_tests.py"),
@@ -63,19 +63,19 @@ OTHER_ENVIRONMENTS = {"src/progrpo/sampling/vllm.py": "make test-vllm"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="decides which mutants are drawn")
-    parser.add_argument("--count", type=int, default=300, help="the number of mutants over all rooms")
-    parser.add_argument("--only", default=",".join(ROOMS), help=f"rooms, of {', '.join(ROOMS)}")
+    parser.add_argument("--count", type=int, default=300, help="the number of mutants over all parts")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"parts, of {', '.join(PARTS)}")
     parser.add_argument("--workers", type=int, default=1, choices=(1, 2), help="mutants at a time")
     parser.add_argument("--resume", action="store_true", help="keep the results of earlier runs with this seed")
     parser.add_argument("--survivors", action="store_true", help="with --resume: run the survivors again")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1], help="the checkout")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the summary, mutants.json")
     options = parser.parse_args()
-    rooms = options.only.split(",")
-    if unknown := sorted(set(rooms) - set(ROOMS)):
-        parser.error(f"--only holds {', '.join(unknown)}; the rooms are {', '.join(ROOMS)}")
+    parts = options.only.split(",")
+    if unknown := sorted(set(parts) - set(PARTS)):
+        parser.error(f"--only holds {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
     root: Path = options.root.resolve()
-    study = Study(root, rooms, options.workers)
+    study = Study(root, parts, options.workers)
     tests = study.measure_tests()
     mutants = study.draw(options.count, options.seed)
     journal = study.folder / f"seed-{options.seed}.jsonl"
@@ -94,19 +94,19 @@ class Study:
 
     Args:
         root: the checkout, which is only read, except for its folder ``build``.
-        rooms: names from ``ROOMS``.
+        parts: names from ``PARTS``.
         workers: the number of mutants at a time, each in its own copy.
     """
 
-    def __init__(self, root: Path, rooms: list[str], workers: int) -> None:
-        self.rooms, self.workers = rooms, workers
+    def __init__(self, root: Path, parts: list[str], workers: int) -> None:
+        self.parts, self.workers = parts, workers
         self.folder = root / "build" / "mutants"
         self.folder.mkdir(parents=True, exist_ok=True)
         os.environ.update({f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")})
         os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", PYTHONHASHSEED="0")
         self.copies = [copy_checkout(root, self.folder / f"copy-{number}") for number in range(workers)]
         self.root = self.copies[0]  # its files do not change, whatever happens to the checkout
-        preload({file for room in rooms for paths in ROOMS[room] for file in self._files(paths)})
+        preload({file for part in parts for paths in PARTS[part] for file in self._files(paths)})
 
     def _files(self, paths: tuple[str, ...]) -> list[Path]:
         """The Python files that begin with one of these paths, without those that run in another environment."""
@@ -118,13 +118,13 @@ class Study:
         return name not in OTHER_ENVIRONMENTS and not name.startswith("tests/verl/in_verl/")
 
     def measure_tests(self) -> Tests:
-        """Every test of the rooms that passes, with its time and the lines that it executes.
+        """Every test of the parts that passes, with its time and the lines that it executes.
 
         The measurements of a test file are used again until the file, or source that it executes, changes.
         """
-        files = [file for room in self.rooms for file in self._files(ROOMS[room][1]) if file.name.startswith("test_")]
+        files = [file for part in self.parts for file in self._files(PARTS[part][1]) if file.name.startswith("test_")]
         names = [file.relative_to(self.root).as_posix() for file in files]
-        sources = tuple(path for room in self.rooms for path in ROOMS[room][0])
+        sources = tuple(path for part in self.parts for path in PARTS[part][0])
         names += sorted({file for source, file in RUN_BY if source.startswith(sources)} - {*names})
         names = [name for name in names if (self.root / name).exists()]
         kept = {name: self.folder / "tests" / f"{name.replace('/', '-')}.json" for name in names}
@@ -146,11 +146,11 @@ class Study:
         return all(digest(self.root / file) == known for file, known in digests.items())
 
     def draw(self, count: int, seed: int) -> list[Mutant]:
-        """The mutants: ``count`` of them, divided equally among the rooms."""
+        """The mutants: ``count`` of them, divided equally among the parts."""
         drawn = []
-        for i, room in enumerate(self.rooms):
-            mutants = [mutant for file in self._files(ROOMS[room][0]) for mutant in mutants_of(file, self.root)]
-            drawn += draw(mutants, len(range(i, count, len(self.rooms))), seed)
+        for i, part in enumerate(self.parts):
+            mutants = [mutant for file in self._files(PARTS[part][0]) for mutant in mutants_of(file, self.root)]
+            drawn += draw(mutants, len(range(i, count, len(self.parts))), seed)
         return drawn
 
     def run(self, mutants: list[Mutant], tests: Tests, results: dict[str, dict[str, Any]], journal: Path) -> None:
@@ -196,7 +196,7 @@ def nearest(mutant: Mutant, tests: Tests) -> dict[str, float]:
     """The tests that execute the mutant's line, or run it in another process, and those in the file that mirrors it.
 
     If the line runs at import, these are all tests that execute any line of its module. If there are no such tests,
-    they are all tests of its room.
+    they are all tests of its part.
     """
     path = Path(mutant.path.replace("src/progrpo/", "tests/", 1))
     files = [path.with_name(f"test_{path.stem}.py").as_posix()]
@@ -207,7 +207,7 @@ def nearest(mutant: Mutant, tests: Tests) -> dict[str, float]:
         if mutant.line in lines or (mutant.at_import and lines) or test.partition("::")[0] in files:
             chosen[test] = measured["seconds"]
     if not chosen:
-        folders = next(folders for sources, folders in ROOMS.values() if mutant.path.startswith(sources))
+        folders = next(folders for sources, folders in PARTS.values() if mutant.path.startswith(sources))
         chosen = {test: measured["seconds"] for test, measured in tests.items() if test.startswith(folders)}
     return chosen
 
@@ -238,7 +238,7 @@ def change_of(result: dict[str, Any]) -> str:
 def summarise(
     mutants: list[Mutant], results: dict[str, dict[str, Any]], explained: dict[tuple[str, str, str], str]
 ) -> dict[str, Any]:
-    """The share of caught mutants, by room and by kind, and all mutants. A survivor has its reason, if there is one."""
+    """The share of caught mutants, by part and by kind, and all mutants. A survivor has its reason, if there is one."""
     outcomes = [dict(results[mutant.key]) for mutant in mutants]
     for result in outcomes:
         if result["outcome"] == "survived":
@@ -256,17 +256,17 @@ def summarise(
             "survivors_unexplained": len(survivors) - reasons,
         }
 
-    by_room = {room: [r for r in outcomes if r["path"].startswith(ROOMS[room][0])] for room in ROOMS}
+    by_part = {part: [r for r in outcomes if r["path"].startswith(PARTS[part][0])] for part in PARTS}
     return {
         "all": share(outcomes),
-        "rooms": {room: share(some) for room, some in by_room.items() if some},
+        "parts": {part: share(some) for part, some in by_part.items() if some},
         "kinds": {kind: share([result for result in outcomes if result["kind"] == kind]) for kind in KINDS},
         "mutants": outcomes,
     }
 
 
 def report(summary: dict[str, Any]) -> None:
-    for name, share in {**summary["rooms"], **summary["kinds"], "all": summary["all"]}.items():
+    for name, share in {**summary["parts"], **summary["kinds"], "all": summary["all"]}.items():
         if share["mutants"]:
             print(
                 f"{name:12} {share['caught']:4} of {share['mutants']:4} caught = {share['share']:6.1%}, and "

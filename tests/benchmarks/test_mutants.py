@@ -183,7 +183,7 @@ def test_mutants_are_caught_survive_or_are_late(tmp_path: Path) -> None:
     }
     assert by_change["return x * 2", "*", "/"]["by"] == "tests/core/test_numbers.py::test_double"
     assert by_change["return x * 3", "*", "/"]["by"] == "tests/core/test_numbers.py::test_triple"
-    assert summary["rooms"]["core"] == summary["all"]
+    assert summary["parts"]["core"] == summary["all"]
     assert summary["all"] == {
         "mutants": 12,
         "caught": 8,
