@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -161,9 +161,6 @@ class Sandbox:
                 start_new_session=True,
             )  # fmt: skip
         ours.settimeout(START_SECONDS)
-        with suppress(OSError):
-            ours.recv(64)  # "ready"; without it, the first job fails
-        ours.settimeout(None)
         return ours
 
     def _stop(self) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from progrpo.verify.code.sandbox.inside.values import encode, plain, to_line
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
+"""The helper imports modules before it starts its first process."""
 LAYERS = ("rlimits", "landlock", "seccomp", "namespaces")
 
 

@@ -64,7 +64,6 @@ def _try(missing: dict[str, str], layer: str, apply: Callable[..., object], *arg
 def _serve(jobs: socket.socket, readable: list[str], missing: dict[str, str]) -> None:
     """Fork a process for each job, and send the parent a handle to kill it by and, later, its exit code, until the
     parent is gone."""
-    jobs.sendall(b"ready\n")
     running: dict[int, tuple[int, socket.socket]] = {}  # by pidfd: process id, control
     poll = select.poll()
     poll.register(jobs, select.POLLIN)

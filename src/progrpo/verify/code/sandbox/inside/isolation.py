@@ -1,13 +1,6 @@
-"""Isolation of a process by rlimits, Landlock, a seccomp filter and namespaces, on Linux, with ctypes alone.
+"""The layers of isolation, on Linux with ctypes alone; ``Isolation`` in process.py says what each of them adds.
 
-Each layer is applied if the kernel allows it, and the process reports which layers took effect:
-
-==========  ===========================================================================================================
-rlimits     memory, CPU time, file size, threads; an unprivileged user if the trainer is root
-landlock    only the interpreter's libraries can be opened, and only the process's own /tmp can be written
-seccomp     no new process, no program, no socket, no signal, no tracing, no mount, no link, no kernel keyring ...
-namespaces  own process ids (children end with the process), an empty network, own IPC, /tmp in memory with a quota
-==========  ===========================================================================================================
+Each layer is applied if the kernel allows it, and the process reports which layers did not take effect.
 """
 
 import ctypes
