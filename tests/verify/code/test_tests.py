@@ -77,6 +77,7 @@ def test_a_script_that_asserts_nothing_is_the_tests_fault() -> None:
 
 UNUSABLE = {
     "not Python": AssertTests("assert double(4) == "),
+    "a setup that exits": AssertTests("assert double(4) == 8", setup="raise SystemExit(1)"),
     "a setup that fails": AssertTests("assert double(4) == 8", setup="import a_module_that_nobody_has"),
     "a function as an argument": AssertTests("assert double(lambda: 4) == 8"),
     "an argument nested too deep": CallTests("double", (([eval("[" * 150 + "]" * 150)], 8),)),
@@ -310,6 +311,7 @@ BOMBS = {
     " + ','.join('[%d,0]' % (k * (2**61 - 1)) for k in range(40000)) + ']}}')",
     "many containers": "say('{\"value\":[' + ','.join(['{\"deque\":[]}'] * 60000) + ']}')",
     "a long reason": 'say(\'{"raised":"x","failed":"\' + \'A\' * 900000 + \'"}\')',
+    "a long description": 'say(\'{"raised":"x","description":"\' + \'A\' * 900000 + \'"}\')',
     "half a surrogate pair": "raise ValueError('\\ud800')",
     "a key that can't be written": "return {10 ** 5000: 1}",
 }
@@ -434,6 +436,11 @@ REASONS = [
     ),
     ("def double(x): raise KeyError('no')", DOUBLE, "a test failed: KeyError in 'assert double(4) == 8'"),
     ("def double(x): exit(0)", DOUBLE, "a test failed: 0"),
+    (
+        "def double(x): return 0",
+        AssertTests("if double(4) != 8: raise SystemExit(1)\nassert double(4) == 8"),
+        "a test failed: SystemExit in 'if double(4) != 8: raise SystemExit(1)'",
+    ),
     ("def double(x): return 10 ** 10 ** 10", DOUBLE, "the program took more than 2 s"),
     ("half = 4", DOUBLE, "a test failed: NameError in 'assert double(4) == 8'"),
     ("1 / 0", DOUBLE, "the program ended with ZeroDivisionError: division by zero (line 1)"),

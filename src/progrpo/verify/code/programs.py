@@ -16,7 +16,7 @@ from progrpo.verify.verdict import Verdict
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 _PYTHON = ("python", "python3", "py", "")
-_STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@")
+_STOP = re.compile(r"\n(?:class |def |#|if |print\(|@)")
 """A function's completion ends here, because models go on with other code (HumanEval's stops, and "@")."""
 _KINDS = {StdinTests: "stdin", CallTests: "call", AssertTests: "assert"}
 
@@ -80,18 +80,13 @@ def verify_programs(golds: Sequence[str], responses: Sequence[str], *, limits: L
         if program is not None:
             programs[i], tests[i] = f"{prefix}\n\n{program}" if prefix else program, tests_of_gold
         elif completes and answer is not None:
-            programs[i], tests[i] = prefix + _first_function(answer), tests_of_gold
+            programs[i], tests[i] = prefix + _STOP.split(answer, maxsplit=1)[0], tests_of_gold
         else:
             verdicts[i] = Verdict("incorrect", "the response has no Python code block")
     judged = run_code_tests_batch(list(programs.values()), list(tests.values()), limits)
     for i, verdict in zip(programs, judged, strict=True):
         verdicts[i] = replace(verdict, canonical=canonical_program(programs[i])) if verdict.correct else verdict
     return [verdicts[i] for i in range(len(golds))]
-
-
-def _first_function(completion: str) -> str:
-    ends = [at for stop in _STOPS if (at := completion.find(stop)) >= 0]
-    return completion[: min(ends, default=len(completion))]
 
 
 def canonical_program(program: str) -> str:
@@ -107,22 +102,15 @@ def canonical_program(program: str) -> str:
     names: dict[str, str] = {}
     words: list[str] = []
     try:
-        for token in tokenize.generate_tokens(StringIO(program).readline):
-            if token.type in (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER):
-                continue
-            words.append(_word(token, words, names))
+        for kind, text, *_ in tokenize.generate_tokens(StringIO(program).readline):
+            is_known = keyword.iskeyword(text) or hasattr(builtins, text)
+            is_attribute = words[-1:] == ["."]  # of somebody else's type
+            if kind in (tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE):
+                words.append(tokenize.tok_name[kind])
+            elif kind == tokenize.NAME and not (is_known or is_attribute):
+                words.append(names.setdefault(text, f"name{len(names)}"))
+            elif kind not in (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER):
+                words.append(text)
     except (tokenize.TokenError, SyntaxError):
         return program.strip()  # the program ran, so this is a quirk of the tokenizer; layout then counts
     return " ".join(words)
-
-
-def _word(token: tokenize.TokenInfo, words: Sequence[str], names: dict[str, str]) -> str:
-    if token.type in (tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE):
-        return tokenize.tok_name[token.type]
-    is_name_of_program = (
-        token.type == tokenize.NAME
-        and not keyword.iskeyword(token.string)
-        and not hasattr(builtins, token.string)
-        and (not words or words[-1] != ".")  # an attribute belongs to somebody else's type
-    )
-    return names.setdefault(token.string, f"name{len(names)}") if is_name_of_program else token.string

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ from progrpo.verify.code.sandbox import (
     Sandbox,
     SandboxError,
 )
-from progrpo.verify.code.sandbox.inside.values import encode, plain
+from progrpo.verify.code.sandbox.process import call_request
 from progrpo.verify.verdict import Verdict
 
 LONGEST_PROGRAM = 1 << 20
@@ -188,7 +188,7 @@ def compare_output(output: str, expected: str) -> str:
     for number, (line, expected_line) in enumerate(zip(lines, expected_lines, strict=True), start=1):
         words, expected_words = line.split(), expected_line.split()
         if len(words) != len(expected_words) or not all(map(_same_word, words, expected_words)):
-            return f"line {number} is {_quote(line)}, not {_quote(expected_line)}"
+            return f"line {number} is {_cut(line)!r}, not {_cut(expected_line)!r}"
     return ""
 
 
@@ -205,10 +205,6 @@ def _close(value: float, expected: float) -> bool:
     return math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
-def _quote(text: str) -> str:
-    return repr(_cut(text))
-
-
 def _cut(text: str) -> str:
     return text if len(text) <= 80 else text[:80] + "..."
 
@@ -220,44 +216,20 @@ def _run_calls(program: str, tests: CallTests, limits: Limits, min_isolation: Is
     if not tests.cases:
         return Verdict("error", "there are no tests")
     try:
-        calls = [_call(tests.function, arguments) for arguments, _ in tests.cases]
+        requests = [call_request(tests.function, arguments) for arguments, _ in tests.cases]
     except (TypeError, ValueError) as error:
         return Verdict("error", f"the tests can't be run: {error}")
-    with _sandbox.process(limits, min_isolation, cases=1 + len(calls)) as process:
-        _load(process, program)
-        for number, (call, (_, expected)) in enumerate(zip(calls, tests.cases, strict=True), start=1):
-            process.allow(limits.seconds)
+    with _sandbox.process(limits, min_isolation, cases=1 + len(requests)) as process:
+        process.load(program=program)
+        for number, (request, (_, expected)) in enumerate(zip(requests, tests.cases, strict=True), start=1):
+            process.allow()
             try:
-                process.send(call)
-                value = _value(process.receive())
+                value = process.call(request)
             except ProgramFailedError as error:
                 return Verdict("incorrect", f"case {number}: the program {error}")
             if not same_value(value, expected):
                 return Verdict("incorrect", f"case {number}: returned {_describe(value)}")
     return Verdict("correct")
-
-
-def _load(process: Process, program: str) -> None:
-    process.send({"kind": "calls", "program": program})
-    answer = process.receive()
-    if answer.get("loaded") is not True:
-        raise ProgramFailedError(f"ended with {answer.get('failed', 'no answer')}")
-
-
-def _call(function: str, arguments: list[Any]) -> dict[str, Any]:
-    def refuse(value: Any) -> int:
-        raise TypeError(f"a call passes a {type(value).__name__}, which is not JSON")
-
-    return {"name": function, "arguments": encode(arguments, refuse), "keywords": encode({}, refuse)}
-
-
-def _value(answer: dict[str, Any]) -> Any:
-    if "value" not in answer:
-        raise ProgramFailedError(f"raised {answer.get('failed', 'something')}")
-    try:
-        return plain(answer["value"])
-    except ValueError as error:
-        raise ProgramFailedError(f"returned no plain value ({error})") from None
 
 
 def same_value(value: Any, expected: Any) -> bool:
@@ -268,22 +240,18 @@ def same_value(value: Any, expected: Any) -> bool:
     >>> same_value((1, 2.0000001), [1, 2.0]), same_value({"a": 1}, {"a": 2})
     (True, False)
     """
+    if isinstance(value, bool) or isinstance(expected, bool):
+        return value is expected
     if isinstance(expected, list):
-        if not isinstance(value, list | tuple) or len(value) != len(expected):
-            return False
-        return all(same_value(a, b) for a, b in zip(value, expected, strict=True))
+        same_length = isinstance(value, list | tuple) and len(value) == len(expected)
+        return same_length and all(map(same_value, value, expected))
     if isinstance(expected, dict):
-        if not isinstance(value, dict) or value.keys() != expected.keys():
-            return False
-        return all(same_value(value[key], item) for key, item in expected.items())
-    if isinstance(expected, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return _close(float(value), expected)
-        except OverflowError:
-            return False
-    if isinstance(value, bool) != isinstance(expected, bool):
-        return False
-    return type(value) in (bool, int, float, str, type(None)) and bool(value == expected)
+        same_keys = isinstance(value, dict) and value.keys() == expected.keys()
+        return same_keys and all(same_value(value[key], item) for key, item in expected.items())
+    if isinstance(expected, float) and isinstance(value, int | float):
+        with suppress(OverflowError):
+            return _close(value, expected)
+    return type(value) in (int, float, str, type(None)) and bool(value == expected)
 
 
 def _describe(value: Any) -> str:
@@ -297,37 +265,34 @@ def _describe(value: Any) -> str:
 
 
 def _run_asserts(program: str, tests: AssertTests, limits: Limits, min_isolation: Isolation) -> Verdict:
-    with ExitStack() as stack:
-        tested = stack.enter_context(_sandbox.process(limits, min_isolation, cases=tests.cases))
-        _load(tested, program)
-        # The tester has a little more time, so that a slow program misses its own deadline first.
-        longer = replace(limits, seconds=limits.seconds * tests.cases + 1)
-        tester = stack.enter_context(_sandbox.process(longer, min_isolation))
-        job = {"kind": "script", "script": tests.script, "setup": tests.setup, "entry_point": tests.entry_point}
-        try:
-            tester.send(job)
-            message = tester.receive()
-        except ProgramFailedError as error:  # before the program had any part in it
-            return Verdict("error", f"the tests can't be run: the script {error}")
-        try:
-            for _ in range(MOST_CALLS):
-                if "ask" not in message:
-                    break
-                if tests.cases > 1:
-                    tested.allow(limits.seconds)
-                tested.send(message["ask"])
-                tester.send(_answer(tested))
+    # The tester has a little more time, so that a slow program misses its own deadline first.
+    longer = replace(limits, seconds=limits.seconds * tests.cases + 1)
+    with _sandbox.process(limits, min_isolation, cases=tests.cases) as tested:
+        tested.load(program=program)
+        with _sandbox.process(longer, min_isolation) as tester:
+            job = {"kind": "script", "script": tests.script, "setup": tests.setup, "entry_point": tests.entry_point}
+            try:
+                tester.send(job)
                 message = tester.receive()
-        except ProgramFailedError:
-            _ = tested.left  # raises if the program's own time is up: then it is the program's fault
-            raise
-        if "unusable" in message:
-            return Verdict("error", f"the tests can't be run: {message['unusable']}")
-        if isinstance(message.get("passed"), int):
-            return (
-                Verdict("correct") if message["passed"] else Verdict("incorrect", "no assert of the tests was reached")
-            )
-        return Verdict("incorrect", f"a test failed: {message.get('failed', 'without an answer')}")
+            except ProgramFailedError as error:  # before the program had any part in it
+                return Verdict("error", f"the tests can't be run: the script {error}")
+            try:
+                for _ in range(MOST_CALLS):
+                    if "ask" not in message:
+                        break
+                    if tests.cases > 1:
+                        tested.allow()
+                    tested.send(message["ask"])
+                    tester.send(_answer(tested))
+                    message = tester.receive()
+            except ProgramFailedError:
+                _ = tested.left  # raises if the program's own time is up: then it is the program's fault
+                raise
+    if "unusable" in message:
+        return Verdict("error", f"the tests can't be run: {message['unusable']}")
+    if "passed" not in message:
+        return Verdict("incorrect", f"a test failed: {message.get('wrong', 'without an answer')}")
+    return Verdict("correct") if message["passed"] else Verdict("incorrect", "no assert of the tests was reached")
 
 
 def _answer(tested: Process) -> dict[str, Any]:
@@ -336,5 +301,5 @@ def _answer(tested: Process) -> dict[str, Any]:
     if "raised" in answer:
         return {"raised": str(answer["raised"])[:100], "text": str(answer.get("text"))[:400]}
     if "value" not in answer:
-        raise ProgramFailedError(f"ended with {answer.get('failed', 'no answer')}")
+        raise ProgramFailedError("ended without an answer")
     return {"value": answer["value"]}

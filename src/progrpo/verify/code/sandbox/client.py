@@ -8,23 +8,21 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from progrpo.verify.code.sandbox.inside.values import plain
 from progrpo.verify.code.sandbox.process import (
     LAYERS,
     MIN_ISOLATION,
     START_SECONDS,
-    HelperLostError,
     Isolation,
     Limits,
     NotIsolatedError,
     Process,
     ProgramFailedError,
     SandboxError,
+    call_request,
 )
 
 
@@ -46,7 +44,7 @@ class Sandbox:
 
     @contextmanager
     def process(
-        self, limits: Limits, min_isolation: Isolation = MIN_ISOLATION, stdin: bytes | None = None, cases: int = 1
+        self, limits: Limits, min_isolation: Isolation = MIN_ISOLATION, stdin: bytes = b"", cases: int = 1
     ) -> Iterator[Process]:
         """A sandboxed process that waits for its job. The job may take ``cases`` times ``limits.seconds``, and the
         process is killed at the end of the block.
@@ -68,7 +66,7 @@ class Sandbox:
                     f"{min_isolation.name.lower()} is needed ({missing}). Use a kernel that has what is missing, or "
                     "lower min_isolation if the programs can be trusted."
                 )
-            process.allow(limits.seconds)
+            process.allow()
             yield process
         finally:
             process.kill()
@@ -82,15 +80,10 @@ class Sandbox:
             ProgramFailedError: the function raised, took too long, or ended the process.
             NotIsolatedError, SandboxError: see :meth:`process`.
         """
+        module, _, name = function.partition(":")
         with self.process(limits or Limits(), min_isolation) as process:
-            process.send({"kind": "scorer", "function": function, "payload": payload})
-            answer = process.receive()
-        if "value" not in answer:
-            raise ProgramFailedError(str(answer.get("failed", "gave no answer")))
-        try:
-            return plain(answer["value"])
-        except ValueError as error:
-            raise ProgramFailedError(str(error)) from None
+            process.load(module=module)
+            return process.call(call_request(name, [payload]))
 
     def close(self) -> None:
         """End the helper."""
@@ -104,53 +97,46 @@ class Sandbox:
             self._socket.close()
         self._helper = self._socket = None
 
-    def _start(self, limits: Limits, stdin: bytes | None, cases: int) -> Process:
+    def _start(self, limits: Limits, stdin: bytes, cases: int) -> Process:
         """Start a process, from a second helper if the first one is lost."""
-        for attempt in range(2):
-            helper_socket = self._running_helper()
-            process = None
+        reason = ""
+        for _ in range(2):
+            helper = self._running_helper()
             try:
-                process = self._ask(helper_socket, limits, stdin, cases)
-                process.await_start()
-                return process
-            except (HelperLostError, OSError) as error:
-                if process is not None:
-                    process.kill()
-                with self._lock:
-                    if self._socket is helper_socket:
-                        self._stop()
-                if attempt:
-                    raise SandboxError(f"the sandbox can't be started: {error}") from None
-        raise AssertionError("two attempts end in a process or in an error")
-
-    def _ask(self, helper: socket.socket, limits: Limits, stdin: bytes | None, cases: int) -> Process:
-        control, control_theirs = socket.socketpair()
-        channel, channel_theirs = socket.socketpair()
-        stdout, stdout_theirs = os.pipe()
-        null = os.open(os.devnull, os.O_RDWR)
-        stdin_theirs = null if stdin is None else _file_of(stdin)
-        theirs = [control_theirs.detach(), channel_theirs.detach(), stdin_theirs, stdout_theirs, null]
-        process = Process(control, channel, stdout, limits)
-        try:
+                return self._start_from(helper, limits, stdin, cases)
+            except (ProgramFailedError, OSError) as error:
+                reason = str(error)
             with self._lock:
-                socket.send_fds(helper, [json.dumps(asdict(limits) | {"cases": cases}).encode()], theirs)
+                if self._socket is helper:
+                    self._stop()
+        raise SandboxError(f"the sandbox can't be started: {reason}")
+
+    def _start_from(self, helper: socket.socket, limits: Limits, stdin: bytes, cases: int) -> Process:
+        control, their_control = socket.socketpair()
+        channel, their_channel = socket.socketpair()
+        stdout, their_stdout = os.pipe()
+        process = Process(control, channel, stdout, limits)
+        bounds = {"cpu_seconds": limits.seconds * cases, "memory_mb": limits.memory_mb, "file_mb": limits.file_mb}
+        try:
+            with their_control, their_channel, open(their_stdout, "wb") as output, _file_of(stdin) as input_file:
+                theirs = [file.fileno() for file in (their_control, their_channel, input_file, output)]
+                with self._lock:
+                    socket.send_fds(helper, [json.dumps(bounds).encode()], theirs)
+            process.await_start()
         except BaseException:
             process.kill()
             raise
-        finally:
-            for descriptor in set(theirs):
-                os.close(descriptor)
         return process
 
     def _running_helper(self) -> socket.socket:
         with self._lock:
             if self._socket is None or self._helper is None or self._helper.poll() is not None:
                 self._stop()
-                self._launch()
-            assert self._socket is not None
+                self._socket = self._launch()
             return self._socket
 
-    def _launch(self) -> None:
+    def _launch(self) -> socket.socket:
+        """Start the helper, and return the socket to it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = str(Path(__file__).parents[4])
         paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), package] if self._preload else []
@@ -158,7 +144,7 @@ class Sandbox:
             "preload": self._preload,
             "path": paths,
             "readable": [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *paths],
-            "layers": self._layers,
+            "missing": {layer: "switched off" for layer in LAYERS if layer not in self._layers},
         }
         helper = Path(__file__).parent / "inside" / "helper.py"
         with theirs:
@@ -174,11 +160,8 @@ class Sandbox:
                 cwd="/",
                 start_new_session=True,
             )  # fmt: skip
-        self._socket = ours
         ours.settimeout(START_SECONDS)
-        with suppress(OSError):
-            ours.recv(64)  # "ready"; without it, the first job fails
-        ours.settimeout(None)
+        return ours
 
     def _stop(self) -> None:
         if self._socket is not None:
@@ -189,14 +172,13 @@ class Sandbox:
         self._helper = self._socket = None
 
 
-def _file_of(content: bytes) -> int:
+def _file_of(content: bytes) -> IO[bytes]:
     """A file in memory, for standard input of any size; it is sealed, so that nobody can change it."""
     import fcntl
 
-    handle = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(handle, "wb", closefd=False) as file:
-        file.write(content)
-    os.lseek(handle, 0, os.SEEK_SET)
+    file = os.fdopen(os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "wb", buffering=0)
+    file.write(content)
+    file.seek(0)
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-    fcntl.fcntl(handle, fcntl.F_ADD_SEALS, seals)
-    return handle
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
+    return file

@@ -6,15 +6,15 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
 
-from progrpo.verify.code.sandbox.inside.values import to_line
+from progrpo.verify.code.sandbox.inside.values import encode, plain, to_line
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
+"""The helper imports modules before it starts its first process."""
 LAYERS = ("rlimits", "landlock", "seccomp", "namespaces")
 
 
@@ -72,42 +72,36 @@ class ProgramFailedError(Exception):
     """The sandboxed program failed through its own fault; the text is the reason."""
 
 
-class HelperLostError(Exception):
-    """The helper, or the process that it forked, ended before anything untrusted ran."""
-
-
 class Process:
-    """One sandboxed process, before and while it does its one job."""
+    """One sandboxed process, before and while it does its one job.
+
+    Over ``control``, the helper sends a handle by which to kill the process, and its exit code. Over ``channel``, the
+    process itself sends messages.
+    """
 
     def __init__(self, control: socket.socket, channel: socket.socket, stdout: int, limits: Limits) -> None:
         self._control, self._channel, self._stdout, self._limits = control, channel, stdout, limits
         self._pidfd: int | None = None
-        self._read = bytearray()
+        self._read, self._code = bytearray(), bytearray()
         self.isolation = Isolation.NONE
         self.missing: dict[str, str] = {}
         self.deadline = time.monotonic() + START_SECONDS
 
     def await_start(self) -> None:
-        """Wait until the process has isolated itself and reported how; raises HelperLostError if it ends first."""
+        """Wait until the process has isolated itself and reported how; raises ProgramFailedError or OSError if it ends
+        first."""
         self._control.settimeout(START_SECONDS)
-        try:
-            _, descriptors, _, _ = socket.recv_fds(self._control, 64, 1)
-        except OSError as error:
-            raise HelperLostError(str(error)) from None
+        _, descriptors, _, _ = socket.recv_fds(self._control, 64, 1)
         if not descriptors:
-            raise HelperLostError("it ended before it was isolated")
+            raise OSError("it ended before it was isolated")
         self._pidfd = descriptors[0]
-        try:
-            report = self.receive()
-        except ProgramFailedError as error:
-            raise HelperLostError(str(error)) from None
-        self.missing = report["missing"]
-        reached = [layer in report["layers"] for layer in LAYERS]  # no level counts above a missing layer
-        self.isolation = Isolation(reached.index(False) if False in reached else len(LAYERS))
+        self.missing = self.receive()["missing"]
+        reached = (level for level, layer in enumerate(LAYERS) if layer in self.missing)
+        self.isolation = Isolation(next(reached, len(LAYERS)))  # no level counts above a missing layer
 
-    def allow(self, seconds: float) -> None:
-        """Set the deadline, in seconds from now."""
-        self.deadline = time.monotonic() + seconds
+    def allow(self) -> None:
+        """Let the process run for ``limits.seconds`` from now."""
+        self.deadline = time.monotonic() + self._limits.seconds
 
     @property
     def left(self) -> float:
@@ -117,37 +111,20 @@ class Process:
             raise ProgramFailedError(f"took more than {self._limits.seconds:g} s")
         return left
 
-    @contextmanager
-    def _in_time(self, connection: socket.socket) -> Iterator[None]:
-        connection.settimeout(self.left)
-        try:
-            yield
-        except TimeoutError:
-            raise ProgramFailedError(f"took more than {self._limits.seconds:g} s") from None
-
-    def _check_size(self, buffer: bytearray) -> None:
-        if len(buffer) > self._limits.output_mb << 20:
-            raise ProgramFailedError(f"wrote more than {self._limits.output_mb} MB")
-
     def send(self, message: Any) -> None:
         """Send a message; raises ProgramFailedError if the process does not take it, in time or at all."""
+        self._channel.settimeout(self.left)
         try:
-            with self._in_time(self._channel):
-                self._channel.sendall(to_line(message))
+            self._channel.sendall(to_line(message))
         except OSError:
             raise ProgramFailedError(self._end()) from None
 
     def receive(self) -> dict[str, Any]:
         """The next message of the process. It is a dict, but the program chooses what is in it. Raises
-        ProgramFailedError if none comes in time, if it is not a message, or if the process ends."""
+        ProgramFailedError if none comes in time, if it is not a message, or if the job or the process has ended."""
         while b"\n" not in self._read:
-            part = b""
-            with suppress(OSError), self._in_time(self._channel):
-                part = self._channel.recv(1 << 18)
-            if not part:
+            if not self._read_more(self._read, self._channel.fileno()):
                 raise ProgramFailedError(self._end())
-            self._read += part
-            self._check_size(self._read)
         line, _, self._read = self._read.partition(b"\n")
         try:
             message = json.loads(line)
@@ -155,46 +132,62 @@ class Process:
             message = None
         if not isinstance(message, dict):
             raise ProgramFailedError("wrote something that is not a message where its answers go")
+        if "failed" in message:
+            raise ProgramFailedError(f"ended with {message['failed']}")
         return message
+
+    def load(self, **source: str) -> None:
+        """Load the functions of a ``program``, which is source text, or of a preloaded ``module``, which is a name."""
+        self.send({"kind": "calls", **source})
+        if self.receive().get("loaded") is not True:
+            raise ProgramFailedError("ended without an answer")
+
+    def call(self, request: dict[str, Any]) -> Any:
+        """The plain value that :func:`call_request`'s call of a loaded function returns."""
+        self.send(request)
+        answer = self.receive()
+        if "value" not in answer:
+            raise ProgramFailedError(f"raised {answer.get('description', 'something')}")
+        try:
+            return plain(answer["value"])
+        except ValueError as error:
+            raise ProgramFailedError(f"returned no plain value ({error})") from None
 
     def output(self) -> bytes:
         """Everything that the process writes to its standard output until it ends; raises ProgramFailedError if it
         takes too long, writes too much, or ends with an error."""
         output = bytearray()
-        poll = select.poll()
-        poll.register(self._stdout, select.POLLIN)
-        while True:
-            if not poll.poll(self.left * 1000):
-                continue  # the deadline ends this
-            part = os.read(self._stdout, 1 << 18)
-            if not part:
-                break
-            output += part
-            self._check_size(output)
-        code = self._exit_code()
-        if code != 0:
-            raise ProgramFailedError(self._failure() or self._end(code))
+        while self._read_more(output, self._stdout):
+            pass
+        if self._exit_code() != 0:
+            self.receive()  # raises, with the program's own reason if it sent one
+            raise ProgramFailedError(self._end())
         return bytes(output)
 
+    def _read_more(self, buffer: bytearray, descriptor: int) -> bool:
+        """Add what comes next to a buffer; False at the end. Raises ProgramFailedError if it takes too long or is too
+        much."""
+        poll = select.poll()  # select.select can't take file numbers above 1023
+        poll.register(descriptor, select.POLLIN)
+        while not poll.poll(self.left * 1000):
+            pass  # the deadline ends this
+        part = b""
+        with suppress(OSError):
+            part = os.read(descriptor, 1 << 18)
+        buffer += part
+        if len(buffer) > self._limits.output_mb << 20:
+            raise ProgramFailedError(f"wrote more than {self._limits.output_mb} MB")
+        return bool(part)
+
     def _exit_code(self) -> int | None:
-        """The exit code; None if it can no longer be known."""
-        with suppress(OSError, ValueError), self._in_time(self._control):
-            text = self._control.recv(64)
-            return int(text) if text.strip() else None
-        return None
+        """The exit code; None if the helper is lost."""
+        if not self._code:
+            self._read_more(self._code, self._control.fileno())
+        return int(self._code) if self._code else None
 
-    def _failure(self) -> str | None:
-        """What the program reports about its own end, for people to read."""
-        with suppress(ProgramFailedError):
-            failed = self.receive().get("failed")
-            return f"ended with {failed}" if isinstance(failed, str) else None
-        return None
-
-    def _end(self, code: int | None = None) -> str:
-        """How the process ended, in words."""
-        if code is None:
-            with suppress(ProgramFailedError):
-                code = self._exit_code()
+    def _end(self) -> str:
+        """How the process ended, in words; raises ProgramFailedError if it does not end in time."""
+        code = self._exit_code()
         if code is None:
             return "ended without an answer"
         if code >= 0:
@@ -211,7 +204,7 @@ class Process:
         if self._pidfd is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            gone = select.poll()  # select.select can't take file numbers above 1023
+            gone = select.poll()
             gone.register(self._pidfd, select.POLLIN)
             gone.poll(5000)
             os.close(self._pidfd)
@@ -219,3 +212,12 @@ class Process:
         self._control.close()
         self._channel.close()
         os.close(self._stdout)
+
+
+def call_request(function: str, arguments: list[Any]) -> dict[str, Any]:
+    """The message that calls a function with JSON arguments; raises TypeError or ValueError if they can't be sent."""
+
+    def refuse(value: Any) -> int:
+        raise TypeError(f"a call passes a {type(value).__name__}, which is not JSON")
+
+    return {"name": function, "arguments": encode([arguments, {}], refuse)}

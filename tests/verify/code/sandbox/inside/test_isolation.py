@@ -11,7 +11,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("programs are isolated on Linux only", allow_module_level=True)
 
-from progrpo.verify.code.sandbox.inside.isolation import _DENIED, _filter
+from progrpo.verify.code.sandbox.inside.isolation import _DENIED, call_filter
 
 HEADERS = {
     "x86_64": ("/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "/usr/include/asm/unistd_64.h"),
@@ -34,9 +34,7 @@ def system_calls(machine: str) -> dict[str, int]:
 
 def outcome(machine: str, number: int, *arguments: int, architecture: int | None = None) -> str:
     """What the kernel would do: classic BPF on ``struct seccomp_data``."""
-    program = [
-        struct.unpack("=HBBI", _filter(machine, PID)[i : i + 8]) for i in range(0, len(_filter(machine, PID)), 8)
-    ]
+    program = list(struct.iter_unpack("=HBBI", call_filter(PID, machine)))
     values = [*arguments, *[0] * (6 - len(arguments))]
     data = struct.pack("=iIQ6Q", number, architecture or ARCHITECTURES[machine], 0, *values)
     place = loaded = 0

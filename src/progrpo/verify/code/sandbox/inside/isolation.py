@@ -1,19 +1,11 @@
-"""Isolation of a process by rlimits, Landlock, a seccomp filter and namespaces, on Linux, with ctypes alone.
+"""The layers of isolation, on Linux with ctypes alone; ``Isolation`` in process.py says what each of them adds.
 
-Each layer is applied if the kernel allows it, and the process reports which layers took effect:
-
-==========  ===========================================================================================================
-rlimits     memory, CPU time, file size, threads; an unprivileged user if the trainer is root
-landlock    only the interpreter's libraries can be opened, and only the process's own /tmp can be written
-seccomp     no new process, no program, no socket, no signal, no tracing, no mount, no link, no kernel keyring ...
-namespaces  own process ids (children end with the process), an empty network, own IPC, /tmp in memory with a quota
-==========  ===========================================================================================================
+Each layer is applied if the kernel allows it, and the process reports which layers did not take effect.
 """
 
 import ctypes
 import errno
 import os
-import platform
 import resource
 import struct
 from contextlib import suppress
@@ -22,7 +14,6 @@ from functools import cache
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
-LAYERS = ("rlimits", "landlock", "seccomp", "namespaces")
 NOBODY = 65534
 INODES = 1000
 THREADS = 512
@@ -36,16 +27,18 @@ _SECCOMP_MODE_FILTER = 2
 _SIGKILL = 9
 
 
-def _check(result: int, what: str) -> int:
+def _call(name: str, *arguments: object, what: str = "") -> int:
+    """Call a function of the C library; raises OSError if it fails."""
+    result: int = getattr(_libc, name)(*arguments)
     if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+        raise OSError(number, f"{what or name}: {os.strerror(number)}")
     return result
 
 
 def _prctl(option: int, *arguments: int) -> None:
     values = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
-    _check(_libc.prctl(option, *values), f"prctl {option}")
+    _call("prctl", option, *values, what=f"prctl {option}")
 
 
 def die_with_parent() -> None:
@@ -58,7 +51,7 @@ _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 1 <<
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
 
 
-def drop_root(libraries: tuple[str, ...]) -> None:
+def drop_root(libraries: list[str]) -> None:
     """Change root to the user nobody, if that user can read the interpreter's libraries.
 
     If the libraries are in root's home, the process keeps root's user id, but in its own user namespace, where it has
@@ -87,7 +80,7 @@ def enter_namespaces() -> None:
     """
     user, group = os.geteuid(), os.getegid()
     _prctl(_PR_SET_DUMPABLE, 1)  # otherwise, after a change of user, the process does not own its own /proc files
-    _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWPID), "unshare")
+    _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWPID)
     for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(text)
@@ -99,16 +92,16 @@ def new_process_ids() -> None:
     The setting would stay for later children, so each call first returns to the helper's own namespace.
     """
     with open("/proc/self/ns/pid") as namespace:
-        _check(_libc.setns(namespace.fileno(), _CLONE_NEWPID), "setns")
-    _check(_libc.unshare(_CLONE_NEWPID), "unshare")
+        _call("setns", namespace.fileno(), _CLONE_NEWPID)
+    _call("unshare", _CLONE_NEWPID)
 
 
 def mount_own_tmp(megabytes: int) -> None:
     """Replace the machine's /tmp by one in memory, with a quota of bytes and of files."""
-    _check(_libc.unshare(_CLONE_NEWNS), "unshare")
-    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount /")
+    _call("unshare", _CLONE_NEWNS)
+    _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None, what="mount /")
     options = f"size={megabytes}m,nr_inodes={INODES},mode=0700".encode()
-    _check(_libc.mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options), "mount /tmp")
+    _call("mount", b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options, what="mount /tmp")
 
 
 # -- Limits ------------------------------------------------------------------------------------------------------------
@@ -118,11 +111,11 @@ def drop_capabilities() -> None:
     """Give up all of root's rights, even those that a user namespace gives over itself."""
     version_3, this_process = 0x20080522, 0
     none = struct.pack("=6I", *[0] * 6)
-    _check(_libc.capset(struct.pack("=Ii", version_3, this_process), none), "capset")
+    _call("capset", struct.pack("=Ii", version_3, this_process), none)
 
 
 def limit_resources(*, cpu_seconds: float, memory_mb: int, file_mb: int, own_user_namespace: bool) -> None:
-    """Bound memory, CPU time, file size, threads and open files; no bound can be raised again.
+    """Bound memory, CPU time, file size, threads and open files; no bound but the stack's can be raised again.
 
     The kernel counts threads by user. In the helper's user namespace, these are the threads of its programs; outside
     of it, the trainer's threads would count too.
@@ -131,6 +124,7 @@ def limit_resources(*, cpu_seconds: float, memory_mb: int, file_mb: int, own_use
         resource.RLIMIT_AS: memory_mb << 20,
         resource.RLIMIT_CPU: int(cpu_seconds) + 2,
         resource.RLIMIT_FSIZE: file_mb << 20,
+        resource.RLIMIT_STACK: STACK_BYTES,
         resource.RLIMIT_NOFILE: OPEN_FILES,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
@@ -141,21 +135,17 @@ def limit_resources(*, cpu_seconds: float, memory_mb: int, file_mb: int, own_use
     for name, value in limits.items():
         hard = resource.getrlimit(name)[1]
         most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(name, (most, most))
-    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
-    stack = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_STACK, (stack, hard))
+        resource.setrlimit(name, (most, hard if name == resource.RLIMIT_STACK else most))
 
 
 # -- Landlock ----------------------------------------------------------------------------------------------------------
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG, _RULE_PATH_BENEATH = 1, 1
-_READ_FILE, _READ_DIR, _EXECUTE = 1 << 2, 1 << 3, 1 << 0
-_TRUNCATE = 1 << 14
-_WRITE = sum(1 << bit for bit in (1, 4, 5, 7, 8))  # write, remove folder and file, make folder and file
-_ALL_FILES = (1 << 13) - 1  # version 1: execute to make_sym
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_CHANGE = _WRITE_FILE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | _TRUNCATE  # remove and make folders and files
+_FILE_ACCESS = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}  # by the version that brought it
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo")
-_FILES = ("/etc/ld.so.cache", "/dev/null", "/dev/urandom")
+_FILES = ("/etc/ld.so.cache", "/dev/urandom")
 
 
 def landlock_version() -> int:
@@ -163,27 +153,27 @@ def landlock_version() -> int:
     return max(0, _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG))
 
 
-def restrict_files(readable: tuple[str, ...], writable: tuple[str, ...]) -> None:
+def restrict_files(readable: list[str], writable: list[str]) -> None:
     """Allow access only to the readable and writable folders, and no TCP, signal or abstract socket to the outside.
     Raises OSError if the kernel has no Landlock."""
     version = landlock_version()
     if version < 1:
         raise OSError(errno.ENOSYS, "the kernel has no Landlock")
-    files = _ALL_FILES | (1 << 13 if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
-    files |= 1 << 15 if version >= 5 else 0
+    files = sum(access for since, access in _FILE_ACCESS.items() if since <= version)
     network = 0b11 if version >= 4 else 0
     scoped = 0b11 if version >= 6 else 0
-    attributes = struct.pack("=QQQ", files, network, scoped)
-    size = 24 if version >= 6 else 16 if version >= 4 else 8
-    ruleset = _check(_libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size), 0), "landlock_create_ruleset")
+    attributes = struct.pack("=QQQ", files, network, scoped)  # older kernels accept fields that are 0
+    size = ctypes.c_size_t(len(attributes))
+    ruleset = _call("syscall", _CREATE_RULESET, attributes, size, 0, what="landlock_create_ruleset")
     for path in (*readable, *_LIBRARIES):
         _allow(ruleset, path, _READ_FILE | _READ_DIR | _EXECUTE)
     for path in _FILES:
-        _allow(ruleset, path, _READ_FILE | (1 << 1 if path == "/dev/null" else 0))
+        _allow(ruleset, path, _READ_FILE)
+    _allow(ruleset, "/dev/null", _READ_FILE | _WRITE_FILE)
     for path in writable:
-        _allow(ruleset, path, (_READ_FILE | _READ_DIR | _WRITE | (_TRUNCATE if version >= 3 else 0)) & files)
+        _allow(ruleset, path, (_READ_FILE | _READ_DIR | _CHANGE) & files)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _check(_libc.syscall(_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
+    _call("syscall", _RESTRICT_SELF, ruleset, 0, what="landlock_restrict_self")
     os.close(ruleset)
 
 
@@ -194,15 +184,15 @@ def _allow(ruleset: int, path: str, access: int) -> None:
             if not os.path.isdir(path):
                 access &= ~_READ_DIR
             rule = struct.pack("=Qi", access, handle)
-            _check(_libc.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0), f"landlock_add_rule {path}")
+            _call("syscall", _ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0, what=f"landlock_add_rule {path}")
         finally:
             os.close(handle)
 
 
 # -- seccomp -----------------------------------------------------------------------------------------------------------
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-# name: (x86_64, aarch64); None where the architecture has no such call.
-_DENIED: dict[str, tuple[int | None, int]] = {
+# name: (x86_64, aarch64); -1 where the architecture has no such call.
+_DENIED = {
     # Sockets, and passing descriptors.
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     "accept": (43, 202), "accept4": (288, 242), "sendto": (44, 206), "sendmsg": (46, 211), "recvmsg": (47, 212),
@@ -247,15 +237,7 @@ _DENIED: dict[str, tuple[int | None, int]] = {
     "sethostname": (170, 161), "setdomainname": (171, 162), "personality": (135, 92),
     "iopl": (172, -1), "ioperm": (173, -1), "fork": (57, -1), "vfork": (58, -1),
 }  # fmt: skip
-# Calls whose arguments decide.
 _CLONE3 = 435
-_CLONE = {"x86_64": 56, "aarch64": 220}
-_TGKILL = {"x86_64": 234, "aarch64": 131}
-_PRCTL = {"x86_64": 157, "aarch64": 167}
-_PRLIMIT = {"x86_64": 302, "aarch64": 261}
-_SOCKETPAIR = {"x86_64": 53, "aarch64": 199}
-_FCNTL = {"x86_64": 72, "aarch64": 25}
-_IOCTL = {"x86_64": 16, "aarch64": 29}
 _AF_UNIX = 1
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _FIOSETOWN, _SIOCSPGRP = 8, 10, 15, 0x8901, 0x8902
 _CLONE_THREAD = 1 << 16
@@ -271,10 +253,13 @@ def _statement(code: int, value: int, if_true: int = 0, if_false: int = 0) -> by
 
 
 @cache
-def _filter(machine: str, own_pid: int) -> bytes:
-    """The filter's program: denied calls fail with EPERM, and calls of another architecture end the process."""
+def call_filter(own_pid: int, machine: str = os.uname().machine) -> bytes:
+    """The seccomp filter's program: denied calls fail with EPERM, and calls of another architecture end the process.
+    Raises OSError if the machine is neither x86-64 nor 64-bit ARM."""
+    if machine not in _AUDIT_ARCH:
+        raise OSError(errno.ENOSYS, f"there is no filter for {machine}")
     column = 0 if machine == "x86_64" else 1
-    denied = sorted({number for numbers in _DENIED.values() if (number := numbers[column]) is not None and number >= 0})
+    denied = sorted({numbers[column] for numbers in _DENIED.values()} - {-1})
     program = [
         _statement(_LOAD, _ARCH),
         _statement(_JUMP_EQUAL, _AUDIT_ARCH[machine], 1, 0),
@@ -287,48 +272,28 @@ def _filter(machine: str, own_pid: int) -> bytes:
         program += [_statement(_JUMP_EQUAL, number, 0, 1), _statement(_RETURN, _DENY)]
     # clone3's flags are behind a pointer; without it, glibc falls back to clone, whose flags the filter can read.
     program += [_statement(_JUMP_EQUAL, _CLONE3, 0, 1), _statement(_RETURN, _NO_SUCH_CALL)]
-    # Threads are allowed, processes are not.
-    program += _if_argument(_CLONE[machine], _FIRST_ARGUMENT, [_CLONE_THREAD], _ALLOW, _DENY, test=_JUMP_SET)
-    # abort() and thread libraries send signals to the process's own threads.
-    program += _if_argument(_TGKILL[machine], _FIRST_ARGUMENT, [own_pid], _ALLOW, _DENY)
-    # A process may set its own limits, which can only become stricter.
-    program += _if_argument(_PRLIMIT[machine], _FIRST_ARGUMENT, [0], _ALLOW, _DENY)
-    # asyncio talks to itself over a pair of sockets, which no other process can reach.
-    program += _if_argument(_SOCKETPAIR[machine], _FIRST_ARGUMENT, [_AF_UNIX], _ALLOW, _DENY)
-    # The tie to the parent and the protection of the memory must stay.
-    kept = [_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE]
-    program += _if_argument(_PRCTL[machine], _FIRST_ARGUMENT, kept, _DENY, _ALLOW)
-    # A file can send signals to its owner, and these calls set the owner.
-    owners = [_F_SETOWN, _F_SETSIG, _F_SETOWN_EX]
-    program += _if_argument(_FCNTL[machine], _SECOND_ARGUMENT, owners, _DENY, _ALLOW)
-    program += _if_argument(_IOCTL[machine], _SECOND_ARGUMENT, [_FIOSETOWN, _SIOCSPGRP], _DENY, _ALLOW)
+    for numbers, argument, test, values, then, otherwise in (
+        # clone makes threads, but no processes. abort() and thread libraries signal their own threads with tgkill.
+        ((56, 220), _FIRST_ARGUMENT, _JUMP_SET, [_CLONE_THREAD], _ALLOW, _DENY),
+        ((234, 131), _FIRST_ARGUMENT, _JUMP_EQUAL, [own_pid], _ALLOW, _DENY),
+        # prlimit64: a process may set its own limits, which can only become stricter.
+        ((302, 261), _FIRST_ARGUMENT, _JUMP_EQUAL, [0], _ALLOW, _DENY),
+        # socketpair: asyncio talks to itself over a pair of sockets, which no other process can reach.
+        ((53, 199), _FIRST_ARGUMENT, _JUMP_EQUAL, [_AF_UNIX], _ALLOW, _DENY),
+        # prctl: the tie to the parent and the protection of the memory must stay.
+        ((157, 167), _FIRST_ARGUMENT, _JUMP_EQUAL, [_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE], _DENY, _ALLOW),
+        # fcntl, ioctl: a file can send signals to its owner, and these calls set the owner.
+        ((72, 25), _SECOND_ARGUMENT, _JUMP_EQUAL, [_F_SETOWN, _F_SETSIG, _F_SETOWN_EX], _DENY, _ALLOW),
+        ((16, 29), _SECOND_ARGUMENT, _JUMP_EQUAL, [_FIOSETOWN, _SIOCSPGRP], _DENY, _ALLOW),
+    ):
+        program += [
+            _statement(_JUMP_EQUAL, numbers[column], 0, len(values) + 3),
+            _statement(_LOAD, argument),
+            *(_statement(test, value, len(values) - i, 0) for i, value in enumerate(values)),
+            _statement(_RETURN, otherwise),
+            _statement(_RETURN, then),
+        ]
     return b"".join([*program, _statement(_RETURN, _ALLOW)])
-
-
-def _if_argument(
-    call: int, argument: int, values: list[int], then: int, otherwise: int, test: int = _JUMP_EQUAL
-) -> list[bytes]:
-    """For one system call, ``then`` if its argument is one of the values, and ``otherwise`` if not."""
-    tests = [_statement(test, value, len(values) - i, 0) for i, value in enumerate(values)]
-    return [
-        _statement(_JUMP_EQUAL, call, 0, len(values) + 3),
-        _statement(_LOAD, argument),
-        *tests,
-        _statement(_RETURN, otherwise),
-        _statement(_RETURN, then),
-    ]
-
-
-def prepare_filter() -> None:
-    """Compute the filter beforehand, for the first process of a namespace."""
-    _filter(_machine(), 1)
-
-
-def _machine() -> str:
-    machine = platform.machine()
-    if machine not in _AUDIT_ARCH:
-        raise OSError(errno.ENOSYS, f"there is no filter for {machine}")
-    return machine
 
 
 class _Program(ctypes.Structure):
@@ -337,12 +302,11 @@ class _Program(ctypes.Structure):
 
 def restrict_calls() -> None:
     """Deny the system calls that a program under test does not need, in this process and all its later threads.
-    Raises OSError if the kernel has no seccomp filters, or the machine is neither x86-64 nor 64-bit ARM."""
-    text = _filter(_machine(), os.getpid())
-    buffer = ctypes.create_string_buffer(text, len(text))
-    program = _Program(len(text) // 8, ctypes.cast(buffer, ctypes.c_char_p))
+    Raises OSError if the kernel has no seccomp filters, or for this machine there is no filter."""
+    text = call_filter(os.getpid())
+    program = _Program(len(text) // 8, text)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "seccomp")
+    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
 
 
 def hide_memory() -> None:

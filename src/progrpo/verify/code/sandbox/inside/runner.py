@@ -1,4 +1,4 @@
-"""The jobs of a sandboxed process: run a program, answer calls of its functions, run an assert script or a scorer.
+"""The jobs of a sandboxed process: run a program, answer calls of a program's or a module's functions, run asserts.
 
 Messages go over one socket, each as a line of JSON. Whatever a program does to this module, to the socket or to the
 built-in types happens in its own process and can change only its own output: another process decides what is right.
@@ -9,18 +9,18 @@ import atexit
 import builtins
 import importlib
 import itertools
+import json
 import os
 import random
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
 from contextlib import suppress
+from traceback import walk_tb
 from typing import Any
 
-from inside.values import decode, encode, read_lines, to_line  # type: ignore[import-not-found]
+from inside.values import decode, encode, to_line  # type: ignore[import-not-found]
 
-MOST_MESSAGE_BYTES = 64 << 20
 MOST_REASON = 300
 
 
@@ -28,20 +28,18 @@ class Channel:
     """The socket to the process that judges."""
 
     def __init__(self, handle: int) -> None:
-        self._handle = handle
-        self._messages: Iterator[Any] = read_lines(lambda size: os.read(handle, size), MOST_MESSAGE_BYTES)
+        self._input, self._output = os.fdopen(handle, "rb"), os.fdopen(handle, "wb", closefd=False)
 
     def receive(self) -> Any:
         """The next message; the process ends if there is none."""
-        message = next(self._messages, None)
-        if message is None:
+        line = self._input.readline()
+        if not line:
             os._exit(1)
-        return message
+        return json.loads(line)
 
     def send(self, message: Any) -> None:
-        line = to_line(message)
-        while line:
-            line = line[os.write(self._handle, line) :]
+        self._output.write(to_line(message))
+        self._output.flush()
 
 
 def run(channel: Channel) -> None:
@@ -49,10 +47,9 @@ def run(channel: Channel) -> None:
     job = channel.receive()
     random.seed()
     try:
-        {"program": _program, "calls": _calls, "script": _script, "scorer": _scorer}[job["kind"]](job, channel)
+        {"program": _program, "calls": _calls, "script": _script}[job["kind"]](job, channel)
     except BaseException as error:  # any exception of the program ends the process as a failure
         channel.send({"failed": describe(error)})
-        _flush()
         os._exit(1)
     os._exit(0)
 
@@ -68,17 +65,8 @@ def describe(error: BaseException) -> str:
 
 def _last_line(error: BaseException, file: str) -> int:
     """The last line of a file that an exception passed through; 0 if there is none."""
-    line, trace = 0, error.__traceback__
-    while trace is not None:
-        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == file else line
-        trace = trace.tb_next
-    return line
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(BaseException):
-            stream.flush()
+    lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return lines[-1] if lines else 0
 
 
 def load(program: str, name: str) -> dict[str, Any]:
@@ -113,14 +101,17 @@ def _program(job: dict[str, Any], channel: Channel) -> None:
 
 
 def _calls(job: dict[str, Any], channel: Channel) -> None:
-    """Run a program as an imported module (not as ``"__main__"``), then answer requests: names, attributes, calls."""
+    """Run a program as an imported module (not as ``"__main__"``), then answer requests: names, attributes, calls.
+
+    The job may name a preloaded module in place of a program.
+    """
     objects: dict[int, Any] = {}
 
     def keep(value: Any) -> int:
         objects[len(objects)] = value
         return len(objects) - 1
 
-    names = load(job["program"], "program")
+    names = vars(importlib.import_module(job["module"])) if "module" in job else load(job["program"], "program")
     channel.send({"loaded": True})
     while True:
         request = channel.receive()
@@ -132,12 +123,11 @@ def _calls(job: dict[str, Any], channel: Channel) -> None:
                 setattr(target, request["set"], decode(request["value"], objects.__getitem__))
                 target = None
             elif "arguments" in request:
-                arguments = decode(request["arguments"], objects.__getitem__)
-                keywords = decode(request["keywords"], objects.__getitem__)
+                arguments, keywords = decode(request["arguments"], objects.__getitem__)
                 target = target(*arguments, **keywords)
             answer = {"value": encode(target, keep)}
         except (Exception, SystemExit) as error:
-            answer = {"raised": _builtin_kind(error), "text": _text(error), "failed": describe(error)}
+            answer = {"raised": _builtin_kind(error), "text": _text(error), "description": describe(error)}
         channel.send(answer)
 
 
@@ -188,9 +178,9 @@ def _script(job: dict[str, Any], channel: Channel) -> None:
     except _UnusableTestsError as error:
         channel.send({"unusable": str(error)})
     except _RemoteError as error:
-        channel.send({"failed": str(error)})
-    except Exception as error:
-        channel.send({"failed": _describe_assert(error, job["script"])})
+        channel.send({"wrong": str(error)})
+    except (Exception, SystemExit) as error:
+        channel.send({"wrong": _describe_assert(error, job["script"])})
     else:
         channel.send({"passed": next(reached_asserts)})
 
@@ -233,7 +223,7 @@ def _count_asserts(tree: ast.Module) -> ast.Module:
     return ast.fix_missing_locations(Counter().visit(tree))
 
 
-def _describe_assert(error: Exception, script: str) -> str:
+def _describe_assert(error: BaseException, script: str) -> str:
     line, lines = _last_line(error, "script.py"), script.split("\n")
     text = lines[line - 1].strip() if 0 < line <= len(lines) else ""
     return f"{type(error).__name__} in {text!r}"[:MOST_REASON]
@@ -243,14 +233,15 @@ class _RemoteError(BaseException):
     """The program did not answer. No ``except Exception`` of a test script may catch this."""
 
 
-def _ask(channel: Channel, request: dict[str, Any]) -> Any:
-    """The program's answer to a request."""
-    channel.send({"ask": request})
+def _ask(remote: "RemoteObject", **request: Any) -> Any:
+    """The program's answer to a request about one of its objects: by default, for the object itself."""
+    channel = remote._channel
+    channel.send({"ask": remote._place | request})
     answer = channel.receive()
     if "raised" in answer:
         raise _raised(answer["raised"], answer["text"])
     if "value" not in answer:
-        raise _RemoteError(answer.get("failed", "the program is gone"))
+        raise _RemoteError("the program is gone")
     try:
         return decode(answer["value"], lambda number: RemoteObject(channel, {"handle": number}))
     except ValueError as error:
@@ -275,35 +266,21 @@ class RemoteObject:
         self.__dict__["_channel"], self.__dict__["_place"] = channel, place
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        request = {"arguments": encode(list(arguments), _handle), "keywords": encode(keywords, _handle)}
-        return _ask(self._channel, self._place | request)
+        return _ask(self, arguments=encode((arguments, keywords), _handle))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _ask(self._channel, self._place | {"attribute": name})
+        return _ask(self, attribute=name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        _ask(self._channel, self._place | {"set": name, "value": encode(value, _handle)})
+        _ask(self, set=name, value=encode(value, _handle))
 
 
 def _handle(value: Any) -> int:
     """The number of a remote object. An object that is known by its name gets a number when it is passed."""
     if isinstance(value, RemoteObject) and "name" in value._place:
-        value = _ask(value._channel, value._place)
+        value = _ask(value)
     if not isinstance(value, RemoteObject) or "handle" not in value._place:
         raise _UnusableTestsError(f"they pass a {type(value).__name__}, which can't be sent to the program")
     return int(value._place["handle"])
-
-
-# -- Scorers -----------------------------------------------------------------------------------------------------------
-
-
-def _scorer(job: dict[str, Any], channel: Channel) -> None:
-    """Call a function of a preloaded module on untrusted text."""
-    module, _, name = job["function"].partition(":")
-    function: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
-    try:
-        channel.send({"value": encode(function(job["payload"]), lambda value: -1)})
-    except Exception as error:
-        channel.send({"failed": describe(error)})
