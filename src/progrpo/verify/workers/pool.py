@@ -14,7 +14,7 @@ import select
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,11 +29,9 @@ ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a task.
+    """The outcome of a task: ``deadline`` if it took too long, ``lost`` if every worker that tried it ended.
 
-    Attributes:
-        status: ``"done"``; ``"deadline"``: it took too long; ``"lost"``: every worker that tried it ended.
-        value: what ``handle`` returned; for a lost task the last worker's exit code, negative for a signal.
+    The value is what ``handle`` returned, or the exit code of the last worker that was lost, negative for a signal.
     """
 
     status: Literal["done", "deadline", "lost"]
@@ -57,7 +55,8 @@ class _Worker:
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self._stdin, self.stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
+        self._pipes = (self.process.stdin, self.process.stdout)
+        self._stdin, self.stdout = (pipe.fileno() for pipe in self._pipes)
         self._read = bytearray()
         self.task: int | None = None
         self.is_ready = False
@@ -81,11 +80,9 @@ class _Worker:
             while line:
                 line = line[os.write(self._stdin, line) :]
 
-    def step(self) -> Outcome | None:
+    def step(self, has_sent: bool) -> Outcome | None:
         """The outcome of the task, or of the start; None as long as it is not known."""
-        poll = select.poll()
-        poll.register(self.stdout, select.POLLIN)
-        if poll.poll(0):
+        if has_sent:
             part = os.read(self.stdout, 1 << 16)
             if not part:
                 return Outcome("lost", self.process.wait())
@@ -107,31 +104,9 @@ class _Worker:
         self.close_pipes()
 
     def close_pipes(self) -> None:
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
+        for pipe in self._pipes:
             with suppress(OSError):
-                stream.close()
-
-
-class _Batch:
-    """The tasks of one call: those that wait, and the outcomes of the others."""
-
-    def __init__(self, tasks: Sequence[Any], seconds: float) -> None:
-        self._tasks, self._seconds = tasks, seconds
-        self._attempts = [0] * len(tasks)
-        self.waiting = deque(range(len(tasks)))
-        self.outcomes: dict[int, Outcome] = {}
-
-    def send_next(self, worker: _Worker) -> None:
-        index = self.waiting.popleft()
-        self._attempts[index] += 1
-        worker.send(index, self._tasks[index], self._seconds)
-
-    def record(self, index: int, outcome: Outcome) -> None:
-        if outcome.status == "lost" and self._attempts[index] < ATTEMPTS:
-            self.waiting.appendleft(index)
-        else:
-            self.outcomes[index] = outcome
+                pipe.close()
 
 
 class WorkerPool:
@@ -163,39 +138,43 @@ class WorkerPool:
         Raises:
             WorkerStartError: a worker did not become ready.
         """
-        batch = _Batch(tasks, seconds)
+        waiting, outcomes = deque(range(len(tasks))), dict[int, Outcome]()
+        attempts, failed_starts = Counter[int](), 0
         slots = self._take_slots(len(tasks))
         active = [worker for worker in slots if worker is not None]
         dying: list[_Worker] = []
-        failed_starts = 0
         try:
-            while len(batch.outcomes) < len(tasks):
-                while batch.waiting and len(active) < len(slots) + self._count_late(active):
+            while len(outcomes) < len(tasks):
+                num_late = sum(worker.is_late for worker in active)
+                while waiting and len(active) < len(slots) + min(num_late, self.workers):
                     active.append(_Worker(self.script, self.memory_mb))
                 for worker in active:
-                    if batch.waiting and not worker.is_busy:
-                        batch.send_next(worker)
+                    if waiting and not worker.is_busy:
+                        worker.send(waiting[0], tasks[waiting.popleft()], seconds)
                 busy = [worker for worker in active if worker.is_busy]
-                _wait(busy)
+                have_sent = _wait(busy)
                 for worker in busy:
                     task, is_surplus = worker.task, worker.is_late and len(active) > len(slots)
-                    outcome = worker.step()
+                    outcome = worker.step(worker.stdout in have_sent)
                     if outcome is None:
                         continue
                     if is_surplus or outcome.status != "done" or worker.tasks_done >= self.recycle_after:
                         worker.kill()
                         active.remove(worker)
                         dying = [ended for ended in (*dying, worker) if ended.process.poll() is None]
-                    if task is not None:
-                        batch.record(task, outcome)
-                    elif (failed_starts := failed_starts + 1) >= ATTEMPTS * len(slots):
-                        raise WorkerStartError(f"{self.script.name} did not start as a worker: {outcome}.")
+                    if task is None:
+                        failed_starts += 1
+                        if failed_starts >= ATTEMPTS * len(slots):
+                            raise WorkerStartError(f"{self.script.name} did not start as a worker: {outcome}.")
+                        continue
+                    attempts[task] += 1
+                    if outcome.status == "lost" and attempts[task] < ATTEMPTS:
+                        waiting.appendleft(task)
+                    else:
+                        outcomes[task] = outcome
         finally:
             self._give_back(len(slots), active, dying)
-        return [batch.outcomes[i] for i in range(len(tasks))]
-
-    def _count_late(self, active: Sequence[_Worker]) -> int:
-        return min(sum(worker.is_late for worker in active), self.workers)
+        return [outcomes[i] for i in range(len(tasks))]
 
     def _give_back(self, slots: int, active: Sequence[_Worker], dying: Sequence[_Worker]) -> None:
         """Keep idle workers in their slots; end workers with unfinished tasks, which an exception leaves behind."""
@@ -243,10 +222,10 @@ class WorkerPool:
                 worker.close_pipes()
 
 
-def _wait(workers: Sequence[_Worker]) -> None:
-    """Wait until a worker has sent something, a worker is late, or a deadline has passed."""
+def _wait(workers: Sequence[_Worker]) -> set[int]:
+    """Wait until workers have sent something, a worker is late, or a deadline has passed; the pipes with something."""
     poll = select.poll()  # select.select can't take file numbers above 1023
     for worker in workers:
         poll.register(worker.stdout, select.POLLIN)
     left = min(worker.deadline if worker.is_late else worker.late_at for worker in workers) - time.monotonic()
-    poll.poll(max(0.0, left) * 1000 + 1)
+    return {stdout for stdout, _ in poll.poll(max(0.0, left) * 1000 + 1)}
