@@ -233,7 +233,7 @@ def _needs_no_reading(content: str) -> bool:
 
 
 _cached: OrderedDict[Pair, Verdict] = OrderedDict()
-"""The newest verdicts, for all threads. Its operations are atomic, so there is no lock that a fork could leave locked."""
+"""The newest verdicts, for all threads. Its operations are atomic: there is no lock that a fork could leave locked."""
 
 
 @cache
