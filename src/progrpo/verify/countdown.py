@@ -146,10 +146,9 @@ def _expressions(numbers: tuple[int, ...], target: int | None = None) -> tuple[E
 
 def _splits(numbers: tuple[int, ...]) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The ways to split the numbers into two parts, each pair of parts once."""
-    first, others = numbers[0], range(1, len(numbers))
-    splits = set()
-    for size in range(len(numbers) - 1):
-        for places in combinations(others, size):
-            part = (first, *(numbers[i] for i in places))
-            splits.add((part, tuple(numbers[i] for i in others if i not in places)))
-    return splits
+    first, *others = numbers
+    return {
+        ((first, *(others[i] for i in places)), tuple(others[i] for i in range(len(others)) if i not in places))
+        for size in range(len(others))
+        for places in combinations(range(len(others)), size)
+    }
