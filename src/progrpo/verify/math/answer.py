@@ -24,9 +24,8 @@ from pathlib import Path
 
 from progrpo.common.errors import ConfigError
 from progrpo.verify.extract import LONGEST_ANSWER, AnswerStyle, extract_answer, last_box
-from progrpo.verify.math.guards import conflict
-from progrpo.verify.math.numbers import RELATIVE, forms, number, same_numbers
-from progrpo.verify.math.parts import intervals, members, sides, values
+from progrpo.verify.math.comparison import RELATIVE, conflict, forms, same_numbers
+from progrpo.verify.math.parts import intervals, members, number, sides, values
 from progrpo.verify.math.reading import Reading, are_equations, as_list, equation, like, read
 from progrpo.verify.math.size import explosion
 from progrpo.verify.math.text import normalise, unstyled, words

@@ -1,6 +1,7 @@
-r"""The parts of an answer's text: members of a list, sides of an equation, the outer brackets, inequalities."""
+r"""The parts of an answer's text: members of a list, sides of an equation, outer brackets, inequalities, numbers."""
 
 import re
+from fractions import Fraction
 
 _EQUALS = re.compile(r"(?<![<>:=])(?<![^\d)}\]]!)=")
 _NO_PART_OF_A_NAME = re.compile(r"[0-9^]|^-|\\(?:sqrt|ln|log|exp)(?![a-z])")
@@ -8,6 +9,14 @@ _SUBSCRIPTS_AND_ARGUMENTS = re.compile(r"_(?:\{[^{}]*\}|\w)|(?<=[A-Za-z'])\([^()
 _COMPARISON = re.compile(r"\s*(<=|>=|<|>|\\[lg]e(?![A-Za-z]))\s*")
 _CLOSED = {"<=", ">=", r"\le", r"\ge"}
 _BOUND = re.compile(r"(?:[^<>=,A-Za-z\\]|\\(?:frac|sqrt|pi|infty)(?![A-Za-z]))+")
+_DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
+_QUOTIENT = re.compile(r"([-+]?)(?:(\d+) )?(\d+)/(\d+)", re.ASCII)
+_LATEX_QUOTIENT = re.compile(r"([-+]?)(\d*)\\frac\{(-?\d+)\}\{(\d+)\}", re.ASCII)
+_POWER_OF_TEN = re.compile(
+    rf"(?:({_DECIMAL.pattern})(?:\\times|\\cdot|\*) ?)?10\^(?:\{{([-+]?\d{{1,3}})\}}|(\d))", re.ASCII
+)
+_REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\overline\{(\d+)\}", re.ASCII)
+_MOST_DIGITS = 400
 
 
 def connective(words: str) -> str:
@@ -87,3 +96,40 @@ def _interval(text: str) -> tuple[str, str]:
     left = f"{'[' if low[1] in _CLOSED else '('}{low[0]}" if low else r"(-\infty"
     right = f"{high[1]}{']' if high[0] in _CLOSED else ')'}" if high else r"\infty)"
     return terms[places[0]], f"{left},{right}"
+
+
+def number(body: str) -> Fraction | None:
+    r"""The exact value of a plain number; None for anything else.
+
+    A plain number is an integer, a decimal, ``a/b``, ``\frac{a}{b}``, a mixed number, a repeating decimal, or a decimal
+    times a power of ten.
+    """
+    if len(body) > _MOST_DIGITS:
+        return None
+    if _DECIMAL.fullmatch(body):
+        return Fraction(body)
+    if match := _POWER_OF_TEN.fullmatch(body):
+        return Fraction(match[1] or 1) * Fraction(10) ** int(match[2] or match[3])
+    if match := _REPEATING.fullmatch(body):
+        decimals, period = match[3], match[4]
+        value = Fraction(f"{match[2]}.{decimals}0") + Fraction(int(period), 10 ** len(period) - 1) / 10 ** len(decimals)
+    elif match := _QUOTIENT.fullmatch(body) or _LATEX_QUOTIENT.fullmatch(body):
+        whole, numerator, denominator = match[2], int(match[3]), int(match[4])
+        if denominator == 0 or (whole and numerator < 0):
+            return None
+        value = int(whole or 0) + Fraction(numerator, denominator)
+    else:
+        return None
+    return -value if match[1] == "-" else value
+
+
+def numbers(body: str) -> tuple[str, list[Fraction]] | None:
+    """The outer brackets of a pair, a longer tuple or an interval, and its numbers; None if one is not a plain number.
+
+    A list, or a single number, has no brackets. The numbers of a list are sorted."""
+    is_ordered = brackets(body) == "ordered"
+    parts = members(body[1:-1] if is_ordered else body)
+    known = [value for value in map(number, parts) if value is not None]
+    if len(known) < len(parts):
+        return None
+    return (body[0] + body[-1], known) if is_ordered else ("", sorted(known))
