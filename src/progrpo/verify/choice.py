@@ -81,11 +81,7 @@ def choice_gold(letter: str, options: Sequence[str]) -> str:
 
 
 def read_choice(gold: str) -> tuple[str, list[str]]:
-    """The letter and the options of a gold that :func:`choice_gold` wrote.
-
-    Raises:
-        ValueError: the gold does not have them, or its letter is not the letter of an option.
-    """
+    """The letter and the options of a gold; a ValueError if it lacks them, or the letter is not that of an option."""
     try:
         value = json.loads(gold)
         letter, options = value["answer"], [str(text) for text in value["options"]]

@@ -57,11 +57,7 @@ def apply(left: int, operator: str, right: int) -> int | None:
 
 
 def read_problem(gold: str) -> tuple[list[int], int]:
-    """The numbers and the target of a gold, ``{"numbers": [5, 3, 2], "target": 16}``.
-
-    Raises:
-        ValueError: the gold does not have them.
-    """
+    """The numbers and the target of ``{"numbers": [5, 3, 2], "target": 16}``; a ValueError if a gold lacks them."""
     try:
         problem = json.loads(gold)
         return [int(number) for number in problem["numbers"]], int(problem["target"])

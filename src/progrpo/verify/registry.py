@@ -7,7 +7,7 @@ for the others: the tests for ``code``, the letter and the options for ``choice`
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from progrpo.verify.extract import LONGEST_ANSWER, AnswerStyle, extract_answer
 from progrpo.verify.math.answer import verify_math_batch
 from progrpo.verify.math.answer import wrong_golds as wrong_math_golds
 from progrpo.verify.math.text import normalise
-from progrpo.verify.math.working import verify_working
+from progrpo.verify.math.working import working
 from progrpo.verify.reasoning_gym.answers import read_entry, verify_reasoning_gym
 from progrpo.verify.thinking import after_thinking
 from progrpo.verify.verdict import Verdict
@@ -85,14 +85,10 @@ def count_votes(name: str, gold: str, responses: Sequence[str]) -> tuple[list[in
 
 
 def count_classes(answers: Sequence[str | None], same: Equivalent | None = None) -> tuple[list[int], int]:
-    """How many votes each answer has, the most frequent first, and how many responses give no answer.
+    """How many votes each answer has, the most frequent first, and how many responses give no answer (None).
 
     An answer joins the largest class whose first answer it equals. This matters if ``same`` is not transitive, as for
-    decimals that are close to several others.
-
-    Args:
-        answers: one per response; None is no answer. Equal texts are one answer.
-        same: compares answers of different spelling, many pairs at a time. By default, they differ.
+    decimals that are close to several others. Without ``same``, answers of different spelling differ.
 
     >>> count_classes(["1/2", "0.5", None, "3", "1/2"], lambda a, b: [eval(x) == eval(y) for x, y in zip(a, b)])
     ([3, 1], 1)
@@ -154,11 +150,19 @@ def _one_by_one(
 
 
 def _math(style: AnswerStyle) -> Verifier:
+    def verify_math(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+        """The canonical form of a right answer is its working, so that two ways to an answer are two solutions."""
+        verdicts = verify_math_batch(responses, golds, style=style)
+        return [
+            replace(verdict, canonical=working(response) or verdict.canonical) if verdict.correct else verdict
+            for verdict, response in zip(verdicts, responses, strict=True)
+        ]
+
     def answer(gold: str, response: str) -> str | None:
         answer = extract_answer(response, style) or ""
         return (normalise(answer) or None) if len(answer) <= LONGEST_ANSWER else None
 
-    return Verifier(partial(verify_working, style=style), wrong_math_golds, answer, _same_math)
+    return Verifier(verify_math, wrong_math_golds, answer, _same_math)
 
 
 def _same_math(first: Sequence[str], second: Sequence[str]) -> list[bool]:
