@@ -23,6 +23,8 @@ from typing import Any, Literal
 
 START_SECONDS = 120.0
 """A worker imports its libraries first, which takes a while on a busy machine with a cold disk."""
+_IDLE, _STARTING = -1, -2
+"""These stand in place of the index of a worker's task."""
 ATTEMPTS = 2
 """A worker may be lost through no fault of its task: the kernel's out-of-memory killer takes any process."""
 
@@ -58,22 +60,17 @@ class _Worker:
         self._pipes = (self.process.stdin, self.process.stdout)
         self._stdin, self.stdout = (pipe.fileno() for pipe in self._pipes)
         self._read = bytearray()
-        self.task: int | None = None
-        self.is_ready = False
-        self.tasks_done = 0
+        self.task = _STARTING
+        self.num_tasks = 0
         self.deadline = self.late_at = time.monotonic() + START_SECONDS
 
     @property
     def is_late(self) -> bool:
         """Whether a quarter of the task's time is over. Most tasks take a thousandth: this one will probably fail."""
-        return self.task is not None and time.monotonic() > self.late_at
-
-    @property
-    def is_busy(self) -> bool:
-        return self.task is not None or not self.is_ready
+        return self.task >= 0 and time.monotonic() > self.late_at
 
     def send(self, index: int, task: Any, seconds: float) -> None:
-        self.task, now = index, time.monotonic()
+        self.task, self.num_tasks, now = index, self.num_tasks + 1, time.monotonic()
         self.late_at, self.deadline = now + seconds / 4, now + seconds
         line = json.dumps([seconds, task]).encode() + b"\n"
         with suppress(BrokenPipeError):  # step() then finds that the worker is lost
@@ -91,11 +88,7 @@ class _Worker:
             return Outcome("deadline") if time.monotonic() > self.deadline else None
         answer = json.loads(self._read)
         self._read.clear()
-        if not self.is_ready:
-            self.is_ready = True
-            return None
-        self.task = None
-        self.tasks_done += 1
+        self.task = _IDLE
         return Outcome("done", answer)
 
     def kill(self) -> None:
@@ -149,26 +142,25 @@ class WorkerPool:
                 while waiting and len(active) < len(slots) + min(num_late, self.workers):
                     active.append(_Worker(self.script, self.memory_mb))
                 for worker in active:
-                    if waiting and not worker.is_busy:
+                    if waiting and worker.task == _IDLE:
                         worker.send(waiting[0], tasks[waiting.popleft()], seconds)
-                busy = [worker for worker in active if worker.is_busy]
+                busy = [worker for worker in active if worker.task != _IDLE]
                 have_sent = _wait(busy)
                 for worker in busy:
                     task, is_surplus = worker.task, worker.is_late and len(active) > len(slots)
                     outcome = worker.step(worker.stdout in have_sent)
                     if outcome is None:
                         continue
-                    if is_surplus or outcome.status != "done" or worker.tasks_done >= self.recycle_after:
+                    if is_surplus or outcome.status != "done" or worker.num_tasks >= self.recycle_after:
                         worker.kill()
                         active.remove(worker)
                         dying = [ended for ended in (*dying, worker) if ended.process.poll() is None]
-                    if task is None:
-                        failed_starts += 1
+                    attempts[task] += outcome.status == "lost"
+                    if task == _STARTING:
+                        failed_starts += outcome.status != "done"
                         if failed_starts >= ATTEMPTS * len(slots):
                             raise WorkerStartError(f"{self.script.name} did not start as a worker: {outcome}.")
-                        continue
-                    attempts[task] += 1
-                    if outcome.status == "lost" and attempts[task] < ATTEMPTS:
+                    elif outcome.status == "lost" and attempts[task] < ATTEMPTS:
                         waiting.appendleft(task)
                     else:
                         outcomes[task] = outcome
@@ -178,7 +170,7 @@ class WorkerPool:
 
     def _give_back(self, slots: int, active: Sequence[_Worker], dying: Sequence[_Worker]) -> None:
         """Keep idle workers in their slots; end workers with unfinished tasks, which an exception leaves behind."""
-        idle = [worker for worker in active if worker.task is None][:slots]
+        idle = [worker for worker in active if worker.task < 0][:slots]
         others = [worker for worker in active if worker not in idle]
         for worker in others:
             worker.kill()
