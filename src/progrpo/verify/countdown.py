@@ -85,8 +85,7 @@ def check_steps(numbers: Sequence[int], target: int, response: str) -> Verdict:
         return Verdict("incorrect", f"{len(texts)} steps, where {len(numbers)} numbers need {num_steps}")
     left_over = [Expression(number) for number in numbers]
     for index, text in enumerate(texts, start=1):
-        reason = _take_step(left_over, text, f"step {index}")
-        if reason:
+        if reason := _take_step(left_over, text, f"step {index}"):
             return Verdict("incorrect", reason)
     if left_over[0].value != target:
         return Verdict("incorrect", f"the last result is {left_over[0].value}, not {target}")

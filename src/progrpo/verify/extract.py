@@ -119,9 +119,7 @@ def _stated(line: str) -> str | None:
 def _bare(line: str) -> str | None:
     """The answer on a line, without the box or the marks around it."""
     boxed = last_box(line)
-    if boxed is not None:
-        return boxed
-    return line.strip().strip("*").strip().removesuffix(".").strip() or None
+    return boxed if boxed is not None else line.strip().strip("*").strip().removesuffix(".").strip() or None
 
 
 def last_box(text: str) -> str | None:

@@ -8,7 +8,6 @@ for the others: the tests for ``code``, the letter and the options for ``choice`
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar
 
 from progrpo.verify.choice import answered_letter, read_choice, verify_choice
@@ -35,8 +34,7 @@ class Verifier:
     Attributes:
         verify: the verdicts, from golds and responses.
         wrong_golds: why each gold cannot be used; empty if it can. A task calls this when it is loaded.
-        answer: a response's answer in one spelling, from the gold and the response; None for no answer. This function
-            is missing if votes make no sense, as for programs.
+        answer: the answer in one spelling, from a gold and a response; missing if votes make no sense, as for programs.
         same: whether answers of different spelling are the same. By default, they are not.
     """
 
@@ -118,16 +116,17 @@ def _by_verifier(names: Sequence[str], run: Callable[..., Sequence[_Result]], *c
 # -- The parts of the table --------------------------------------------------------------------------------------------
 
 
-def _unreadable(read: Callable[[str], Any], golds: Sequence[str]) -> list[str]:
-    """For each gold, why ``read`` refuses it; empty if it does not."""
-    reasons = []
-    for gold in golds:
+def _unreadable(read: Callable[[str], Any]) -> Callable[[Sequence[str]], list[str]]:
+    """A function that says for each gold why ``read`` refuses it; empty if it does not."""
+
+    def reason(gold: str) -> str:
         try:
             read(gold)
-            reasons.append("")
         except ValueError as error:
-            reasons.append(str(error))
-    return reasons
+            return str(error)
+        return ""
+
+    return lambda golds: list(map(reason, golds))
 
 
 def _one_by_one(
@@ -144,9 +143,7 @@ def _one_by_one(
             return Verdict("error", str(error))
         return check(response, *parts)
 
-    return Verifier(
-        lambda golds, responses: list(map(verify_one, golds, responses)), partial(_unreadable, read), answer
-    )
+    return Verifier(lambda golds, responses: list(map(verify_one, golds, responses)), _unreadable(read), answer)
 
 
 def _math(style: AnswerStyle) -> Verifier:
@@ -186,11 +183,11 @@ VERIFIERS: Mapping[str, Verifier] = {
     "math_answer": _math("answer"),
     "math_last_number": _math("last_number"),
     "math_any": _math("any"),
-    "code": Verifier(verify_programs, partial(_unreadable, read_gold)),
+    "code": Verifier(verify_programs, _unreadable(read_gold)),
     "choice": _one_by_one(
         read_choice, verify_choice, lambda gold, response: answered_letter(response, read_choice(gold)[1])
     ),
     "exact": _one_by_one(lambda gold: (gold,), _check_text, lambda gold, response: _text(response) or None),
     "countdown": _one_by_one(read_problem, lambda response, numbers, target: check_steps(numbers, target, response)),
-    "reasoning_gym": Verifier(verify_reasoning_gym, partial(_unreadable, read_entry)),
+    "reasoning_gym": Verifier(verify_reasoning_gym, _unreadable(read_entry)),
 }
