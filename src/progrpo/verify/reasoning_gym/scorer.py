@@ -8,7 +8,6 @@ built-ins, and no name that starts with an underscore.
 
 import builtins
 import sys
-from collections.abc import Iterator
 from functools import cache
 from types import CodeType
 from typing import Any
@@ -75,15 +74,10 @@ def refuse_programs(code: CodeType) -> None:
     Traceback (most recent call last):
     progrpo.verify.reasoning_gym.scorer.CodeInAnswerError: the answer uses '__import__'
     """
-    for name in _names(code):
+    for name in (*code.co_names, *code.co_varnames):
         is_builtin = hasattr(builtins, name) and name not in NUMERIC_BUILTINS
         if is_builtin or name.startswith("_") or name in EVALUATING_NAMES:
             raise CodeInAnswerError(f"the answer uses {name!r}")
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    yield from code.co_varnames
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names(constant)
+            refuse_programs(constant)
