@@ -82,8 +82,7 @@ def extract_answer(text: str, style: AnswerStyle = "boxed") -> str | None:
 
 
 def _last_number(text: str) -> str | None:
-    numbers = _LAST_NUMBER.findall(text)
-    return numbers[-1] if numbers else None
+    return next(reversed(_LAST_NUMBER.findall(text)), None)
 
 
 def _any_answer(text: str) -> str | None:

@@ -12,10 +12,9 @@ _OPEN = re.compile(rf"{START}[ \t]*(?:\n|\Z)")
 
 
 def ends_in_thinking(prompt: str) -> bool:
-    r"""Whether a prompt, as the model reads it, ends inside a thinking part.
+    r"""Whether one of a prompt's lines ends in ``<think>``, and no ``</think>`` follows.
 
-    It does if one of its lines ends in ``<think>`` and no ``</think>`` follows. A tag in the middle of a line belongs
-    to an instruction that mentions it.
+    A tag in the middle of a line belongs to an instruction that mentions it.
 
     >>> ends_in_thinking("<|Assistant|><think>\n"), ends_in_thinking("<think>\nOkay, so")
     (True, True)

@@ -84,12 +84,9 @@ def forms(answer: Reading, gold: Reading) -> list[tuple[int, int, bool]]:
 
 
 def same_numbers(answer: Reading, gold: Reading) -> bool | None:
-    r"""Whether an answer and a gold are the same number, list, or pair of numbers; None for anything else.
+    """Whether an answer and a gold are the same number, list, or pair of numbers; None for anything else.
 
     A list without repetition is a set.
-
-    >>> same_numbers(Reading("256, 81"), Reading("81, 256")), same_numbers(Reading("81256"), Reading("x"))
-    (True, None)
     """
     answer_numbers, gold_numbers = numbers(answer.body), numbers(gold.body)
     if answer_numbers is None or gold_numbers is None:

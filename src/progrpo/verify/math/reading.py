@@ -147,9 +147,6 @@ def are_equations(answer: Reading, gold: Reading) -> bool:
 
     ``y=1-x`` is ``x+y=1``, in both directions, and ``x=1-y``. Against ``x=5``, an equation with other names on its left
     still has to give the value 5 on its right.
-
-    >>> are_equations(read("y=1-x"), read("x+y=1")), are_equations(read("y=5"), read("x=5"))
-    (True, False)
     """
     first, second = equation(answer), equation(gold)
     if not first or not second:
@@ -169,11 +166,7 @@ def _mentions(body: str, symbol: str) -> bool:
 
 
 def as_list(text: str, other: str) -> str:
-    """``70,110`` with a blank if the other side is a list of two; otherwise it may be a number and is unchanged.
-
-    >>> as_list("70,110", "110, 70"), as_list("70,110", "70110")
-    ('70, 110', '70,110')
-    """
+    """``70,110`` with a blank if the other side is a list of two; otherwise it may be a number and is unchanged."""
     listed = _GROUPING_COMMA.sub(", ", text)
     return listed if listed != text and _count(listed) == _count(other) > 1 else text
 

@@ -67,11 +67,7 @@ class Size:
 
 
 def size(normalised: str) -> Size:
-    """The bound on an expression; a TooLargeError if it, or a part of it, is too large or nested too deep.
-
-    >>> round(size("2^{2016}").log10), size("(x+1)^3(y+2)").terms
-    (607, 8.0)
-    """
+    """The bound on an expression; a TooLargeError if it, or a part of it, is too large or nested too deep."""
     reader, parts = _Reader(normalised), list[Size]()
     while reader.tokens:  # there may be too many closing brackets
         parts.append(reader.read_sum())

@@ -107,12 +107,9 @@ class WorkerPool:
 
     Args:
         script: a Python file that defines ``handle(task)``; it is run outside any package.
-        workers: the greatest number of processes; up to as many more stand in for late ones.
+        workers: the greatest number of processes, at least 1; up to as many more stand in for late ones.
         memory_mb: the address space of each, in MB (Linux only).
         recycle_after: a worker is replaced after this number of tasks, so that a memory leak can't grow.
-
-    Raises:
-        ValueError: fewer than one worker.
     """
 
     def __init__(self, script: Path, *, workers: int, memory_mb: int = 2048, recycle_after: int = 20_000) -> None:
@@ -125,11 +122,9 @@ class WorkerPool:
     def run(self, tasks: Sequence[Any], seconds: float) -> list[Outcome]:
         """Do all tasks, each within this number of seconds, and return their outcomes in order.
 
-        A lost worker is replaced, and its task or its start is tried once more. A late worker gets a successor, which
-        goes on with the other tasks while the late one uses the rest of its time.
-
-        Raises:
-            WorkerStartError: a worker did not become ready.
+        A lost worker is replaced, and its task or its start is tried once more; a WorkerStartError says that no worker
+        became ready. A late worker gets a successor, which goes on with the other tasks while the late one uses the
+        rest of its time.
         """
         waiting, outcomes = deque(range(len(tasks))), dict[int, Outcome]()
         attempts, failed_starts = Counter[int](), 0
