@@ -6,9 +6,10 @@ from fractions import Fraction
 _EQUALS = re.compile(r"(?<![<>:=])(?<![^\d)}\]]!)=")
 _NO_PART_OF_A_NAME = re.compile(r"[0-9^]|^-|\\(?:sqrt|ln|log|exp)(?![a-z])")
 _SUBSCRIPTS_AND_ARGUMENTS = re.compile(r"_(?:\{[^{}]*\}|\w)|(?<=[A-Za-z'])\([^()]*\)|\[[^\[\]]*\]")
-_COMPARISON = re.compile(r"\s*(<=|>=|<|>|\\[lg]e(?![A-Za-z]))\s*")
+_COMPARISON = r"\s*(<=|>=|<|>|\\[lg]e(?![A-Za-z]))\s*"
+_BOUND = r"((?:[^<>=,A-Za-z\\]|\\(?:frac|sqrt|pi|infty)(?![A-Za-z]))+?)"
+_INEQUALITY = re.compile(rf"(?:{_BOUND}{_COMPARISON})?([A-Za-z])(?:{_COMPARISON}{_BOUND})?")
 _CLOSED = {"<=", ">=", r"\le", r"\ge"}
-_BOUND = re.compile(r"(?:[^<>=,A-Za-z\\]|\\(?:frac|sqrt|pi|infty)(?![A-Za-z]))+")
 _DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
 _QUOTIENT = re.compile(r"([-+]?)(?:(\d+) )?(\d+)/(\d+)", re.ASCII)
 _LATEX_QUOTIENT = re.compile(r"([-+]?)(\d*)\\frac\{(-?\d+)\}\{(\d+)\}", re.ASCII)
@@ -83,19 +84,16 @@ def intervals(body: str) -> tuple[str, str] | None:
 
 def _interval(text: str) -> tuple[str, str]:
     """The variable of an inequality with one bound or two, and its interval; two empty texts for anything else."""
-    terms = _COMPARISON.split(text)  # bounds and the variable at even places, signs at odd ones
-    are_less = {sign.startswith(("<", r"\l")) for sign in terms[1::2]}
-    if are_less == {False}:
-        terms.reverse()
-    bounds = [term for term in terms[::2] if _BOUND.fullmatch(term)]
-    places = [i for i, term in enumerate(terms) if re.fullmatch("[A-Za-z]", term)]
-    is_known = len(are_less) == 1 and places in {3: ([0], [2]), 5: ([2],)}.get(len(terms), ())
-    if not is_known or len(bounds) != len(terms) // 2:
+    match = _INEQUALITY.fullmatch(text)
+    low, low_sign, variable, high_sign, high = match.groups() if match else ("",) * 5
+    are_less = {sign.startswith(("<", r"\l")) for sign in (low_sign, high_sign) if sign}
+    if len(are_less) != 1:
         return "", ""
-    low, high = terms[: places[0]], terms[places[0] + 1 :]
-    left = f"{'[' if low[1] in _CLOSED else '('}{low[0]}" if low else r"(-\infty"
-    right = f"{high[1]}{']' if high[0] in _CLOSED else ')'}" if high else r"\infty)"
-    return terms[places[0]], f"{left},{right}"
+    if are_less == {False}:
+        low, low_sign, high_sign, high = high, high_sign, low_sign, low
+    left = f"{'[' if low_sign in _CLOSED else '('}{low}" if low else r"(-\infty"
+    right = f"{high}{']' if high_sign in _CLOSED else ')'}" if high else r"\infty)"
+    return variable, f"{left},{right}"
 
 
 def number(body: str) -> Fraction | None:
