@@ -116,8 +116,7 @@ def _choose(chosen_from: Size) -> Size:
 
 
 _TOKEN = re.compile(
-    r"\\(?:left|right)(?![A-Za-z])|(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<command>\\(?:[A-Za-z]+|.))|(?P<letter>[A-Za-z])|"
-    r"(?P<sign>[^\sA-Za-z])",
+    r"\\(?:left|right)(?![A-Za-z])|(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<name>\\(?:[A-Za-z]+|.)|[A-Za-z])|(?P<sign>\S)",
     re.ASCII,
 )
 _OPEN, _CLOSE = {"{", "(", "[", r"\{", r"\lfloor"}, {"}", ")", "]", r"\}", r"\rfloor"}
@@ -186,22 +185,17 @@ class _Reader:
         if kind == "number":
             value = float(token)
             return Size(abs(math.log10(value)) if value else 0.0)
-        if kind == "letter":
-            return Size(_CONSTANTS.get(token, 0.0), has_letters=True)
         if token in _OPEN:
             return self._deeper(self.read_sum)
-        if kind == "command":
-            return self._command(token)
-        return Size(1.0 if token == "|" else 0.0)  # an expression between bars may be the base of a power
-
-    def _command(self, name: str) -> Size:
-        if name in _FUNCTIONS_OF_TWO:
-            return _FUNCTIONS_OF_TWO[name](self._argument(), self._argument())
-        if name in _FUNCTIONS:
+        if token in _FUNCTIONS_OF_TWO:
+            return _FUNCTIONS_OF_TWO[token](self._argument(), self._argument())
+        if token in _FUNCTIONS:
             if self._peek() == "[":  # \sqrt[3]{2}
                 self._atom()
-            return _FUNCTIONS[name](self._argument())
-        return Size(_CONSTANTS.get(name, 0.0), has_letters=name not in _SIGNS)
+            return _FUNCTIONS[token](self._argument())
+        if kind == "name":
+            return Size(_CONSTANTS.get(token, 0.0), has_letters=token not in _SIGNS)
+        return Size(1.0 if token == "|" else 0.0)  # an expression between bars may be the base of a power
 
     def _argument(self) -> Size:
         """The argument of a command. An argument in brackets is only as deep as the brackets."""
