@@ -38,17 +38,13 @@ def verify_reasoning_gym(golds: Sequence[str], responses: Sequence[str]) -> list
 
 def _verify(gold: str, response: str) -> Verdict:
     try:
-        entry = read_entry(gold)
-    except ValueError as error:
-        return Verdict("error", str(error))
-    answer = extract_tagged_answer(response)
-    if answer is None:
-        return Verdict("incorrect", "the response has no <answer>...</answer>")
-    try:
+        entry, answer = read_entry(gold), extract_tagged_answer(response)
+        if answer is None:
+            return Verdict("incorrect", "the response has no <answer>...</answer>")
         score = _sandbox().call(f"{_MODULE}:score", entry | {"answer": answer}, _TO_SCORE)
     except ProgramFailedError as error:
         return Verdict("incorrect", f"scoring the answer failed: {error}")
-    except (NotIsolatedError, SandboxError) as error:
+    except (ValueError, NotIsolatedError, SandboxError) as error:
         return Verdict("error", str(error))
     is_right = isinstance(score, float) and score >= 1
     return Verdict("correct", canonical=answer) if is_right else Verdict("incorrect", f"the score is {score}, not 1")
