@@ -130,9 +130,8 @@ def last_box(text: str) -> str | None:
     end = len(text)
     for match in reversed(list(_BOX.finditer(text))):
         start = match.end()
-        if text[start : start + 1] == "{":
-            close = closing_brace(text, start, end)
-            if close is not None:
+        if text.startswith("{", start):
+            if (close := closing_brace(text, start, end)) is not None:
                 return text[start + 1 : close].strip()
         elif bare := _UNBRACED_BOX.match(text, start, end):
             return bare[0].rstrip(".,")

@@ -128,13 +128,12 @@ class WorkerPool:
         """
         waiting, outcomes = deque(range(len(tasks))), dict[int, Outcome]()
         attempts, failed_starts = Counter[int](), 0
-        slots = self._take_slots(len(tasks))
-        active = [worker for worker in slots if worker is not None]
+        slots, active = self._take_slots(len(tasks))
         dying: list[_Worker] = []
         try:
             while len(outcomes) < len(tasks):
                 num_late = sum(worker.is_late for worker in active)
-                while waiting and len(active) < len(slots) + min(num_late, self.workers):
+                while waiting and len(active) < slots + min(num_late, self.workers):
                     active.append(_Worker(self.script, self.memory_mb))
                 for worker in active:
                     if waiting and worker.task == _IDLE:
@@ -142,7 +141,7 @@ class WorkerPool:
                 busy = [worker for worker in active if worker.task != _IDLE]
                 have_sent = _wait(busy)
                 for worker in busy:
-                    task, is_surplus = worker.task, worker.is_late and len(active) > len(slots)
+                    task, is_surplus = worker.task, worker.is_late and len(active) > slots
                     outcome = worker.step(worker.stdout in have_sent)
                     if outcome is None:
                         continue
@@ -153,46 +152,41 @@ class WorkerPool:
                     attempts[task] += outcome.status == "lost"
                     if task == _STARTING:
                         failed_starts += outcome.status != "done"
-                        if failed_starts >= ATTEMPTS * len(slots):
+                        if failed_starts >= ATTEMPTS * slots:
                             raise WorkerStartError(f"{self.script.name} did not start as a worker: {outcome}.")
                     elif outcome.status == "lost" and attempts[task] < ATTEMPTS:
                         waiting.appendleft(task)
                     else:
                         outcomes[task] = outcome
-        finally:
-            self._give_back(len(slots), active, dying)
+        finally:  # keep idle workers; an exception may leave others behind
+            idle = [worker for worker in active if worker.task < 0][:slots]
+            self._give_back(slots, idle, [*(worker for worker in active if worker not in idle), *dying])
         return [outcomes[i] for i in range(len(tasks))]
-
-    def _give_back(self, slots: int, active: Sequence[_Worker], dying: Sequence[_Worker]) -> None:
-        """Keep idle workers in their slots; end workers with unfinished tasks, which an exception leaves behind."""
-        idle = [worker for worker in active if worker.task < 0][:slots]
-        others = [worker for worker in active if worker not in idle]
-        for worker in others:
-            worker.kill()
-        for worker in (*others, *dying):
-            worker.process.wait()
-        for place in range(slots):
-            self._slots.put(idle[place] if place < len(idle) else None)
 
     def close(self) -> None:
         """End the idle workers; the next task starts new ones."""
-        for worker in self._take_slots(self.workers):
-            if worker is not None:
-                worker.kill()
-                worker.process.wait()
-            self._slots.put(None)
+        slots, idle = self._take_slots(self.workers)
+        self._give_back(slots, [], idle)
 
-    def _take_slots(self, wanted: int) -> list["_Worker | None"]:
-        """At least one slot, and as many more as are free and wanted; workers that have ended are left out."""
+    def _take_slots(self, wanted: int) -> tuple[int, list[_Worker]]:
+        """Take at least one slot, and as many more as are free and wanted; their workers that have not ended."""
         slots = [self._slots.get()] if wanted else []
         with suppress(queue.Empty):
             while len(slots) < min(wanted, self.workers):
                 slots.append(self._slots.get_nowait())
-        for i, worker in enumerate(slots):
-            if worker is not None and worker.process.poll() is not None:
+        workers = list(filter(None, slots))
+        for worker in workers:
+            if worker.process.poll() is not None:
                 worker.close_pipes()
-                slots[i] = None
-        return slots
+        return len(slots), [worker for worker in workers if worker.process.returncode is None]
+
+    def _give_back(self, slots: int, kept: Sequence[_Worker], ended: Sequence[_Worker]) -> None:
+        for worker in ended:
+            worker.kill()
+        for worker in ended:
+            worker.process.wait()
+        for place in range(slots):
+            self._slots.put(kept[place] if place < len(kept) else None)
 
     def _forget_workers(self) -> None:
         # A slot holds an idle worker, or None if none was started yet. The last used worker comes first.
@@ -204,9 +198,8 @@ class WorkerPool:
         """In a forked child, start without workers: they are the parent's, and a thread may have held the lock."""
         parents = list(self._slots.queue)
         self._forget_workers()
-        for worker in parents:
-            if worker is not None:
-                worker.close_pipes()
+        for worker in filter(None, parents):
+            worker.close_pipes()
 
 
 def _wait(workers: Sequence[_Worker]) -> set[int]:
