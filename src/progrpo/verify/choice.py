@@ -7,7 +7,6 @@ The time grows only with the length of the response.
 
 import json
 import re
-from collections import deque
 from collections.abc import Sequence
 from string import ascii_uppercase
 
@@ -40,11 +39,7 @@ def answered_letter(response: str, options: Sequence[str] = ()) -> str | None:
     r"""The letter that a response answers; None if it answers none, or several.
 
     The letter stands in the last ``\boxed{}``, or after the last "Answer:" or "the answer is", whichever comes later,
-    alone or with the option's text.
-
-    Args:
-        response: the whole response. Its thinking part does not count.
-        options: the texts of the options, from A on. A letter in the answered option's text is not a second answer.
+    alone or with the option's text. A letter in that text is not a second answer if ``options`` has the text.
 
     >>> answered_letter(r"Not A. \boxed{\text{(B)}}"), answered_letter("The answer is (C).")
     ('B', 'C')
@@ -86,11 +81,7 @@ def choice_gold(letter: str, options: Sequence[str]) -> str:
 
 
 def read_choice(gold: str) -> tuple[str, list[str]]:
-    """The letter and the options of a gold that :func:`choice_gold` wrote.
-
-    Raises:
-        ValueError: the gold does not have them, or its letter is not the letter of an option.
-    """
+    """The letter and the options of a gold; a ValueError if it lacks them, or the letter is not that of an option."""
     try:
         value = json.loads(gold)
         letter, options = value["answer"], [str(text) for text in value["options"]]
@@ -102,8 +93,12 @@ def read_choice(gold: str) -> tuple[str, list[str]]:
 
 
 def _letters(response: str, options: Sequence[str]) -> list[str]:
-    """The different letters that the answer names, in order; empty if the answer does not begin with a letter."""
-    answer = _answer(response)
+    """The different letters that the last answer names, in order; empty if it does not begin with a letter."""
+    text = after_thinking(response) or ""
+    statements = list(_STATEMENT.finditer(text))
+    answer = last_box(text[statements[-1].start() :] if statements else text)
+    if answer is None and statements:
+        answer = statements[-1]["answer"]
     if answer is None or len(answer) > LONGEST_ANSWER:
         return []
     answer = _plain(answer)
@@ -112,24 +107,14 @@ def _letters(response: str, options: Sequence[str]) -> list[str]:
     lead = _LETTER.match(answer)
     if lead is None:
         return []
-    letter, rest = _upper(lead), answer[lead.end() :]
+    letter, rest = (lead[1] or lead[2]).upper(), answer[lead.end() :]
     quoted = _plain(dict(zip(ascii_uppercase, options, strict=False)).get(letter, ""))
     if quoted:
         rest = rest.replace(quoted, " ")
     if _DENIED.match(rest):
         return []
-    more = re.findall(r"\b[a-j]\b", rest) if _MORE_LETTERS.fullmatch(rest) else map(_upper, _LETTER.finditer(rest))
-    return list(dict.fromkeys([letter, *(other.upper() for other in more)]))
-
-
-def _answer(response: str) -> str | None:
-    """The text at the last place where a response states its answer."""
-    text = after_thinking(response)
-    if text is None:
-        return None
-    statement = deque(_STATEMENT.finditer(text), maxlen=1)
-    box = last_box(text[statement[0].start() :] if statement else text)
-    return box if box is not None or not statement else statement[0]["answer"]
+    more = re.findall(r"\b[a-j]\b", rest) if _MORE_LETTERS.fullmatch(rest) else map("".join, _LETTER.findall(rest))
+    return list(dict.fromkeys(other.upper() for other in (letter, *more)))
 
 
 def _plain(text: str) -> str:
@@ -137,7 +122,3 @@ def _plain(text: str) -> str:
     while (bare := STYLED.sub(r" \1 ", text)) != text:
         text = bare
     return " ".join(_LEAD.sub("", _MARKUP.sub(" ", text), count=1).split())
-
-
-def _upper(match: re.Match[str]) -> str:
-    return (match[1] or match[2]).upper()

@@ -57,11 +57,7 @@ def apply(left: int, operator: str, right: int) -> int | None:
 
 
 def read_problem(gold: str) -> tuple[list[int], int]:
-    """The numbers and the target of a gold, ``{"numbers": [5, 3, 2], "target": 16}``.
-
-    Raises:
-        ValueError: the gold does not have them.
-    """
+    """The numbers and the target of ``{"numbers": [5, 3, 2], "target": 16}``; a ValueError if a gold lacks them."""
     try:
         problem = json.loads(gold)
         return [int(number) for number in problem["numbers"]], int(problem["target"])
@@ -89,8 +85,7 @@ def check_steps(numbers: Sequence[int], target: int, response: str) -> Verdict:
         return Verdict("incorrect", f"{len(texts)} steps, where {len(numbers)} numbers need {num_steps}")
     left_over = [Expression(number) for number in numbers]
     for index, text in enumerate(texts, start=1):
-        reason = _take_step(left_over, text, f"step {index}")
-        if reason:
+        if reason := _take_step(left_over, text, f"step {index}"):
             return Verdict("incorrect", reason)
     if left_over[0].value != target:
         return Verdict("incorrect", f"the last result is {left_over[0].value}, not {target}")
@@ -146,10 +141,9 @@ def _expressions(numbers: tuple[int, ...], target: int | None = None) -> tuple[E
 
 def _splits(numbers: tuple[int, ...]) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The ways to split the numbers into two parts, each pair of parts once."""
-    first, others = numbers[0], range(1, len(numbers))
-    splits = set()
-    for size in range(len(numbers) - 1):
-        for places in combinations(others, size):
-            part = (first, *(numbers[i] for i in places))
-            splits.add((part, tuple(numbers[i] for i in others if i not in places)))
-    return splits
+    first, *others = numbers
+    return {
+        ((first, *(others[i] for i in places)), tuple(others[i] for i in range(len(others)) if i not in places))
+        for size in range(len(others))
+        for places in combinations(range(len(others)), size)
+    }

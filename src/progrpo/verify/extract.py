@@ -82,8 +82,7 @@ def extract_answer(text: str, style: AnswerStyle = "boxed") -> str | None:
 
 
 def _last_number(text: str) -> str | None:
-    numbers = _LAST_NUMBER.findall(text)
-    return numbers[-1] if numbers else None
+    return next(reversed(_LAST_NUMBER.findall(text)), None)
 
 
 def _any_answer(text: str) -> str | None:
@@ -119,9 +118,7 @@ def _stated(line: str) -> str | None:
 def _bare(line: str) -> str | None:
     """The answer on a line, without the box or the marks around it."""
     boxed = last_box(line)
-    if boxed is not None:
-        return boxed
-    return line.strip().strip("*").strip().removesuffix(".").strip() or None
+    return boxed if boxed is not None else line.strip().strip("*").strip().removesuffix(".").strip() or None
 
 
 def last_box(text: str) -> str | None:
@@ -133,9 +130,8 @@ def last_box(text: str) -> str | None:
     end = len(text)
     for match in reversed(list(_BOX.finditer(text))):
         start = match.end()
-        if text[start : start + 1] == "{":
-            close = closing_brace(text, start, end)
-            if close is not None:
+        if text.startswith("{", start):
+            if (close := closing_brace(text, start, end)) is not None:
                 return text[start + 1 : close].strip()
         elif bare := _UNBRACED_BOX.match(text, start, end):
             return bare[0].rstrip(".,")

@@ -5,9 +5,9 @@ for the others: the tests for ``code``, the letter and the options for ``choice`
 ``countdown``, the dataset and index of a problem for ``reasoning_gym``. Tasks and reward functions use this table.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from progrpo.verify.choice import answered_letter, read_choice, verify_choice
@@ -17,13 +17,14 @@ from progrpo.verify.extract import LONGEST_ANSWER, AnswerStyle, extract_answer
 from progrpo.verify.math.answer import verify_math_batch
 from progrpo.verify.math.answer import wrong_golds as wrong_math_golds
 from progrpo.verify.math.text import normalise
-from progrpo.verify.math.working import verify_working
+from progrpo.verify.math.working import working
 from progrpo.verify.reasoning_gym.answers import read_entry, verify_reasoning_gym
 from progrpo.verify.thinking import after_thinking
 from progrpo.verify.verdict import Verdict
-from progrpo.verify.votes import Equivalent, count_classes
 
 _Result = TypeVar("_Result")
+Equivalent = Callable[[Sequence[str], Sequence[str]], list[bool]]
+"""Whether each answer of the first list is the same as the answer at the same index of the second."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,13 @@ class Verifier:
     Attributes:
         verify: the verdicts, from golds and responses.
         wrong_golds: why each gold cannot be used; empty if it can. A task calls this when it is loaded.
-        answers: the answer of each response in one spelling, from golds and responses; None for no answer. This
-            function is missing if votes make no sense, as for programs.
+        answer: the answer in one spelling, from a gold and a response; missing if votes make no sense, as for programs.
         same: whether answers of different spelling are the same. By default, they are not.
     """
 
     verify: Callable[[Sequence[str], Sequence[str]], list[Verdict]]
     wrong_golds: Callable[[Sequence[str]], list[str]]
-    answers: Callable[[Sequence[str], Sequence[str]], Sequence[str | None]] | None = None
+    answer: Callable[[str, str], str | None] | None = None
     same: Equivalent | None = None
 
 
@@ -50,9 +50,7 @@ def verify(names: Sequence[str], golds: Sequence[str], responses: Sequence[str])
     >>> [v.status for v in verify(["exact", "exact"], ["a b", "a"], [" a  b", "b"])]
     ['correct', 'incorrect']
     """
-    return _by_verifier(
-        names, lambda name, places: VERIFIERS[name].verify([golds[i] for i in places], [responses[i] for i in places])
-    )
+    return _by_verifier(names, lambda name, *rows: VERIFIERS[name].verify(*rows), golds, responses)
 
 
 def wrong_golds(names: Sequence[str], golds: Sequence[str]) -> list[str]:
@@ -62,12 +60,12 @@ def wrong_golds(names: Sequence[str], golds: Sequence[str]) -> list[str]:
     ["the gold '34' has no numbers and target"]
     """
 
-    def reasons(name: str, places: list[int]) -> list[str]:
+    def reasons(name: str, golds: list[str]) -> list[str]:
         if name not in VERIFIERS:
-            return [f"the verifier {name!r} is not one of {', '.join(VERIFIERS)}"] * len(places)
-        return VERIFIERS[name].wrong_golds([golds[i] for i in places])
+            return [f"the verifier {name!r} is not one of {', '.join(VERIFIERS)}"] * len(golds)
+        return VERIFIERS[name].wrong_golds(golds)
 
-    return _by_verifier(names, reasons)
+    return _by_verifier(names, reasons, golds)
 
 
 def count_votes(name: str, gold: str, responses: Sequence[str]) -> tuple[list[int], int] | None:
@@ -79,70 +77,93 @@ def count_votes(name: str, gold: str, responses: Sequence[str]) -> tuple[list[in
     ([2, 1], 1)
     """
     verifier = VERIFIERS[name]
-    if verifier.answers is None:
+    if verifier.answer is None:
         return None
-    return count_classes(verifier.answers([gold] * len(responses), responses), verifier.same)
+    return count_classes([verifier.answer(gold, response) for response in responses], verifier.same)
 
 
-def _by_verifier(names: Sequence[str], run: Callable[[str, list[int]], Sequence[_Result]]) -> list[_Result]:
-    """Call ``run`` for each verifier with the places of its name, and return all results in the order of the names."""
-    places: dict[str, list[int]] = {}
-    for i, name in enumerate(names):
-        places.setdefault(name, []).append(i)
-    results = {i: result for name in places for i, result in zip(places[name], run(name, places[name]), strict=True)}
+def count_classes(answers: Sequence[str | None], same: Equivalent | None = None) -> tuple[list[int], int]:
+    """How many votes each answer has, the most frequent first, and how many responses give no answer (None).
+
+    An answer joins the largest class whose first answer it equals. This matters if ``same`` is not transitive, as for
+    decimals that are close to several others. Without ``same``, answers of different spelling differ.
+
+    >>> count_classes(["1/2", "0.5", None, "3", "1/2"], lambda a, b: [eval(x) == eval(y) for x, y in zip(a, b)])
+    ([3, 1], 1)
+    """
+    votes = Counter(answer for answer in answers if answer is not None)
+    distinct = [answer for answer, _ in votes.most_common()]
+    pairs = [(later, earlier) for i, later in enumerate(distinct) for earlier in distinct[:i]]
+    verdicts = same([a for a, _ in pairs], [b for _, b in pairs]) if same else [False] * len(pairs)
+    are_same = {pair for pair, is_same in zip(pairs, verdicts, strict=True) if is_same}
+    classes: dict[str, int] = {}
+    for answer in distinct:
+        head = next((head for head in classes if (answer, head) in are_same), answer)
+        classes[head] = classes.get(head, 0) + votes[answer]
+    return sorted(classes.values(), reverse=True), len(answers) - votes.total()
+
+
+def _by_verifier(names: Sequence[str], run: Callable[..., Sequence[_Result]], *columns: Sequence[str]) -> list[_Result]:
+    """Call ``run`` for each verifier with its rows of the columns, and return all results in the order of the names."""
+    results: dict[int, _Result] = {}
+    for verifier in dict.fromkeys(names):
+        places = [i for i, name in enumerate(names) if name == verifier]
+        rows = [[column[i] for i in places] for column in columns]
+        results |= zip(places, run(verifier, *rows), strict=True)
     return [results[i] for i in range(len(names))]
 
 
 # -- The parts of the table --------------------------------------------------------------------------------------------
 
-_ReadGold = Callable[[str], tuple[Any, ...]]
-"""Takes a gold apart, or raises a ValueError that says why the gold cannot be used."""
 
+def _unreadable(read: Callable[[str], Any]) -> Callable[[Sequence[str]], list[str]]:
+    """A function that says for each gold why ``read`` refuses it; empty if it does not."""
 
-def _unreadable(read: Callable[[str], Any], golds: Sequence[str]) -> list[str]:
-    """For each gold, why ``read`` refuses it; empty if it does not."""
-    reasons = []
-    for gold in golds:
+    def reason(gold: str) -> str:
         try:
             read(gold)
-            reasons.append("")
         except ValueError as error:
-            reasons.append(str(error))
-    return reasons
+            return str(error)
+        return ""
+
+    return lambda golds: list(map(reason, golds))
 
 
 def _one_by_one(
-    read: _ReadGold, check: Callable[..., Verdict], answer: Callable[..., str | None] | None = None
+    read: Callable[[str], tuple[Any, ...]],
+    check: Callable[..., Verdict],
+    answer: Callable[[str, str], str | None] | None = None,
 ) -> Verifier:
-    """A verifier of single responses: ``check`` and ``answer`` take a response and the parts of its gold."""
+    """A verifier of single responses: ``check`` takes a response and the parts that ``read`` finds in its gold."""
 
-    def verify_each(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
-        return [
-            Verdict("error", reason) if reason else check(response, *read(gold))
-            for gold, response, reason in zip(golds, responses, _unreadable(read, golds), strict=True)
-        ]
+    def verify_one(gold: str, response: str) -> Verdict:
+        try:
+            parts = read(gold)
+        except ValueError as error:
+            return Verdict("error", str(error))
+        return check(response, *parts)
 
-    def answer_each(golds: Sequence[str], responses: Sequence[str]) -> list[str | None]:
-        assert answer is not None
-        return [answer(response, *read(gold)) for gold, response in zip(golds, responses, strict=True)]
-
-    return Verifier(verify_each, partial(_unreadable, read), answer_each if answer else None)
+    return Verifier(lambda golds, responses: list(map(verify_one, golds, responses)), _unreadable(read), answer)
 
 
 def _math(style: AnswerStyle) -> Verifier:
-    return Verifier(
-        partial(verify_working, style=style), wrong_math_golds, partial(_math_answers, style=style), _same_math
-    )
+    def verify_math(golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+        """The canonical form of a right answer is its working, so that two ways to an answer are two solutions."""
+        verdicts = verify_math_batch(responses, golds, style=style)
+        return [
+            replace(verdict, canonical=working(response) or verdict.canonical) if verdict.correct else verdict
+            for verdict, response in zip(verdicts, responses, strict=True)
+        ]
 
+    def answer(gold: str, response: str) -> str | None:
+        answer = extract_answer(response, style) or ""
+        return (normalise(answer) or None) if len(answer) <= LONGEST_ANSWER else None
 
-def _math_answers(golds: Sequence[str], responses: Sequence[str], *, style: AnswerStyle) -> list[str | None]:
-    answers = [extract_answer(response, style) or "" for response in responses]
-    return [(normalise(answer) or None) if len(answer) <= LONGEST_ANSWER else None for answer in answers]
+    return Verifier(verify_math, wrong_math_golds, answer, _same_math)
 
 
 def _same_math(first: Sequence[str], second: Sequence[str]) -> list[bool]:
-    verdicts = verify_math_batch([rf"\boxed{{{answer}}}" for answer in first], second)
-    return [verdict.correct for verdict in verdicts]
+    return [verdict.correct for verdict in verify_math_batch([rf"\boxed{{{answer}}}" for answer in first], second)]
 
 
 def _check_text(response: str, gold: str) -> Verdict:
@@ -162,11 +183,11 @@ VERIFIERS: Mapping[str, Verifier] = {
     "math_answer": _math("answer"),
     "math_last_number": _math("last_number"),
     "math_any": _math("any"),
-    "code": Verifier(verify_programs, partial(_unreadable, read_gold)),
+    "code": Verifier(verify_programs, _unreadable(read_gold)),
     "choice": _one_by_one(
-        read_choice, verify_choice, lambda response, letter, options: answered_letter(response, options)
+        read_choice, verify_choice, lambda gold, response: answered_letter(response, read_choice(gold)[1])
     ),
-    "exact": _one_by_one(lambda gold: (gold,), _check_text, lambda response, gold: _text(response) or None),
+    "exact": _one_by_one(lambda gold: (gold,), _check_text, lambda gold, response: _text(response) or None),
     "countdown": _one_by_one(read_problem, lambda response, numbers, target: check_steps(numbers, target, response)),
-    "reasoning_gym": Verifier(verify_reasoning_gym, partial(_unreadable, read_entry)),
+    "reasoning_gym": Verifier(verify_reasoning_gym, _unreadable(read_entry)),
 }

@@ -12,10 +12,9 @@ _OPEN = re.compile(rf"{START}[ \t]*(?:\n|\Z)")
 
 
 def ends_in_thinking(prompt: str) -> bool:
-    r"""Whether a prompt, as the model reads it, ends inside a thinking part.
+    r"""Whether one of a prompt's lines ends in ``<think>``, and no ``</think>`` follows.
 
-    It does if one of its lines ends in ``<think>`` and no ``</think>`` follows. A tag in the middle of a line belongs
-    to an instruction that mentions it.
+    A tag in the middle of a line belongs to an instruction that mentions it.
 
     >>> ends_in_thinking("<|Assistant|><think>\n"), ends_in_thinking("<think>\nOkay, so")
     (True, True)
@@ -26,9 +25,7 @@ def ends_in_thinking(prompt: str) -> bool:
 
 
 def begin_thinking(response: str) -> str:
-    r"""A response with a ``<think>`` in front of it, for prompts that open the thinking part.
-
-    If the response itself begins with ``<think>``, as R1 models sometimes write, it stays as it is.
+    r"""A response with a ``<think>`` in front of it, unless it begins with one itself, as R1 models sometimes write.
 
     >>> begin_thinking("7?</think> It is 8."), begin_thinking("<think>7?")
     ('<think>\n7?</think> It is 8.', '<think>7?')
@@ -47,9 +44,7 @@ def closes_unopened(response: str) -> bool:
 
 
 def after_thinking(response: str) -> str | None:
-    """What follows the last ``</think>``; None for a response that was still thinking when it ended.
-
-    A response without a thinking part is returned as it is.
+    """What follows the last ``</think>``, if there is one; None for a response that was still thinking when it ended.
 
     >>> after_thinking("<think>7?</think> 8"), after_thinking("8"), after_thinking("<think>7?")
     (' 8', '8', None)

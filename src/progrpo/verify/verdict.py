@@ -17,7 +17,6 @@ class Verdict:
     is left out of its group.
 
     Attributes:
-        status: ``"correct"``, ``"incorrect"`` or ``"error"``.
         reason: one sentence for people, short and valid UTF-8 whatever the response; empty for a correct answer.
         canonical: for a correct answer, a text that is equal for two answers if and only if they are the same solution.
 

@@ -5,13 +5,14 @@ import os
 import signal
 import threading
 import time
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.verify.shared_data import shared_rows
 
-from progrpo.verify import GoldError, Verdict, check_gold, verify_math, verify_math_batch, wrong_golds
+from progrpo.verify import GoldError, check_gold, verify_math, verify_math_batch, wrong_golds
 from progrpo.verify.math import answer as math_answer
 from progrpo.verify.workers.pool import Outcome, WorkerPool
 
@@ -661,20 +662,24 @@ def test_an_answer_to_a_gold_of_one_or_more_may_have_a_per_cent_sign(gold: str, 
     assert verify_math(rf"\boxed{{{answer}}}", gold).correct == right
 
 
-def test_the_cache_keeps_the_newest_verdicts_and_starts_empty_in_a_forked_child() -> None:
-    cache, verdict = math_answer._Cache(2), Verdict("incorrect", "no")
-    cache.put({(gold, "2"): verdict for gold in "abc"} | {("d", "2"): Verdict("error", "lost")})
-    assert [cache.get((gold, "2")) for gold in "abcd"] == [None, verdict, verdict, None]
-    cache._lock.acquire()  # as a thread of the parent may have done
-    cache.after_fork()
-    assert cache._lock.acquire(timeout=1)
-    cache._lock.release()
-    assert cache.get(("c", "2")) is None
+def compare(golds: str, status: Any, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = Outcome(status, value)
+    with monkeypatch.context() as replaced:
+        replaced.setattr(WorkerPool, "run", lambda pool, tasks, seconds: [outcome] * len(tasks))
+        math_answer._compare([(f"{gold}+1", "2") for gold in golds], 5.0)
+
+
+def test_the_cache_keeps_the_newest_verdicts_and_no_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(math_answer, "_cached", OrderedDict())
+    monkeypatch.setattr(math_answer, "CACHED_VERDICTS", 2)
+    compare("abc", "done", "different", monkeypatch)
+    compare("d", "done", "bad gold", monkeypatch)
+    assert list(math_answer._cached) == [("b+1", "2"), ("c+1", "2")]
 
 
 @pytest.mark.parametrize("status", ["deadline", "lost"])
 def test_a_stalled_comparison_is_made_again(monkeypatch: pytest.MonkeyPatch, status: Any) -> None:
-    monkeypatch.setattr(math_answer, "_cache", math_answer._Cache(10))
+    monkeypatch.setattr(math_answer, "_cached", OrderedDict())
     with monkeypatch.context() as stalled:
         stalled.setattr(WorkerPool, "run", lambda pool, tasks, seconds: [Outcome(status)] * len(tasks))
         assert verify_math(r"\boxed{(x+11)^2}", "x^2+22x+121").status == "incorrect"
@@ -682,7 +687,8 @@ def test_a_stalled_comparison_is_made_again(monkeypatch: pytest.MonkeyPatch, sta
 
 
 def test_a_verdict_that_the_cache_drops_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(math_answer, "_cache", math_answer._Cache(1))
+    monkeypatch.setattr(math_answer, "_cached", OrderedDict())
+    monkeypatch.setattr(math_answer, "CACHED_VERDICTS", 1)
     assert verify_math(r"\boxed{\frac{\sqrt{4}}{3}}", r"\frac{2}{3}").correct
     first, second = verify_math_batch(
         [r"\boxed{\frac{\sqrt{4}}{3}}", r"\boxed{\frac{\sqrt{4}}{5}}"], [r"\frac{2}{3}", r"\frac{2}{3}"]

@@ -5,9 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from progrpo.verify.math.guards import conflict
-from progrpo.verify.math.numbers import number, numbers
-from progrpo.verify.math.parts import members, sides, values
+from progrpo.verify.math.comparison import conflict
+from progrpo.verify.math.parts import members, number, numbers, sides, values
 from progrpo.verify.math.reading import like, read
 from progrpo.verify.math.size import DEEPEST, LARGEST_DETERMINANT, LONGEST_DIGITS, MOST_MEMBERS, explosion
 

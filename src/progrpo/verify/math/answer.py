@@ -16,17 +16,16 @@ worker cannot be started.
 import logging
 import os
 import re
-import threading
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from progrpo.common.errors import ConfigError
 from progrpo.verify.extract import LONGEST_ANSWER, AnswerStyle, extract_answer, last_box
-from progrpo.verify.math.guards import conflict
-from progrpo.verify.math.numbers import RELATIVE, forms, number, same_numbers
-from progrpo.verify.math.parts import intervals, members, sides, values
+from progrpo.verify.math.comparison import RELATIVE, conflict, forms, same_numbers
+from progrpo.verify.math.parts import intervals, members, number, sides, values
 from progrpo.verify.math.reading import Reading, are_equations, as_list, equation, like, read
 from progrpo.verify.math.size import explosion
 from progrpo.verify.math.text import normalise, unstyled, words
@@ -56,8 +55,7 @@ def check_gold(gold: str) -> str:
     >>> check_gold(r"11\sqrt2")
     '\\boxed{11\\sqrt2}'
     """
-    reason = wrong_golds([gold])[0]
-    if reason:
+    if reason := wrong_golds([gold])[0]:
         raise GoldError(reason)
     return rf"\boxed{{{_content(gold)}}}"
 
@@ -98,11 +96,7 @@ def verify_math(answer: str, gold: str, *, style: AnswerStyle = "boxed") -> Verd
 def verify_math_batch(
     answers: Sequence[str], golds: Sequence[str], *, style: AnswerStyle = "boxed", seconds: float = DEADLINE_SECONDS
 ) -> list[Verdict]:
-    """:func:`verify_math` of many responses, on all workers at once.
-
-    Args:
-        answers, golds, style: as for :func:`verify_math`.
-        seconds: the time that one comparison may take in a worker.
+    """:func:`verify_math` of many responses, on all workers at once. One comparison may take so many ``seconds``.
 
     Raises:
         ValueError: ``answers`` and ``golds`` differ in number.
@@ -136,8 +130,7 @@ def _decide_response(response: str, gold: str, style: AnswerStyle) -> Decision:
     if answer is None:
         return Verdict("incorrect", _MISSING[style])
     try:
-        problem = _text_problem(gold)
-        if problem:
+        if problem := _text_problem(gold):
             return Verdict("error", problem)
         if len(answer) > LONGEST_ANSWER:
             return Verdict("incorrect", f"the answer has {len(answer)} characters, more than {LONGEST_ANSWER}")
@@ -161,31 +154,21 @@ def _decide(answer: str, gold: str) -> Decision:
     is_same_text = unstyled(answer_text) == unstyled(gold_text)
     if said == right or is_same_text or (answer_words is not None and answer_words == words(gold_text)):
         return []
-    reason = conflict(said, right)
-    if reason:
+    if reason := conflict(said, right):
         return Verdict("incorrect", reason)
     if said.body == right.body and said.is_percent == right.is_percent and not are_equations(said, right):
         return []
     if parts := _parts(said, right):
-        return _all_of(_decide(part, gold) for part in parts)
+        decisions = [_decide(part, gold) for part in parts]
+        wrong = next((decision for decision in decisions if isinstance(decision, Verdict)), None)
+        return wrong or [pair for decision in decisions if not isinstance(decision, Verdict) for pair in decision]
     is_right = same_numbers(said, right)
     if is_right is not None:
         return [] if is_right else _not_equal(answer_text, gold_text)
-    reason = explosion(said.body)
-    if reason:
+    if reason := explosion(said.body):
         return Verdict("incorrect", reason)
     # A gold that would explode is compared as text alone.
     return _not_equal(answer_text, gold_text) if explosion(right.body) else [(gold_text, answer_text)]
-
-
-def _all_of(decisions: Iterable[Decision]) -> Decision:
-    """The decision on an answer whose parts all have to be right."""
-    pairs: list[Pair] = []
-    for decision in decisions:
-        if isinstance(decision, Verdict):
-            return decision
-        pairs += decision
-    return pairs
 
 
 def _parts(answer: Reading, gold: Reading) -> list[str]:
@@ -248,31 +231,8 @@ def _needs_no_reading(content: str) -> bool:
     return number(body) is not None or words(content) is not None or bool(explosion(body))
 
 
-class _Cache:
-    """The newest verdicts, for all threads."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self.after_fork()
-
-    def after_fork(self) -> None:
-        """Start empty, because a thread of the parent may have held the lock in the middle of a change."""
-        self._lock, self._verdicts = threading.Lock(), dict[Pair, Verdict]()
-
-    def get(self, pair: Pair) -> Verdict | None:
-        with self._lock:
-            return self._verdicts.get(pair)
-
-    def put(self, verdicts: dict[Pair, Verdict]) -> None:
-        """Keep verdicts, but no errors of the verifier: it may succeed next time."""
-        with self._lock:
-            self._verdicts |= {pair: verdict for pair, verdict in verdicts.items() if verdict.status != "error"}
-            while len(self._verdicts) > self._size:
-                del self._verdicts[next(iter(self._verdicts))]
-
-
-_cache = _Cache(CACHED_VERDICTS)
-os.register_at_fork(after_in_child=_cache.after_fork)
+_cached: OrderedDict[Pair, Verdict] = OrderedDict()
+"""The newest verdicts, for all threads. Its operations are atomic: there is no lock that a fork could leave locked."""
 
 
 @cache
@@ -286,7 +246,7 @@ def _pool() -> WorkerPool:
 def _compare(pairs: Sequence[Pair], seconds: float) -> dict[Pair, Verdict]:
     """Verdicts on pairs, from the cache or from the workers."""
     # Each pair is looked up only once, because the cache may drop a verdict while the workers are busy.
-    verdicts = {pair: verdict for pair in pairs if (verdict := _cache.get(pair)) is not None}
+    verdicts = {pair: verdict for pair in pairs if (verdict := _cached.get(pair)) is not None}
     missing = [pair for pair in pairs if pair not in verdicts]
     if not missing:
         return verdicts
@@ -295,10 +255,14 @@ def _compare(pairs: Sequence[Pair], seconds: float) -> dict[Pair, Verdict]:
         outcomes = _pool().run(tasks, seconds)
     except (WorkerStartError, OSError) as error:
         return verdicts | dict.fromkeys(missing, Verdict("error", str(error)))
-    fresh = {pair: _verdict(*pair, outcome, seconds) for pair, outcome in zip(missing, outcomes, strict=True)}
-    # A comparison that missed its deadline or lost its worker may succeed when the machine is less busy.
-    _cache.put({pair: fresh[pair] for pair, outcome in zip(missing, outcomes, strict=True) if outcome.status == "done"})
-    return verdicts | fresh
+    for pair, outcome in zip(missing, outcomes, strict=True):
+        verdicts[pair] = verdict = _verdict(*pair, outcome, seconds)
+        # A comparison that missed its deadline, lost its worker or was an error may succeed next time.
+        if outcome.status == "done" and verdict.status != "error":
+            _cached[pair] = verdict
+    while len(_cached) > CACHED_VERDICTS:
+        _cached.popitem(last=False)
+    return verdicts
 
 
 def _task(gold: str, answer: str) -> dict[str, object]:

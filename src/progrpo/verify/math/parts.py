@@ -1,13 +1,23 @@
-r"""The parts of an answer's text: members of a list, sides of an equation, the outer brackets, inequalities."""
+r"""The parts of an answer's text: members of a list, sides of an equation, outer brackets, inequalities, numbers."""
 
 import re
+from fractions import Fraction
 
 _EQUALS = re.compile(r"(?<![<>:=])(?<![^\d)}\]]!)=")
 _NO_PART_OF_A_NAME = re.compile(r"[0-9^]|^-|\\(?:sqrt|ln|log|exp)(?![a-z])")
 _SUBSCRIPTS_AND_ARGUMENTS = re.compile(r"_(?:\{[^{}]*\}|\w)|(?<=[A-Za-z'])\([^()]*\)|\[[^\[\]]*\]")
-_COMPARISON = re.compile(r"\s*(<=|>=|<|>|\\[lg]e(?![A-Za-z]))\s*")
+_COMPARISON = r"\s*(<=|>=|<|>|\\[lg]e(?![A-Za-z]))\s*"
+_BOUND = r"((?:[^<>=,A-Za-z\\]|\\(?:frac|sqrt|pi|infty)(?![A-Za-z]))+?)"
+_INEQUALITY = re.compile(rf"(?:{_BOUND}{_COMPARISON})?([A-Za-z])(?:{_COMPARISON}{_BOUND})?")
 _CLOSED = {"<=", ">=", r"\le", r"\ge"}
-_BOUND = re.compile(r"(?:[^<>=,A-Za-z\\]|\\(?:frac|sqrt|pi|infty)(?![A-Za-z]))+")
+_DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
+_QUOTIENT = re.compile(r"([-+]?)(?:(\d+) )?(\d+)/(\d+)", re.ASCII)
+_LATEX_QUOTIENT = re.compile(r"([-+]?)(\d*)\\frac\{(-?\d+)\}\{(\d+)\}", re.ASCII)
+_POWER_OF_TEN = re.compile(
+    rf"(?:({_DECIMAL.pattern})(?:\\times|\\cdot|\*) ?)?10\^(?:\{{([-+]?\d{{1,3}})\}}|(\d))", re.ASCII
+)
+_REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\overline\{(\d+)\}", re.ASCII)
+_MOST_DIGITS = 400
 
 
 def connective(words: str) -> str:
@@ -74,16 +84,50 @@ def intervals(body: str) -> tuple[str, str] | None:
 
 def _interval(text: str) -> tuple[str, str]:
     """The variable of an inequality with one bound or two, and its interval; two empty texts for anything else."""
-    terms = _COMPARISON.split(text)  # bounds and the variable at even places, signs at odd ones
-    are_less = {sign.startswith(("<", r"\l")) for sign in terms[1::2]}
-    if are_less == {False}:
-        terms.reverse()
-    bounds = [term for term in terms[::2] if _BOUND.fullmatch(term)]
-    places = [i for i, term in enumerate(terms) if re.fullmatch("[A-Za-z]", term)]
-    is_known = len(are_less) == 1 and places in {3: ([0], [2]), 5: ([2],)}.get(len(terms), ())
-    if not is_known or len(bounds) != len(terms) // 2:
+    match = _INEQUALITY.fullmatch(text)
+    low, low_sign, variable, high_sign, high = match.groups() if match else ("",) * 5
+    are_less = {sign.startswith(("<", r"\l")) for sign in (low_sign, high_sign) if sign}
+    if len(are_less) != 1:
         return "", ""
-    low, high = terms[: places[0]], terms[places[0] + 1 :]
-    left = f"{'[' if low[1] in _CLOSED else '('}{low[0]}" if low else r"(-\infty"
-    right = f"{high[1]}{']' if high[0] in _CLOSED else ')'}" if high else r"\infty)"
-    return terms[places[0]], f"{left},{right}"
+    if are_less == {False}:
+        low, low_sign, high_sign, high = high, high_sign, low_sign, low
+    left = f"{'[' if low_sign in _CLOSED else '('}{low}" if low else r"(-\infty"
+    right = f"{high}{']' if high_sign in _CLOSED else ')'}" if high else r"\infty)"
+    return variable, f"{left},{right}"
+
+
+def number(body: str) -> Fraction | None:
+    r"""The exact value of a plain number; None for anything else.
+
+    A plain number is an integer, a decimal, ``a/b``, ``\frac{a}{b}``, a mixed number, a repeating decimal, or a decimal
+    times a power of ten.
+    """
+    if len(body) > _MOST_DIGITS:
+        return None
+    if _DECIMAL.fullmatch(body):
+        return Fraction(body)
+    if match := _POWER_OF_TEN.fullmatch(body):
+        return Fraction(match[1] or 1) * Fraction(10) ** int(match[2] or match[3])
+    if match := _REPEATING.fullmatch(body):
+        decimals, period = match[3], match[4]
+        value = Fraction(f"{match[2]}.{decimals}0") + Fraction(int(period), 10 ** len(period) - 1) / 10 ** len(decimals)
+    elif match := _QUOTIENT.fullmatch(body) or _LATEX_QUOTIENT.fullmatch(body):
+        whole, numerator, denominator = match[2], int(match[3]), int(match[4])
+        if denominator == 0 or (whole and numerator < 0):
+            return None
+        value = int(whole or 0) + Fraction(numerator, denominator)
+    else:
+        return None
+    return -value if match[1] == "-" else value
+
+
+def numbers(body: str) -> tuple[str, list[Fraction]] | None:
+    """The outer brackets of a pair, a longer tuple or an interval, and its numbers; None if one is not a plain number.
+
+    A list, or a single number, has no brackets. The numbers of a list are sorted."""
+    is_ordered = brackets(body) == "ordered"
+    parts = members(body[1:-1] if is_ordered else body)
+    known = [value for value in map(number, parts) if value is not None]
+    if len(known) < len(parts):
+        return None
+    return (body[0] + body[-1], known) if is_ordered else ("", sorted(known))

@@ -58,21 +58,16 @@ _COMMANDS = re.compile(r"\\[A-Za-z]+")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    r"""An answer in parts.
-
-    Attributes:
-        body: the mathematics, in one spelling.
-        symbol: the x of ``x = 5``; empty for other names, such as ``f(x)`` and ``\text{Area}``.
-        unit: the unit by one of its names, if the unit is known; or the modulus, such as ``mod 7``.
-        base: the base of the number.
-        is_percent: whether a per-cent sign follows, or one follows each member of a list.
-    """
+    """An answer in parts; ``body`` is the mathematics, in one spelling."""
 
     body: str
     symbol: str = ""
+    r"""The x of ``x = 5``; empty for other names, such as ``f(x)`` and ``\text{Area}``."""
     unit: str = ""
+    """The unit by one of its names, if it is known; or the modulus, such as ``mod 7``."""
     base: str = ""
     is_percent: bool = False
+    """Whether a per-cent sign follows, or one follows each member of a list."""
 
 
 @lru_cache(maxsize=8192)
@@ -152,9 +147,6 @@ def are_equations(answer: Reading, gold: Reading) -> bool:
 
     ``y=1-x`` is ``x+y=1``, in both directions, and ``x=1-y``. Against ``x=5``, an equation with other names on its left
     still has to give the value 5 on its right.
-
-    >>> are_equations(read("y=1-x"), read("x+y=1")), are_equations(read("y=5"), read("x=5"))
-    (True, False)
     """
     first, second = equation(answer), equation(gold)
     if not first or not second:
@@ -174,11 +166,7 @@ def _mentions(body: str, symbol: str) -> bool:
 
 
 def as_list(text: str, other: str) -> str:
-    """``70,110`` with a blank if the other side is a list of two; otherwise it may be a number and is unchanged.
-
-    >>> as_list("70,110", "110, 70"), as_list("70,110", "70110")
-    ('70, 110', '70,110')
-    """
+    """``70,110`` with a blank if the other side is a list of two; otherwise it may be a number and is unchanged."""
     listed = _GROUPING_COMMA.sub(", ", text)
     return listed if listed != text and _count(listed) == _count(other) > 1 else text
 
@@ -202,8 +190,9 @@ def like(answer: Reading, gold: Reading) -> Reading:
         names = [name for name, _ in named]
         if is_ordered and len(set(names)) < len(names):
             return answer  # two values of one name are not a pair
-        if is_ordered and _are_in_alphabet(names):
-            named.sort()
+        letters = sorted({name[0] for name in names})
+        if is_ordered and (set(letters) <= set("xyz") or ord(letters[-1]) - ord(letters[0]) == len(letters) - 1):
+            named.sort()  # the alphabet gives the order of x, y, z, of a, b and of x_1, x_2, but not of p, m
         listed = [value for _, value in named]
     else:
         listed = members(answer.body)
@@ -211,9 +200,3 @@ def like(answer: Reading, gold: Reading) -> Reading:
             return answer
     body = separate(",".join(listed))
     return replace(answer, body=f"({body})" if is_ordered else body)
-
-
-def _are_in_alphabet(names: list[str]) -> bool:
-    """Whether the alphabet gives the order of the names, as for x, y, z, for a, b or for x_1, x_2, but not for p, m."""
-    letters = sorted({name[0] for name in names})
-    return set(letters) <= set("xyz") or ord(letters[-1]) - ord(letters[0]) == len(letters) - 1

@@ -134,11 +134,7 @@ def _raised(character: str) -> str:
 
 def _latex(character: str) -> str:
     """A character in ASCII if possible: fractions, superscripts, full-width characters, digits of other scripts."""
-    if character.isascii():
-        return character
-    if character in _SYMBOLS:
-        return _SYMBOLS[character]
-    plain = unicodedata.normalize("NFKC", character).replace("−", "-")
+    plain = character if character in _SYMBOLS else unicodedata.normalize("NFKC", character)
     if unicodedata.decomposition(character).startswith("<fraction>") and "⁄" in plain:
         return r"\frac{{{}}}{{{}}}".format(*plain.split("⁄"))
     return "".join(_SYMBOLS.get(c, str(unicodedata.decimal(c, c))) for c in plain)

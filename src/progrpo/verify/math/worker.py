@@ -82,8 +82,7 @@ def is_large(gold: Any) -> bool:
 def is_equal(gold: Any, answer: Any, relative: float) -> bool:
     """The verdict of math-verify, after checks of its own: on equations, and on numbers that are close enough."""
     if isinstance(gold, Eq) and isinstance(answer, Eq):
-        same = has_same_solutions(gold, answer)
-        if same is not None:
+        if (same := has_same_solutions(gold, answer)) is not None:
             return same
         ratio = simplify((answer.lhs - answer.rhs) / (gold.lhs - gold.rhs))
         if ratio.is_number and ratio.is_finite and not ratio.is_zero:  # 2x + 2y = 2 is x + y = 1
@@ -96,8 +95,7 @@ def is_equal(gold: Any, answer: Any, relative: float) -> bool:
         return False  # math-verify would compare the answer with the right side alone: x + y = 1 is not 1
     if not is_close(gold, answer, relative):
         return False
-    same = is_same_polynomial(gold, answer)
-    if same is not None:
+    if (same := is_same_polynomial(gold, answer)) is not None:
         return same
     # Its timeouts use signals, which need the main thread and can be caught: the parent keeps the time instead.
     return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True)
@@ -120,10 +118,9 @@ def is_same_polynomial(gold: Any, answer: Any) -> bool | None:
 
 
 def has_same_solutions(gold: Eq, answer: Eq) -> bool | None:
-    """Whether two rational polynomial equations have the same solutions; None for other equations.
+    """Whether two rational polynomial equations are multiples of each other, up to the multiplicity of factors.
 
-    They do if the polynomials are multiples of each other, up to the multiplicity of factors. For 5 = 5, the result is
-    False.
+    None for other equations. For 5 = 5, the result is False.
     """
     differences = [equation.lhs - equation.rhs for equation in (gold, answer)]
     polynomials = rational_polynomials(differences, gold.free_symbols | answer.free_symbols)

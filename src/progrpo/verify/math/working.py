@@ -1,12 +1,6 @@
 """The working of a right answer: the equations between numbers in a response."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
-
-from progrpo.verify.extract import AnswerStyle
-from progrpo.verify.math.answer import verify_math_batch
-from progrpo.verify.verdict import Verdict
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _EQUATION = re.compile(rf"(?<![\d.]){_NUMBER}(?:[-+*/]{_NUMBER})+={_NUMBER}(?!\.?\d)")
@@ -14,22 +8,11 @@ _LONGEST_PIECE = 200
 _OPERATORS = {r"\times": "*", r"\cdot": "*", r"\div": "/", "×": "*", "·": "*", "÷": "/", "−": "-"}
 
 
-def verify_working(golds: Sequence[str], responses: Sequence[str], *, style: AnswerStyle) -> list[Verdict]:
-    """Like :func:`progrpo.verify.verify_math_batch`, with the working of a right answer as its canonical form."""
-    verdicts = verify_math_batch(responses, golds, style=style)
-    return [
-        replace(verdict, canonical=working(response) or verdict.canonical) if verdict.correct else verdict
-        for verdict, response in zip(verdicts, responses, strict=True)
-    ]
-
-
 def working(response: str) -> str:
     """The equations between numbers in a response, each once and in a fixed order; empty if there are none.
 
     The order of the equations, the order of the terms of a sum or a product, and the spelling do not count.
 
-    >>> working("First 4 + 3 = 7 pens, then 7 \\\\times 2 = 14.")
-    '3+4=7,2*7=14'
     >>> working("7 × 2 = $14, as 3+4=7")
     '3+4=7,2*7=14'
     """

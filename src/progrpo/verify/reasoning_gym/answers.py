@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from progrpo.verify.code.sandbox import Isolation, Limits, NotIsolatedError, ProgramFailedError, Sandbox, SandboxError
 from progrpo.verify.code.tests import isolation_level
@@ -38,30 +38,21 @@ def verify_reasoning_gym(golds: Sequence[str], responses: Sequence[str]) -> list
 
 def _verify(gold: str, response: str) -> Verdict:
     try:
-        entry = read_entry(gold)
-    except ValueError as error:
-        return Verdict("error", str(error))
-    answer = extract_tagged_answer(response)
-    if answer is None:
-        return Verdict("incorrect", "the response has no <answer>...</answer>")
-    try:
+        entry, answer = read_entry(gold), extract_tagged_answer(response)
+        if answer is None:
+            return Verdict("incorrect", "the response has no <answer>...</answer>")
         score = _sandbox().call(f"{_MODULE}:score", entry | {"answer": answer}, _TO_SCORE)
     except ProgramFailedError as error:
         return Verdict("incorrect", f"scoring the answer failed: {error}")
-    except (NotIsolatedError, SandboxError) as error:
+    except (ValueError, NotIsolatedError, SandboxError) as error:
         return Verdict("error", str(error))
-    if isinstance(score, float) and score >= 1:
-        return Verdict("correct", canonical=answer)
-    return Verdict("incorrect", f"the score is {score}, not 1")
+    is_right = isinstance(score, float) and score >= 1
+    return Verdict("correct", canonical=answer) if is_right else Verdict("incorrect", f"the score is {score}, not 1")
 
 
 @cache
 def _sandbox() -> Sandbox:
-    """A sandbox with reasoning-gym loaded, which takes seconds: it is started when it is first needed.
-
-    Raises:
-        SandboxError: reasoning-gym is installed in /tmp, which the sandbox hides.
-    """
+    """A sandbox with reasoning-gym loaded, which takes seconds: it is started when it is first needed."""
     spec = find_spec("reasoning_gym")
     place = Path(spec.origin).resolve().parent if spec and spec.origin else Path()
     if place.is_relative_to("/tmp") and isolation_level()[0] is Isolation.FULL:
@@ -80,8 +71,7 @@ def make_questions(dataset: str, config: dict[str, Any], seed: int, size: int) -
         NotIsolatedError, SandboxError: there is no sandbox here.
     """
     payload = {"dataset": dataset, "config": config, "seed": seed, "size": size}
-    questions: list[str] = _sandbox().call(f"{_MODULE}:questions", payload, _TO_MAKE)
-    return questions
+    return cast(list[str], _sandbox().call(f"{_MODULE}:questions", payload, _TO_MAKE))
 
 
 def extract_tagged_answer(response: str) -> str | None:
@@ -95,11 +85,7 @@ def extract_tagged_answer(response: str) -> str | None:
 
 
 def read_entry(gold: str) -> dict[str, Any]:
-    """The dataset, settings and index of a problem.
-
-    Raises:
-        ValueError: the gold does not have them.
-    """
+    """The dataset, settings and index of a problem; a ValueError if the gold does not have them."""
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         entry: dict[str, Any] = json.loads(gold)
         if all(isinstance(entry[key], kind) for key, kind in _KEYS.items()):

@@ -8,7 +8,7 @@ built-ins, and no name that starts with an underscore.
 
 import builtins
 import sys
-from collections.abc import Iterator
+from functools import cache
 from types import CodeType
 from typing import Any
 
@@ -17,7 +17,6 @@ EVALUATING_NAMES = frozenset({"lambdify", "parse_expr", "preview", "sympify", "p
 """sympy's functions that evaluate text or start programs; parse_expr offers all of sympy to the text it evaluates."""
 
 _watching = False
-_is_installed = False
 
 
 class CodeInAnswerError(Exception):
@@ -25,12 +24,9 @@ class CodeInAnswerError(Exception):
 
 
 def questions(payload: dict[str, Any]) -> list[str]:
-    """The questions of a dataset, in order.
+    """The questions of a dataset (its name, ``config``, ``seed`` and ``size``), in order.
 
     They are made in the sandbox too, because some depend on the order of Python's sets, which is fixed only there.
-
-    Args:
-        payload: ``dataset`` (its name), ``config``, ``seed`` and ``size``.
     """
     entries = _dataset(payload)
     return [entries[index]["question"] for index in range(payload["size"])]
@@ -45,10 +41,7 @@ def _dataset(payload: dict[str, Any]) -> Any:
 
 
 def score(payload: dict[str, Any]) -> float:
-    """The score, from 0 to 1, that a dataset's own scorer gives an answer.
-
-    Args:
-        payload: ``dataset`` (its name), ``config``, ``seed``, ``size`` and ``index`` of the problem, and ``answer``.
+    """The score, from 0 to 1, that a dataset's own scorer gives the ``answer`` to the problem at an ``index``.
 
     Raises:
         CodeInAnswerError: the answer was about to be run as a program.
@@ -64,16 +57,13 @@ def score(payload: dict[str, Any]) -> float:
         _watching = False
 
 
+@cache
 def _install_hook() -> None:
-    global _is_installed  # noqa: PLW0603
-    if not _is_installed:
-        sys.addaudithook(_audit)
-        _is_installed = True
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if _watching and event == "exec" and arguments[0].co_filename.startswith("<"):
+            refuse_programs(arguments[0])
 
-
-def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if _watching and event == "exec" and arguments[0].co_filename.startswith("<"):
-        refuse_programs(arguments[0])
+    sys.addaudithook(audit)
 
 
 def refuse_programs(code: CodeType) -> None:
@@ -84,15 +74,10 @@ def refuse_programs(code: CodeType) -> None:
     Traceback (most recent call last):
     progrpo.verify.reasoning_gym.scorer.CodeInAnswerError: the answer uses '__import__'
     """
-    for name in _names(code):
+    for name in (*code.co_names, *code.co_varnames):
         is_builtin = hasattr(builtins, name) and name not in NUMERIC_BUILTINS
         if is_builtin or name.startswith("_") or name in EVALUATING_NAMES:
             raise CodeInAnswerError(f"the answer uses {name!r}")
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    yield from code.co_varnames
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names(constant)
+            refuse_programs(constant)

@@ -14,7 +14,7 @@ import select
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ from typing import Any, Literal
 
 START_SECONDS = 120.0
 """A worker imports its libraries first, which takes a while on a busy machine with a cold disk."""
+_IDLE, _STARTING = -1, -2
+"""These stand in place of the index of a worker's task."""
 ATTEMPTS = 2
 """A worker may be lost through no fault of its task: the kernel's out-of-memory killer takes any process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a task.
+    """The outcome of a task: ``deadline`` if it took too long, ``lost`` if every worker that tried it ended.
 
-    Attributes:
-        status: ``"done"``; ``"deadline"``: it took too long; ``"lost"``: every worker that tried it ended.
-        value: what ``handle`` returned; for a lost task the last worker's exit code, negative for a signal.
+    The value is what ``handle`` returned, or the exit code of the last worker that was lost, negative for a signal.
     """
 
     status: Literal["done", "deadline", "lost"]
@@ -57,35 +57,29 @@ class _Worker:
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self._stdin, self.stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
+        self._pipes = (self.process.stdin, self.process.stdout)
+        self._stdin, self.stdout = (pipe.fileno() for pipe in self._pipes)
         self._read = bytearray()
-        self.task: int | None = None
-        self.is_ready = False
-        self.tasks_done = 0
+        self.task = _STARTING
+        self.num_tasks = 0
         self.deadline = self.late_at = time.monotonic() + START_SECONDS
 
     @property
     def is_late(self) -> bool:
         """Whether a quarter of the task's time is over. Most tasks take a thousandth: this one will probably fail."""
-        return self.task is not None and time.monotonic() > self.late_at
-
-    @property
-    def is_busy(self) -> bool:
-        return self.task is not None or not self.is_ready
+        return self.task >= 0 and time.monotonic() > self.late_at
 
     def send(self, index: int, task: Any, seconds: float) -> None:
-        self.task, now = index, time.monotonic()
+        self.task, self.num_tasks, now = index, self.num_tasks + 1, time.monotonic()
         self.late_at, self.deadline = now + seconds / 4, now + seconds
         line = json.dumps([seconds, task]).encode() + b"\n"
         with suppress(BrokenPipeError):  # step() then finds that the worker is lost
             while line:
                 line = line[os.write(self._stdin, line) :]
 
-    def step(self) -> Outcome | None:
+    def step(self, has_sent: bool) -> Outcome | None:
         """The outcome of the task, or of the start; None as long as it is not known."""
-        poll = select.poll()
-        poll.register(self.stdout, select.POLLIN)
-        if poll.poll(0):
+        if has_sent:
             part = os.read(self.stdout, 1 << 16)
             if not part:
                 return Outcome("lost", self.process.wait())
@@ -94,11 +88,7 @@ class _Worker:
             return Outcome("deadline") if time.monotonic() > self.deadline else None
         answer = json.loads(self._read)
         self._read.clear()
-        if not self.is_ready:
-            self.is_ready = True
-            return None
-        self.task = None
-        self.tasks_done += 1
+        self.task = _IDLE
         return Outcome("done", answer)
 
     def kill(self) -> None:
@@ -107,31 +97,9 @@ class _Worker:
         self.close_pipes()
 
     def close_pipes(self) -> None:
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
+        for pipe in self._pipes:
             with suppress(OSError):
-                stream.close()
-
-
-class _Batch:
-    """The tasks of one call: those that wait, and the outcomes of the others."""
-
-    def __init__(self, tasks: Sequence[Any], seconds: float) -> None:
-        self._tasks, self._seconds = tasks, seconds
-        self._attempts = [0] * len(tasks)
-        self.waiting = deque(range(len(tasks)))
-        self.outcomes: dict[int, Outcome] = {}
-
-    def send_next(self, worker: _Worker) -> None:
-        index = self.waiting.popleft()
-        self._attempts[index] += 1
-        worker.send(index, self._tasks[index], self._seconds)
-
-    def record(self, index: int, outcome: Outcome) -> None:
-        if outcome.status == "lost" and self._attempts[index] < ATTEMPTS:
-            self.waiting.appendleft(index)
-        else:
-            self.outcomes[index] = outcome
+                pipe.close()
 
 
 class WorkerPool:
@@ -139,12 +107,9 @@ class WorkerPool:
 
     Args:
         script: a Python file that defines ``handle(task)``; it is run outside any package.
-        workers: the greatest number of processes; up to as many more stand in for late ones.
+        workers: the greatest number of processes, at least 1; up to as many more stand in for late ones.
         memory_mb: the address space of each, in MB (Linux only).
         recycle_after: a worker is replaced after this number of tasks, so that a memory leak can't grow.
-
-    Raises:
-        ValueError: fewer than one worker.
     """
 
     def __init__(self, script: Path, *, workers: int, memory_mb: int = 2048, recycle_after: int = 20_000) -> None:
@@ -157,76 +122,71 @@ class WorkerPool:
     def run(self, tasks: Sequence[Any], seconds: float) -> list[Outcome]:
         """Do all tasks, each within this number of seconds, and return their outcomes in order.
 
-        A lost worker is replaced, and its task or its start is tried once more. A late worker gets a successor, which
-        goes on with the other tasks while the late one uses the rest of its time.
-
-        Raises:
-            WorkerStartError: a worker did not become ready.
+        A lost worker is replaced, and its task or its start is tried once more; a WorkerStartError says that no worker
+        became ready. A late worker gets a successor, which goes on with the other tasks while the late one uses the
+        rest of its time.
         """
-        batch = _Batch(tasks, seconds)
-        slots = self._take_slots(len(tasks))
-        active = [worker for worker in slots if worker is not None]
+        waiting, outcomes = deque(range(len(tasks))), dict[int, Outcome]()
+        attempts, failed_starts = Counter[int](), 0
+        slots, active = self._take_slots(len(tasks))
         dying: list[_Worker] = []
-        failed_starts = 0
         try:
-            while len(batch.outcomes) < len(tasks):
-                while batch.waiting and len(active) < len(slots) + self._count_late(active):
+            while len(outcomes) < len(tasks):
+                num_late = sum(worker.is_late for worker in active)
+                while waiting and len(active) < slots + min(num_late, self.workers):
                     active.append(_Worker(self.script, self.memory_mb))
                 for worker in active:
-                    if batch.waiting and not worker.is_busy:
-                        batch.send_next(worker)
-                busy = [worker for worker in active if worker.is_busy]
-                _wait(busy)
+                    if waiting and worker.task == _IDLE:
+                        worker.send(waiting[0], tasks[waiting.popleft()], seconds)
+                busy = [worker for worker in active if worker.task != _IDLE]
+                have_sent = _wait(busy)
                 for worker in busy:
-                    task, is_surplus = worker.task, worker.is_late and len(active) > len(slots)
-                    outcome = worker.step()
+                    task, is_surplus = worker.task, worker.is_late and len(active) > slots
+                    outcome = worker.step(worker.stdout in have_sent)
                     if outcome is None:
                         continue
-                    if is_surplus or outcome.status != "done" or worker.tasks_done >= self.recycle_after:
+                    if is_surplus or outcome.status != "done" or worker.num_tasks >= self.recycle_after:
                         worker.kill()
                         active.remove(worker)
                         dying = [ended for ended in (*dying, worker) if ended.process.poll() is None]
-                    if task is not None:
-                        batch.record(task, outcome)
-                    elif (failed_starts := failed_starts + 1) >= ATTEMPTS * len(slots):
-                        raise WorkerStartError(f"{self.script.name} did not start as a worker: {outcome}.")
-        finally:
-            self._give_back(len(slots), active, dying)
-        return [batch.outcomes[i] for i in range(len(tasks))]
-
-    def _count_late(self, active: Sequence[_Worker]) -> int:
-        return min(sum(worker.is_late for worker in active), self.workers)
-
-    def _give_back(self, slots: int, active: Sequence[_Worker], dying: Sequence[_Worker]) -> None:
-        """Keep idle workers in their slots; end workers with unfinished tasks, which an exception leaves behind."""
-        idle = [worker for worker in active if worker.task is None][:slots]
-        others = [worker for worker in active if worker not in idle]
-        for worker in others:
-            worker.kill()
-        for worker in (*others, *dying):
-            worker.process.wait()
-        for place in range(slots):
-            self._slots.put(idle[place] if place < len(idle) else None)
+                    attempts[task] += outcome.status == "lost"
+                    if task == _STARTING:
+                        failed_starts += outcome.status != "done"
+                        if failed_starts >= ATTEMPTS * slots:
+                            raise WorkerStartError(f"{self.script.name} did not start as a worker: {outcome}.")
+                    elif outcome.status == "lost" and attempts[task] < ATTEMPTS:
+                        waiting.appendleft(task)
+                    else:
+                        outcomes[task] = outcome
+        finally:  # keep idle workers; an exception may leave others behind
+            idle = [worker for worker in active if worker.task < 0][:slots]
+            self._give_back(slots, idle, [*(worker for worker in active if worker not in idle), *dying])
+        return [outcomes[i] for i in range(len(tasks))]
 
     def close(self) -> None:
         """End the idle workers; the next task starts new ones."""
-        for worker in self._take_slots(self.workers):
-            if worker is not None:
-                worker.kill()
-                worker.process.wait()
-            self._slots.put(None)
+        slots, idle = self._take_slots(self.workers)
+        self._give_back(slots, [], idle)
 
-    def _take_slots(self, wanted: int) -> list["_Worker | None"]:
-        """At least one slot, and as many more as are free and wanted; workers that have ended are left out."""
+    def _take_slots(self, wanted: int) -> tuple[int, list[_Worker]]:
+        """Take at least one slot, and as many more as are free and wanted; their workers that have not ended."""
         slots = [self._slots.get()] if wanted else []
         with suppress(queue.Empty):
             while len(slots) < min(wanted, self.workers):
                 slots.append(self._slots.get_nowait())
-        for i, worker in enumerate(slots):
-            if worker is not None and worker.process.poll() is not None:
+        workers = list(filter(None, slots))
+        for worker in workers:
+            if worker.process.poll() is not None:
                 worker.close_pipes()
-                slots[i] = None
-        return slots
+        return len(slots), [worker for worker in workers if worker.process.returncode is None]
+
+    def _give_back(self, slots: int, kept: Sequence[_Worker], ended: Sequence[_Worker]) -> None:
+        for worker in ended:
+            worker.kill()
+        for worker in ended:
+            worker.process.wait()
+        for place in range(slots):
+            self._slots.put(kept[place] if place < len(kept) else None)
 
     def _forget_workers(self) -> None:
         # A slot holds an idle worker, or None if none was started yet. The last used worker comes first.
@@ -238,15 +198,14 @@ class WorkerPool:
         """In a forked child, start without workers: they are the parent's, and a thread may have held the lock."""
         parents = list(self._slots.queue)
         self._forget_workers()
-        for worker in parents:
-            if worker is not None:
-                worker.close_pipes()
+        for worker in filter(None, parents):
+            worker.close_pipes()
 
 
-def _wait(workers: Sequence[_Worker]) -> None:
-    """Wait until a worker has sent something, a worker is late, or a deadline has passed."""
+def _wait(workers: Sequence[_Worker]) -> set[int]:
+    """Wait until workers have sent something, a worker is late, or a deadline has passed; the pipes with something."""
     poll = select.poll()  # select.select can't take file numbers above 1023
     for worker in workers:
         poll.register(worker.stdout, select.POLLIN)
     left = min(worker.deadline if worker.is_late else worker.late_at for worker in workers) - time.monotonic()
-    poll.poll(max(0.0, left) * 1000 + 1)
+    return {stdout for stdout, _ in poll.poll(max(0.0, left) * 1000 + 1)}

@@ -23,7 +23,10 @@ def main(script: str, memory_mb: int) -> None:
     os.dup2(2, 1)  # the prints of a library must not become an answer
     end_with_parent()
     handle: Callable[[Any], Any] = runpy.run_path(script)["handle"]
-    limit_memory(memory_mb)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":  # elsewhere the address space can't be limited
+        # The worker gets a MemoryError before the machine runs out of memory.
+        resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
     answers.write(b"true\n")
     for line in sys.stdin.buffer:
         seconds, task = json.loads(line)
@@ -31,13 +34,6 @@ def main(script: str, memory_mb: int) -> None:
         signal.alarm(int(2 * seconds) + 2)
         answers.write(json.dumps(handle(task)).encode() + b"\n")
         signal.alarm(0)
-
-
-def limit_memory(memory_mb: int) -> None:
-    """Bound the address space: the worker gets a MemoryError before the machine runs out of memory."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":  # elsewhere the address space can't be limited
-        resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
 
 
 def end_with_parent() -> None:

@@ -1,12 +1,15 @@
-r"""Differences that math-verify overlooks: why an answer is not the gold although math-verify would accept it."""
+r"""An answer compared with a gold without algebra: differences that math-verify overlooks, and exact arithmetic."""
 
 import re
+from fractions import Fraction
 
-from progrpo.verify.math.parts import brackets, intervals, members, sides
+from progrpo.verify.math.parts import brackets, intervals, members, numbers, sides
 from progrpo.verify.math.reading import NO_SET, Reading, are_equations
 from progrpo.verify.math.size import BIG_OPERATOR
 from progrpo.verify.math.text import STYLED
 
+RELATIVE = Fraction(1, 1_000_000)
+"""A decimal equals a number that is not known exactly if their relative difference is at most this."""
 _PRIMED = re.compile(r"(\w?)('+)")
 _FEET_OR_MINUTES = re.compile(r"(?<![\w.])[\d.]+'")
 _UNFINISHED = re.compile(r"\\(?:i+nt|oint)(?![A-Za-z])|\\(?:sum|prod)(?![A-Za-z])[^a-z]*(?:[a-z][^a-z]*)?\\infty")
@@ -66,3 +69,46 @@ def _differ_in_primes(answer: Reading, gold: Reading) -> bool:
         return False
     primes, gold_primes = (set(_PRIMED.findall(STYLED.sub(" ", reading.body))) for reading in (answer, gold))
     return primes != gold_primes
+
+
+def forms(answer: Reading, gold: Reading) -> list[tuple[int, int, bool]]:
+    r"""The ways to compare an answer with a gold if only one of them may have a per-cent sign.
+
+    Each way has the divisors of the answer and of the gold, and whether the gold has to be one or more. An answer to a
+    gold with the sign may leave it out, or give the share. An answer to a gold without it may give the value in per
+    cent. The gold may also have left the sign to the question, but not if it is below one: 0.25 % is not 0.25.
+    """
+    if answer.is_percent == gold.is_percent:
+        return [(1, 1, False)]
+    return [(1, 1, False), (1, 100, False)] if gold.is_percent else [(100, 1, False), (1, 1, True)]
+
+
+def same_numbers(answer: Reading, gold: Reading) -> bool | None:
+    """Whether an answer and a gold are the same number, list, or pair of numbers; None for anything else.
+
+    A list without repetition is a set.
+    """
+    answer_numbers, gold_numbers = numbers(answer.body), numbers(gold.body)
+    if answer_numbers is None or gold_numbers is None:
+        return None
+    (outer, values), (gold_outer, golds) = answer_numbers, gold_numbers
+    if bool(outer) != bool(gold_outer) or (len(values) == 1) != (len(golds) == 1):
+        return None
+    if not outer and len(set(golds)) == len(golds):
+        values = sorted(set(values))
+    if outer != gold_outer or len(values) != len(golds):
+        return False
+    is_exact = "." not in answer.body + gold.body
+    ways = [(1, 1, False)] if outer else forms(answer, gold)  # a sign after a pair says nothing
+    return any(
+        all(_is_same(a / divisor, b / gold_divisor, is_exact) for a, b in zip(values, golds, strict=True))
+        for divisor, gold_divisor, needs_large_gold in ways
+        if not needs_large_gold or all(abs(golden) >= 1 for golden in golds)
+    )
+
+
+def _is_same(value: Fraction, gold: Fraction, is_exact: bool) -> bool:
+    """Whole numbers and quotients are compared exactly; other golds also equal decimals that were cut off."""
+    if is_exact or gold.denominator == 1:
+        return value == gold
+    return abs(value - gold) <= RELATIVE * max(abs(value), abs(gold))
