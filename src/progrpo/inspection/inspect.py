@@ -1,6 +1,5 @@
 """Rollout files in, an :class:`Inspection` out: all that the terminal and the page show."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,8 +11,7 @@ import pandas as pd
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import write_file
 from progrpo.common.progress import Progress
-from progrpo.core.advantages import ACTIVATIONS, CENTERS
-from progrpo.core.checks import check_choice, check_number
+from progrpo.core.checks import check_number
 from progrpo.inspection.collapse import Collapse, collapse, warnings
 from progrpo.inspection.columns import choose_columns
 from progrpo.inspection.files import RolloutFile
@@ -22,18 +20,13 @@ from progrpo.inspection.score import Ints, Judge, Scored, score
 from progrpo.inspection.summary import how_read, how_scored, what_lacks
 from progrpo.inspection.table import FRACTIONS, Source, Table, choose_responses, read_rows, read_table, with_scores
 from progrpo.inspection.values import as_list, response_of
-from progrpo.inspection.what_if import Settings, WhatIf, what_if
+from progrpo.inspection.what_if import WhatIf, what_if
+from progrpo.methods.arm import ArmOptions
 from progrpo.runs.folder import RunFolder
 from progrpo.tasks.templates import template_opens_thinking
 
 LONG_BYTES = 20_000_000
 """Files that are read in a second have no progress bar."""
-_BOUNDS: dict[str, dict[str, Any]] = {
-    "alpha": {"low": 0.0},
-    "low_prob_fraction": {"low": 0.0, "high": 1.0, "open_low": True},
-    "temperature": {"low": 0.0, "open_low": True},
-    "groups": {"low": 1},
-}
 
 
 @dataclass(frozen=True)
@@ -74,16 +67,12 @@ class Options:
 
     def __post_init__(self) -> None:
         try:
-            if self.correct_above is not None and not math.isfinite(self.correct_above):
-                raise ValueError(f"--correct-above must be a finite number, got {self.correct_above!r}.")
-            for name, bounds in _BOUNDS.items():
-                if (value := getattr(self, name)) is not None:
-                    check_number(f"--{name.replace('_', '-')}", value, **bounds)
-            for name, choices in (("activation", ACTIVATIONS), ("center", CENTERS)):
-                if (value := getattr(self, name)) is not None:
-                    check_choice(f"--{name}", value, choices)
+            ArmOptions(**self.of_arm())
+            check_number("temperature", self.temperature, low=0.0, open_low=True)
+            check_number("groups", self.groups, low=1)
         except ValueError as error:
-            raise ConfigError(str(error)) from None
+            name, _, rest = str(error).partition(" ")
+            raise ConfigError(f"--{name.replace('_', '-')} {rest}") from None
         if (self.verify is None) != ("gold" not in self.columns):
             raise ConfigError(
                 "--verify NAME and --gold COL go together: a verifier compares with the golds of a column."
@@ -93,13 +82,18 @@ class Options:
         if self.opens_thinking and self.verify is None:
             raise ConfigError("--opens-thinking says how --verify reads responses: add --verify, or drop the option.")
 
+    def of_arm(self) -> dict[str, Any]:
+        """The options of ProGRPO that are set."""
+        named = {option.name: getattr(self, option.name) for option in fields(ArmOptions)}
+        return {name: value for name, value in named.items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Inspection:
     """The numbers, and the sentences about them."""
 
     source: Source
-    settings: Settings
+    settings: ArmOptions
     table: Table
     scored: dict[int, Scored]
     """The responses that a model scored, by number."""
@@ -143,8 +137,10 @@ def inspect(paths: Sequence[Path], options: Options, progress: Progress | None =
     # These come before the files are read, so that a wrong name or path is reported at once.
     judge = Judge(options.verify, options.opens_thinking) if options.verify is not None else None
     model, tokenizer = _load_model(options.model) if options.model is not None else (None, None)
-    settings, correct_reward, notes = _settings(paths[0], options, files[0])
-    named = dict(options.columns) | ({"correct_reward": correct_reward} if correct_reward and not judge else {})
+    settings, notes = _settings(paths[0], options, files[0].examples)
+    named = dict(options.columns)
+    if settings.correct_reward is not None and judge is None:
+        named["correct_reward"] = settings.correct_reward
     title, columns = choose_columns(files[0].examples, named, options.rewards)
     fractions = tuple(sorted({*FRACTIONS, settings.low_prob_fraction}))
     source = Source(_name(paths), files, title, columns, fractions, judge)
@@ -163,7 +159,7 @@ def inspect(paths: Sequence[Path], options: Options, progress: Progress | None =
         scored = _scored(source, rows, model, tokenizer, options, progress)
         table = with_scores(table, scored)
         notes.append(how_scored(source, table, options.model, options.temperature, rows))
-    settings = replace(settings, center=_center(table, options.center or settings.center, options.center is not None))
+    settings = replace(settings, center=_center(table, settings.center, options.center is not None))
     changed = what_if(table, settings)
     measured = collapse(table, settings.low_prob_fraction)
     notes += what_lacks(source, table, settings, changed, measured)
@@ -229,25 +225,25 @@ def _scored(
     return dict(zip(rows.tolist(), scored, strict=True))
 
 
-def _settings(path: Path, options: Options, file: RolloutFile) -> tuple[Settings, str | None, list[str]]:
-    """ProGRPO's options as the user or the run gives them, else the defaults; the reward that means right; and a
-    sentence if the run has such a reward and its rollouts don't hold it."""
-    settings: dict[str, Any] = {}
+def _settings(path: Path, options: Options, examples: Mapping[str, Any]) -> tuple[ArmOptions, list[str]]:
+    """ProGRPO's options as the user or the run gives them, else the defaults; and a sentence if the run has a reward
+    that says what is right, and its rollouts don't hold it."""
+    of_run: dict[str, Any] = {}
     if (folder := RunFolder(path)).recipe_file.exists():
         recipe = folder.recipe()
-        settings = recipe.method_settings() | recipe.trl
-    correct_reward, unknown = options.correct_reward or settings.get("correct_reward"), []
-    if options.correct_reward is None and correct_reward is not None and correct_reward not in file.examples:
-        unknown.append(
-            f"In the run, reward {correct_reward!r} says whether a response is right. Its rollouts don't hold that "
-            "reward, so here the whole reward says so."
-        )
-        correct_reward = None
-    corrects = settings.get("alpha", 0.0) > 0  # for a run of GRPO, the defaults of ProGRPO are of interest
-    names = [field.name for field in fields(Settings)]
-    values = {name: settings[name] for name in names if name in settings and (corrects or name == "correct_above")}
-    values |= {name: value for name in names if (value := getattr(options, name)) is not None}
-    return Settings(**values), correct_reward, unknown
+        of_run = recipe.method_settings() | recipe.trl
+    names = ["correct_above", "correct_reward"]
+    if of_run.get("alpha", 0.0) > 0:  # for a run of GRPO, the defaults of ProGRPO are of interest
+        names = [option.name for option in fields(ArmOptions)]
+    settings = ArmOptions(**({name: of_run[name] for name in names if name in of_run} | options.of_arm()))
+    reward = settings.correct_reward
+    if options.correct_reward is not None or reward is None or reward in examples:
+        return settings, []
+    note = (
+        f"In the run, reward {reward!r} says whether a response is right. Its rollouts don't hold that reward, so here "
+        "the whole reward says so."
+    )
+    return replace(settings, correct_reward=None), [note]
 
 
 def _center(table: Table, center: str, is_named: bool) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from progrpo.inspection.collapse import LEAST_GROUPS, Collapse
 from progrpo.inspection.score import Ints
 from progrpo.inspection.table import MOST_RESPONSES, Source, Table
-from progrpo.inspection.what_if import Settings, WhatIf
+from progrpo.inspection.what_if import WhatIf
+from progrpo.methods.arm import ArmOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,7 +116,7 @@ def how_scored(source: Source, table: Table, model: str | None, temperature: flo
 
 
 def what_lacks(
-    source: Source, table: Table, settings: Settings, changed: WhatIf | None, measured: Collapse
+    source: Source, table: Table, settings: ArmOptions, changed: WhatIf | None, measured: Collapse
 ) -> list[str]:
     """What the files lack, and what can't be shown without it."""
     notes = []

@@ -109,6 +109,11 @@ class Table:
         """c(o|q) at one of :attr:`fractions`."""
         return self.c_o_FB[self.fractions.index(fraction)]
 
+    def rows(self, rows: Ints) -> "Table":
+        """The table of these responses alone."""
+        arrays = {name: value[..., rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, **arrays)  # type: ignore[arg-type]
+
 
 @dataclass
 class Source:
