@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from progrpo.common.errors import ConfigError
 from progrpo.core.advantages import is_correct
 from progrpo.inspection.columns import Columns, split_rows
-from progrpo.inspection.files import BATCH_ROWS, Batch, RolloutFile
+from progrpo.inspection.files import BATCH_ROWS, Batch, BytesRead, RolloutFile, Row
 from progrpo.inspection.folders import step_in_name
 from progrpo.inspection.score import Floats, Ints, Judge, Scored, answer_confidences, prompt_confidences
-from progrpo.inspection.text_files import BytesRead, Row
 from progrpo.inspection.values import (
     LARGEST,
     as_key,
