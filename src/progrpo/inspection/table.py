@@ -20,7 +20,7 @@ from progrpo.core.advantages import is_correct
 from progrpo.inspection.columns import Columns, split_rows
 from progrpo.inspection.files import BATCH_ROWS, Batch, BytesRead, RolloutFile, Row
 from progrpo.inspection.folders import step_in_name
-from progrpo.inspection.score import Floats, Ints, Judge, Scored, answer_confidences, prompt_confidences
+from progrpo.inspection.score import Floats, Ints, Judge, Scored, confidences
 from progrpo.inspection.values import (
     LARGEST,
     as_key,
@@ -217,10 +217,11 @@ def with_scores(table: Table, scored: Mapping[int, Scored]) -> Table:
     rows, scores = list(scored), scored.values()
     c_q_B, c_o_FB, entropy_B = table.c_q_B.copy(), table.c_o_FB.copy(), table.entropy_B.copy()
     if not table.has_c_q:
-        c_q_B[rows] = prompt_confidences([np.array(score.prompt_logps, np.float32) for score in scores], "prompt")
+        prompt_logps = [np.array(score.prompt_logps, np.float32) for score in scores]
+        (c_q_B[rows],), _ = confidences(prompt_logps, [1.0], "prompt")
     if not table.has_c_o:
         logps = [np.array(score.logps, np.float32) for score in scores]
-        c_o_FB[:, rows], _ = answer_confidences(logps, table.fractions, "response")
+        c_o_FB[:, rows], _ = confidences(logps, table.fractions, "response")
         if np.isnan(entropy_B).all():
             entropy_B[rows] = [_mean(np.array(score.entropies)) for score in scores]
     return replace(table, c_q_B=c_q_B, c_o_FB=c_o_FB, entropy_B=entropy_B)
@@ -249,7 +250,7 @@ def _numbers(batch: Batch, source: Source) -> dict[str, NDArray[Any]]:
     if columns.logps:
         logps = batch.numbers(columns.logps)
         lengths = [len(values) for values in logps]
-        c_o_FB, entropy_B = answer_confidences(logps, source.fractions, columns.logps)
+        c_o_FB, entropy_B = confidences(logps, source.fractions, columns.logps)
     if columns.token_ids:
         lengths = [len(values) for values in batch.numbers(columns.token_ids)]
     if columns.entropy and any(isinstance(value, list) for value in batch[columns.entropy]):
@@ -259,7 +260,7 @@ def _numbers(batch: Batch, source: Source) -> dict[str, NDArray[Any]]:
     if columns.prompt_confidence:
         c_q_B = _floats(batch, columns.prompt_confidence, "c(q)", "prompt that has none").astype(np.float32)
     elif columns.prompt_logps:
-        c_q_B = prompt_confidences(batch.numbers(columns.prompt_logps), columns.prompt_logps)
+        (c_q_B,), _ = confidences(batch.numbers(columns.prompt_logps), [1.0], columns.prompt_logps)
     return {
         "steps_B": np.array(steps, dtype=np.int64),
         "groups_B": _hashes(_group_keys(batch, source, steps)),

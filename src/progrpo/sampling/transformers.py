@@ -186,18 +186,15 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
     return ids_B, logps_B, entropy_B
 
 
-def token_ids(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
+def token_ids(
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    remedy: str = "take another template, such as base (--template base, task.template=base)",
+) -> list[list[int]]:
     """The prompts' tokens, as in TRL: the chat template writes the special tokens of messages, and the tokenizer adds
-    them to plain text.
-
-    Raises:
-        ConfigError: a prompt is messages and the tokenizer has no chat template.
-    """
+    them to plain text. Raises ConfigError with this remedy for messages without a chat template."""
     if not tokenizer.chat_template and not all(isinstance(prompt, str) for prompt in prompts):
-        raise ConfigError(
-            "the prompts are messages and the model's tokenizer has no chat template: take another template, such as "
-            "base (--template base, task.template=base)."
-        )
+        raise ConfigError(f"the prompts are messages and the model's tokenizer has no chat template: {remedy}.")
     ids = []
     for prompt in prompts:
         is_text = isinstance(prompt, str)
