@@ -170,7 +170,7 @@ def warnings(measured: Collapse, *, answers_are_final: bool) -> list[str]:
     sentences = []
     # The last tenth shows the policy as it is now; without steps, all responses are used.
     values = measured.last if measured.enough_groups else measured.overall
-    where = f"In {_span(measured.last_steps)}, " if measured.enough_groups else ""
+    where = f"In {span(measured.last_steps)}, " if measured.enough_groups else ""
     if values["groups/same_reward"] > HALF:
         sentences.append(
             f"{where}{values['groups/same_reward']:.0%} of the groups teach GRPO nothing: all their responses have the "
@@ -186,7 +186,7 @@ def _trends(measured: Collapse, answers_are_final: bool) -> list[str]:
     """What changed from the first to the last tenth of the steps. Comparisons with NaN give no sentence."""
     sentences = []
     first, last = measured.first, measured.last
-    before, after = _span(measured.first_steps), _span(measured.last_steps)
+    before, after = span(measured.first_steps), span(measured.last_steps)
 
     def rises(name: str, above: float = 0.0) -> bool:
         return last[name] > above and last[name] > first[name] + RISE
@@ -219,6 +219,6 @@ def _trends(measured: Collapse, answers_are_final: bool) -> list[str]:
     return sentences
 
 
-def _span(steps: tuple[int, int]) -> str:
+def span(steps: tuple[int, int], to: str = " to ") -> str:
     """``step 3``, ``steps 1 to 20``."""
-    return f"step {steps[0]}" if steps[0] == steps[1] else f"steps {steps[0]} to {steps[1]}"
+    return f"step {steps[0]}" if steps[0] == steps[1] else f"steps {steps[0]}{to}{steps[1]}"

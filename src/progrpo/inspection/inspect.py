@@ -16,7 +16,7 @@ from progrpo.inspection.collapse import Collapse, collapse, warnings
 from progrpo.inspection.columns import choose_columns
 from progrpo.inspection.files import RolloutFile
 from progrpo.inspection.folders import find_files
-from progrpo.inspection.score import Ints, Judge, Scored, score
+from progrpo.inspection.score import Judge, Scored, score
 from progrpo.inspection.summary import how_read, how_scored, what_lacks
 from progrpo.inspection.table import FRACTIONS, Source, Table, choose_responses, read_rows, read_table, with_scores
 from progrpo.inspection.values import as_list, response_of
@@ -142,30 +142,29 @@ def inspect(paths: Sequence[Path], options: Options, progress: Progress | None =
     if settings.correct_reward is not None and judge is None:
         named["correct_reward"] = settings.correct_reward
     title, columns = choose_columns(files[0].examples, named, options.rewards)
-    fractions = tuple(sorted({*FRACTIONS, settings.low_prob_fraction}))
-    source = Source(_name(paths), files, title, columns, fractions, judge)
     if judge is not None and tokenizer is not None:
         judge.template_opens |= template_opens_thinking(tokenizer)
+    name = paths[0].resolve().name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+    fractions = tuple(sorted({*FRACTIONS, settings.low_prob_fraction}))
+    source = Source(name, files, title, columns, fractions, judge)
     size = sum(file.path.stat().st_size for file in files)
     on_bytes = _by_megabytes(progress, size) if progress and size > LONG_BYTES else None
     table = read_table(source, on_bytes, correct_above=settings.correct_above)
     notes += [*how_read(source, table), *dict.fromkeys(note for file in files for note in file.notes)]
     notes += judge.notes() if judge else []
     scored: dict[int, Scored] = {}
-    if model is not None and table.has_c_o and table.has_c_q:
-        notes.append(f"All log-probs are in the file: {options.model} computed none.")
-    elif model is not None:
-        rows = choose_responses(table, options.groups)
-        scored = _scored(source, rows, model, tokenizer, options, progress)
+    if model is not None:
+        scored, note = _scored(source, table, model, tokenizer, options, progress)
         table = with_scores(table, scored)
-        notes.append(how_scored(source, table, options.model, options.temperature, rows))
-    settings = replace(settings, center=_center(table, settings.center, options.center is not None))
-    changed = what_if(table, settings)
+        notes.append(note)
+    settings = _centred(settings, table, is_named=options.center is not None)
     measured = collapse(table, settings.low_prob_fraction)
-    notes += what_lacks(source, table, settings, changed, measured)
     warned = warnings(measured, answers_are_final=columns.answer not in (None, "canonical"))
     decode = None if tokenizer is None else lambda token: str(tokenizer.decode([token]))
-    return Inspection(source, settings, table, scored, decode, measured, changed, warned, notes)
+    changed = what_if(table, settings)
+    inspection = Inspection(source, settings, table, scored, decode, measured, changed, warned, notes)
+    notes += what_lacks(inspection)
+    return inspection
 
 
 def write_corrections(inspection: Inspection, out: Path) -> None:
@@ -194,12 +193,6 @@ def write_corrections(inspection: Inspection, out: Path) -> None:
         frame.to_parquet(beside, index=False)
 
 
-def _name(paths: Sequence[Path]) -> str:
-    """``10.jsonl``, or ``1.jsonl and 9 more``; for ``.``, the folder's name."""
-    first = paths[0].resolve().name
-    return first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
-
-
 def _load_model(path: str) -> tuple[Any, Any]:
     import transformers
 
@@ -210,19 +203,25 @@ def _load_model(path: str) -> tuple[Any, Any]:
 
 
 def _scored(
-    source: Source, rows: Ints, model: Any, tokenizer: Any, options: Options, progress: Progress | None
-) -> dict[int, Scored]:
-    """The responses with these numbers, as the model scores them."""
-    columns, raw = source.columns, read_rows(source, rows.tolist())
+    source: Source, table: Table, model: Any, tokenizer: Any, options: Options, progress: Progress | None
+) -> tuple[dict[int, Scored], str]:
+    """The responses of some groups as the model scores them, by number, and a sentence about them."""
+    assert options.model is not None, "the model was loaded from it"
+    if table.has_c_o and table.has_c_q:
+        return {}, f"All log-probs are in the file: {options.model} computed none."
+    rows_B = choose_responses(table, options.groups)
+    rows, columns = rows_B.tolist(), source.columns
+    raw = read_rows(source, rows)
     pairs = []
-    for row in map(raw.__getitem__, rows.tolist()):
+    for row in map(raw.__getitem__, rows):
         token_ids = as_list(row[columns.token_ids]) if columns.token_ids else None
         pairs.append((row[columns.prompt], response_of(row[columns.response]), token_ids))
     if progress is not None:
         progress.stage("log-probs", len(rows))
     advance = progress.advance if progress is not None else None
     scored = score(model, tokenizer, pairs, temperature=options.temperature, on_progress=advance)
-    return dict(zip(rows.tolist(), scored, strict=True))
+    note = how_scored(source, table, options.model, options.temperature, rows_B)
+    return dict(zip(rows, scored, strict=True)), note
 
 
 def _settings(path: Path, options: Options, examples: Mapping[str, Any]) -> tuple[ArmOptions, list[str]]:
@@ -246,16 +245,16 @@ def _settings(path: Path, options: Options, examples: Mapping[str, Any]) -> tupl
     return replace(settings, correct_reward=None), [note]
 
 
-def _center(table: Table, center: str, is_named: bool) -> str:
-    """The center; ``"group"`` if it is ``"prompt"``, c(q) is not known, and the user did not name a center."""
-    if center != "prompt" or table.has_c_q:
-        return center
+def _centred(settings: ArmOptions, table: Table, is_named: bool) -> ArmOptions:
+    """The settings, with the center ``"group"`` in place of a ``"prompt"`` for which c(q) is not known."""
+    if settings.center != "prompt" or table.has_c_q:
+        return settings
     if is_named and table.has_c_o:
         raise ConfigError(
             "--center prompt needs log-probs of prompts, which the file does not have; name their column with "
             "--prompt-logps, compute them with --model, or use --center group."
         )
-    return "group"
+    return replace(settings, center="group")
 
 
 def _by_megabytes(progress: Progress, total: int) -> Callable[[int], None]:

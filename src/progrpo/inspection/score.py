@@ -155,12 +155,8 @@ class Judge:
     """Verifies the responses of a file with the golds in one of its columns.
 
     Args:
-        verifier: a name of :data:`progrpo.verify.registry.VERIFIERS`, such as ``"math_any"``.
-        template_opens: whether the chat template ends a prompt of messages inside a thinking part; a prompt that is
-            text shows that itself.
-
-    Raises:
-        ConfigError: an unknown verifier.
+        verifier: a name of :data:`progrpo.verify.registry.VERIFIERS`; ConfigError for any other.
+        template_opens: whether the chat template ends a prompt of messages inside a thinking part.
 
     >>> judge = Judge("math_any")
     >>> verdicts = judge(["3 / 4?", "<think>"], ["The answer is 0.75.", "Maybe 3/4? Wait"], ["3/4", "3/4"])

@@ -96,12 +96,10 @@ class Table:
 
     @property
     def has_c_q(self) -> bool:
-        """Whether c(q) is known for any response."""
         return not np.isnan(self.c_q_B).all()
 
     @property
     def has_c_o(self) -> bool:
-        """Whether c(o|q) is known for any response."""
         return not np.isnan(self.c_o_FB).all()
 
     def c_o_B(self, fraction: float) -> NDArray[np.float32]:
