@@ -120,7 +120,8 @@ def choose_columns(
     title, columns = known[0] if known else ("columns named by the user", Columns(**named, rewards=()))
     absent = {role: None for role, name in columns.roles() if name not in examples}
     weights = weighted if weighted is not None else columns.rewards or _reward_functions(examples)
-    columns = replace(columns, **(absent | dict(named)), rewards=weights)
+    changes: dict[str, Any] = absent | dict(named) | {"rewards": weights}
+    columns = replace(columns, **changes)
     for role, name in columns.roles():
         if role not in COMPARED and is_nested(examples.get(name)):
             entries = ", ".join(column for column in examples if column.startswith(f"{name}."))

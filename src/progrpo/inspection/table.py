@@ -106,11 +106,6 @@ class Table:
         """c(o|q) at one of :attr:`fractions`."""
         return self.c_o_FB[self.fractions.index(fraction)]
 
-    def rows(self, rows: Ints) -> "Table":
-        """The table of these responses alone."""
-        arrays = {name: value[..., rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        return replace(self, **arrays)  # type: ignore[arg-type]
-
 
 @dataclass
 class Source:
@@ -150,11 +145,8 @@ class Source:
 
 
 def read_table(source: Source, on_bytes: BytesRead | None = None, *, correct_above: float = 0.0) -> Table:
-    """Read every file once, and keep only numbers.
-
-    Raises:
-        ConfigError: a value that its column can't hold, or no reward anywhere.
-    """
+    """Read every file once, and keep only numbers. ConfigError for a value that its column can't hold, and if there is
+    no reward anywhere."""
     parts: list[dict[str, NDArray[Any]]] = []
     total = 0
     source.starts.clear()
@@ -168,9 +160,9 @@ def read_table(source: Source, on_bytes: BytesRead | None = None, *, correct_abo
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
     # Where no other reward means right, one array is both.
     joined.setdefault("correct_rewards_B", joined["rewards_B"])
-    if np.isnan(joined["rewards_B"]).all() and source.judge is not None:
-        raise ConfigError(f"no response could be judged. {source.judge.notes()[0]}")
     if np.isnan(joined["rewards_B"]).all():
+        if source.judge is not None:
+            raise ConfigError(f"no response could be judged. {source.judge.notes()[0]}")
         names = ", ".join(repr(name) for name, _ in source.columns.rewards)
         raise ConfigError(
             f"no response has a reward: all of column {names} is null or NaN; name another with --reward."

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,10 @@ def what_if(table: Table, settings: ArmOptions) -> WhatIf | None:
     rows_B = np.flatnonzero(np.isin(table.groups_B, table.groups_B[known_B]))
     if not len(rows_B):
         return None
-    known = table.rows(rows_B)
+    arrays: dict[str, Any] = {
+        name: value[..., rows_B] for name, value in vars(table).items() if isinstance(value, np.ndarray)
+    }
+    known = replace(table, **arrays)
     pairs = _pairs(known.groups_B)
 
     def effect_of(changed: ArmOptions) -> Effect:
