@@ -20,9 +20,8 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from progrpo.common.errors import ConfigError, ServerAwayError
-from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_thinking, sample_seed
+from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_order, in_thinking, sample_seed, split
 from progrpo.sampling.answers import Answer, fault, one_line
-from progrpo.sampling.pieces import InOrder, split
 from progrpo.verify.thinking import closes_unopened
 
 try:
@@ -134,14 +133,10 @@ class HttpBackend:
         if not requests:
             return
         answers: SimpleQueue[tuple[int, int, list[Sample]] | None] = SimpleQueue()
-        in_order = InOrder(requests)
         with start_blocking_portal() as portal:
             run = portal.start_task_soon(self._run, requests, sampling, answers.put)
             run.add_done_callback(lambda _: answers.put(None))
-            while answer := answers.get():
-                place, first, samples = answer
-                if ready := in_order.add(place, first, samples):
-                    yield place, ready
+            yield from in_order(requests, iter(answers.get, None))
             run.result()
 
     async def _run(

@@ -13,8 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from progrpo.common.errors import ConfigError
-from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_thinking, sample_seed
-from progrpo.sampling.pieces import split
+from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_thinking, sample_seed, split
 from progrpo.tasks.templates import Prompt, template_opens_thinking
 
 Piece = tuple[int, Request]  # samples of a request, with the request's place
