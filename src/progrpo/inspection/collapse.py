@@ -162,10 +162,8 @@ def _distinct(table: Table, chosen_B: Bools) -> tuple[Ints, Ints]:
 def warnings(measured: Collapse, *, answers_are_final: bool) -> list[str]:
     """A sentence with its numbers for each thing that goes wrong; none where nothing does.
 
-    Args:
-        measured: the measures.
-        answers_are_final: answers are final results, as of a mathematical problem. Where there is one right result, a
-            policy that learns gives it ever more often, so a commonest answer is not a sign of collapse.
+    With ``answers_are_final``, answers are final results, as of a mathematical problem. Where there is one right
+    result, a policy that learns gives it ever more often, so a commonest answer is not a sign of collapse.
     """
     sentences = []
     # The last tenth shows the policy as it is now; without steps, all responses are used.

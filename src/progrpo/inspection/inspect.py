@@ -34,13 +34,11 @@ class Options:
     """What to look at, and how. None takes the setting of the run whose folder is inspected, else the default.
 
     Args:
-        columns: fields of :class:`progrpo.inspection.columns.Columns` by name, each the name of a column.
-        rewards: columns of rewards, separated by commas, each with its weight after a colon if that is not 1.
-        correct_above: a response is right if its reward is above this; by default 0.
+        columns, rewards: as in :func:`progrpo.inspection.columns.choose_columns`.
         correct_reward: the column of the reward that means right; by default the weighted sum of ``rewards``.
-        alpha, low_prob_fraction, activation, center: ProGRPO's options; by default 1, 0.2, ``"any_correct"``, and
-            ``"prompt"``, or ``"group"`` where c(q) is not known. A run's own settings are the default only if its
-            method has an alpha above 0.
+        correct_above, alpha, low_prob_fraction, activation, center: as in :class:`progrpo.methods.arm.ArmOptions`, with
+            ``center="group"`` where c(q) is not known. A run's own settings are the default only if its method has an
+            alpha above 0.
         model: a model that computes missing log-probs, as :func:`progrpo.sampling.models.load_model` takes it.
         groups, temperature: the model scores so many groups, at this sampling temperature.
         verify: the name of a verifier. It compares with the column of golds, and its verdicts replace the rewards.
@@ -109,12 +107,8 @@ class Inspection:
 def inspect(paths: Sequence[Path], options: Options, progress: Progress | None = None) -> Inspection:
     """Read rollouts, measure them, and work out what ProGRPO would have done.
 
-    Memory does not grow with the length of responses: about 120 bytes a response are kept.
-
-    Args:
-        paths: files or folders, see :func:`progrpo.inspection.folders.find_files`.
-        options: what to look at.
-        progress: called as the files are read and log-probs are computed.
+    The paths are files or folders, see :func:`progrpo.inspection.folders.find_files`. Memory does not grow with the
+    length of responses: about 120 bytes a response are kept.
 
     Raises:
         ConfigError: a file or an option that can't be used.

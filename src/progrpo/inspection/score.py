@@ -12,7 +12,7 @@ from torch import Tensor
 
 from progrpo.common.errors import ConfigError
 from progrpo.core import answer_confidence, token_logps
-from progrpo.inspection.values import as_text, is_message, is_missing
+from progrpo.inspection.values import as_text, is_message, is_null
 from progrpo.tasks.templates import opens_thinking, response_text
 from progrpo.verify import Verdict
 from progrpo.verify.registry import VERIFIERS, verify
@@ -93,14 +93,13 @@ def score(
     temperature: float = 1.0,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Scored]:
-    """Log-probs of prompts and responses under a causal language model, nats.
+    """Log-probs of prompts and responses under a causal language model, nats, at a temperature.
 
     A prompt of chat messages goes through the tokenizer's template, as in training; text is tokenised as it is.
 
     Args:
         pairs: prompt, response text, and the token ids of the response where they are known. A text is tokenised
             without special tokens: the end token that stopped a response is not in its text, and has no log-prob.
-        temperature: the temperature of log-probs and entropies.
         on_progress: called with the number of responses after each batch.
 
     Raises:
@@ -197,7 +196,7 @@ class Judge:
 
 def _gold_text(value: Any) -> str:
     """A gold as verifiers take it: a number as its shortest text, a list or a dict as JSON, null as an empty text."""
-    if is_missing(value):
+    if is_null(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

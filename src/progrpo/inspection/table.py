@@ -21,16 +21,7 @@ from progrpo.inspection.columns import Columns, split_rows
 from progrpo.inspection.files import BATCH_ROWS, Batch, BytesRead, RolloutFile, Row
 from progrpo.inspection.folders import step_in_name
 from progrpo.inspection.score import Floats, Ints, Judge, Scored, confidences
-from progrpo.inspection.values import (
-    LARGEST,
-    as_key,
-    as_number,
-    as_step,
-    as_text,
-    holds_several,
-    is_missing,
-    response_of,
-)
+from progrpo.inspection.values import LARGEST, as_key, as_number, as_step, as_text, holds_several, is_null, response_of
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """The values of low_prob_fraction that its curve is drawn through."""
@@ -257,7 +248,7 @@ def _numbers(batch: Batch, source: Source) -> dict[str, NDArray[Any]]:
         **rewards,
         "texts_B": _hashes(texts),
         "answers_B": _hashes(
-            text.strip() if is_missing(answer) else as_key(answer) for answer, text in zip(answers, texts, strict=True)
+            text.strip() if is_null(answer) else as_key(answer) for answer, text in zip(answers, texts, strict=True)
         ),
         "lengths_B": np.array(lengths, dtype=np.float64),
         "entropy_B": entropy_B,

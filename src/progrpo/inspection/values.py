@@ -24,7 +24,7 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, list) and first_of(value) is None)
 
 
-def is_missing(value: Any) -> bool:
+def is_null(value: Any) -> bool:
     """Whether a value is null, or the NaN that pandas writes for a missing text."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
