@@ -40,15 +40,12 @@ class Collapse:
 def collapse(table: Table, fraction: float) -> Collapse:
     """All measures of a table, with confidence at this low_prob_fraction."""
     steps, index_B = np.unique(table.steps_B, return_inverse=True)
-    tenth = max(1, len(steps) // 10)
+    tenth, several = max(1, len(steps) // 10), len(steps) > 1
     # Bins: 0 the first tenth, 1 the last, 2 the steps between.
-    tenth_S = np.full(len(steps), 2)
-    tenth_S[-tenth:], tenth_S[:tenth] = 1, 0
-    tenth_B = tenth_S[index_B]
+    tenth_B = np.select([index_B < tenth, index_B >= len(steps) - tenth], [0, 1], 2)
     overall = measure(table, fraction, np.zeros_like(index_B), 1)
     tenths = measure(table, fraction, tenth_B, 3)
     judged_groups = [len(np.unique(table.groups_B[table.judged_B & (tenth_B == bin)])) for bin in (0, 1)]
-    several = len(steps) > 1
     first, last = ({name: float(value[bin]) for name, value in tenths.items() if several} for bin in (0, 1))
     return Collapse(
         steps=steps,

@@ -3,6 +3,7 @@
 :mod:`progrpo.core` computes the advantages; here they are compared, over the groups whose confidences are known.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -129,7 +130,7 @@ def effect(grpo_B: Floats, progrpo_B: Floats, table: Table, settings: ArmOptions
     return Effect(
         size=moved / judged,
         shift=float((progrpo_B - grpo_B).sum()) / judged,
-        moved=moved / weight if weight else float("nan"),
+        moved=moved / (weight or math.nan),
         ordered=ordered,
         reversed=turned,
         new_best=_new_best(grpo_B[judged_B], progrpo_B[judged_B], groups_B[judged_B]),
@@ -166,7 +167,7 @@ def _changed_pairs(grpo_B: Floats, progrpo_B: Floats, judged_B: Bools, pairs: Pa
         ordered += int(((before == 0) & (after != 0)).sum())
         turned += int((before * after < 0).sum())
         compared += len(before)
-    return (ordered / compared, turned / compared) if compared else (float("nan"), float("nan"))
+    return ordered / (compared or math.nan), turned / (compared or math.nan)
 
 
 def _new_best(grpo_B: Floats, progrpo_B: Floats, groups_B: Ints) -> float:
