@@ -167,7 +167,7 @@ def write_corrections(inspection: Inspection, out: Path) -> None:
     ``row`` counts the responses of all files, in their order, from 0. What is not known is null.
     """
     table, changed = inspection.table, inspection.what_if
-    grpo_B, progrpo_B = (np.full(table.size, np.nan) for _ in range(2))
+    grpo_B, progrpo_B = np.full((2, table.size), np.nan)
     if changed is not None:
         grpo_B[changed.rows_B], progrpo_B[changed.rows_B] = (changed.grpo_B, changed.progrpo_B)
     frame = pd.DataFrame(

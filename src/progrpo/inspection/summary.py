@@ -5,6 +5,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from progrpo.inspection.collapse import LEAST_GROUPS, span
 from progrpo.inspection.score import Ints
@@ -59,11 +60,9 @@ def how_read(source: Source, table: Table) -> list[str]:
         notes.append(
             "Every group has one response only, so nothing can be said about groups: is --group the right column?"
         )
-    _, index_B, sizes_S = np.unique(table.steps_B, return_inverse=True, return_counts=True)
-    sums_S = np.zeros(len(sizes_S), dtype=np.uint64)
     # The sum of the hashes of a step's texts, which wraps around, does not depend on their order.
-    np.add.at(sums_S, index_B, table.texts_B.view(np.uint64))
-    if repeated := int(((np.diff(sums_S) == 0) & (np.diff(sizes_S) == 0)).sum()):
+    by_step = pd.Series(table.texts_B).groupby(table.steps_B).agg(["sum", "size"])
+    if repeated := int((np.diff(by_step, axis=0) == 0).all(axis=1).sum()):
         notes.append(
             f"{repeated} steps hold the same responses as the step before them: TRL logs a generation again at each "
             "step that trains on it. Each response counts as often as it is logged."

@@ -72,8 +72,10 @@ class TransformersBackend:
         ]
         ends = _end_ids(self.model, self.tokenizer)
         device, lengths_N = self.model.device, torch.tensor([len(ids) for ids in prompts])
-        ids = [torch.tensor(ids) for ids in prompts]
-        ids_NP = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id, padding_side="left")
+        unpadded = [torch.tensor(ids) for ids in prompts]
+        ids_NP = pad_sequence(
+            unpadded, batch_first=True, padding_value=self.tokenizer.pad_token_id, padding_side="left"
+        )
         mask_NP = torch.arange(ids_NP.shape[1]) >= ids_NP.shape[1] - lengths_N[:, None]
         forward = _Forward(self.model, len(prompts))
         logits_NV = forward.read(ids_NP.to(device), mask_NP.long().to(device))
