@@ -187,7 +187,10 @@ class RolloutFile:
         with self._parquet() as file:
             stored = file.schema_arrow.names
             # An entry of a dict has a dotted name, and is stored in the column of the dict.
-            roots = {n: n if n in stored else next(c for c in stored if n.startswith(f"{c}.")) for n in names}
+            roots = {
+                name: name if name in stored else next(column for column in stored if name.startswith(f"{column}."))
+                for name in names
+            }
             bytes_per_row = self.path.stat().st_size / max(file.metadata.num_rows, 1)
             for arrow in file.iter_batches(batch_size=size, columns=list(set(roots.values()))):
                 numbers = range(start, start + arrow.num_rows)
