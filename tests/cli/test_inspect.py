@@ -141,7 +141,7 @@ def overwritten(content: bytes) -> bytes:
         (["wide.jsonl", "--response", "response"], "is not a column of the file (did you mean 'the_response'?)"),
         (["cut.parquet"], "'cut.parquet' is a damaged parquet file"),
         (["overwritten.parquet"], "'overwritten.parquet' is a damaged parquet file"),
-        (["good.jsonl", "--correct-above", "nan"], "--correct-above must be a finite number, got nan"),
+        (["good.jsonl", "--correct-above", "nan"], "--correct-above must be a number in (-inf, inf), got nan"),
         (["good.jsonl", "--correct-reward", "scores"], "--correct-reward 'scores' is not a column of the file"),
         (["good.jsonl", "--corrections", "nothing"], "--corrections 'nothing' is a folder; give the name of a parquet"),
         (["good.jsonl", "--out", "good.jsonl/page.html"], "the folder 'good.jsonl' can't be written (File exists)"),

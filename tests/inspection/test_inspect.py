@@ -11,7 +11,7 @@ from tests.inspection.rollouts import verl_rows, write_jsonl, write_verl
 from tests.pages.runs import make_recipe, rollout
 
 from progrpo.inspection import Options, inspect, print_summary
-from progrpo.inspection.what_if import Settings
+from progrpo.methods.arm import ArmOptions
 from progrpo.runs.folder import RunFolder
 from progrpo.sampling.models import load_model
 from progrpo.tasks import Countdown
@@ -120,8 +120,8 @@ def test_a_note_counts_generations_that_are_logged_again(tmp_path):
 
 def test_settings_come_from_the_recipe_of_a_run(tmp_path):
     for method, expected in (
-        ("grpo", Settings()),
-        ("progrpo_correct", Settings(alpha=3.0, center="correct")),
+        ("grpo", ArmOptions()),
+        ("progrpo_correct", ArmOptions(alpha=3.0, center="correct")),
     ):
         folder = RunFolder(tmp_path / method)
         folder.start(make_recipe(method, 0), {})

@@ -70,7 +70,7 @@ def test_tokens_that_the_model_cannot_take_are_refused(model):
         score(lm, tokenizer, [(PROMPTS[0], "", [5000])])
     with pytest.raises(ConfigError, match="a prompt has no tokens"):
         score(lm, tokenizer, [("", "4", None)])
-    with pytest.raises(ConfigError, match="the tokenizer of --model has no chat template"):
+    with pytest.raises(ConfigError, match="the model's tokenizer has no chat template: give --model the model"):
         score(lm, tokenizer, [([{"role": "user", "content": "4"}], "4", None)])
     most = lm.config.max_position_embeddings
     with pytest.raises(ConfigError, match=f"has {most + 1} tokens, and the model of --model takes {most}"):

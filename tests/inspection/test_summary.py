@@ -198,7 +198,7 @@ def test_a_note_names_the_correct_reward_that_the_rollouts_lack(tmp_path):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_the_threshold_must_be_finite(value):
-    with pytest.raises(ConfigError, match="--correct-above must be a finite number"):
+    with pytest.raises(ConfigError, match=r"--correct-above must be a number in \(-inf, inf\), got"):
         Options(correct_above=value)
 
 

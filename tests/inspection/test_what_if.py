@@ -9,7 +9,8 @@ from scipy.stats import kendalltau
 from tests.inspection.rollouts import NAMED, random_rows, write_jsonl
 
 from progrpo.inspection import Options, inspect
-from progrpo.inspection.what_if import MOST_LAGS, Settings, _pairs, advantages, effect, what_if
+from progrpo.inspection.what_if import MOST_LAGS, _pairs, advantages, effect, what_if
+from progrpo.methods.arm import ArmOptions
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def plain_effect(table, grpo, progrpo):
 @pytest.mark.parametrize("alpha", [0.3, 5.0])
 @pytest.mark.parametrize("center", ["prompt", "group", "correct"])
 def test_the_effect_matches_plain_loops(table, alpha, center):
-    settings = Settings(alpha=alpha, center=center)
+    settings = ArmOptions(alpha=alpha, center=center)
     grpo, progrpo = advantages(table, settings)
     changed = vars(effect(grpo, progrpo, table, settings))
     assert changed == pytest.approx(plain_effect(table, grpo, progrpo))
@@ -73,7 +74,7 @@ def test_pairs_match_kendalls_tau(table):
         correct_rewards_B=np.ones(30),
         groups_B=np.zeros(30, dtype=np.int64),
     )
-    changed = effect(before, after, single_group, Settings())
+    changed = effect(before, after, single_group, ArmOptions())
     assert 1 - 2 * changed.reversed == pytest.approx(kendalltau(before, after).statistic)
     assert changed.ordered == 0
 
@@ -91,14 +92,14 @@ def test_every_pair_of_a_small_group_comes_once_and_a_part_of_those_of_a_large_o
 
 
 def test_alpha_0_is_grpo(table):
-    changed = what_if(table, Settings(alpha=0.0))
+    changed = what_if(table, ArmOptions(alpha=0.0))
     np.testing.assert_array_equal(changed.progrpo_B, changed.grpo_B)
     effects = vars(changed.effect)
     assert {name: value for name, value in effects.items() if value} == {"activated": effects["activated"]}
 
 
 def test_curves_pass_through_the_settings(table):
-    settings = Settings(alpha=0.6)
+    settings = ArmOptions(alpha=0.6)
     changed = what_if(table, settings)
     assert changed.by_alpha[0.6] == changed.effect == changed.by_fraction[0.2]
     sizes = [changed.by_alpha[alpha].size for alpha in sorted(changed.by_alpha)]
@@ -113,8 +114,8 @@ def test_curves_pass_through_the_settings(table):
 def test_groups_without_known_confidence_are_left_out(table):
     unknown = table.groups_B % 2 == 1
     partly = replace(table, c_o_FB=np.where(unknown, np.nan, table.c_o_FB))
-    changed = what_if(partly, Settings())
+    changed = what_if(partly, ArmOptions())
     assert set(changed.groups_B) == {g for g in range(table.n_groups) if g % 2 == 0}
-    np.testing.assert_array_equal(changed.progrpo_B, advantages(table, Settings())[1][~unknown])
-    assert what_if(replace(table, c_q_B=np.full_like(table.c_q_B, np.nan)), Settings()) is None
-    assert what_if(replace(table, c_q_B=np.full_like(table.c_q_B, np.nan)), Settings(center="group")) is not None
+    np.testing.assert_array_equal(changed.progrpo_B, advantages(table, ArmOptions())[1][~unknown])
+    assert what_if(replace(table, c_q_B=np.full_like(table.c_q_B, np.nan)), ArmOptions()) is None
+    assert what_if(replace(table, c_q_B=np.full_like(table.c_q_B, np.nan)), ArmOptions(center="group")) is not None

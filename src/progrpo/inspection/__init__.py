@@ -1,10 +1,9 @@
 """``progrpo inspect``: rollouts that a run left behind, inspected before collapse hurts.
 
-The data flow, one module a step: ``folders`` finds the files, and ``files`` streams them (``text_files`` reads JSON
-lines and CSV, ``traces`` the episodes of verifiers, ``values`` the cells). ``columns`` says which column holds what.
-``table`` turns responses into rows of numbers, with the confidences and verdicts of ``score``. ``collapse`` and
-``what_if`` measure. ``inspect`` puts everything together, ``summary`` writes the sentences, and
-:mod:`progrpo.pages.inspection` draws the page.
+The data flow, one module a step: ``folders`` finds the files, and ``files`` streams them (``traces`` reads the episodes
+of verifiers, ``values`` the cells). ``columns`` says which column holds what. ``table`` turns responses into rows of
+numbers, with the confidences and verdicts of ``score``. ``collapse`` and ``what_if`` measure. ``inspect`` puts
+everything together, ``summary`` writes the sentences, and :mod:`progrpo.pages.inspection` draws the page.
 """
 
 from progrpo.inspection.inspect import Inspection, Options, inspect, write_corrections

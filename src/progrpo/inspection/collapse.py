@@ -40,15 +40,12 @@ class Collapse:
 def collapse(table: Table, fraction: float) -> Collapse:
     """All measures of a table, with confidence at this low_prob_fraction."""
     steps, index_B = np.unique(table.steps_B, return_inverse=True)
-    tenth = max(1, len(steps) // 10)
+    tenth, several = max(1, len(steps) // 10), len(steps) > 1
     # Bins: 0 the first tenth, 1 the last, 2 the steps between.
-    tenth_S = np.full(len(steps), 2)
-    tenth_S[-tenth:], tenth_S[:tenth] = 1, 0
-    tenth_B = tenth_S[index_B]
+    tenth_B = np.select([index_B < tenth, index_B >= len(steps) - tenth], [0, 1], 2)
     overall = measure(table, fraction, np.zeros_like(index_B), 1)
     tenths = measure(table, fraction, tenth_B, 3)
     judged_groups = [len(np.unique(table.groups_B[table.judged_B & (tenth_B == bin)])) for bin in (0, 1)]
-    several = len(steps) > 1
     first, last = ({name: float(value[bin]) for name, value in tenths.items() if several} for bin in (0, 1))
     return Collapse(
         steps=steps,
@@ -162,15 +159,13 @@ def _distinct(table: Table, chosen_B: Bools) -> tuple[Ints, Ints]:
 def warnings(measured: Collapse, *, answers_are_final: bool) -> list[str]:
     """A sentence with its numbers for each thing that goes wrong; none where nothing does.
 
-    Args:
-        measured: the measures.
-        answers_are_final: answers are final results, as of a mathematical problem. Where there is one right result, a
-            policy that learns gives it ever more often, so a commonest answer is not a sign of collapse.
+    With ``answers_are_final``, answers are final results, as of a mathematical problem. Where there is one right
+    result, a policy that learns gives it ever more often, so a commonest answer is not a sign of collapse.
     """
     sentences = []
     # The last tenth shows the policy as it is now; without steps, all responses are used.
     values = measured.last if measured.enough_groups else measured.overall
-    where = f"In {_span(measured.last_steps)}, " if measured.enough_groups else ""
+    where = f"In {span(measured.last_steps)}, " if measured.enough_groups else ""
     if values["groups/same_reward"] > HALF:
         sentences.append(
             f"{where}{values['groups/same_reward']:.0%} of the groups teach GRPO nothing: all their responses have the "
@@ -186,7 +181,7 @@ def _trends(measured: Collapse, answers_are_final: bool) -> list[str]:
     """What changed from the first to the last tenth of the steps. Comparisons with NaN give no sentence."""
     sentences = []
     first, last = measured.first, measured.last
-    before, after = _span(measured.first_steps), _span(measured.last_steps)
+    before, after = span(measured.first_steps), span(measured.last_steps)
 
     def rises(name: str, above: float = 0.0) -> bool:
         return last[name] > above and last[name] > first[name] + RISE
@@ -219,6 +214,6 @@ def _trends(measured: Collapse, answers_are_final: bool) -> list[str]:
     return sentences
 
 
-def _span(steps: tuple[int, int]) -> str:
+def span(steps: tuple[int, int], to: str = " to ") -> str:
     """``step 3``, ``steps 1 to 20``."""
-    return f"step {steps[0]}" if steps[0] == steps[1] else f"steps {steps[0]} to {steps[1]}"
+    return f"step {steps[0]}" if steps[0] == steps[1] else f"steps {steps[0]}{to}{steps[1]}"

@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from progrpo.common.errors import ConfigError
@@ -31,13 +31,11 @@ class Columns:
     prompt_logps: str | None = None
     """Log-prob of each prompt token except the first, nats."""
     token_ids: str | None = None
-    """The tokens of the response."""
     answer: str | None = None
     """Tells answers apart; where it is null, the text of the response does."""
     entropy: str | None = None
     """In nats: a mean over the tokens of the response, or a list with a value for each."""
     prompt_confidence: str | None = None
-    """c(q), as a run of progrpo records it."""
     gold: str | None = None
     """What a verifier compares with. Its verdicts are then the rewards, and no column of rewards is read."""
     correct_reward: str | None = None
@@ -45,10 +43,8 @@ class Columns:
 
     def roles(self) -> list[tuple[str, str]]:
         """The role and the name of each column. A role is the name of a field, or ``"reward"``."""
-        named = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "rewards"]
-        return [(role, name) for role, name in named if name is not None] + [
-            ("reward", name) for name, _ in self.rewards
-        ]
+        named = {role: name for role, name in vars(self).items() if role != "rewards" and name is not None}
+        return [*named.items(), *(("reward", name) for name, _ in self.rewards)]
 
     def names(self) -> list[str]:
         """The columns that are read, each once."""
@@ -109,22 +105,23 @@ def choose_columns(
     for role, name in named.items():
         _check_present(_option(role), name, examples)
     weighted = _parse_rewards(rewards, examples) if rewards is not None else () if "gold" in named else None
-    known = next(((title, columns) for title, marks, columns in FORMATS if _is_format(marks, columns, examples)), None)
-    if known is not None:
-        title, columns = known
-        absent = {role: None for role, name in columns.roles() if name not in examples}
-        weights = weighted if weighted is not None else columns.rewards or _reward_functions(examples)
-        changes: dict[str, Any] = absent | dict(named) | {"rewards": weights}
-        columns = replace(columns, **changes)
-    else:
-        missing = [_option(role) for role in ("prompt", "response") if role not in named]
-        missing += ["--reward"] if weighted is None else []
-        if missing or weighted is None:
-            raise ConfigError(
-                "the file's columns are not those of a known format (TRL, verl, prime-rl, verifiers, progrpo); "
-                f"{listed(examples)}: name the missing ones with {' '.join(f'{option} COL' for option in missing)}."
-            )
-        title, columns = "columns named by the user", Columns(rewards=weighted, **named)
+    known = [
+        (title, columns)
+        for title, marks, columns in FORMATS
+        if {*marks, columns.prompt, columns.response, *(name for name, _ in columns.rewards)} <= examples.keys()
+    ]
+    missing = [_option(role) for role in ("prompt", "response") if role not in named]
+    missing += ["--reward"] if weighted is None else []
+    if not known and missing:
+        raise ConfigError(
+            "the file's columns are not those of a known format (TRL, verl, prime-rl, verifiers, progrpo); "
+            f"{listed(examples)}: name the missing ones with {' '.join(f'{option} COL' for option in missing)}."
+        )
+    title, columns = known[0] if known else ("columns named by the user", Columns(**named, rewards=()))
+    absent = {role: None for role, name in columns.roles() if name not in examples}
+    weights = weighted if weighted is not None else columns.rewards or _reward_functions(examples)
+    changes: dict[str, Any] = absent | dict(named) | {"rewards": weights}
+    columns = replace(columns, **changes)
     for role, name in columns.roles():
         if role not in COMPARED and is_nested(examples.get(name)):
             entries = ", ".join(column for column in examples if column.startswith(f"{name}."))
@@ -183,11 +180,6 @@ def _entries(value: Any, role: str, n: int, place: str, responses: str) -> list[
         f"{place} holds {described(value)} for the {n} responses in column {responses!r}; {_option(role)} must name a "
         "column with a list that has one entry for each response."
     )
-
-
-def _is_format(marks: set[str], columns: Columns, examples: Mapping[str, Any]) -> bool:
-    rewards = (name for name, _ in columns.rewards)
-    return marks.union({columns.prompt, columns.response}, rewards) <= examples.keys()
 
 
 def _option(role: str) -> str:

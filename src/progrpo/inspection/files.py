@@ -1,15 +1,19 @@
-"""Rollout files as streams: batches of raw columns from parquet, JSON lines and CSV.
+"""Rollout files as streams: batches of raw columns from parquet, and from JSON lines and CSV, compressed or not.
 
 Nothing here knows what a column means: :mod:`progrpo.inspection.columns` does.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +21,6 @@ from numpy.typing import NDArray
 from progrpo.common.errors import ConfigError
 from progrpo.inspection import traces
 from progrpo.inspection.folders import PACKED
-from progrpo.inspection.text_files import BOM, BytesRead, Row, first_line, json_rows, read_csv, unpacked
 from progrpo.inspection.values import as_list, as_number, is_empty, value_at, with_entries
 
 BATCH_ROWS = 512
@@ -27,6 +30,13 @@ SAMPLED_ROWS = 64
 PARQUET_MAGIC = b"PAR1"
 PARQUET_BUFFER = 1 << 20
 """Without a buffer, or with pre_buffer, pyarrow reads a whole row group, which may be the whole file."""
+PACKINGS = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
+"""The compression of a file, by its first two bytes."""
+BOM = b"\xef\xbb\xbf"
+
+BytesRead = Callable[[int], None]
+"""Called with the number of bytes read since the last call."""
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,14 +58,8 @@ class Batch:
         return _place(self.path, self.row_numbers[i])
 
     def __getitem__(self, name: str) -> list[Any]:
-        column = self._column(name)
+        column = self.columns[name]
         return column if isinstance(column, list) else list(column.to_pylist())
-
-    def _column(self, name: str) -> Any:
-        if name in self.columns:
-            return self.columns[name]
-        root = next(column for column in self.columns if name.startswith(f"{column}."))
-        return [value_at(value, name.removeprefix(f"{root}.")) for value in self[root]]
 
     def numbers(self, name: str, dtype: type = np.float32) -> list[NDArray[Any]]:
         """A column of lists of numbers, as an array for each response. Null is an empty list; within a list it is NaN.
@@ -63,7 +67,7 @@ class Batch:
         Raises:
             ConfigError: the column holds something else.
         """
-        column = self._column(name)
+        column = self.columns[name]
         lists: list[NDArray[Any]]
         try:
             with np.errstate(over="ignore"):  # a number that is too large becomes infinite, and is masked out
@@ -93,7 +97,7 @@ class RolloutFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.notes: list[str] = []
-        with unpacked(path) as content:
+        with _unpacked(path) as content:
             head = content.read(4096).removeprefix(BOM)
         if not head.strip():
             raise ConfigError(f"{str(path)!r} is empty; give a file with at least one response.")
@@ -116,7 +120,12 @@ class RolloutFile:
             return dict(pair for field in fields for pair in with_entries(field.name, _example(field.type)))
         examples: dict[str, Any] = {}
         if self._delimiter is not None:
-            examples = dict.fromkeys(read_csv(self.path, self._delimiter)[0])
+            _, header = next(_csv_lines(self.path, self._delimiter))
+            examples = dict.fromkeys(header)
+            if twice := [name for name in header if header.count(name) > 1]:
+                raise ConfigError(
+                    f"{str(self.path)!r} has two columns {twice[0]!r}; rename one of them in its first line."
+                )
         for _, row in islice(self._rows(), SAMPLED_ROWS):
             for name, value in row.items():
                 for dotted, entry in with_entries(name, _typed(value) if self._delimiter else value):
@@ -148,9 +157,9 @@ class RolloutFile:
     def _rows(self, on_bytes: BytesRead | None = None) -> Iterator[tuple[int, Row]]:
         """The rows of a text file with their numbers. An episode of verifiers gives a row for each response."""
         if self._delimiter is not None:
-            yield from read_csv(self.path, self._delimiter, on_bytes)[1]
+            yield from _csv_rows(self.path, self._delimiter, on_bytes)
             return
-        for number, row in json_rows(self.path, self._note, on_bytes):
+        for number, row in _json_rows(self.path, self._note, on_bytes):
             if not traces.is_record(row):
                 yield number, row
                 continue
@@ -171,29 +180,36 @@ class RolloutFile:
             with ParquetFile(self.path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
-            raise ConfigError(f"{str(self.path)!r} is a damaged parquet file: {first_line(error)}.") from None
+            raise ConfigError(f"{str(self.path)!r} is a damaged parquet file: {_first_line(error)}.") from None
 
     def _parquet_batches(self, names: Sequence[str], size: int, on_bytes: BytesRead | None) -> Iterator[Batch]:
-        """Batches of the top-level columns that hold these columns."""
         start = 0
         with self._parquet() as file:
-            roots = {root for root in file.schema_arrow.names for name in names if f"{name}.".startswith(f"{root}.")}
+            stored = file.schema_arrow.names
+            # An entry of a dict has a dotted name, and is stored in the column of the dict.
+            roots = {
+                name: name if name in stored else next(column for column in stored if name.startswith(f"{column}."))
+                for name in names
+            }
             bytes_per_row = self.path.stat().st_size / max(file.metadata.num_rows, 1)
-            for arrow in file.iter_batches(batch_size=size, columns=list(roots)):
-                columns = dict(zip(arrow.schema.names, arrow.columns, strict=True))
-                batch = Batch(self.path, columns, range(start, start + arrow.num_rows))
-                for name, values in columns.items():
+            for arrow in file.iter_batches(batch_size=size, columns=list(set(roots.values()))):
+                numbers = range(start, start + arrow.num_rows)
+                for root, values in zip(arrow.schema.names, arrow.columns, strict=True):
                     try:
                         values.validate(full=True)
                     except ValueError as error:  # bytes that are not text
-                        place = batch.place(0)
-                        raise ConfigError(
-                            f"column {name!r} of {place}, or soon after, can't be read: {error}"
-                        ) from None
-                yield batch
-                start += batch.size
+                        place = f"column {root!r} of {_place(self.path, start)}, or soon after,"
+                        raise ConfigError(f"{place} can't be read: {error}") from None
+                columns = {
+                    name: arrow[root]
+                    if name == root
+                    else [value_at(row, name) for row in arrow.select([root]).to_pylist()]
+                    for name, root in roots.items()
+                }
+                yield Batch(self.path, columns, numbers)
+                start += arrow.num_rows
                 if on_bytes is not None:
-                    on_bytes(round(bytes_per_row * batch.size))
+                    on_bytes(round(bytes_per_row * len(numbers)))
 
     def _note(self, note: str) -> None:
         if note not in self.notes:
@@ -245,3 +261,87 @@ def _typed(cell: str | None) -> str | float | None:
 
 def _place(path: Path, number: int) -> str:
     return f"{str(path)!r}, row {number + 1}"
+
+
+class _CountedFile(io.FileIO):
+    """A file that reports how many of its bytes are read."""
+
+    def __init__(self, path: Path, on_bytes: BytesRead | None) -> None:
+        super().__init__(path)
+        self._on_bytes = on_bytes
+
+    def readinto(self, buffer: Any) -> int:
+        size = super().readinto(buffer) or 0
+        if self._on_bytes is not None:
+            self._on_bytes(size)
+        return size
+
+
+@contextmanager
+def _unpacked(path: Path, on_bytes: BytesRead | None = None) -> Iterator[IO[bytes]]:
+    """The content of a file, decompressed if its first bytes say that it is compressed."""
+    packing = None
+    try:
+        with io.BufferedReader(_CountedFile(path, on_bytes), 1 << 20) as raw:
+            packing = PACKINGS.get(raw.peek(2)[:2])
+            if packing is None:
+                yield raw
+            else:
+                import pyarrow as pa
+
+                yield io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), packing))
+    except OSError as error:
+        why = f"is a damaged {packing} file" if packing else "can't be read"
+        raise ConfigError(f"{str(path)!r} {why}: {error.strerror or _first_line(error)}.") from None
+
+
+def _json_rows(path: Path, note: Callable[[str], None], on_bytes: BytesRead | None) -> Iterator[tuple[int, Row]]:
+    """The number, from 0, and the object of each line that is not blank; ``note`` is called with a sentence about a
+    last line that was cut off."""
+    number, broken = 0, None
+    with _unpacked(path, on_bytes) as lines:
+        filled = ((line_number, line) for line_number, line in enumerate(lines, start=1) if line.strip())
+        for number, (line_number, line) in enumerate(filled):
+            if broken is not None:
+                raise ConfigError(f"line {broken} of {str(path)!r} is not a JSON object; correct or remove it.")
+            try:
+                row = json.loads(line.removeprefix(BOM))
+            except (ValueError, RecursionError):
+                row = None
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                broken = line_number  # an error, unless it turns out to be the last line
+    if broken is not None and number == 0:
+        raise ConfigError(f"line {broken} of {str(path)!r}, its only one, is not a JSON object.")
+    if broken is not None:
+        note(f"The last line of {path.name} was cut off: it is left out. Is the run still writing?")
+
+
+def _csv_rows(path: Path, delimiter: str, on_bytes: BytesRead | None) -> Iterator[tuple[int, Row]]:
+    """The number, from 0, and the cells of each row. CSV has no null: an empty cell stands for it."""
+    lines = _csv_lines(path, delimiter, on_bytes)
+    _, header = next(lines)
+    for number, (line_number, cells) in enumerate(lines):
+        if len(cells) != len(header):
+            raise ConfigError(
+                f"line {line_number} of {str(path)!r} ends a row of {len(cells)} cells, and the header has "
+                f"{len(header)}; correct or remove the row."
+            )
+        yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
+
+
+def _csv_lines(path: Path, delimiter: str, on_bytes: BytesRead | None = None) -> Iterator[tuple[int, list[str]]]:
+    """The number of the last line, and the cells, of the header and of each row that is not blank."""
+    csv.field_size_limit(sys.maxsize)
+    with _unpacked(path, on_bytes) as lines:
+        reader = csv.reader(io.TextIOWrapper(lines, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+        try:
+            yield from ((reader.line_num, cells) for cells in reader if cells)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ConfigError(f"{str(path)!r} is not CSV near line {reader.line_num}: {error}.") from None
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error's message, without its full stop."""
+    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__

@@ -1,6 +1,5 @@
 """Rollout files in, an :class:`Inspection` out: all that the terminal and the page show."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,28 +11,22 @@ import pandas as pd
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import write_file
 from progrpo.common.progress import Progress
-from progrpo.core.advantages import ACTIVATIONS, CENTERS
-from progrpo.core.checks import check_choice, check_number
+from progrpo.core.checks import check_number
 from progrpo.inspection.collapse import Collapse, collapse, warnings
 from progrpo.inspection.columns import choose_columns
 from progrpo.inspection.files import RolloutFile
 from progrpo.inspection.folders import find_files
-from progrpo.inspection.score import Ints, Judge, Scored, score
+from progrpo.inspection.score import Judge, Scored, score
 from progrpo.inspection.summary import how_read, how_scored, what_lacks
 from progrpo.inspection.table import FRACTIONS, Source, Table, choose_responses, read_rows, read_table, with_scores
 from progrpo.inspection.values import as_list, response_of
-from progrpo.inspection.what_if import Settings, WhatIf, what_if
+from progrpo.inspection.what_if import WhatIf, what_if
+from progrpo.methods.arm import ArmOptions
 from progrpo.runs.folder import RunFolder
 from progrpo.tasks.templates import template_opens_thinking
 
 LONG_BYTES = 20_000_000
 """Files that are read in a second have no progress bar."""
-_BOUNDS: dict[str, dict[str, Any]] = {
-    "alpha": {"low": 0.0},
-    "low_prob_fraction": {"low": 0.0, "high": 1.0, "open_low": True},
-    "temperature": {"low": 0.0, "open_low": True},
-    "groups": {"low": 1},
-}
 
 
 @dataclass(frozen=True)
@@ -41,13 +34,11 @@ class Options:
     """What to look at, and how. None takes the setting of the run whose folder is inspected, else the default.
 
     Args:
-        columns: fields of :class:`progrpo.inspection.columns.Columns` by name, each the name of a column.
-        rewards: columns of rewards, separated by commas, each with its weight after a colon if that is not 1.
-        correct_above: a response is right if its reward is above this; by default 0.
+        columns, rewards: as in :func:`progrpo.inspection.columns.choose_columns`.
         correct_reward: the column of the reward that means right; by default the weighted sum of ``rewards``.
-        alpha, low_prob_fraction, activation, center: ProGRPO's options; by default 1, 0.2, ``"any_correct"``, and
-            ``"prompt"``, or ``"group"`` where c(q) is not known. A run's own settings are the default only if its
-            method has an alpha above 0.
+        correct_above, alpha, low_prob_fraction, activation, center: as in :class:`progrpo.methods.arm.ArmOptions`, with
+            ``center="group"`` where c(q) is not known. A run's own settings are the default only if its method has an
+            alpha above 0.
         model: a model that computes missing log-probs, as :func:`progrpo.sampling.models.load_model` takes it.
         groups, temperature: the model scores so many groups, at this sampling temperature.
         verify: the name of a verifier. It compares with the column of golds, and its verdicts replace the rewards.
@@ -74,16 +65,12 @@ class Options:
 
     def __post_init__(self) -> None:
         try:
-            if self.correct_above is not None and not math.isfinite(self.correct_above):
-                raise ValueError(f"--correct-above must be a finite number, got {self.correct_above!r}.")
-            for name, bounds in _BOUNDS.items():
-                if (value := getattr(self, name)) is not None:
-                    check_number(f"--{name.replace('_', '-')}", value, **bounds)
-            for name, choices in (("activation", ACTIVATIONS), ("center", CENTERS)):
-                if (value := getattr(self, name)) is not None:
-                    check_choice(f"--{name}", value, choices)
+            ArmOptions(**self.of_arm())
+            check_number("temperature", self.temperature, low=0.0, open_low=True)
+            check_number("groups", self.groups, low=1)
         except ValueError as error:
-            raise ConfigError(str(error)) from None
+            name, _, rest = str(error).partition(" ")
+            raise ConfigError(f"--{name.replace('_', '-')} {rest}") from None
         if (self.verify is None) != ("gold" not in self.columns):
             raise ConfigError(
                 "--verify NAME and --gold COL go together: a verifier compares with the golds of a column."
@@ -93,13 +80,18 @@ class Options:
         if self.opens_thinking and self.verify is None:
             raise ConfigError("--opens-thinking says how --verify reads responses: add --verify, or drop the option.")
 
+    def of_arm(self) -> dict[str, Any]:
+        """The options of ProGRPO that are set."""
+        named = {option.name: getattr(self, option.name) for option in fields(ArmOptions)}
+        return {name: value for name, value in named.items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Inspection:
     """The numbers, and the sentences about them."""
 
     source: Source
-    settings: Settings
+    settings: ArmOptions
     table: Table
     scored: dict[int, Scored]
     """The responses that a model scored, by number."""
@@ -115,12 +107,8 @@ class Inspection:
 def inspect(paths: Sequence[Path], options: Options, progress: Progress | None = None) -> Inspection:
     """Read rollouts, measure them, and work out what ProGRPO would have done.
 
-    Memory does not grow with the length of responses: about 120 bytes a response are kept.
-
-    Args:
-        paths: files or folders, see :func:`progrpo.inspection.folders.find_files`.
-        options: what to look at.
-        progress: called as the files are read and log-probs are computed.
+    The paths are files or folders, see :func:`progrpo.inspection.folders.find_files`. Memory does not grow with the
+    length of responses: about 120 bytes a response are kept.
 
     Raises:
         ConfigError: a file or an option that can't be used.
@@ -143,33 +131,34 @@ def inspect(paths: Sequence[Path], options: Options, progress: Progress | None =
     # These come before the files are read, so that a wrong name or path is reported at once.
     judge = Judge(options.verify, options.opens_thinking) if options.verify is not None else None
     model, tokenizer = _load_model(options.model) if options.model is not None else (None, None)
-    settings, correct_reward, notes = _settings(paths[0], options, files[0])
-    named = dict(options.columns) | ({"correct_reward": correct_reward} if correct_reward and not judge else {})
+    settings, notes = _settings(paths[0], options, files[0].examples)
+    named = dict(options.columns)
+    if settings.correct_reward is not None and judge is None:
+        named["correct_reward"] = settings.correct_reward
     title, columns = choose_columns(files[0].examples, named, options.rewards)
-    fractions = tuple(sorted({*FRACTIONS, settings.low_prob_fraction}))
-    source = Source(_name(paths), files, title, columns, fractions, judge)
     if judge is not None and tokenizer is not None:
         judge.template_opens |= template_opens_thinking(tokenizer)
+    name = paths[0].resolve().name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+    fractions = tuple(sorted({*FRACTIONS, settings.low_prob_fraction}))
+    source = Source(name, files, title, columns, fractions, judge)
     size = sum(file.path.stat().st_size for file in files)
     on_bytes = _by_megabytes(progress, size) if progress and size > LONG_BYTES else None
     table = read_table(source, on_bytes, correct_above=settings.correct_above)
     notes += [*how_read(source, table), *dict.fromkeys(note for file in files for note in file.notes)]
     notes += judge.notes() if judge else []
     scored: dict[int, Scored] = {}
-    if model is not None and table.has_c_o and table.has_c_q:
-        notes.append(f"All log-probs are in the file: {options.model} computed none.")
-    elif model is not None:
-        rows = choose_responses(table, options.groups)
-        scored = _scored(source, rows, model, tokenizer, options, progress)
+    if model is not None:
+        scored, note = _scored(source, table, model, tokenizer, options, progress)
         table = with_scores(table, scored)
-        notes.append(how_scored(source, table, options.model, options.temperature, rows))
-    settings = replace(settings, center=_center(table, options.center or settings.center, options.center is not None))
-    changed = what_if(table, settings)
+        notes.append(note)
+    settings = _centred(settings, table, is_named=options.center is not None)
     measured = collapse(table, settings.low_prob_fraction)
-    notes += what_lacks(source, table, settings, changed, measured)
     warned = warnings(measured, answers_are_final=columns.answer not in (None, "canonical"))
     decode = None if tokenizer is None else lambda token: str(tokenizer.decode([token]))
-    return Inspection(source, settings, table, scored, decode, measured, changed, warned, notes)
+    changed = what_if(table, settings)
+    inspection = Inspection(source, settings, table, scored, decode, measured, changed, warned, notes)
+    notes += what_lacks(inspection)
+    return inspection
 
 
 def write_corrections(inspection: Inspection, out: Path) -> None:
@@ -178,7 +167,7 @@ def write_corrections(inspection: Inspection, out: Path) -> None:
     ``row`` counts the responses of all files, in their order, from 0. What is not known is null.
     """
     table, changed = inspection.table, inspection.what_if
-    grpo_B, progrpo_B = (np.full(table.size, np.nan) for _ in range(2))
+    grpo_B, progrpo_B = np.full((2, table.size), np.nan)
     if changed is not None:
         grpo_B[changed.rows_B], progrpo_B[changed.rows_B] = (changed.grpo_B, changed.progrpo_B)
     frame = pd.DataFrame(
@@ -198,12 +187,6 @@ def write_corrections(inspection: Inspection, out: Path) -> None:
         frame.to_parquet(beside, index=False)
 
 
-def _name(paths: Sequence[Path]) -> str:
-    """``10.jsonl``, or ``1.jsonl and 9 more``; for ``.``, the folder's name."""
-    first = paths[0].resolve().name
-    return first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
-
-
 def _load_model(path: str) -> tuple[Any, Any]:
     import transformers
 
@@ -214,52 +197,58 @@ def _load_model(path: str) -> tuple[Any, Any]:
 
 
 def _scored(
-    source: Source, rows: Ints, model: Any, tokenizer: Any, options: Options, progress: Progress | None
-) -> dict[int, Scored]:
-    """The responses with these numbers, as the model scores them."""
-    columns, raw = source.columns, read_rows(source, rows.tolist())
+    source: Source, table: Table, model: Any, tokenizer: Any, options: Options, progress: Progress | None
+) -> tuple[dict[int, Scored], str]:
+    """The responses of some groups as the model scores them, by number, and a sentence about them."""
+    assert options.model is not None, "the model was loaded from it"
+    if table.has_c_o and table.has_c_q:
+        return {}, f"All log-probs are in the file: {options.model} computed none."
+    rows_B = choose_responses(table, options.groups)
+    rows, columns = rows_B.tolist(), source.columns
+    raw = read_rows(source, rows)
     pairs = []
-    for row in map(raw.__getitem__, rows.tolist()):
+    for row in map(raw.__getitem__, rows):
         token_ids = as_list(row[columns.token_ids]) if columns.token_ids else None
         pairs.append((row[columns.prompt], response_of(row[columns.response]), token_ids))
     if progress is not None:
         progress.stage("log-probs", len(rows))
     advance = progress.advance if progress is not None else None
     scored = score(model, tokenizer, pairs, temperature=options.temperature, on_progress=advance)
-    return dict(zip(rows.tolist(), scored, strict=True))
+    note = how_scored(source, table, options.model, options.temperature, rows_B)
+    return dict(zip(rows, scored, strict=True)), note
 
 
-def _settings(path: Path, options: Options, file: RolloutFile) -> tuple[Settings, str | None, list[str]]:
-    """ProGRPO's options as the user or the run gives them, else the defaults; the reward that means right; and a
-    sentence if the run has such a reward and its rollouts don't hold it."""
-    settings: dict[str, Any] = {}
+def _settings(path: Path, options: Options, examples: Mapping[str, Any]) -> tuple[ArmOptions, list[str]]:
+    """ProGRPO's options as the user or the run gives them, else the defaults; and a sentence if the run has a reward
+    that says what is right, and its rollouts don't hold it."""
+    of_run: dict[str, Any] = {}
     if (folder := RunFolder(path)).recipe_file.exists():
         recipe = folder.recipe()
-        settings = recipe.method_settings() | recipe.trl
-    correct_reward, unknown = options.correct_reward or settings.get("correct_reward"), []
-    if options.correct_reward is None and correct_reward is not None and correct_reward not in file.examples:
-        unknown.append(
-            f"In the run, reward {correct_reward!r} says whether a response is right. Its rollouts don't hold that "
-            "reward, so here the whole reward says so."
-        )
-        correct_reward = None
-    corrects = settings.get("alpha", 0.0) > 0  # for a run of GRPO, the defaults of ProGRPO are of interest
-    names = [field.name for field in fields(Settings)]
-    values = {name: settings[name] for name in names if name in settings and (corrects or name == "correct_above")}
-    values |= {name: value for name in names if (value := getattr(options, name)) is not None}
-    return Settings(**values), correct_reward, unknown
+        of_run = recipe.method_settings() | recipe.trl
+    names = ["correct_above", "correct_reward"]
+    if of_run.get("alpha", 0.0) > 0:  # for a run of GRPO, the defaults of ProGRPO are of interest
+        names = [option.name for option in fields(ArmOptions)]
+    settings = ArmOptions(**({name: of_run[name] for name in names if name in of_run} | options.of_arm()))
+    reward = settings.correct_reward
+    if options.correct_reward is not None or reward is None or reward in examples:
+        return settings, []
+    note = (
+        f"In the run, reward {reward!r} says whether a response is right. Its rollouts don't hold that reward, so here "
+        "the whole reward says so."
+    )
+    return replace(settings, correct_reward=None), [note]
 
 
-def _center(table: Table, center: str, is_named: bool) -> str:
-    """The center; ``"group"`` if it is ``"prompt"``, c(q) is not known, and the user did not name a center."""
-    if center != "prompt" or table.has_c_q:
-        return center
+def _centred(settings: ArmOptions, table: Table, is_named: bool) -> ArmOptions:
+    """The settings, with the center ``"group"`` in place of a ``"prompt"`` for which c(q) is not known."""
+    if settings.center != "prompt" or table.has_c_q:
+        return settings
     if is_named and table.has_c_o:
         raise ConfigError(
             "--center prompt needs log-probs of prompts, which the file does not have; name their column with "
             "--prompt-logps, compute them with --model, or use --center group."
         )
-    return "group"
+    return replace(settings, center="group")
 
 
 def _by_megabytes(progress: Progress, total: int) -> Callable[[int], None]:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progrpo.common.errors import ConfigError
-from progrpo.core import answer_confidence, prompt_confidence, token_logps
-from progrpo.inspection.values import as_text, is_message, is_missing
+from progrpo.core import answer_confidence, token_logps
+from progrpo.inspection.values import as_text, is_message, is_null
 from progrpo.tasks.templates import opens_thinking, response_text
 from progrpo.verify import Verdict
 from progrpo.verify.registry import VERIFIERS, verify
@@ -26,46 +26,32 @@ BATCH_BYTES = 256 << 20
 """The most memory for the logits of a batch: with a vocabulary of 152k, a batch has 440 tokens."""
 
 
-def prompt_confidences(logps: Sequence[NDArray[Any]], name: str) -> NDArray[np.float32]:
-    """c(q) of each prompt, (B,). Arguments and errors are as in :func:`answer_confidences`."""
-    return _measured(logps, name, lambda *piece: prompt_confidence(*piece)[None], 1)[0].astype(np.float32)
-
-
-def answer_confidences(
+def confidences(
     logps: Sequence[NDArray[Any]], fractions: Sequence[float], name: str
 ) -> tuple[NDArray[np.float32], Floats]:
-    """c(o|q) by low_prob_fraction (F, B), and the mean of -log p over the tokens of each response (B,).
+    """c(o|q) by low_prob_fraction (F, B), and the mean of -log p over the tokens of each list (B,), nats.
 
-    Log-probs are in nats; one that is not finite does not count, and without any the result is NaN.
+    With the log-probs of prompts, c(q) is the value at fraction 1. A log-prob that is not finite does not count, and
+    without any the result is NaN.
 
     Raises:
         ConfigError: a log-prob of the column ``name`` is above 0.
 
-    >>> c_o, surprisal = answer_confidences([np.log([0.5, 0.1]), np.array([])], [0.5, 1.0], "logps")
+    >>> c_o, surprisal = confidences([np.log([0.5, 0.1]), np.array([])], [0.5, 1.0], "logps")
     >>> c_o.astype(float).round(3).tolist(), surprisal.round(3).tolist()
     ([[0.1, nan], [0.224, nan]], [1.498, nan])
     """
-
-    def measures(logps_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        c_o = [answer_confidence(logps_BT, mask_BT, low_prob_fraction=f).double() for f in fractions]
-        sum_B = torch.where(mask_BT, -logps_BT, 0.0).sum(dim=1, dtype=torch.float64)
-        return torch.stack([*c_o, sum_B / mask_BT.sum(dim=1)])
-
-    values = _measured(logps, name, measures, len(fractions) + 1)
-    return values[:-1].astype(np.float32), values[-1]
-
-
-def _measured(
-    logps: Sequence[NDArray[Any]], name: str, measures: Callable[[Tensor, Tensor], Tensor], n_measures: int
-) -> Floats:
-    """``measures`` of padded log-probs (B, T) and their mask, (n_measures, B)."""
-    values = np.full((n_measures, len(logps)), np.nan)
+    c_o_FB = np.full((len(fractions), len(logps)), np.nan, dtype=np.float32)
+    surprisal_B = np.full(len(logps), np.nan)
     for rows, logps_BT, mask_BT in padded(logps):
         try:
-            values[:, rows] = measures(logps_BT, mask_BT).numpy()
+            c_o = [answer_confidence(logps_BT, mask_BT, low_prob_fraction=fraction) for fraction in fractions]
         except ValueError as error:
             raise ConfigError(f"column {name!r} does not hold log-probs: {error}") from None
-    return values
+        c_o_FB[:, rows] = torch.stack(c_o).numpy()
+        sums_B = torch.where(mask_BT, -logps_BT, 0.0).sum(dim=1, dtype=torch.float64)
+        surprisal_B[rows] = (sums_B / mask_BT.sum(dim=1)).numpy()
+    return c_o_FB, surprisal_B
 
 
 def padded(lists: Sequence[NDArray[Any]], cells: int = PADDED_CELLS) -> Iterator[tuple[Ints, Tensor, Tensor]]:
@@ -107,14 +93,13 @@ def score(
     temperature: float = 1.0,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Scored]:
-    """Log-probs of prompts and responses under a causal language model, nats.
+    """Log-probs of prompts and responses under a causal language model, nats, at a temperature.
 
     A prompt of chat messages goes through the tokenizer's template, as in training; text is tokenised as it is.
 
     Args:
         pairs: prompt, response text, and the token ids of the response where they are known. A text is tokenised
             without special tokens: the end token that stopped a response is not in its text, and has no log-prob.
-        temperature: the temperature of log-probs and entropies.
         on_progress: called with the number of responses after each batch.
 
     Raises:
@@ -123,12 +108,8 @@ def score(
     from progrpo.sampling.transformers import token_ids  # files that hold log-probs don't need transformers
 
     model.eval()
-    if tokenizer.chat_template is None and any(isinstance(prompt, list) for prompt, _, _ in pairs):
-        raise ConfigError(
-            "the prompts are chat messages, but the tokenizer of --model has no chat template; give the model that the "
-            "responses were sampled from."
-        )
-    prompts = token_ids(tokenizer, [prompt for prompt, _, _ in pairs])
+    remedy = "give --model the model that the responses were sampled from"
+    prompts = token_ids(tokenizer, [prompt for prompt, _, _ in pairs], remedy)
     responses = [
         list(ids) if ids is not None else tokenizer(text, add_special_tokens=False)["input_ids"]
         for _, text, ids in pairs
@@ -173,12 +154,8 @@ class Judge:
     """Verifies the responses of a file with the golds in one of its columns.
 
     Args:
-        verifier: a name of :data:`progrpo.verify.registry.VERIFIERS`, such as ``"math_any"``.
-        template_opens: whether the chat template ends a prompt of messages inside a thinking part; a prompt that is
-            text shows that itself.
-
-    Raises:
-        ConfigError: an unknown verifier.
+        verifier: a name of :data:`progrpo.verify.registry.VERIFIERS`; ConfigError for any other.
+        template_opens: whether the chat template ends a prompt of messages inside a thinking part.
 
     >>> judge = Judge("math_any")
     >>> verdicts = judge(["3 / 4?", "<think>"], ["The answer is 0.75.", "Maybe 3/4? Wait"], ["3/4", "3/4"])
@@ -219,7 +196,7 @@ class Judge:
 
 def _gold_text(value: Any) -> str:
     """A gold as verifiers take it: a number as its shortest text, a list or a dict as JSON, null as an empty text."""
-    if is_missing(value):
+    if is_null(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

@@ -5,11 +5,11 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from progrpo.inspection.collapse import LEAST_GROUPS, Collapse
+from progrpo.inspection.collapse import LEAST_GROUPS, span
 from progrpo.inspection.score import Ints
 from progrpo.inspection.table import MOST_RESPONSES, Source, Table
-from progrpo.inspection.what_if import Settings, WhatIf
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,11 +60,9 @@ def how_read(source: Source, table: Table) -> list[str]:
         notes.append(
             "Every group has one response only, so nothing can be said about groups: is --group the right column?"
         )
-    _, index_B, sizes_S = np.unique(table.steps_B, return_inverse=True, return_counts=True)
-    sums_S = np.zeros(len(sizes_S), dtype=np.uint64)
     # The sum of the hashes of a step's texts, which wraps around, does not depend on their order.
-    np.add.at(sums_S, index_B, table.texts_B.view(np.uint64))
-    if repeated := int(((np.diff(sums_S) == 0) & (np.diff(sizes_S) == 0)).sum()):
+    by_step = pd.Series(table.texts_B).groupby(table.steps_B).agg(["sum", "size"])
+    if repeated := int((np.diff(by_step, axis=0) == 0).all(axis=1).sum()):
         notes.append(
             f"{repeated} steps hold the same responses as the step before them: TRL logs a generation again at each "
             "step that trains on it. Each response counts as often as it is logged."
@@ -101,7 +99,7 @@ def _how_rewarded(source: Source, table: Table) -> list[str]:
     return notes
 
 
-def how_scored(source: Source, table: Table, model: str | None, temperature: float, rows: Ints) -> str:
+def how_scored(source: Source, table: Table, model: str, temperature: float, rows: Ints) -> str:
     """Which responses a model scored, and how."""
     n = len(np.unique(table.groups_B[rows]))
     is_cut = np.bincount(table.groups_B).max() > MOST_RESPONSES
@@ -114,11 +112,9 @@ def how_scored(source: Source, table: Table, model: str | None, temperature: flo
     )
 
 
-def what_lacks(
-    source: Source, table: Table, settings: Settings, changed: WhatIf | None, measured: Collapse
-) -> list[str]:
+def what_lacks(inspection: "Inspection") -> list[str]:
     """What the files lack, and what can't be shown without it."""
-    notes = []
+    table, notes = inspection.table, []
     if not table.has_c_o:
         lacking = "Confidence" if not np.isnan(table.entropy_B).all() else "Entropy, confidence"
         notes.append(
@@ -128,34 +124,34 @@ def what_lacks(
     elif not table.has_c_q:
         notes.append(
             "There are no log-probs of prompts, so c(q) is not known. What ProGRPO would have done is shown with "
-            f"center={settings.center!r}, which does not need it; the paper's correction does: --prompt-logps COL, or "
-            "--model PATH."
+            f"center={inspection.settings.center!r}, which does not need it; the paper's correction does: "
+            "--prompt-logps COL, or --model PATH."
         )
-    elif changed is None:
+    elif inspection.what_if is None:
         notes.append("No group has both a judged response and its confidences, so there is nothing to correct.")
-    if measured.first and not measured.enough_groups:
-        notes.append(f"Nothing can be said about changes over training: {_no_trend(source, measured)}.")
+    if inspection.collapse.first and not inspection.collapse.enough_groups:
+        notes.append(f"Nothing can be said about changes over training: {_no_trend(inspection)}.")
     return notes
 
 
 def no_warning(inspection: "Inspection") -> str:
     """The sentence that is shown if there is no warning. Without steps, it does not say that all is well."""
-    why = _no_trend(inspection.source, inspection.collapse)
+    why = _no_trend(inspection)
     return f"Whether the policy collapses over training can't be said: {why}." if why else NO_WARNING
 
 
 def no_curves(inspection: "Inspection") -> str:
     """Why nothing is drawn over training."""
-    return f"There are no curves to draw: {_no_trend(inspection.source, inspection.collapse)}."
+    return f"There are no curves to draw: {_no_trend(inspection)}."
 
 
-def _no_trend(source: Source, measured: Collapse) -> str:
+def _no_trend(inspection: "Inspection") -> str:
     """Why nothing can be said about changes over training; empty if something can."""
-    if not source.has_steps:
+    if not inspection.source.has_steps:
         return "nothing tells the training steps of the responses apart; --step COL names the column that does"
-    if not measured.first:
+    if not inspection.collapse.first:
         return "all responses are of one step"
-    if not measured.enough_groups:
+    if not inspection.collapse.enough_groups:
         return f"the first or the last tenth of the steps has fewer than {LEAST_GROUPS} groups with a reward"
     return ""
 
@@ -209,8 +205,7 @@ def _cell(name: str, value: float) -> str:
 def headings(inspection: "Inspection") -> list[str]:
     """The headings of the values of :func:`rows`."""
     measured = inspection.collapse
-    spans = [measured.first_steps, measured.last_steps] if measured.first else []
-    return ["all", *(f"step {a}" if a == b else f"steps {a}–{b}" for a, b in spans)]
+    return ["all", *(span(steps, "–") for steps in (measured.first_steps, measured.last_steps) if measured.first)]
 
 
 def size(inspection: "Inspection") -> str:

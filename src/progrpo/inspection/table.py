@@ -18,20 +18,10 @@ from numpy.typing import NDArray
 from progrpo.common.errors import ConfigError
 from progrpo.core.advantages import is_correct
 from progrpo.inspection.columns import Columns, split_rows
-from progrpo.inspection.files import BATCH_ROWS, Batch, RolloutFile
+from progrpo.inspection.files import BATCH_ROWS, Batch, BytesRead, RolloutFile, Row
 from progrpo.inspection.folders import step_in_name
-from progrpo.inspection.score import Floats, Ints, Judge, Scored, answer_confidences, prompt_confidences
-from progrpo.inspection.text_files import BytesRead, Row
-from progrpo.inspection.values import (
-    LARGEST,
-    as_key,
-    as_number,
-    as_step,
-    as_text,
-    holds_several,
-    is_missing,
-    response_of,
-)
+from progrpo.inspection.score import Floats, Ints, Judge, Scored, confidences
+from progrpo.inspection.values import LARGEST, as_key, as_number, as_step, as_text, holds_several, is_null, response_of
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """The values of low_prob_fraction that its curve is drawn through."""
@@ -97,12 +87,10 @@ class Table:
 
     @property
     def has_c_q(self) -> bool:
-        """Whether c(q) is known for any response."""
         return not np.isnan(self.c_q_B).all()
 
     @property
     def has_c_o(self) -> bool:
-        """Whether c(o|q) is known for any response."""
         return not np.isnan(self.c_o_FB).all()
 
     def c_o_B(self, fraction: float) -> NDArray[np.float32]:
@@ -148,11 +136,8 @@ class Source:
 
 
 def read_table(source: Source, on_bytes: BytesRead | None = None, *, correct_above: float = 0.0) -> Table:
-    """Read every file once, and keep only numbers.
-
-    Raises:
-        ConfigError: a value that its column can't hold, or no reward anywhere.
-    """
+    """Read every file once, and keep only numbers. ConfigError for a value that its column can't hold, and if there is
+    no reward anywhere."""
     parts: list[dict[str, NDArray[Any]]] = []
     total = 0
     source.starts.clear()
@@ -166,9 +151,9 @@ def read_table(source: Source, on_bytes: BytesRead | None = None, *, correct_abo
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
     # Where no other reward means right, one array is both.
     joined.setdefault("correct_rewards_B", joined["rewards_B"])
-    if np.isnan(joined["rewards_B"]).all() and source.judge is not None:
-        raise ConfigError(f"no response could be judged. {source.judge.notes()[0]}")
     if np.isnan(joined["rewards_B"]).all():
+        if source.judge is not None:
+            raise ConfigError(f"no response could be judged. {source.judge.notes()[0]}")
         names = ", ".join(repr(name) for name, _ in source.columns.rewards)
         raise ConfigError(
             f"no response has a reward: all of column {names} is null or NaN; name another with --reward."
@@ -213,10 +198,11 @@ def with_scores(table: Table, scored: Mapping[int, Scored]) -> Table:
     rows, scores = list(scored), scored.values()
     c_q_B, c_o_FB, entropy_B = table.c_q_B.copy(), table.c_o_FB.copy(), table.entropy_B.copy()
     if not table.has_c_q:
-        c_q_B[rows] = prompt_confidences([np.array(score.prompt_logps, np.float32) for score in scores], "prompt")
+        prompt_logps = [np.array(score.prompt_logps, np.float32) for score in scores]
+        (c_q_B[rows],), _ = confidences(prompt_logps, [1.0], "prompt")
     if not table.has_c_o:
         logps = [np.array(score.logps, np.float32) for score in scores]
-        c_o_FB[:, rows], _ = answer_confidences(logps, table.fractions, "response")
+        c_o_FB[:, rows], _ = confidences(logps, table.fractions, "response")
         if np.isnan(entropy_B).all():
             entropy_B[rows] = [_mean(np.array(score.entropies)) for score in scores]
     return replace(table, c_q_B=c_q_B, c_o_FB=c_o_FB, entropy_B=entropy_B)
@@ -245,7 +231,7 @@ def _numbers(batch: Batch, source: Source) -> dict[str, NDArray[Any]]:
     if columns.logps:
         logps = batch.numbers(columns.logps)
         lengths = [len(values) for values in logps]
-        c_o_FB, entropy_B = answer_confidences(logps, source.fractions, columns.logps)
+        c_o_FB, entropy_B = confidences(logps, source.fractions, columns.logps)
     if columns.token_ids:
         lengths = [len(values) for values in batch.numbers(columns.token_ids)]
     if columns.entropy and any(isinstance(value, list) for value in batch[columns.entropy]):
@@ -255,14 +241,14 @@ def _numbers(batch: Batch, source: Source) -> dict[str, NDArray[Any]]:
     if columns.prompt_confidence:
         c_q_B = _floats(batch, columns.prompt_confidence, "c(q)", "prompt that has none").astype(np.float32)
     elif columns.prompt_logps:
-        c_q_B = prompt_confidences(batch.numbers(columns.prompt_logps), columns.prompt_logps)
+        (c_q_B,), _ = confidences(batch.numbers(columns.prompt_logps), [1.0], columns.prompt_logps)
     return {
         "steps_B": np.array(steps, dtype=np.int64),
         "groups_B": _hashes(_group_keys(batch, source, steps)),
         **rewards,
         "texts_B": _hashes(texts),
         "answers_B": _hashes(
-            text.strip() if is_missing(answer) else as_key(answer) for answer, text in zip(answers, texts, strict=True)
+            text.strip() if is_null(answer) else as_key(answer) for answer, text in zip(answers, texts, strict=True)
         ),
         "lengths_B": np.array(lengths, dtype=np.float64),
         "entropy_B": entropy_B,

@@ -6,7 +6,7 @@ model sampled hold the tokens that they added, with the log-prob of each. The na
 """
 
 from collections.abc import Callable, Iterator
-from itertools import dropwhile, takewhile
+from itertools import compress, dropwhile, takewhile
 from typing import Any
 
 from progrpo.inspection.values import as_key
@@ -23,11 +23,7 @@ def responses(record: Record, note: Callable[[str], None]) -> Iterator[Record]:
     """A row for each trace that the policy sampled: prompt, response, reward, and the step and the tokens if known.
 
     A trace that was not scored has no reward. Evaluations during training are left out, and so are responses that
-    another model than the policy sampled.
-
-    Args:
-        record: a line.
-        note: called with a sentence that says what was left out.
+    another model than the policy sampled; ``note`` is called with a sentence that says so.
     """
     run = record.get("run") or {}
     work = run.get("work") or run  # a trace has its type and step in `run`, an episode in `run.work`
@@ -61,7 +57,9 @@ def _row(trace: Record, record: Record, agent: str | None, step: int | None) -> 
         "rewards": {name: reward["score"] for name, reward in rewards.items()},
         "metrics": trace.get("metrics"),
         "step": step,
-        "token_ids": [token for node in sampled for token in _sampled_tokens(node)],
+        "token_ids": [
+            token for node in sampled for token in compress(node.get("token_ids") or [], node.get("mask") or [])
+        ],
         "logps": [logp for node in sampled for logp in node.get("logprobs") or []],
         "entropies": [entropy for node in sampled for entropy in node.get("entropies") or []],
     }
@@ -78,8 +76,3 @@ def _last_branch(nodes: list[Record]) -> list[Record]:
         parent = nodes[index].get("parent")
         index = parent if parent is not None and 0 <= parent < index else None
     return branch[::-1]
-
-
-def _sampled_tokens(node: Record) -> list[int]:
-    ids = node.get("token_ids") or []
-    return [token for token, is_sampled in zip(ids, node.get("mask") or [], strict=False) if is_sampled]

@@ -24,7 +24,7 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, list) and first_of(value) is None)
 
 
-def is_missing(value: Any) -> bool:
+def is_null(value: Any) -> bool:
     """Whether a value is null, or the NaN that pandas writes for a missing text."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
@@ -84,10 +84,8 @@ def value_at(value: Any, name: str) -> Any:
 
 
 def as_number(value: Any) -> float:
-    """A number, which may be written as text. Null and NaN are NaN.
-
-    Raises:
-        ValueError: it is something else, or larger than :data:`LARGEST`.
+    """A number, which may be written as text. Null and NaN are NaN; ValueError for anything else, and above
+    :data:`LARGEST`.
 
     >>> as_number("0.5"), as_number(True), as_number("correct"), as_number("False")
     (0.5, 1.0, 1.0, 0.0)
@@ -104,11 +102,7 @@ def as_number(value: Any) -> float:
 
 
 def as_step(value: Any) -> int:
-    """A whole number, which may be written as text.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """A whole number, which may be written as text; ValueError for anything else."""
     number = as_number(value)
     if isinstance(value, bool) or not number.is_integer() or abs(number) >= 2**63:
         raise ValueError(described(value))
@@ -116,11 +110,7 @@ def as_step(value: Any) -> int:
 
 
 def as_text(value: Any) -> str:
-    """A prompt or a response as text; each chat message comes with its role.
-
-    Raises:
-        ValueError: it holds a dict that is not a chat message, or a list of something else.
-    """
+    """A prompt or a response as text; each chat message comes with its role. ValueError for other dicts and lists."""
     if isinstance(value, str):
         return value
     if is_message(value):
@@ -133,20 +123,14 @@ def as_text(value: Any) -> str:
 
 
 def response_of(value: Any) -> str:
-    """The whole text of a response, which tells two responses apart.
-
-    A single message gives its content. Several messages (with tools or turns) each come with their role. A verifier
-    reads less, see :func:`progrpo.tasks.templates.response_text`.
-    """
+    """The whole text of a response, which tells two responses apart: the content of a single message, or several
+    messages with their roles. A verifier reads less, see :func:`progrpo.tasks.templates.response_text`."""
     return as_text(value[0] if isinstance(value, list) and len(value) == 1 and is_message(value[0]) else value)
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list, which may be written as JSON, as in a CSV file. Null is an empty list.
-
-    Raises:
-        TypeError, ValueError: it is something else.
-    """
+    """A list, which may be written as JSON, as in a CSV file. Null is an empty list; TypeError or ValueError for
+    anything else."""
     entries = json.loads(value) if isinstance(value, str) and value else value
     if entries is None or entries == "":
         return []

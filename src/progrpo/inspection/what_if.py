@@ -3,6 +3,7 @@
 :mod:`progrpo.core` computes the advantages; here they are compared, over the groups whose confidences are known.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from progrpo.core import arm_advantages, group_relative_advantages
 from progrpo.core.advantages import activated_groups
 from progrpo.inspection.score import Floats, Ints
 from progrpo.inspection.table import Bools, Table
+from progrpo.methods.arm import ArmOptions
 
 ALPHAS = tuple(i / 4 for i in range(9))
 """The values of alpha that its curve is drawn through."""
@@ -24,17 +26,6 @@ MOST_PAIRED = 200_000
 """Pairs are formed of about so many responses. If there are more, whole groups at even distances are chosen."""
 
 Pairs = list[tuple[Ints, Ints]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """ProGRPO's options, as in :class:`progrpo.trl.trainer.ProGRPOConfig`."""
-
-    alpha: float = 1.0
-    low_prob_fraction: float = 0.2
-    center: str = "prompt"
-    activation: str = "any_correct"
-    correct_above: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ class Effect:
 class WhatIf:
     """The advantages of the B responses in groups whose confidences are known, and how they change."""
 
-    settings: Settings
+    settings: ArmOptions
     rows_B: Ints
     """The numbers of these responses in the table."""
     groups_B: Ints
@@ -78,12 +69,8 @@ class WhatIf:
     by_fraction: dict[float, Effect]
 
 
-def what_if(table: Table, settings: Settings) -> WhatIf | None:
-    """What ProGRPO would have done; None where no group has the confidences that ``settings.center`` needs.
-
-    Raises:
-        TypeError, ValueError: settings out of their range, as :func:`progrpo.core.arm_advantages`.
-    """
+def what_if(table: Table, settings: ArmOptions) -> WhatIf | None:
+    """What ProGRPO would have done; None where no group has the confidences that ``settings.center`` needs."""
     # A group can be corrected if a response of it has a known confidence, and a known reference to compare it with.
     known_B = table.known_B & ~np.isnan(table.c_o_B(settings.low_prob_fraction))
     if settings.center == "prompt":
@@ -91,21 +78,23 @@ def what_if(table: Table, settings: Settings) -> WhatIf | None:
     rows_B = np.flatnonzero(np.isin(table.groups_B, table.groups_B[known_B]))
     if not len(rows_B):
         return None
-    arrays: dict[str, Any] = {name: value for name, value in vars(table).items() if isinstance(value, np.ndarray)}
-    known = replace(table, **{name: value[..., rows_B] for name, value in arrays.items()})
-    grpo_B, progrpo_B = advantages(known, settings)
+    arrays: dict[str, Any] = {
+        name: value[..., rows_B] for name, value in vars(table).items() if isinstance(value, np.ndarray)
+    }
+    known = replace(table, **arrays)
     pairs = _pairs(known.groups_B)
 
-    def effect_of(**changes: float) -> Effect:
-        changed = replace(settings, **changes)  # type: ignore[arg-type]
+    def effect_of(changed: ArmOptions) -> Effect:
         return effect(*advantages(known, changed), known, changed, pairs)
 
-    by_alpha = {alpha: effect_of(alpha=alpha) for alpha in sorted({*ALPHAS, settings.alpha})}
-    by_fraction = {fraction: effect_of(low_prob_fraction=fraction) for fraction in table.fractions}
-    return WhatIf(settings, rows_B, known.groups_B, grpo_B, progrpo_B, effect_of(), by_alpha, by_fraction)
+    alphas = sorted({*ALPHAS, settings.alpha})
+    by_alpha = {alpha: effect_of(replace(settings, alpha=alpha)) for alpha in alphas}
+    by_fraction = {share: effect_of(replace(settings, low_prob_fraction=share)) for share in table.fractions}
+    changed = by_alpha[settings.alpha]
+    return WhatIf(settings, rows_B, known.groups_B, *advantages(known, settings), changed, by_alpha, by_fraction)
 
 
-def advantages(table: Table, settings: Settings) -> tuple[Floats, Floats]:
+def advantages(table: Table, settings: ArmOptions) -> tuple[Floats, Floats]:
     """A and A~ of every response, (B,) each."""
     rewards_B, groups_B = torch.from_numpy(table.rewards_B), torch.from_numpy(table.groups_B)
     grpo_B = group_relative_advantages(rewards_B, groups_B)
@@ -123,7 +112,7 @@ def advantages(table: Table, settings: Settings) -> tuple[Floats, Floats]:
     return grpo_B.numpy(), progrpo_B.numpy()
 
 
-def effect(grpo_B: Floats, progrpo_B: Floats, table: Table, settings: Settings, pairs: Pairs | None = None) -> Effect:
+def effect(grpo_B: Floats, progrpo_B: Floats, table: Table, settings: ArmOptions, pairs: Pairs | None = None) -> Effect:
     """What the change from A to A~ of the table's responses does within groups and to single responses.
 
     A response without a reward takes no part. ``pairs`` are those of :func:`_pairs`, if they are computed already.
@@ -141,7 +130,7 @@ def effect(grpo_B: Floats, progrpo_B: Floats, table: Table, settings: Settings, 
     return Effect(
         size=moved / judged,
         shift=float((progrpo_B - grpo_B).sum()) / judged,
-        moved=moved / weight if weight else float("nan"),
+        moved=moved / (weight or math.nan),
         ordered=ordered,
         reversed=turned,
         new_best=_new_best(grpo_B[judged_B], progrpo_B[judged_B], groups_B[judged_B]),
@@ -178,7 +167,7 @@ def _changed_pairs(grpo_B: Floats, progrpo_B: Floats, judged_B: Bools, pairs: Pa
         ordered += int(((before == 0) & (after != 0)).sum())
         turned += int((before * after < 0).sum())
         compared += len(before)
-    return (ordered / compared, turned / compared) if compared else (float("nan"), float("nan"))
+    return ordered / (compared or math.nan), turned / (compared or math.nan)
 
 
 def _new_best(grpo_B: Floats, progrpo_B: Floats, groups_B: Ints) -> float:

@@ -13,12 +13,16 @@ interrupted, or gets more samples later, goes on with the samples that it would 
 
 import hashlib
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from progrpo.tasks.templates import Prompt, opens_thinking
 from progrpo.verify.thinking import begin_thinking
+
+PIECE = 16
+"""A server or an engine works on several pieces of at most so many samples at once, and finishes them in any order. An
+interruption loses only the pieces that are not finished."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,10 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """``transformers``, ``vllm`` or ``http``. Samples of different backends are never mixed."""
-        ...
 
     @property
     def model_digest(self) -> str:
         """Identifies the model's weights; for a server, its address and its name for the model."""
-        ...
 
     def sample(self, requests: Sequence[Request], sampling: Sampling) -> SampleStream:
         """Yield the samples as they come: the place of a request in the list, and its next samples.
@@ -127,7 +129,6 @@ class Backend(Protocol):
         Raises:
             ConfigError: the samples can't be drawn, for example because a prompt is too long or a server is away.
         """
-        ...
 
 
 def sample_seed(seed: int, prompt: Prompt, index: int) -> int:
@@ -140,3 +141,36 @@ def sample_seed(seed: int, prompt: Prompt, index: int) -> int:
     """
     key = json.dumps([seed, prompt], sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) % 2**30 + index
+
+
+def split(requests: Sequence[Request], most: int = PIECE) -> list[tuple[int, Request]]:
+    """Pieces of at most ``most`` samples, each with the place of its request.
+
+    >>> [(place, piece.first, piece.count) for place, piece in split([Request("a", 4, 5), Request("b", 0, 1)], most=3)]
+    [(0, 4, 3), (0, 7, 2), (1, 0, 1)]
+    """
+    return [
+        (place, Request(request.prompt, first, min(most, request.first + request.count - first)))
+        for place, request in enumerate(requests)
+        for first in range(request.first, request.first + request.count, most)
+    ]
+
+
+def in_order(requests: Sequence[Request], pieces: Iterable[tuple[int, int, list[Sample]]]) -> SampleStream:
+    """The samples of each request in the order of their index, from pieces in any order: the place of the request, the
+    index of the first sample, and the samples.
+
+    >>> pieces = [(0, 1, [Sample("1", [], [])]), (0, 0, [Sample("0", [], [])])]
+    >>> [[sample.text for sample in samples] for _, samples in in_order([Request("a", 0, 2)], pieces)]
+    [['0', '1']]
+    """
+    following = [request.first for request in requests]
+    kept: dict[tuple[int, int], list[Sample]] = {}
+    for place, first, samples in pieces:
+        kept[place, first] = samples
+        ready: list[Sample] = []
+        while piece := kept.pop((place, following[place]), []):
+            ready += piece
+            following[place] += len(piece)
+        if ready:
+            yield place, ready

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from itertools import accumulate, pairwise, takewhile
+from itertools import accumulate, pairwise
 from typing import Any, Self
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
@@ -37,8 +37,7 @@ class _Choice(BaseModel):
     logprobs: _Logprobs | None = None
     token_ids: list[int] | None = None
     _sample: Sample
-    _is_parsed: bool
-    _length: int
+    _reasoning: str | None
 
     @model_validator(mode="after")
     def _read(self) -> Self:
@@ -59,8 +58,7 @@ class _Choice(BaseModel):
         if self.token_ids is not None or len(ids) != len(tokens or []):
             ids = self.token_ids or []
         self._sample = Sample(text, ids, logps or [], truncated=self.finish_reason == "length")
-        self._is_parsed = reasoning is not None
-        self._length = len(text) + len(reasoning or "")
+        self._reasoning = reasoning
         return self
 
 
@@ -79,27 +77,25 @@ class Answer(BaseModel):
     @property
     def is_parsed(self) -> bool:
         """Whether the server's reasoning parser has taken thinking parts out of the texts."""
-        return any(choice._is_parsed for choice in self.choices)
+        return any(choice._reasoning is not None for choice in self.choices)
 
     def samples(self, most: int) -> list[Sample]:
-        """The samples before the first missing choice, at most ``most``. The others have to be requested again."""
-        choices = sorted(self.choices, key=lambda choice: choice.index)
-        samples = self._with_tokens([choice._sample for choice in choices], [choice._length for choice in choices])
-        gapless = takewhile(lambda pair: pair[0] == pair[1].index, enumerate(choices))
-        return samples[: min(sum(1 for _ in gapless), most)]
+        """The samples before the first missing choice, at most ``most``. The others have to be requested again.
 
-    def _with_tokens(self, samples: list[Sample], lengths: list[int]) -> list[Sample]:
-        """The samples with the number of their tokens from ``usage``, if their tokens are not listed.
-
-        The choices of an answer share one number, which is exact. It is divided in proportion to their length in
-        characters, reasoning included.
+        If their tokens are not listed, ``usage`` has the number of all of them, which is divided in proportion to the
+        lengths of the choices in characters, reasoning included.
         """
+        choices = sorted(self.choices, key=lambda choice: choice.index)
+        samples = [choice._sample for choice in choices]
         total = self.usage.get("completion_tokens") if isinstance(self.usage, dict) else None
-        if not isinstance(total, int) or isinstance(total, bool) or total < 0 or any(s.tokens for s in samples):
-            return samples
-        ends = [0, *accumulate(length + 1 for length in lengths)]  # even an empty text has its end token
-        shares = [total * end // ends[-1] for end in ends]
-        return [replace(s, counted_tokens=b - a) for s, (a, b) in zip(samples, pairwise(shares), strict=True)]
+        is_listed = any(sample.tokens for sample in samples)
+        if isinstance(total, int) and not isinstance(total, bool) and total >= 0 and not is_listed:
+            lengths = [len(choice._sample.text) + len(choice._reasoning or "") for choice in choices]
+            ends = [0, *accumulate(length + 1 for length in lengths)]  # even an empty text has its end token
+            counts = [b - a for a, b in pairwise(total * end // ends[-1] for end in ends)]
+            samples = [replace(sample, counted_tokens=n) for sample, n in zip(samples, counts, strict=True)]
+        gap = next((place for place, choice in enumerate(choices) if choice.index != place), len(choices))
+        return samples[: min(gap, most)]
 
 
 def fault(error: ValidationError) -> str:

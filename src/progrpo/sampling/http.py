@@ -20,9 +20,8 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from progrpo.common.errors import ConfigError, ServerAwayError
-from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_thinking, sample_seed
+from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_order, in_thinking, sample_seed, split
 from progrpo.sampling.answers import Answer, fault, one_line
-from progrpo.sampling.pieces import InOrder, split
 from progrpo.verify.thinking import closes_unopened
 
 try:
@@ -134,14 +133,10 @@ class HttpBackend:
         if not requests:
             return
         answers: SimpleQueue[tuple[int, int, list[Sample]] | None] = SimpleQueue()
-        in_order = InOrder(requests)
         with start_blocking_portal() as portal:
             run = portal.start_task_soon(self._run, requests, sampling, answers.put)
             run.add_done_callback(lambda _: answers.put(None))
-            while answer := answers.get():
-                place, first, samples = answer
-                if ready := in_order.add(place, first, samples):
-                    yield place, ready
+            yield from in_order(requests, iter(answers.get, None))
             run.result()
 
     async def _run(
@@ -210,7 +205,7 @@ class HttpBackend:
                 response = await client.post(path, cast_to=httpx2.Response, body=body | extras, options=options)
             except openai.APIError as error:
                 is_refusal = isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError)
-                if _is_away(error) and self._may_wait():
+                if self._described(error)[1] and self._may_wait():
                     await anyio.sleep(SECONDS_BETWEEN_CALLS)
                 elif is_refusal and extras and not self._extras_accepted:
                     extras = {}
@@ -226,12 +221,11 @@ class HttpBackend:
     def _may_wait(self) -> bool:
         """Whether to wait for a server that is away; logs when it went away."""
         now = time.monotonic()
-        since = now if self._gone_since is None else self._gone_since
-        if not self._has_answered or now - since >= self.patience:
+        if not self._has_answered or now - (self._gone_since or now) >= self.patience:
             return False
         if self._gone_since is None:
             logger.warning("The server %s is gone; waiting up to %g s for it.", self.base_url, self.patience)
-        self._gone_since = since
+            self._gone_since = now
         return True
 
     def _note_answer(self) -> None:
@@ -269,19 +263,25 @@ class HttpBackend:
             )
         return names[0]
 
-    def _error(self, error: openai.APIError) -> ConfigError:
+    def _described(self, error: openai.APIError) -> tuple[str, bool]:
+        """A failed request in words, and whether the server, or the server behind a proxy, can't be reached."""
         if isinstance(error, openai.APIStatusError):
-            status, message = error.status_code, one_line(error.body or error.response.text)
-            if status < 500 and status not in (408, 409, 429):
-                advice = ADVICE.get(status, OTHER_ADVICE)
-                return ConfigError(f"the server {self.base_url} refuses a request with {status}: {message}; {advice}.")
-            last = f"{status}: {message}"
-        elif isinstance(error, openai.APITimeoutError):
-            last = f"no complete answer within the timeout of {self.timeout:g} s"
-        elif isinstance(error.__cause__, httpx2.DecodingError):
-            last = f"a broken answer ({error.__cause__})"
-        else:
-            last = f"no connection ({one_line(str(error.__cause__ or error))})"
+            status = error.status_code
+            return f"{status}: {one_line(error.body or error.response.text)}", status in GATEWAY_ERRORS
+        if isinstance(error, openai.APITimeoutError):
+            return f"no complete answer within the timeout of {self.timeout:g} s", False
+        if isinstance(error.__cause__, httpx2.DecodingError):
+            return f"a broken answer ({error.__cause__})", False
+        return f"no connection ({one_line(str(error.__cause__ or error))})", isinstance(
+            error, openai.APIConnectionError
+        )
+
+    def _error(self, error: openai.APIError) -> ConfigError:
+        last, _ = self._described(error)
+        status = error.status_code if isinstance(error, openai.APIStatusError) else 500
+        if status < 500 and status not in (408, 409, 429):
+            advice = ADVICE.get(status, OTHER_ADVICE)
+            return ConfigError(f"the server {self.base_url} refuses a request with {last}; {advice}.")
         if self._gone_since is not None:
             return ServerAwayError(
                 f"the server {self.base_url} went away and was not back within {self.patience:g} s; the last time: "
@@ -315,14 +315,6 @@ class _Client(openai.DefaultAsyncHttpxClient):
             except ValidationError as error:  # OpenAI's client asks again, as after a lost connection
                 raise httpx2.DecodingError(fault(error), request=request) from None
         return response
-
-
-def _is_away(error: openai.APIError) -> bool:
-    """Whether the server, or the server behind a proxy, can't be reached."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in GATEWAY_ERRORS
-    has_come = isinstance(error, openai.APITimeoutError) or isinstance(error.__cause__, httpx2.DecodingError)
-    return isinstance(error, openai.APIConnectionError) and not has_come
 
 
 def _checked_url(url: str) -> str:

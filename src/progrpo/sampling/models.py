@@ -98,10 +98,8 @@ def _first_line(error: Exception) -> str:
 
 
 def model_digest(path: str) -> str:
-    """Identifies a model that was loaded: a digest of its files, or the commit of a hub's model in the cache.
-
-    ``path`` is that of :func:`load_model`; ConfigError if there is no model.
-    """
+    """Identifies a loaded model: a digest of its files, or the commit of a hub's model in the cache. ConfigError if
+    there is no model."""
     source = model_source(path)
     folder = Path(source)
     if folder.is_dir():

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.random import Philox
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from progrpo.common.errors import ConfigError
-from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_thinking, sample_seed
-from progrpo.sampling.pieces import split
+from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_thinking, sample_seed, split
 from progrpo.tasks.templates import Prompt, template_opens_thinking
 
 Piece = tuple[int, Request]  # samples of a request, with the request's place
@@ -71,8 +71,17 @@ class TransformersBackend:
             for i in range(request.first, request.first + request.count)
         ]
         ends = _end_ids(self.model, self.tokenizer)
-        forward = _Forward(self.model, prompts, self.tokenizer.pad_token_id)
-        logits_BV = forward.read_prompts(counts)
+        device, lengths_N = self.model.device, torch.tensor([len(ids) for ids in prompts])
+        unpadded = [torch.tensor(ids) for ids in prompts]
+        ids_NP = pad_sequence(
+            unpadded, batch_first=True, padding_value=self.tokenizer.pad_token_id, padding_side="left"
+        )
+        mask_NP = torch.arange(ids_NP.shape[1]) >= ids_NP.shape[1] - lengths_N[:, None]
+        forward = _Forward(self.model, len(prompts))
+        logits_NV = forward.read(ids_NP.to(device), mask_NP.long().to(device))
+        prompt_B = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
+        forward.select(prompt_B)
+        logits_BV = logits_NV[prompt_B]
         drawn: list[list[tuple[int, float, float]]] = [[] for _ in streams]
         alive = list(range(len(streams)))  # the sample of each row of the batch
         while True:
@@ -90,8 +99,11 @@ class TransformersBackend:
             rows = [row for row, i in enumerate(alive) if drawn[i][-1][0] not in ends and len(drawn[i]) < limits[i]]
             if not rows:
                 break
-            alive = [alive[row] for row in rows]
-            logits_BV = forward.read_tokens(ids_B, rows)
+            if len(rows) < len(alive):
+                alive = [alive[row] for row in rows]
+                forward.select(torch.tensor(rows, device=device))
+            ids_B1 = ids_B[rows, None]
+            logits_BV = forward.read(ids_B1, torch.ones_like(ids_B1))
         samples = []
         for sample in drawn:
             ids, logps, entropies = (list(values) for values in zip(*sample, strict=True))
@@ -101,49 +113,30 @@ class TransformersBackend:
 
 
 class _Forward:
-    """The model's forward passes over one batch: first the prompts, then one token of every sample at a time."""
+    """The model's forward passes over one batch."""
 
-    def __init__(self, model: Any, prompts: list[list[int]], pad_id: int) -> None:
-        longest = max(map(len, prompts))
-        rows = [[pad_id] * (longest - len(ids)) + ids for ids in prompts]
-        masks = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
-        self.model = model
-        self.prompts_NP = torch.tensor(rows, device=model.device)
-        self.mask_BT = torch.tensor(masks, device=model.device)
-        self.cache = DynamicCache(config=model.config)
+    def __init__(self, model: Any, rows: int) -> None:
+        self.model, self.cache = model, DynamicCache(config=model.config)
+        self.mask_BT = torch.zeros(rows, 0, dtype=torch.long, device=model.device)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.parameters = inspect.signature(base.forward).parameters
 
-    def read_prompts(self, counts: list[int]) -> Tensor:
-        """The logits of each sample's first token, shape (B, V); ``counts`` says how many samples a prompt has."""
-        positions_NP = (self.mask_BT.cumsum(dim=1) - 1).clamp(min=0)
-        logits_NV = self._logits(self.prompts_NP, positions_NP)
-        prompt_B = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(self.model.device)
-        self._select(prompt_B)
-        return logits_NV[prompt_B]
-
-    def read_tokens(self, ids_B: Tensor, rows: list[int]) -> Tensor:
-        """The logits of the next token in these rows, shape (B, V). The other rows leave the batch."""
-        if len(rows) < len(ids_B):
-            index = torch.tensor(rows, device=self.model.device)
-            self._select(index)
-            ids_B = ids_B[index]
-        positions_B1 = self.mask_BT.sum(dim=1, keepdim=True)
-        self.mask_BT = torch.nn.functional.pad(self.mask_BT, (0, 1), value=1)
-        return self._logits(ids_B[:, None], positions_B1)
-
-    def _select(self, index: Tensor) -> None:
-        self.cache.batch_select_indices(index)
-        self.mask_BT = self.mask_BT[index]
-
-    def _logits(self, ids: Tensor, positions: Tensor) -> Tensor:
+    def read(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The logits of the token that follows these in each row, shape (B, V)."""
+        self.mask_BT = torch.cat([self.mask_BT, mask], dim=1)
         # Not every model takes these arguments.
+        positions = (self.mask_BT.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         optional = {"position_ids": positions, "logits_to_keep": 1}
         supported = {name: value for name, value in optional.items() if name in self.parameters}
         output = self.model(
             input_ids=ids, attention_mask=self.mask_BT, past_key_values=self.cache, use_cache=True, **supported
         )
         return output.logits[:, -1]
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, of which one may come several times."""
+        self.cache.batch_select_indices(rows)
+        self.mask_BT = self.mask_BT[rows]
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -186,18 +179,15 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
     return ids_B, logps_B, entropy_B
 
 
-def token_ids(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
+def token_ids(
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    remedy: str = "take another template, such as base (--template base, task.template=base)",
+) -> list[list[int]]:
     """The prompts' tokens, as in TRL: the chat template writes the special tokens of messages, and the tokenizer adds
-    them to plain text.
-
-    Raises:
-        ConfigError: a prompt is messages and the tokenizer has no chat template.
-    """
+    them to plain text. Raises ConfigError with this remedy for messages without a chat template."""
     if not tokenizer.chat_template and not all(isinstance(prompt, str) for prompt in prompts):
-        raise ConfigError(
-            "the prompts are messages and the model's tokenizer has no chat template: take another template, such as "
-            "base (--template base, task.template=base)."
-        )
+        raise ConfigError(f"the prompts are messages and the model's tokenizer has no chat template: {remedy}.")
     ids = []
     for prompt in prompts:
         is_text = isinstance(prompt, str)

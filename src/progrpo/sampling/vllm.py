@@ -1,13 +1,12 @@
 """Samples from vLLM's engine in this process."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from progrpo.common.errors import ConfigError
-from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_thinking, sample_seed
-from progrpo.sampling.pieces import InOrder, split
+from progrpo.sampling import Request, Sample, SampleStream, Sampling, in_order, in_thinking, sample_seed, split
 from progrpo.tasks.templates import template_opens_thinking
 
 if TYPE_CHECKING:
@@ -91,8 +90,15 @@ class VllmBackend:
         )
         pieces = {f"{place} {piece.first}": (place, piece) for place, piece in split(requests)}
         template_opens = template_opens_thinking(self.tokenizer)
-        engine, in_order = self.llm.llm_engine, InOrder(requests)
-        end_id = self.tokenizer.eos_token_id
+        engine, end_id = self.llm.llm_engine, self.tokenizer.eos_token_id
+
+        def finished() -> Iterator[tuple[int, int, list[Sample]]]:
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    place, piece = pieces.pop(output.request_id)
+                    samples = [self._sample(completion) for completion in output.outputs]
+                    yield place, piece.first, in_thinking(samples, piece.prompt, template_opens)
+
         try:
             for name, (place, piece) in pieces.items():
                 parameters = SamplingParams(
@@ -107,13 +113,7 @@ class VllmBackend:
                     output_kind=RequestOutputKind.FINAL_ONLY,
                 )
                 engine.add_request(name, tokens_input(prompt_ids[place]), parameters)
-            while engine.has_unfinished_requests():
-                for output in engine.step():
-                    place, piece = pieces.pop(output.request_id)
-                    samples = [self._sample(completion) for completion in output.outputs]
-                    samples = in_thinking(samples, piece.prompt, template_opens)
-                    if ready := in_order.add(place, piece.first, samples):
-                        yield place, ready
+            yield from in_order(requests, finished())
         finally:
             engine.abort_request(list(pieces))
 
