@@ -212,9 +212,10 @@ def whole_sequences(data: TensorDict, batch: KVBatchMeta) -> tuple[Tensor, Tenso
     logps = data.get("log_probs", None)
     lengths = [tag["seq_len"] for tag in batch.tags]
     if logps is not None and logps.is_nested and logps.offsets().diff().tolist() == lengths:
-        logps_BP, mask_BP, *of_responses = split_logps(logps, data["response_mask"])
+        parts = split_logps(logps, data["response_mask"])
+        logps_BP, mask_BP, _, _ = parts
         if logps_BP.any() or not mask_BP.any():  # an engine may also mask the prompts
-            return logps_BP, mask_BP, *of_responses
+            return parts
     raise ConfigError(
         "This engine of verl returned no log-probs of the prompts' tokens, so there is no prompt confidence; use "
         "actor_rollout_ref.actor.strategy=fsdp2 (or fsdp, megatron)."
