@@ -20,6 +20,7 @@ Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 FromZero = Annotated[int, Field(ge=0, le=LARGEST)]
 AtLeastTwo = Annotated[int, Field(ge=2, le=LARGEST)]
 AboveZero = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """NumPy's seeds have 32 bits."""
 Template = Annotated[str, AfterValidator(check_template)]
@@ -136,8 +137,7 @@ class TrainingSection(Section):
     prompts_per_step: Positive = Field(32, description="prompts of a rollout, which serves one step by default")
     group_size: AtLeastTwo = Field(16, description="responses to each prompt")
     updates_per_rollout: Positive = Field(
-        1,
-        description="optimiser steps for each rollout, each with its share of the responses; with 1 nothing is clipped",
+        1, description="optimiser steps a rollout, each with its share of the responses; with 1 nothing is clipped"
     )
     micro_batch: Positive | None = Field(None, description="responses of a process's forward pass; all by default")
     learning_rate: AboveZero = 1e-4
@@ -151,13 +151,11 @@ class TrainingSection(Section):
     )
     max_prompt_tokens: Positive | None = Field(None, description="problems with longer prompts are not trained on")
     max_response_tokens: Positive | None = Field(None, description="by default as many as the task's answers need")
-    clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
+    clip_low: Share = 0.2
     clip_high: Annotated[float, Field(ge=0)] = 0.28
     checkpoint_every: Positive = Field(50, description="steps between checkpoints")
     keep_checkpoints: Positive = Field(2, description="how many stay; with 1 a run can't fall back to an older one")
-    max_verifier_errors: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1, description="share of responses that the verifier itself may fail on before the run stops"
-    )
+    max_verifier_errors: Share = Field(0.1, description="a run stops if the verifier itself fails on more responses")
     rollouts_every: Positive = Field(1, description="a rollout is written if it is the first at or after a multiple")
 
 

@@ -1,8 +1,7 @@
 """Checks made before a run: that the verl plugin is loaded, and that verl accepts the settings.
 
-verl hides the failure of a plugin, so it is looked for here. ``python -m progrpo.verl.check`` checks this machine, and
-with ``--ray`` every node of a running Ray cluster. ``progrpo doctor`` checks this machine too, and the trainer checks
-its workers when it starts.
+verl hides the failure of a plugin, so it is looked for here. ``python -m progrpo.verl.check`` and ``progrpo doctor``
+check this machine, with ``--ray`` every node of a Ray cluster, and the trainer checks its workers when it starts.
 """
 
 import argparse

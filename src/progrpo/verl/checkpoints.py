@@ -40,11 +40,8 @@ def tracked_step(folder: RunFolder) -> int | None:
 
 
 def publish(recipe: Recipe, folder: RunFolder) -> None:
-    """Publish the model of verl's newest checkpoint in the run folder, unless that is done already.
-
-    The files are linked, not copied. The tokenizer is that of the recipe's model, because verl may have been told to
-    ignore the model's chat template.
-    """
+    """Publish the model of verl's newest checkpoint in the run folder, unless that is done already: as links, with the
+    tokenizer of the recipe's model, because verl may have been told to ignore the model's chat template."""
     tracked = tracked_step(folder)
     if tracked is None:
         return

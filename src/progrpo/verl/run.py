@@ -1,8 +1,7 @@
 """Runs a recipe with verl: verl and Ray run in a process of their own, and this process follows them.
 
-It copies their metrics, validation samples and models into the run folder, in the form in which TRL's runs are stored,
-and evaluates the model at the end. verl's own files are in ``RUN/verl``: the problems as parquet, the checkpoints, the
-metrics and the log.
+It copies their metrics, validation samples and models from ``RUN/verl`` into the run folder, in the form in which TRL's
+runs are stored, and evaluates the model at the end.
 """
 
 import json
@@ -14,7 +13,6 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +24,7 @@ from progrpo.common.errors import Interrupted, RunError
 from progrpo.common.files import write_json
 from progrpo.common.progress import Progress
 from progrpo.common.signals import end_with_parent, stopping
-from progrpo.evaluation.equal_samples import equal_samples
-from progrpo.evaluation.evaluate import count
-from progrpo.evaluation.results import Evaluation
+from progrpo.evaluation.evaluate import Evaluation, summarize
 from progrpo.evaluation.store import Judged
 from progrpo.recipes.build import make_task, sampling
 from progrpo.recipes.schema import Recipe
@@ -223,10 +219,7 @@ def validation(
         most, tokens = settings.max_new_tokens, len(tokenizer(sample["output"], add_special_tokens=False)["input_ids"])
         sampled = Judged(text, verdict, min(tokens, most), None, None, None, truncated=tokens >= most)
         judged[sample["problem_id"]].append(sampled)
-    source = {"task": task.name, "samples": recipe.evaluation.samples_in_training, "backend": "verl"}
-    warnings = equal_samples(judged.values(), settings.temperature)
-    results = [count(task, problem, judged[problem["problem_id"]]) for problem in problems]
-    return Evaluation(source | asdict(settings) | {"entropy": None, "warnings": warnings}, results)
+    return summarize("verl", task, settings, recipe.evaluation.samples_in_training, problems, judged)
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """A recipe in verl's terms: the settings of ``python -m verl.trainer.main_ppo`` by their dotted names.
 
-Every field of a recipe that verl 0.9.1 has a counterpart for is set explicitly, so that the command shows the whole
-run. A field without a counterpart is refused by name if it was set. The ``[verl]`` table overrides the rest.
-``docs/verl-recipes.md`` has the table of fields.
+Every field of a recipe with a counterpart in verl 0.9.1 is set explicitly, so that the command shows the whole run. A
+field without one is refused by name if it was set. The ``[verl]`` table overrides the rest (``docs/verl-recipes.md``).
 """
 
 import json
@@ -89,11 +88,7 @@ def verl_command(recipe: Recipe, folder: RunFolder) -> list[str]:
 
 
 def verl_settings(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
-    """The settings of :func:`verl_command` by name; a name with ``+`` is one that verl's own configuration lacks.
-
-    Raises:
-        ConfigError: something in the recipe has no counterpart in verl.
-    """
+    """The settings of :func:`verl_command` by name, with the same errors. A ``+`` marks a name that verl lacks."""
     task = make_task(recipe)
     settings = _run(recipe, task, folder) | _model(recipe, task) | _actor(recipe) | _method(recipe, task)
     settings = _with_table(settings, verl_table(recipe))

@@ -1,13 +1,11 @@
-"""ProGRPO for verl: the trainer behind ``trainer.v1.trainer_mode=progrpo``.
+"""ProGRPO for verl: the trainer behind ``trainer.v1.trainer_mode=progrpo``, which ``import verl`` registers.
 
-``import verl`` registers it (:mod:`progrpo.verl.plugin`). The trainer is verl's synchronous PPO trainer with additions
-to two of its methods. After verl has computed the actor's log-probs, those of the prompts are read from the same
-forward pass, so that c(q) costs nothing. After verl has computed GRPO's advantages,
-:func:`progrpo.core.arm_advantages` re-weights them. Everything else is verl's, the loss included.
+It is verl's synchronous PPO trainer with additions to two of its methods. After verl has computed the actor's
+log-probs, those of the prompts are read from the same forward pass, so that c(q) costs nothing. After verl has computed
+GRPO's advantages, :func:`progrpo.core.arm_advantages` re-weights them. Everything else is verl's, the loss included.
 
 ``+algorithm.progrpo.alpha=0.5`` sets an option of :class:`progrpo.methods.arm.ArmOptions`; ``docs/verl.md`` says more.
-The methods that are overridden are private: ``tests/verl/in_verl/test_verl_contract.py`` says what a new version of
-verl changed.
+It overrides private methods: ``tests/verl/in_verl/test_verl_contract.py`` says what a new version of verl changed.
 """
 
 from typing import Any
@@ -155,14 +153,6 @@ def read_options(config: DictConfig) -> ArmOptions:
 
     Raises:
         ConfigError: an option is unknown or outside its range, or a setting of verl rules ProGRPO out.
-
-    >>> config = OmegaConf.create({
-    ...     "algorithm": {"adv_estimator": "grpo", "progrpo": {"alpha": 0.5}},
-    ...     "critic": {"enable": False},
-    ...     "actor_rollout_ref": {"rollout": {"n": 8}},
-    ... })
-    >>> read_options(config).alpha
-    0.5
     """
     mapping = OmegaConf.select(config, OPTIONS)
     if not isinstance(mapping, DictConfig | None):
