@@ -137,7 +137,7 @@ def test_a_method_becomes_settings_of_verl(method: str) -> None:
         (["training.seeded_responses=true"], "training.seeded_responses has no counterpart"),
         (["model.lora.r=8"], "model.lora has no counterpart"),
         (["model.attention=flash_attention_2"], "model.attention 'flash_attention_2' computes only in 16 bits"),
-        (["launch.gpus_per_node=3"], "512, which 3 GPU"),
+        (["launch.gpus_per_node=3"], "512, which 3 process"),
         (["training.micro_batch=5"], "micro-batches of 5"),
         (["training.updates_per_rollout=3"], "training.steps is 200, which training.updates_per_rollout (3) does not"),
         (["training.updates_per_rollout=4"], "training.checkpoint_every is 50, which training.updates_per_rollout (4)"),

@@ -33,9 +33,9 @@ def sampling(recipe: Recipe, task: Task) -> Sampling:
     return Sampling(response_budget(recipe, task), recipe.evaluation.temperature, seed=recipe.seed)
 
 
-def batch(recipe: Recipe, processes: int, process_name: str = "process(es)") -> tuple[int, int]:
+def batch(recipe: Recipe, processes: int) -> tuple[int, int]:
     """The responses in a forward pass of one process, and the passes of one optimiser step. Without
-    ``training.micro_batch`` a process takes its whole share at once. The message calls processes ``process_name``.
+    ``training.micro_batch`` a process takes its whole share at once.
 
     Raises:
         ConfigError: the responses of an optimiser step can't be divided like this.
@@ -56,14 +56,11 @@ def batch(recipe: Recipe, processes: int, process_name: str = "process(es)") -> 
     if responses % (each * processes):
         product = "training.prompts_per_step * training.group_size"
         product += " / training.updates_per_rollout" if updates > 1 else ""
-        remedy = (
-            f"choose a number of {process_name} that divides it"
-            if responses % processes
-            else f"choose training.micro_batch to divide {responses // processes}"
-        )
+        by_count = "choose a number of processes that divides it"
+        by_size = f"choose training.micro_batch to divide {responses // processes}"
         raise ConfigError(
-            f"{product} is {responses}, which {processes} {process_name} can't take in micro-batches of {each}; "
-            f"{remedy}."
+            f"{product} is {responses}, which {processes} process(es) can't take in micro-batches of {each}; "
+            f"{by_count if responses % processes else by_size}."
         )
     return each, responses // (each * processes)
 

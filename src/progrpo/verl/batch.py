@@ -69,13 +69,7 @@ def final_rows(keys: Sequence[str]) -> tuple[Tensor, Tensor]:
 
 
 def per_response(values: Tensor, response_mask: Tensor) -> Tensor:
-    """The value of each row at its first counted token, shape (B,); 0 where no token counts.
-
-    >>> values = torch.nested.nested_tensor([torch.tensor([0.0, 0.5, 0.5])], layout=torch.jagged)
-    >>> mask = torch.nested.nested_tensor([torch.tensor([0, 1, 1])], layout=torch.jagged)
-    >>> per_response(values, mask)
-    tensor([0.5000])
-    """
+    """The value of each row at its first counted token, shape (B,); 0 where no token counts."""
     mask_BT = response_mask.to_padded_tensor(0) != 0
     first_B1 = mask_BT.byte().argmax(dim=1, keepdim=True)
     values_B = values.to_padded_tensor(0.0).gather(1, first_B1)[:, 0]

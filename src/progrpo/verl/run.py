@@ -158,19 +158,15 @@ class VerlRun:
         """Copy verl's new records to the run folder. If verl has ended, its files are complete."""
         for path in self.paths.validations.glob("*.jsonl"):
             self._collect_validation(path, ended)
-        for line in self._new_metrics():
-            self._collect_metrics(optimizer_step(self.recipe, line["step"]), line["data"])
+        if self.paths.metrics.exists():
+            with self.paths.metrics.open("rb") as file:
+                file.seek(self._metrics_read)
+                lines, newline, _ = file.read().rpartition(b"\n")  # the last line may be unfinished
+            self._metrics_read += len(lines) + len(newline)
+            for line in map(json.loads, lines.splitlines()):
+                self._collect_metrics(optimizer_step(self.recipe, line["step"]), line["data"])
         with suppress(FileNotFoundError):  # verl already has a newer checkpoint and has removed this one
             publish(self.recipe, self.folder)
-
-    def _new_metrics(self) -> list[dict[str, Any]]:
-        if not self.paths.metrics.exists():
-            return []
-        with self.paths.metrics.open("rb") as file:
-            file.seek(self._metrics_read)
-            lines, newline, _ = file.read().rpartition(b"\n")
-        self._metrics_read += len(lines) + len(newline)
-        return [json.loads(line) for line in lines.splitlines()]
 
     def _collect_metrics(self, step: int, values: dict[str, Any]) -> None:
         if "training/global_step" not in values:

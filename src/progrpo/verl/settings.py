@@ -91,7 +91,16 @@ def verl_settings(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
     """The settings of :func:`verl_command` by name, with the same errors. A ``+`` marks a name that verl lacks."""
     task = make_task(recipe)
     settings = _run(recipe, task, folder) | _model(recipe, task) | _actor(recipe) | _method(recipe, task)
-    settings = _with_table(settings, verl_table(recipe))
+    table = verl_table(recipe)
+    for key in table:
+        if key.lstrip("+") in _RESERVED:
+            raise ConfigError(f"verl.{key} is set by the run folder; remove it.")
+    loggers = table.get("trainer.logger")
+    if loggers is not None:  # the metrics of a run folder are read from verl's file
+        loggers = loggers if isinstance(loggers, list) else [loggers]
+        table["trainer.logger"] = loggers if "file" in loggers else [*loggers, "file"]
+    names = {key.lstrip("+"): key for key in settings}  # one setting has one name, with or without "+"
+    settings |= {names.get(key.lstrip("+"), key): value for key, value in table.items()}
     name = f"{ROLLOUT}.tensor_model_parallel_size"
     if processes(recipe) % int(settings[name]):  # verl would refuse it only after it has loaded the model
         raise ConfigError(
@@ -186,7 +195,7 @@ def _model(recipe: Recipe, task: Task) -> dict[str, Any]:
         f"{ROLLOUT}.dtype": model.dtype,
         f"{ROLLOUT}.seed": recipe.seed,
         f"{ROLLOUT}.tensor_model_parallel_size": 1,
-        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": batch(recipe, processes(recipe), "GPU(s)")[0],
+        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": batch(recipe, processes(recipe))[0],
         f"{ROLLOUT}.val_kwargs.n": recipe.evaluation.samples_in_training,
         f"{ROLLOUT}.val_kwargs.do_sample": True,
         f"{ROLLOUT}.val_kwargs.temperature": recipe.evaluation.temperature,
@@ -209,7 +218,7 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
     parts = ("param", "reduce", "buffer") if is_float32 else ()
     return {f"+{ACTOR}.fsdp_config.mixed_precision.{part}_dtype": "fp32" for part in parts} | {
         f"{ACTOR}.ppo_mini_batch_size": _by_updates(recipe, "training.prompts_per_step", training.prompts_per_step),
-        f"{ACTOR}.ppo_micro_batch_size_per_gpu": batch(recipe, processes(recipe), "GPU(s)")[0],
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu": batch(recipe, processes(recipe))[0],
         f"{ACTOR}.ppo_epochs": 1,
         f"{ACTOR}.clip_ratio": training.clip_low,
         f"{ACTOR}.clip_ratio_low": training.clip_low,
@@ -252,19 +261,6 @@ def _method(recipe: Recipe, task: Task) -> dict[str, Any]:
     if method["importance_sampling_level"] == "sequence" and method["loss_type"] != "grpo":
         raise ConfigError("importance_sampling_level 'sequence' (GSPO) needs loss_type 'grpo', in verl as in TRL.")
     return settings
-
-
-def _with_table(settings: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
-    """The settings, overridden by the ``[verl]`` table; one setting has one name, with or without ``+``."""
-    for key in table:
-        if key.lstrip("+") in _RESERVED:
-            raise ConfigError(f"verl.{key} is set by the run folder; remove it.")
-    loggers = table.get("trainer.logger")
-    if loggers is not None:  # the metrics of a run folder are read from verl's file
-        loggers = loggers if isinstance(loggers, list) else [loggers]
-        table = table | {"trainer.logger": loggers if "file" in loggers else [*loggers, "file"]}
-    names = {key.lstrip("+"): key for key in settings}
-    return settings | {names.get(key.lstrip("+"), key): value for key, value in table.items()}
 
 
 _UNQUOTED = re.compile(r"(?!(?:true|false|null|nan|inf)$)[a-z_/][\w./:-]*(?<!\.)", re.ASCII | re.IGNORECASE)
