@@ -110,8 +110,7 @@ class VerlRun:
         self.paths = VerlFolder(folder)
         self.step = start
         self.stopped_by = 0
-        self._process: subprocess.Popen[bytes]
-        self._kill_at = float("inf")
+        self._process: subprocess.Popen[bytes] | None = None
         self._metrics_read = 0
         self._errors = ErrorWatch(recipe.training.max_verifier_errors)
         self._started = time.monotonic()
@@ -121,16 +120,15 @@ class VerlRun:
         """Run verl until it ends or a signal stops it; raises as :func:`train` does."""
         self.paths.metrics.unlink(missing_ok=True)
         shutil.rmtree(self.paths.validations, ignore_errors=True)
-        with running(command, self.paths.log) as self._process, stopping(self._stop):
-            while self._process.poll() is None:
-                if time.monotonic() > self._kill_at:
-                    self._process.kill()
+        with stopping(self._stop), running(command, self.paths.log) as process:
+            self._process = process
+            while process.poll() is None and not self.stopped_by:
                 with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(POLL_SECONDS)
+                    process.wait(POLL_SECONDS)
                 self.collect()
         self.collect(ended=True)
         remove_old(self.folder, self.recipe.training.keep_checkpoints)
-        steps, code = self.recipe.training.steps, self._process.returncode
+        steps, code = self.recipe.training.steps, process.returncode
         if self.stopped_by and self.step < steps:
             raise Interrupted(self.stopped_by, self.step)
         if code or not (self.folder.checkpoints / f"checkpoint-{steps}").is_dir():
@@ -147,11 +145,8 @@ class VerlRun:
 
     def _stop(self, number: int, frame: Any) -> None:
         """Handle SIGINT or SIGTERM: the first one asks verl to end, a second one kills it."""
-        if self.stopped_by:
+        if self.stopped_by and self._process:
             self._process.kill()
-        else:
-            self._process.terminate()
-            self._kill_at = time.monotonic() + STOP_SECONDS
         self.stopped_by = number
 
     def collect(self, ended: bool = False) -> None:
@@ -241,6 +236,7 @@ def running(command: list[str], log: Path) -> Iterator["subprocess.Popen[bytes]"
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
             process.kill()
+            process.wait()
         left = [other for other in psutil.process_iter(["environ"]) if (other.info["environ"] or {}).get(MARK) == mark]
         for other in left:
             with suppress(psutil.NoSuchProcess):
