@@ -39,7 +39,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "adapters": (
         (
             *("src/progrpo/methods/", "src/progrpo/trl/trainer.py", "src/progrpo/trl/generation.py"),
-            *("src/progrpo/verl/batch.py", "src/progrpo/verl/rollouts.py"),
+            "src/progrpo/verl/batch.py",
         ),
         ("tests/methods/", "tests/trl/", "tests/verl/"),
     ),

@@ -38,7 +38,8 @@ def test_a_model_in_a_folder_is_counted_as_it_loads(tmp_path: Path, tied: bool) 
     model = AutoModelForCausalLM.from_pretrained(folder)
     architecture = architecture_at(str(folder))
     assert architecture.parameters == model.num_parameters()
-    assert (architecture.hidden, architecture.layers, architecture.queries, architecture.keys) == (48, 3, 48, 24)
+    assert (architecture.config.hidden_size, architecture.config.num_hidden_layers) == (48, 3)
+    assert (architecture.linear_maps["q_proj"], architecture.linear_maps["k_proj"]) == ((48, 48), (48, 24))
     layer = sum(weight.numel() for weight in model.model.layers[0].parameters())
     assert architecture.layer_parameters == layer
 

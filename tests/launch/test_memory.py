@@ -44,7 +44,8 @@ def test_on_a_cpu_torch_holds_eight_tiles_of_all_positions() -> None:
 
 
 def test_verl_holds_all_logits() -> None:
-    memory = memory_of("engine=verl", architecture=replace(COUNTDOWN, vocabulary=1300))
+    config = type(COUNTDOWN.config)(**COUNTDOWN.config.to_dict() | {"vocab_size": 1300})
+    memory = memory_of("engine=verl", architecture=replace(COUNTDOWN, config=config))
     assert memory.moments["update"]["logits"] == 250 * 1300 * (2 * 4 + 4) + 1300 * 128 * 4
     assert memory.moments["rollout"] == {"vllm": 40e9}
     assert set(memory.moments) == {"rollout", "update"}

@@ -90,7 +90,7 @@ def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path, text: str, 
         ('[model]\ndtype = "float64"\n', ["model.dtype", "'float32' or 'bfloat16'", "got 'float64'"]),
         ("seed = -1\n", ["seed", "greater than or equal to 0", "got -1"]),
         ('method = "ppo"\n', ["method", "must be one of grpo, ", "progrpo", "got 'ppo'"]),
-        ("[methods.ppo]\nalpha = 1.0\n", ["methods", "has a table for 'ppo', which is not one of grpo, "]),
+        ("[methods.ppo]\nalpha = 1.0\n", ["methods.ppo", "must be one of grpo, ", "got 'ppo'"]),
         ("training = 3\n", ["training", "got 3"]),
     ],
 )

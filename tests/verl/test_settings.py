@@ -12,7 +12,8 @@ from progrpo.methods.arm import ArmOptions
 from progrpo.recipes.schema import Recipe, builtin_recipes, load_recipe
 from progrpo.runs.folder import RunFolder
 from progrpo.tasks.templates import BASE_STOP
-from progrpo.verl.settings import ACTOR, MODEL, ROLLOUT, processes, verl_command, verl_settings
+from progrpo.verl.engine import processes
+from progrpo.verl.settings import ACTOR, MODEL, ROLLOUT, verl_command, verl_settings
 
 FOLDER = RunFolder(Path("runs/here"))
 SECTIONS = ("model", "training", "evaluation", "launch")
@@ -136,7 +137,7 @@ def test_a_method_becomes_settings_of_verl(method: str) -> None:
         (["training.seeded_responses=true"], "training.seeded_responses has no counterpart"),
         (["model.lora.r=8"], "model.lora has no counterpart"),
         (["model.attention=flash_attention_2"], "model.attention 'flash_attention_2' computes only in 16 bits"),
-        (["launch.gpus_per_node=3"], "512, which 3 GPU"),
+        (["launch.gpus_per_node=3"], "512, which 3 process"),
         (["training.micro_batch=5"], "micro-batches of 5"),
         (["training.updates_per_rollout=3"], "training.steps is 200, which training.updates_per_rollout (3) does not"),
         (["training.updates_per_rollout=4"], "training.checkpoint_every is 50, which training.updates_per_rollout (4)"),
@@ -147,7 +148,7 @@ def test_a_method_becomes_settings_of_verl(method: str) -> None:
                 "training.checkpoint_every=64",
                 "evaluation.every=0",
             ],
-            "training.updates_per_rollout is 64, which does not divide training.prompts_per_step (32)",
+            "training.prompts_per_step is 32, which training.updates_per_rollout (64) does not divide",
         ),
         ([f"verl.{ROLLOUT}.tensor_model_parallel_size=2"], "which does not divide the 1 GPU"),
         (["verl.trainer.default_local_dir=elsewhere"], "verl.trainer.default_local_dir is set by the run folder"),

@@ -54,8 +54,8 @@ def _facts(plan: Plan) -> Table:
     server = f", {launch.server_gpus} of them vLLM's" if launch.server_gpus else ""
     updates = f"{training.updates_per_rollout} updates x " if training.updates_per_rollout > 1 else ""
     rows = {
-        "model": f"{recipe.model.path}: {model.model_type}, {model.layers} layers, {model.parameters:,} parameters, "
-        f"{trained}; {recipe.model.dtype}",
+        "model": f"{recipe.model.path}: {model.config.model_type}, {model.config.num_hidden_layers} layers, "
+        f"{model.parameters:,} parameters, {trained}; {recipe.model.dtype}",
         "machines": f"{machines}{server}; {SHARDING[plan.facts.sharding]}",
         "step": f"{training.prompts_per_step} prompts x {training.group_size} = {plan.responses:,} responses = "
         f"{updates}{plan.processes} processes x {plan.accumulation} passes x {plan.micro_batch}"

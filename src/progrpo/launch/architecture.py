@@ -27,23 +27,15 @@ DENSE = ("qwen2", "qwen3", "llama", "mistral")  # model types that Architecture 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A dense decoder with gated MLPs and grouped-query attention; sizes are numbers of features."""
+    """A dense decoder with gated MLPs and grouped-query attention, and what its parameters are counted from."""
 
-    model_type: str
+    config: Any
+    """transformers' configuration."""
     parameters: int
     layer_parameters: int
     """Parameters of one layer: sharded weights are gathered layer by layer."""
-    linear_maps: dict[str, int]
-    """Inputs + outputs of each linear map of a layer, by the map's name."""
-    vocabulary: int
-    hidden: int
-    intermediate: int
-    layers: int
-    queries: int
-    """Width of q, of the attention's output, and of k and v once they are repeated for each head."""
-    keys: int
-    """Width of k and of v."""
-    positions: int
+    linear_maps: dict[str, tuple[int, int]]
+    """Inputs and outputs of each linear map of a layer, by the map's name."""
 
     def trained_parameters(self, lora: LoraSection | None) -> int:
         """All parameters, or those of low-rank adapters: r (inputs + outputs) for each linear map that has one.
@@ -58,23 +50,22 @@ class Architecture:
         unknown = sorted(chosen - set(self.linear_maps))
         if unknown:
             raise ConfigError(
-                f"model.lora.target_modules has {unknown[0]!r}; a {self.model_type} model has "
+                f"model.lora.target_modules has {unknown[0]!r}; a {self.config.model_type} model has "
                 f"{', '.join(self.linear_maps)}, or say 'all-linear'."
             )
-        return self.layers * lora.r * sum(self.linear_maps[name] for name in chosen)
+        return int(self.config.num_hidden_layers) * lora.r * sum(sum(self.linear_maps[name]) for name in chosen)
 
 
 def architecture_of(recipe: Recipe) -> Architecture:
-    """The shape of a recipe's model, from its config.json. The model is built without memory for its weights.
-
-    The models in :data:`KNOWN` need no file; others are read from their folder, the Hugging Face cache or the hub.
+    """The shape of a recipe's model, which is built without memory for its weights. The models in :data:`KNOWN` need no
+    config.json; others have it in their folder, in the Hugging Face cache or on the hub.
 
     Raises:
         ConfigError: no configuration can be read, or its model type is not one of :data:`DENSE`.
 
     >>> from progrpo.recipes.schema import load_recipe
-    >>> architecture_of(load_recipe("countdown_cpu")).layers
-    4
+    >>> architecture_of(load_recipe("countdown_cpu")).parameters
+    887936
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -88,20 +79,13 @@ def architecture_of(recipe: Recipe) -> Architecture:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     layer = model.model.layers[0]
-    modules = {name.rpartition(".")[2]: module for name, module in layer.named_modules()}
-    maps = {name: module for name, module in modules.items() if isinstance(module, torch.nn.Linear)}
+    modules = ((name.rpartition(".")[2], module) for name, module in layer.named_modules())
+    linear = {name: module for name, module in modules if isinstance(module, torch.nn.Linear)}
     return Architecture(
-        model_type=config.model_type,
+        config,
         parameters=int(model.num_parameters()),
         layer_parameters=sum(weight.numel() for weight in layer.parameters()),
-        linear_maps={name: linear.in_features + linear.out_features for name, linear in maps.items()},
-        vocabulary=config.vocab_size,
-        hidden=config.hidden_size,
-        intermediate=config.intermediate_size,
-        layers=config.num_hidden_layers,
-        queries=maps["q_proj"].out_features,
-        keys=maps["k_proj"].out_features,
-        positions=config.max_position_embeddings,
+        linear_maps={name: (module.in_features, module.out_features) for name, module in linear.items()},
     )
 
 

@@ -97,7 +97,7 @@ def estimate(recipe: Recipe, architecture: Architecture, lengths: Lengths, *, gp
     if facts.evaluates:
         moments["evaluation"] = _generation(architecture, compute, lengths, recipe.evaluation.batch, prompts=1)
     if shards > 1:
-        head = architecture.vocabulary * architecture.hidden * (kept if lora else weight)
+        head = architecture.config.vocab_size * architecture.config.hidden_size * (kept if lora else weight)
         update["gathered"] = 2.0 * architecture.layer_parameters * compute + head
         if facts.evaluates:
             moments["evaluation"]["gathered"] = float(architecture.parameters * compute)
@@ -109,21 +109,22 @@ def estimate(recipe: Recipe, architecture: Architecture, lengths: Lengths, *, gp
 def _update(
     recipe: Recipe, architecture: Architecture, facts: MemoryFacts, lengths: Lengths, micro_batch: int, gpu: bool
 ) -> dict[str, float]:
-    compute, hidden, intermediate = BYTES[facts.computes_in], architecture.hidden, architecture.intermediate
+    compute, config, (_, queries) = BYTES[facts.computes_in], architecture.config, architecture.linear_maps["q_proj"]
+    hidden, intermediate, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
     tokens = micro_batch * lengths.total
-    layer = tokens * (6 * hidden + 4 * architecture.queries + 4 * intermediate) * compute
+    layer = tokens * (6 * hidden + 4 * queries + 4 * intermediate) * compute
     if recipe.model.lora:  # each adapter saves its inner features, and its input once more where there is dropout
         layer += tokens * 7 * recipe.model.lora.r * compute
-    inputs = tokens * architecture.layers * hidden * compute
-    activations = inputs + 2 * layer if facts.recomputes else architecture.layers * layer
+    inputs = tokens * config.num_hidden_layers * hidden * compute
+    activations = inputs + 2 * layer if facts.recomputes else config.num_hidden_layers * layer
     scored = micro_batch * (lengths.response if gpu else lengths.total)
     last_hidden = 2 * tokens * hidden * compute + scored * hidden * 4
     if facts.whole_logits:
-        logits = tokens * architecture.vocabulary * (2 * compute + 4.0)
+        logits = tokens * vocabulary * (2 * compute + 4.0)
     else:  # Triton's kernel needs two tiles, the product and a float32 one for the gradient
-        tile = min(scored, TILE_TOKENS) * min(architecture.vocabulary, TILE_VOCABULARY)
+        tile = min(scored, TILE_TOKENS) * min(vocabulary, TILE_VOCABULARY)
         logits = tile * (2.0 * compute if gpu else TORCH_TILES * 4)
-    head_gradient = 0.0 if recipe.model.lora else architecture.vocabulary * hidden * 4.0
+    head_gradient = 0.0 if recipe.model.lora else vocabulary * hidden * 4.0
     last_layer = 2 * tokens * intermediate * compute  # its backward pass begins once the head's is done
     return {"activations": activations + last_hidden, "logits": max(logits + head_gradient, last_layer)}
 
@@ -131,8 +132,9 @@ def _update(
 def _generation(
     architecture: Architecture, compute: int, lengths: Lengths, responses: int, *, prompts: int
 ) -> dict[str, float]:
-    cache: float = responses * lengths.total * architecture.layers * 2 * architecture.keys * compute
-    cache += cache / architecture.layers  # a layer's old cache stays until its new one, a token longer, is written
-    prompt = prompts * lengths.prompt * (3 * architecture.hidden + 3 * architecture.intermediate) * compute
-    logits = responses * architecture.vocabulary * 4.0 * SAMPLING_COPIES
+    config, (_, keys) = architecture.config, architecture.linear_maps["k_proj"]
+    cache: float = responses * lengths.total * config.num_hidden_layers * 2 * keys * compute
+    cache += cache / config.num_hidden_layers  # a layer's old cache stays until its new one, a token longer, is written
+    prompt = prompts * lengths.prompt * (3 * config.hidden_size + 3 * config.intermediate_size) * compute
+    logits = responses * config.vocab_size * 4.0 * SAMPLING_COPIES
     return {"kv_cache": cache, "sampling": max(prompt, logits)}

@@ -66,10 +66,11 @@ def make_plan(recipe: Recipe, source: str, overrides: list[str], folder: RunFold
     micro_batch, accumulation = batch(recipe, processes)
     prompt = recipe.training.max_prompt_tokens or _longest_prompt(recipe)
     lengths = Lengths(prompt or ASSUMED_PROMPT, response_budget(recipe, make_task(recipe)))
-    if lengths.total > architecture.positions:
+    positions = architecture.config.max_position_embeddings
+    if lengths.total > positions:
         raise ConfigError(
             f"prompts of {lengths.prompt} and responses of {lengths.response} tokens do not fit in the "
-            f"{architecture.positions} positions of model {recipe.model.path!r}; lower training.max_response_tokens."
+            f"{positions} positions of model {recipe.model.path!r}; lower training.max_response_tokens."
         )
     gpu = recipe.launch.gpus_per_node > 0 or torch.cuda.is_available()
     train = ["progrpo", "train", source, *overrides]

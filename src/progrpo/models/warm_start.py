@@ -18,6 +18,7 @@ from progrpo.common.files import write_folder
 from progrpo.tasks.countdown import is_heldout, prompt_text, random_problem, steps_text
 from progrpo.verify.countdown import MAX_VALUE, OPERATORS
 
+STEPS, BATCH_SIZE, SEED = 3500, 128, 0
 SPECIAL = ("<pad>", "<eos>", "<unk>")
 # Most of the training goes to the size that the default recipe trains on.
 SIZE_WEIGHTS = {3: 0.1, 4: 0.7, 5: 0.15, 6: 0.05}
@@ -93,19 +94,16 @@ def train(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the countdown starting model.")
     parser.add_argument("out", type=Path, help="folder to write the model and its tokenizer to")
-    parser.add_argument("--steps", type=int, default=3500)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    out = parser.parse_args().out
     torch.set_num_threads(2)
-    torch.manual_seed(args.seed)
+    torch.manual_seed(SEED)
     tokenizer = countdown_tokenizer()
     model = countdown_model(tokenizer)
-    train(model, tokenizer, steps=args.steps, batch_size=args.batch_size, seed=args.seed)
-    with write_folder(args.out) as folder:
+    train(model, tokenizer, steps=STEPS, batch_size=BATCH_SIZE, seed=SEED)
+    with write_folder(out) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    print(args.out)
+    print(out)
 
 
 if __name__ == "__main__":

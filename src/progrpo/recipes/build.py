@@ -9,12 +9,7 @@ from progrpo.sampling import Sampling
 from progrpo.tasks import ChoiceTask, CodeTask, Countdown, JsonlTask, MathTask, Problem, ReasoningGymTask, Task
 
 TASKS: dict[str, Callable[..., Task]] = {
-    "countdown": Countdown,
-    "math": MathTask,
-    "code": CodeTask,
-    "choice": ChoiceTask,
-    "jsonl": JsonlTask,
-    "reasoning_gym": ReasoningGymTask,
+    task.name: task for task in (Countdown, MathTask, CodeTask, ChoiceTask, JsonlTask, ReasoningGymTask)
 }
 """The tasks by the names that ``[task]`` gives them."""
 
@@ -38,15 +33,9 @@ def sampling(recipe: Recipe, task: Task) -> Sampling:
     return Sampling(response_budget(recipe, task), recipe.evaluation.temperature, seed=recipe.seed)
 
 
-def batch(recipe: Recipe, processes: int, process_name: str = "process(es)") -> tuple[int, int]:
-    """The responses in a forward pass of one process, and the passes of one optimiser step.
-
-    ``training.micro_batch`` says how many responses a pass has; without it a process takes its whole share at once.
-
-    Args:
-        recipe: what is trained.
-        processes: how many processes train.
-        process_name: what the message calls them, such as ``GPU(s)``.
+def batch(recipe: Recipe, processes: int) -> tuple[int, int]:
+    """The responses in a forward pass of one process, and the passes of one optimiser step. Without
+    ``training.micro_batch`` a process takes its whole share at once.
 
     Raises:
         ConfigError: the responses of an optimiser step can't be divided like this.
@@ -55,20 +44,23 @@ def batch(recipe: Recipe, processes: int, process_name: str = "process(es)") -> 
     >>> batch(load_recipe("countdown_cpu", ["training.micro_batch=64"]), processes=2)
     (64, 4)
     """
-    training, responses = recipe.training, update_size(recipe)
+    training = recipe.training
+    rollout, updates = training.prompts_per_step * training.group_size, training.updates_per_rollout
+    if rollout % updates:
+        raise ConfigError(
+            f"training.updates_per_rollout is {updates}, which does not divide the {rollout} responses of a rollout "
+            "(training.prompts_per_step * training.group_size); choose a number that does."
+        )
+    responses = rollout // updates
     each = training.micro_batch or max(responses // processes, 1)
     if responses % (each * processes):
-        share, updates = responses // processes, training.updates_per_rollout
         product = "training.prompts_per_step * training.group_size"
         product += " / training.updates_per_rollout" if updates > 1 else ""
-        remedy = (
-            f"choose a number of {process_name} that divides it"
-            if responses % processes
-            else f"choose training.micro_batch to divide {share}"
-        )
+        by_count = "choose a number of processes that divides it"
+        by_size = f"choose training.micro_batch to divide {responses // processes}"
         raise ConfigError(
-            f"{product} is {responses}, which {processes} {process_name} can't take in micro-batches of {each}; "
-            f"{remedy}."
+            f"{product} is {responses}, which {processes} process(es) can't take in micro-batches of {each}; "
+            f"{by_count if responses % processes else by_size}."
         )
     return each, responses // (each * processes)
 
@@ -82,26 +74,6 @@ def steps_per_rollout(recipe: Recipe) -> int:
     """
     engine_settings: dict[str, Any] = getattr(recipe, recipe.engine)
     return recipe.training.updates_per_rollout * int(engine_settings.get("num_iterations", 1))
-
-
-def update_size(recipe: Recipe) -> int:
-    """How many responses one optimiser step takes: all those of a rollout, or its share of them.
-
-    Raises:
-        ConfigError: a rollout's responses can't be divided by ``training.updates_per_rollout``.
-
-    >>> from progrpo.recipes.schema import load_recipe
-    >>> update_size(load_recipe("countdown_cpu", ["training.updates_per_rollout=4"]))
-    128
-    """
-    training = recipe.training
-    responses = training.prompts_per_step * training.group_size
-    if responses % training.updates_per_rollout:
-        raise ConfigError(
-            f"training.updates_per_rollout is {training.updates_per_rollout}, which does not divide the {responses} "
-            "responses of a rollout (training.prompts_per_step * training.group_size); choose a number that does."
-        )
-    return responses // training.updates_per_rollout
 
 
 def training_problems(recipe: Recipe, task: Task, tokenizer: Any) -> list[Problem]:

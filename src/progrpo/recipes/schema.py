@@ -20,6 +20,7 @@ Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 FromZero = Annotated[int, Field(ge=0, le=LARGEST)]
 AtLeastTwo = Annotated[int, Field(ge=2, le=LARGEST)]
 AboveZero = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """NumPy's seeds have 32 bits."""
 Template = Annotated[str, AfterValidator(check_template)]
@@ -34,6 +35,14 @@ def _checked_json(table: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"must be one of {', '.join(METHODS)}")
+    return name
+
+
+Method = Annotated[str, AfterValidator(_known_method)]
+"""A name of :data:`progrpo.methods.METHODS`."""
 JsonTable = Annotated[dict[str, Any], AfterValidator(_checked_json)]
 """A table whose keys are not known here. It must go into the JSON file in which a run keeps its recipe."""
 
@@ -89,16 +98,10 @@ class MathSection(DatasetSection):
     answer_style: Literal["boxed", "answer", "last_number", "any"] = "boxed"
 
 
-class CodeSection(DatasetSection):
-    """Programs with tests."""
+class CodeOrChoiceSection(DatasetSection):
+    """Programs with tests, or multiple-choice questions."""
 
-    name: Literal["code"]
-
-
-class ChoiceSection(DatasetSection):
-    """Multiple-choice questions."""
-
-    name: Literal["choice"]
+    name: Literal["code", "choice"]
 
 
 class JsonlSection(DatasetSection):
@@ -120,9 +123,9 @@ class ReasoningGymSection(Section):
     template: Template = "chat"
 
 
-TaskSection = CountdownSection | MathSection | CodeSection | ChoiceSection | JsonlSection | ReasoningGymSection
-TASK_SECTIONS: dict[str, type[Section]] = {
-    get_args(section.model_fields["name"].annotation)[0]: section for section in get_args(TaskSection)
+TaskSection = CountdownSection | MathSection | CodeOrChoiceSection | JsonlSection | ReasoningGymSection
+TASK_SECTIONS: dict[str, type[BaseModel]] = {
+    name: section for section in get_args(TaskSection) for name in get_args(section.model_fields["name"].annotation)
 }
 """The sections by the names of their tasks."""
 
@@ -134,13 +137,9 @@ class TrainingSection(Section):
     prompts_per_step: Positive = Field(32, description="prompts of a rollout, which serves one step by default")
     group_size: AtLeastTwo = Field(16, description="responses to each prompt")
     updates_per_rollout: Positive = Field(
-        1,
-        description="optimiser steps for each rollout, each with its share of the responses; with 1 the ratio of new "
-        "to old probabilities is always 1, and nothing is clipped",
+        1, description="optimiser steps a rollout, each with its share of the responses; with 1 nothing is clipped"
     )
-    micro_batch: Positive | None = Field(
-        None, description="responses of a forward pass, on each process; all by default"
-    )
+    micro_batch: Positive | None = Field(None, description="responses of a process's forward pass; all by default")
     learning_rate: AboveZero = 1e-4
     warmup_steps: FromZero = 0
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -152,18 +151,12 @@ class TrainingSection(Section):
     )
     max_prompt_tokens: Positive | None = Field(None, description="problems with longer prompts are not trained on")
     max_response_tokens: Positive | None = Field(None, description="by default as many as the task's answers need")
-    clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
+    clip_low: Share = 0.2
     clip_high: Annotated[float, Field(ge=0)] = 0.28
     checkpoint_every: Positive = Field(50, description="steps between checkpoints")
-    keep_checkpoints: Positive = Field(
-        2, description="how many checkpoints stay on the disk; with 1 a run can't fall back to an older one"
-    )
-    max_verifier_errors: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1, description="share of responses that the verifier itself may fail on before the run stops"
-    )
-    rollouts_every: Positive = Field(
-        1, description="steps between rollouts in the run folder: the first one at or after each multiple is written"
-    )
+    keep_checkpoints: Positive = Field(2, description="how many stay; with 1 a run can't fall back to an older one")
+    max_verifier_errors: Share = Field(0.1, description="a run stops if the verifier itself fails on more responses")
+    rollouts_every: Positive = Field(1, description="a rollout is written if it is the first at or after a multiple")
 
 
 class EvaluationSection(Section):
@@ -175,9 +168,7 @@ class EvaluationSection(Section):
     problems_in_training: Positive = Field(100, description="how many held-out problems, from the first")
     temperature: AboveZero = 1.0
     batch: Positive = Field(1024, description="responses generated at a time")
-    benchmarks: list[str] = Field(
-        default_factory=list, description="what progrpo evaluate RUN evaluates on; by default the held-out problems"
-    )
+    benchmarks: list[str] = Field([], description="for progrpo evaluate RUN; by default the held-out problems")
 
     @field_validator("benchmarks")
     @classmethod
@@ -197,12 +188,8 @@ class LaunchSection(Section):
     nodes: Positive = Field(1, description="machines")
     gpus_per_node: FromZero = Field(0, description="0: one process, on whatever is there")
     gpu_memory_gb: AboveZero = Field(80.0, description="memory of one GPU, in GB of 10^9 bytes")
-    accelerate: str = Field(
-        "fsdp2", description="TRL: how weights are spread: fsdp2, deepspeed_zero3, ddp, or your own config file"
-    )
-    server_gpus: FromZero = Field(
-        0, description="TRL with trl.vllm_mode = 'server': the GPUs of the first node that vLLM's server has to itself"
-    )
+    accelerate: str = Field("fsdp2", description="TRL: fsdp2, deepspeed_zero3, ddp, or a config file of accelerate")
+    server_gpus: FromZero = Field(0, description="TRL: the first node's GPUs for trl.vllm_mode = 'server' alone")
 
     @property
     def processes(self) -> int:
@@ -214,7 +201,7 @@ class Recipe(Section):
     """A run: what ``progrpo train`` reads."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    method: str = Field("progrpo", description="a name of progrpo.methods.METHODS")
+    method: Method = "progrpo"
     seed: Seed = 0
     engine: Literal["trl", "verl"] = Field("trl", description="the trainer: TRL's (on accelerate) or verl's (on Ray)")
     model: ModelSection = Field(default_factory=ModelSection)
@@ -222,7 +209,7 @@ class Recipe(Section):
     training: TrainingSection = Field(default_factory=TrainingSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
     launch: LaunchSection = Field(default_factory=LaunchSection)
-    methods: dict[str, JsonTable] = Field(default_factory=dict, description="settings by method name")
+    methods: dict[Method, JsonTable] = Field(default_factory=dict, description="settings by method name")
     trl: JsonTable = Field(default_factory=dict, description="further fields of TRL's GRPOConfig, as they are")
     verl: JsonTable = Field(default_factory=dict, description="further settings of verl by their dotted names")
 
@@ -230,21 +217,6 @@ class Recipe(Section):
     @classmethod
     def _default_task(cls, task: Any) -> Any:
         return {"name": "countdown"} | task if isinstance(task, dict) else task
-
-    @field_validator("method")
-    @classmethod
-    def _known_method(cls, method: str) -> str:
-        if method not in METHODS:
-            raise ValueError(f"must be one of {', '.join(METHODS)}")
-        return method
-
-    @field_validator("methods")
-    @classmethod
-    def _known_methods(cls, methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for name in methods:
-            if name not in METHODS:
-                raise ValueError(f"has a table for {name!r}, which is not one of {', '.join(METHODS)}")
-        return methods
 
     @model_validator(mode="after")
     def _own_method_only(self) -> "Recipe":
@@ -330,11 +302,11 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 def _first_error(error: ValidationError, source: str) -> str:
     """The first of pydantic's errors as one sentence, with what is allowed."""
     first = error.errors()[0]
-    # A task's own keys come after its name, which says by which section they were read: ("task", "math", "template").
-    location = [part for i, part in enumerate(first["loc"]) if not (i == 1 and first["loc"][0] == "task")]
-    key = ".".join(str(part) for part in location)
+    # A task's keys come after its name, ("task", "math", "template"), and a table's wrong name before "[key]".
+    location = [str(part) for part in first["loc"] if part != "[key]"]
+    key = ".".join(location[:1] + location[2:] if location[:1] == ["task"] else location)
     if first["type"] == "extra_forbidden":
-        allowed = ", ".join(_fields_of(first["loc"][:-1]))
+        allowed = ", ".join(_fields_of(location[:-1]))
         return f"recipe {source!r} has the unknown key {key!r}; known keys there are {allowed}."
     if first["type"] == "missing":
         return f"recipe {source!r} lacks the key {key!r}."
@@ -345,12 +317,12 @@ def _first_error(error: ValidationError, source: str) -> str:
     return f"recipe {source!r}: {key} {message}, got {first['input']!r}."
 
 
-def _fields_of(location: tuple[int | str, ...]) -> list[str]:
+def _fields_of(location: list[str]) -> list[str]:
     """The keys that a table of a recipe may have."""
     section: type[BaseModel] = Recipe
-    for i, part in enumerate(map(str, location)):
-        if location[0] == "task" and i < 2:
-            section = TASK_SECTIONS.get(part, section)
+    for part in location:
+        if part in TASK_SECTIONS:
+            section = TASK_SECTIONS[part]
         else:
             annotation: Any = section.model_fields[part].annotation
             section = next((one for one in get_args(annotation) if one is not NoneType), annotation)

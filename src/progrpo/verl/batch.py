@@ -1,4 +1,4 @@
-"""A batch in verl's nested tensors, and its ProGRPO advantages: pure functions that do not import verl.
+"""A batch in verl's nested tensors, its ProGRPO advantages, its rollout table: functions that do not import verl.
 
 Axis suffixes: B rows of the batch, S responses (a response of several turns may be several rows), P prompt tokens,
 T response tokens.
@@ -7,6 +7,7 @@ T response tokens.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,22 +16,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from progrpo.common.errors import ConfigError
-from progrpo.core import answer_confidence, arm_advantages, group_relative_advantages, prompt_confidence
+from progrpo.core import arm_advantages, group_relative_advantages
+from progrpo.core.advantages import is_correct
 from progrpo.core.exploration import exploration_metrics, solution_digest
 from progrpo.core.precision import at_least_float32
 from progrpo.methods.arm import ArmOptions
+from progrpo.runs.rollouts import is_recorded, rollout_file, write_rollout
+from progrpo.verify.thinking import begin_thinking, ends_in_thinking
 
 VERL_EPS = 1e-6
 """verl's GRPO adds this to the standard deviation."""
-
-
-def confidences(logps: Tensor, response_mask: Tensor, *, low_prob_fraction: float) -> tuple[Tensor, Tensor]:
-    """c(q) and c(o|q) of each row, shape (B,), from the log-probs of whole sequences; see :func:`split_logps`."""
-    logps_BP, mask_BP, logps_BT, mask_BT = split_logps(logps, response_mask)
-    return (
-        prompt_confidence(logps_BP, mask_BP),
-        answer_confidence(logps_BT, mask_BT, low_prob_fraction=low_prob_fraction),
-    )
 
 
 def split_logps(logps: Tensor, response_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -74,13 +69,7 @@ def final_rows(keys: Sequence[str]) -> tuple[Tensor, Tensor]:
 
 
 def per_response(values: Tensor, response_mask: Tensor) -> Tensor:
-    """The value of each row at its first counted token, shape (B,); 0 where no token counts.
-
-    >>> values = torch.nested.nested_tensor([torch.tensor([0.0, 0.5, 0.5])], layout=torch.jagged)
-    >>> mask = torch.nested.nested_tensor([torch.tensor([0, 1, 1])], layout=torch.jagged)
-    >>> per_response(values, mask)
-    tensor([0.5000])
-    """
+    """The value of each row at its first counted token, shape (B,); 0 where no token counts."""
     mask_BT = response_mask.to_padded_tensor(0) != 0
     first_B1 = mask_BT.byte().argmax(dim=1, keepdim=True)
     values_B = values.to_padded_tensor(0.0).gather(1, first_B1)[:, 0]
@@ -101,18 +90,17 @@ def per_token(values_B: Tensor, response_mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Responses:
-    """The responses of one step, without the rows that verl adds as padding."""
+    """The responses of one step, without the rows that verl adds as padding.
+
+    ``rewards_S`` is the sum of a response's token-level scores, NaN where the verifier failed. ``shaped_rewards_S``,
+    from which verl's GRPO made ``advantages_S``, may include the KL penalty.
+    """
 
     advantages_S: Tensor
-    """A, by verl's GRPO."""
     rewards_S: Tensor
-    """The sum of a response's token-level scores."""
     shaped_rewards_S: Tensor
-    """The reward that verl's GRPO used: the same, or with the KL penalty included."""
     correct_rewards_S: Tensor
     """The reward that says whether a response is right; see :func:`correct_rewards`."""
-    failed_S: Tensor
-    """bool: the verifier failed."""
     groups_S: Tensor
     prompt_confidence_S: Tensor
     answer_confidence_S: Tensor
@@ -121,7 +109,7 @@ class Responses:
 
 
 def correct_rewards(infos: Sequence[Mapping[str, Any]], rewards_S: Tensor, name: str | None) -> Tensor:
-    """The reward that says whether a response is right, shape (S,).
+    """The reward that says whether a response is right, shape (S,); NaN where ``rewards_S`` is.
 
     Args:
         infos: for each response, what the reward function returned beside the score.
@@ -149,64 +137,103 @@ def correct_rewards(infos: Sequence[Mapping[str, Any]], rewards_S: Tensor, name:
             raise ConfigError(
                 f"correct_reward must name a number, but for one response {name!r} is {info[name]!r}."
             ) from None
-    return torch.tensor(values, dtype=rewards_S.dtype, device=rewards_S.device)
+    return rewards_S.new_tensor(values).masked_fill(rewards_S.isnan(), torch.nan)
 
 
 def without_failures(responses: Responses, *, scale: str = "group") -> Responses:
-    """The same responses, with A computed without those that the verifier failed on.
+    """The same responses, with A computed without those that the verifier failed on: they have A = 0.
 
-    Such a response gets reward NaN and A = 0; verl had counted its score of 0 as a wrong answer. Groups without
-    a failure keep verl's A to the bit.
-
-    Args:
-        responses: a reward of NaN counts as a failure.
-        scale: ``"group"``, or ``"none"`` for Dr. GRPO (``algorithm.norm_adv_by_std_in_grpo=False``).
+    verl had counted their score of 0 as a wrong answer. Groups without a failure keep verl's A to the bit.
+    ``scale="none"`` is Dr. GRPO's (``algorithm.norm_adv_by_std_in_grpo=False``).
     """
-    r = responses
-    failed_S = r.failed_S | r.rewards_S.isnan()
+    r, failed_S = responses, responses.rewards_S.isnan()
     if not failed_S.any():
         return r
+    rewards_S = r.shaped_rewards_S.masked_fill(failed_S, torch.nan)
+    without_S = group_relative_advantages(rewards_S, r.groups_S, scale=scale, eps=VERL_EPS)
     affected_S = torch.isin(r.groups_S, r.groups_S[failed_S])
-    without_S = group_relative_advantages(
-        r.shaped_rewards_S.masked_fill(failed_S, torch.nan), r.groups_S, scale=scale, eps=VERL_EPS
-    )
-    return replace(
-        r,
-        advantages_S=torch.where(affected_S, without_S.to(r.advantages_S.dtype), r.advantages_S),
-        rewards_S=r.rewards_S.masked_fill(failed_S, torch.nan),
-        correct_rewards_S=r.correct_rewards_S.masked_fill(failed_S, torch.nan),
-        failed_S=failed_S,
-    )
+    return replace(r, advantages_S=torch.where(affected_S, without_S.to(r.advantages_S.dtype), r.advantages_S))
 
 
 def progrpo_advantages(responses: Responses, options: ArmOptions) -> tuple[Tensor, dict[str, float]]:
     """A~ of each response, shape (S,), and the step's metrics. With ``alpha=0`` A~ is A bit for bit.
 
-    Args:
-        responses: from :func:`without_failures`.
-        options: the options of ARM.
+    ``responses`` are those that :func:`without_failures` returned.
     """
     r = responses
+    rule: dict[str, Any] = {"activation": options.activation, "correct_above": options.correct_above}
+    confidences = (r.prompt_confidence_S, r.answer_confidence_S)
     advantages_S = arm_advantages(
         r.advantages_S,
         r.correct_rewards_S,
-        r.prompt_confidence_S,
-        r.answer_confidence_S,
+        *confidences,
         r.groups_S,
         alpha=options.alpha,
-        activation=options.activation,
         center=options.center,
-        correct_above=options.correct_above,
+        **rule,
     )
     metrics = exploration_metrics(
         r.rewards_S,
         r.groups_S,
         torch.tensor([solution_digest(form) for form in r.solutions]),
-        r.prompt_confidence_S,
-        r.answer_confidence_S,
+        *confidences,
         advantages_S - r.advantages_S,
-        activation=options.activation,
-        correct_above=options.correct_above,
         correct_rewards_B=r.correct_rewards_S,
+        **rule,
     )
-    return advantages_S, metrics | {"verifier/errors": r.failed_S.float().mean().item()}
+    return advantages_S, metrics | {"verifier/errors": r.rewards_S.isnan().float().mean().item()}
+
+
+def write_rollouts(
+    setting: Mapping[str, Any],
+    verl_step: int,
+    tokenizer: Any,
+    responses: Responses,
+    advantages_S: Tensor,
+    infos: Sequence[Mapping[str, Any]],
+    tokens: Mapping[str, Sequence[Tensor]],
+    correct_above: float = 0.0,
+) -> None:
+    """Write a step's responses as ``step-000010-rank0.parquet``, if the setting asks for those of this step.
+
+    Args:
+        setting: ``+trainer.progrpo_rollouts``. ``folder`` is where to write. With ``every=10`` the first step and every
+            tenth are written. With ``updates=4`` a rollout serves four optimiser steps, which a run folder counts.
+        verl_step: the number of this step, as verl counts them.
+        infos: for each response, what the reward function returned beside its score.
+        tokens: for each response, ``prompts`` and ``responses`` (token ids) and ``old_log_probs`` (nats).
+    """
+    every, updates = setting.get("every", 1), setting.get("updates", 1)
+    step = (verl_step - 1) * updates + 1
+    if not is_recorded(step, every, updates):
+        return
+    r, is_right_S = responses, is_correct(responses.correct_rewards_S, correct_above)
+    token_ids = [row.tolist() for row in tokens["responses"]]
+    prompts, texts = (
+        [tokenizer.decode(row, skip_special_tokens=True) for row in rows] for rows in (tokens["prompts"], token_ids)
+    )
+    values = {
+        "step": step,
+        "group": r.groups_S.tolist(),
+        "problem_id": [info.get("problem_id") for info in infos],
+        "prompt": prompts,
+        "text": [
+            begin_thinking(text) if ends_in_thinking(prompt) else text
+            for prompt, text in zip(prompts, texts, strict=True)
+        ],
+        "status": [
+            "error" if math.isnan(reward) else "correct" if right else "incorrect"
+            for reward, right in zip(r.rewards_S.tolist(), is_right_S.tolist(), strict=True)
+        ],
+        "reason": [info.get("reason", "") for info in infos],
+        "canonical": r.solutions,
+        "token_ids": token_ids,
+        "logps": [row[: len(ids)].tolist() for row, ids in zip(tokens["old_log_probs"], token_ids, strict=True)],
+        "reward": r.rewards_S.tolist(),
+        "prompt_confidence": r.prompt_confidence_S.tolist(),
+        "answer_confidence": r.answer_confidence_S.tolist(),
+        "grpo_advantage": r.advantages_S.tolist(),
+        "correction": (advantages_S - r.advantages_S).tolist(),
+        "advantage": advantages_S.tolist(),
+    }
+    write_rollout(rollout_file(Path(setting["folder"]), step), values)

@@ -1,8 +1,7 @@
 """Checks made before a run: that the verl plugin is loaded, and that verl accepts the settings.
 
-verl hides the failure of a plugin, so it is looked for here. ``python -m progrpo.verl.check`` checks this machine, and
-with ``--ray`` every node of a running Ray cluster. ``progrpo doctor`` checks this machine too, and the trainer checks
-its workers when it starts.
+verl hides the failure of a plugin, so it is looked for here. ``python -m progrpo.verl.check`` and ``progrpo doctor``
+check this machine, with ``--ray`` every node of a Ray cluster, and the trainer checks its workers when it starts.
 """
 
 import argparse
@@ -16,9 +15,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import entry_points, version
 from typing import Any
 
+from progrpo.common.environment import package_versions
 from progrpo.common.errors import ConfigError
 
 TRAINER_MODE = "progrpo"
@@ -26,13 +26,6 @@ TRAINERS = "verl.trainer.ppo.v1"
 """verl's package of trainers; the plugin registers ours as soon as it is imported."""
 SUPPORTED = "0.9.1"
 """The version of verl that the plugin is tested with. The plugin overrides private methods of verl."""
-
-
-def _verl_version() -> str | None:
-    try:
-        return version("verl")
-    except PackageNotFoundError:
-        return None
 
 
 @dataclass(frozen=True)
@@ -43,37 +36,33 @@ class PluginState:
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     progrpo: str = field(default_factory=lambda: version("progrpo"))
-    verl: str | None = field(default_factory=_verl_version)
+    verl: str | None = field(default_factory=lambda: package_versions()["verl"])
+
+    def __str__(self) -> str:
+        tested = self.verl in (None, SUPPORTED)
+        note = "" if tested else f" (verl is {self.verl}; tested with {SUPPORTED})"
+        return (self.problem or f"trainer.v1.trainer_mode={TRAINER_MODE} is there") + note
 
 
 def check_plugin() -> PluginState:
-    """Check whether this process has ``trainer.v1.trainer_mode=progrpo`` and, if not, why."""
-    return PluginState(_problem())
-
-
-def _problem() -> str | None:
-    """The reason why verl did not load the plugin. verl hides its errors, so its steps are repeated here."""
-    installed = _verl_version()
+    """Check whether this process has ``trainer.v1.trainer_mode=progrpo`` and, if not, why: verl hides the errors of a
+    plugin, so its steps are repeated here."""
+    installed = package_versions()["verl"]
     if installed is None:
-        return "verl is not installed; pip install 'progrpo[verl]'"
+        return PluginState("verl is not installed; pip install 'progrpo[verl]'")
     policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
     if policy != "auto" and TRAINER_MODE not in {name.strip() for name in policy.split(",")}:
-        return f"VERL_USE_EXTERNAL_PLUGINS={policy} leaves progrpo out; unset it, or add progrpo"
+        return PluginState(f"VERL_USE_EXTERNAL_PLUGINS={policy} leaves progrpo out; unset it, or add progrpo")
     if not entry_points(group="verl.plugins", name=TRAINER_MODE):
-        return (
+        return PluginState(
             f"the installed progrpo {version('progrpo')} has no entry point in verl.plugins; install it again "
             "(pip install --no-deps -e . in a checkout)"
         )
     try:
         trainer = import_module(TRAINERS).get_trainer_cls(TRAINER_MODE)
     except Exception as error:
-        return f"verl {installed} can't load its trainers: {type(error).__name__}: {error}"
-    problem: str | None = getattr(trainer, "problem", None)
-    return problem and problem + _untested(installed)
-
-
-def _untested(installed: str | None) -> str:
-    return "" if installed == SUPPORTED else f" (verl is {installed}; tested with {SUPPORTED})"
+        return PluginState(f"verl {installed} can't load its trainers: {type(error).__name__}: {error}")
+    return PluginState(getattr(trainer, "problem", None))
 
 
 def check_workers(workers: Sequence[Any]) -> None:
@@ -85,13 +74,13 @@ def check_workers(workers: Sequence[Any]) -> None:
     here = version("progrpo")
     for state in _ask([worker.__ray_call__.remote(_loaded) for worker in workers]):
         if state.problem is not None:
-            raise ConfigError(f"The verl plugin is not loaded on {state.host} (pid {state.pid}): {state.problem}.")
+            raise ConfigError(f"The verl plugin is not loaded on {state.host} (pid {state.pid}): {state}.")
         if state.progrpo != here:
             raise ConfigError(
                 f"progrpo is {state.progrpo} on {state.host} and {here} in the driver; install the same on every node."
             )
-    note = _untested(_verl_version())
-    print(f"progrpo {here}: the verl plugin is loaded in the driver and in {len(workers)} workers{note}", flush=True)
+    place = f"in the driver and in {len(workers)} workers"
+    print(f"progrpo {here}: the verl plugin is loaded {place}: {PluginState(None)}", flush=True)
 
 
 def check_nodes() -> list[PluginState]:
@@ -106,7 +95,9 @@ def check_nodes() -> list[PluginState]:
 
 def _loaded(actor: Any) -> PluginState:
     """The state of a worker after its own ``import verl``: nothing more is imported, to see what verl has loaded."""
-    return PluginState(None if "progrpo.verl.plugin" in sys.modules else _problem() or "verl did not load it")
+    if "progrpo.verl.plugin" in sys.modules:
+        return PluginState(None)
+    return PluginState(check_plugin().problem or "verl did not load it")
 
 
 def _ask(answers: list[Any]) -> list[PluginState]:
@@ -128,14 +119,13 @@ def check_settings(command: list[str]) -> None:
     Raises:
         ConfigError: verl is missing or has another version, or it does not know a setting or refuses its value.
     """
-    installed = _verl_version()
-    if installed is None:
-        raise ConfigError(
-            f"engine 'verl' needs verl {SUPPORTED}, which is not installed here: pip install 'progrpo[verl]' in an "
-            "environment of its own (docs/verl.md), or use engine = 'trl'."
-        )
+    installed = package_versions()["verl"]
     if installed != SUPPORTED:
-        raise ConfigError(f"engine 'verl' needs verl {SUPPORTED}, and {installed} is installed; install {SUPPORTED}.")
+        other = f" ({installed} is)" if installed else ""
+        raise ConfigError(
+            f"engine 'verl' needs verl {SUPPORTED}, which is not installed here{other}: pip install 'progrpo[verl]' in "
+            "an environment of its own (docs/verl.md), or use engine = 'trl'."
+        )
     overrides = [override for override in command[3:] if not override.startswith("hydra.")]
     try:
         # verl logs its platform, warns of engines that are not installed, and prints a congratulation.
@@ -160,9 +150,9 @@ def _validate(overrides: list[str]) -> None:
         config = compose("ppo_trainer", overrides)
     validate_config(config, need_reference_policy(config), need_critic(config))
     if config.trainer.v1.trainer_mode == TRAINER_MODE:
-        problem = _problem()
-        if problem is not None:
-            raise ConfigError(f"engine 'verl' needs progrpo's plugin for it: {problem}.")
+        state = check_plugin()
+        if state.problem is not None:
+            raise ConfigError(f"engine 'verl' needs progrpo's plugin for it: {state}.")
         from progrpo.verl.trainer import read_options
 
         read_options(config)
@@ -175,24 +165,19 @@ def main() -> int:
         description="Check that progrpo's verl plugin is loaded.",
         epilog="Example: python -m progrpo.verl.check --ray auto",
     )
-    parser.add_argument(
-        "--ray", metavar="ADDRESS", help="check every node of this Ray cluster (auto: the one that runs here)"
-    )
+    nodes = "check every node of this Ray cluster (auto: the one that runs here)"
+    parser.add_argument("--ray", metavar="ADDRESS", help=nodes)
     address = parser.parse_args().ray
-    if address is None:
-        states = [check_plugin()]
-    else:
+    if address is not None:
         import ray
 
         try:
             ray.init(address=address, log_to_driver=False)
         except (ConnectionError, ValueError) as error:
-            print(f"There is no Ray cluster at --ray {address}: {error}", file=sys.stderr)
-            return 1
-        states = check_nodes()
+            sys.exit(f"There is no Ray cluster at --ray {address}: {error}")
+    states = [check_plugin()] if address is None else check_nodes()
     for state in states:
-        verdict = state.problem or f"trainer.v1.trainer_mode={TRAINER_MODE} is there{_untested(state.verl)}"
-        print(f"{state.host}: progrpo {state.progrpo}, verl {state.verl}: {verdict}")
+        print(f"{state.host}: progrpo {state.progrpo}, verl {state.verl}: {state}")
     return int(any(state.problem for state in states))
 
 

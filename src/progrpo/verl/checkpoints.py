@@ -40,11 +40,8 @@ def tracked_step(folder: RunFolder) -> int | None:
 
 
 def publish(recipe: Recipe, folder: RunFolder) -> None:
-    """Publish the model of verl's newest checkpoint in the run folder, unless that is done already.
-
-    The files are linked, not copied. The tokenizer is that of the recipe's model, because verl may have been told to
-    ignore the model's chat template.
-    """
+    """Publish the model of verl's newest checkpoint in the run folder, unless that is done already: as links, with the
+    tokenizer of the recipe's model, because verl may have been told to ignore the model's chat template."""
     tracked = tracked_step(folder)
     if tracked is None:
         return
@@ -69,7 +66,7 @@ def publish(recipe: Recipe, folder: RunFolder) -> None:
 
 def remove_old(folder: RunFolder, keep: int) -> None:
     """Remove all but the newest checkpoints of verl. verl itself removes only weights, and only those of one launch."""
-    for old in _all(folder)[:-keep]:
+    for old in list(_by_step(folder).values())[:-keep]:
         shutil.rmtree(old)
 
 
@@ -80,7 +77,7 @@ def mend(recipe: Recipe, folder: RunFolder) -> None:
         ConfigError: verl had written checkpoints, and none of them is complete.
     """
     paths, tracked = VerlFolder(folder), tracked_step(folder)
-    complete = {_step(path) for path in _all(folder) if is_complete(path)}
+    complete = [step for step, path in _by_step(folder).items() if is_complete(path)]
     if tracked in complete or (tracked is None and not checkpoints.in_folder(folder.checkpoints)):
         return
     if not complete:
@@ -88,7 +85,7 @@ def mend(recipe: Recipe, folder: RunFolder) -> None:
             f"{str(paths.checkpoints)!r} has no complete checkpoint of verl any more, so the run can't go on; start a "
             f"new one in another folder, if you like with model.path = a checkpoint in {str(folder.checkpoints)!r}."
         )
-    newest = max(complete)
+    newest = complete[-1]
     logger.warning("verl's checkpoint of step %s is damaged or gone; the run goes on from step %d.", tracked, newest)
     write_text(paths.tracker, str(newest))
     for path in checkpoints.in_folder(folder.checkpoints):
@@ -97,11 +94,7 @@ def mend(recipe: Recipe, folder: RunFolder) -> None:
 
 
 def check_tracked(checkpoint: Path, recipe: Recipe, folder: RunFolder) -> None:
-    """Raise unless verl will resume from the step of this checkpoint, to which the run folder goes back.
-
-    Raises:
-        ConfigError: verl would resume from another step.
-    """
+    """Raise a ConfigError unless verl will resume from the step of this checkpoint, to which the folder goes back."""
     tracked = optimizer_step(recipe, tracked_step(folder) or 0)
     if checkpoints.step_of(checkpoint) != tracked:
         raise ConfigError(
@@ -123,9 +116,7 @@ def is_complete(checkpoint: Path) -> bool:
     return all(zipfile.is_zipfile(path) for path in (checkpoint / "data.pt", *files))
 
 
-def _all(folder: RunFolder) -> list[Path]:
-    return sorted(VerlFolder(folder).checkpoints.glob("global_step_*"), key=_step)
-
-
-def _step(path: Path) -> int:
-    return int(path.name.rpartition("_")[2])
+def _by_step(folder: RunFolder) -> dict[int, Path]:
+    """verl's checkpoints in the order of their steps."""
+    paths = VerlFolder(folder).checkpoints.glob("global_step_*")
+    return dict(sorted((int(path.name.rpartition("_")[2]), path) for path in paths))

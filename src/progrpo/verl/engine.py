@@ -1,6 +1,8 @@
 """The engine of ``engine = "verl"``: a :class:`progrpo.runs.engine.Engine`. verl itself is imported only to train."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from progrpo.common.progress import Progress
 from progrpo.evaluation.results import Evaluation
@@ -25,11 +27,28 @@ def check(recipe: Recipe) -> None:
     verl_settings(recipe, RunFolder(Path(recipe.run_name)))
 
 
-def processes(recipe: Recipe) -> int:
-    """One process for each GPU."""
-    from progrpo.verl import settings
+def verl_table(recipe: Recipe) -> dict[str, Any]:
+    """The ``[verl]`` table by dotted names: ``[verl.data] seed = 1`` and ``[verl] "data.seed" = 1`` are the same."""
 
-    return settings.processes(recipe)
+    def flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for key, value in table.items():
+            if isinstance(value, dict) and value:  # an empty table is a value, which a flat list would lose
+                yield from flat(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    return dict(flat(recipe.verl))
+
+
+def verl_setting(recipe: Recipe, name: str, default: Any) -> Any:
+    """The value of one setting in the ``[verl]`` table, or else the default."""
+    return next((value for key, value in verl_table(recipe).items() if key.lstrip("+") == name), default)
+
+
+def processes(recipe: Recipe) -> int:
+    """The number of training processes, one for each GPU."""
+    nodes = verl_setting(recipe, "trainer.nnodes", recipe.launch.nodes)
+    return int(nodes) * int(verl_setting(recipe, "trainer.n_gpus_per_node", recipe.launch.gpus_per_node or 1))
 
 
 def commands(recipe: Recipe, train: list[str], folder: RunFolder) -> list[Command]:
@@ -49,8 +68,6 @@ def commands(recipe: Recipe, train: list[str], folder: RunFolder) -> list[Comman
 
 def memory_facts(recipe: Recipe) -> MemoryFacts:
     """FSDP2 with recomputation, whole logits, and vLLM on the same GPUs, asleep during the update."""
-    from progrpo.verl.settings import verl_setting
-
     return MemoryFacts(
         sharding="FSDP",
         computes_in=recipe.model.dtype,

@@ -1,8 +1,7 @@
 """A recipe in verl's terms: the settings of ``python -m verl.trainer.main_ppo`` by their dotted names.
 
-Every field of a recipe that verl 0.9.1 has a counterpart for is set explicitly, so that the command shows the whole
-run. A field without a counterpart is refused by name if it was set. The ``[verl]`` table overrides the rest.
-``docs/verl-recipes.md`` has the table of fields.
+Every field of a recipe with a counterpart in verl 0.9.1 is set explicitly, so that the command shows the whole run. A
+field without one is refused by name if it was set. The ``[verl]`` table overrides the rest (``docs/verl-recipes.md``).
 """
 
 import json
@@ -20,6 +19,7 @@ from progrpo.recipes.schema import Recipe
 from progrpo.runs.folder import RunFolder
 from progrpo.sampling.models import model_source
 from progrpo.tasks import Task
+from progrpo.verl.engine import processes, verl_setting, verl_table
 
 ACTOR, ROLLOUT, MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
 CHAT_TEMPLATE = f"{MODEL}.custom_chat_template"
@@ -30,14 +30,11 @@ PROMPT_ITSELF = "{% for message in messages %}{{ message['content'] }}{% endfor 
 NEVER = 1e9
 """A bound that is never reached: it is above exp(20), the largest ratio that verl lets through."""
 
-_DIRECT = {option.name: f"+algorithm.progrpo.{option.name}" for option in fields(ArmOptions)} | {
-    "epsilon": f"{ACTOR}.clip_ratio_low",
-    "epsilon_high": f"{ACTOR}.clip_ratio_high",
-    "entropy_coef": f"{ACTOR}.entropy_coeff",
-}
-"""Fields of ProGRPOConfig (a method is a set of these) whose values verl takes as they are."""
-
-_RENAMED: dict[str, tuple[str, dict[str, Any]]] = {
+_METHOD: dict[str, tuple[str, dict[str, Any] | None]] = {
+    **{option.name: (f"+algorithm.progrpo.{option.name}", None) for option in fields(ArmOptions)},
+    "epsilon": (f"{ACTOR}.clip_ratio_low", None),
+    "epsilon_high": (f"{ACTOR}.clip_ratio_high", None),
+    "entropy_coef": (f"{ACTOR}.entropy_coeff", None),
     "loss_type": (
         f"{ACTOR}.loss_agg_mode",
         {"dapo": "token-mean", "grpo": "seq-mean-token-mean", "dr_grpo": "seq-mean-token-sum-norm"},
@@ -45,7 +42,7 @@ _RENAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "scale_rewards": ("algorithm.norm_adv_by_std_in_grpo", {"group": True, "none": False}),
     "importance_sampling_level": (f"{ACTOR}.policy_loss.loss_mode", {"token": "vanilla", "sequence": "gspo"}),
 }
-"""Fields of ProGRPOConfig whose values have other names in verl."""
+"""Fields of ProGRPOConfig (a method is a set of these) in verl, with verl's names of their values if they differ."""
 
 _RESERVED = (
     *("data.train_files", "data.val_files", "trainer.default_local_dir", "trainer.resume_mode"),
@@ -91,21 +88,19 @@ def verl_command(recipe: Recipe, folder: RunFolder) -> list[str]:
 
 
 def verl_settings(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
-    """The settings of :func:`verl_command` by name; a name with ``+`` is one that verl's own configuration lacks.
-
-    Raises:
-        ConfigError: something in the recipe has no counterpart in verl.
-    """
+    """The settings of :func:`verl_command` by name, with the same errors. A ``+`` marks a name that verl lacks."""
     task = make_task(recipe)
-    settings = (
-        _trainer(recipe, folder)
-        | _data(recipe, task, VerlFolder(folder))
-        | _model(recipe, task)
-        | _actor(recipe)
-        | _rollout(recipe)
-        | _method(recipe, task)
-    )
-    settings = _with_table(settings, _flat(recipe.verl))
+    settings = _run(recipe, task, folder) | _model(recipe, task) | _actor(recipe) | _method(recipe, task)
+    table = verl_table(recipe)
+    for key in table:
+        if key.lstrip("+") in _RESERVED:
+            raise ConfigError(f"verl.{key} is set by the run folder; remove it.")
+    loggers = table.get("trainer.logger")
+    if loggers is not None:  # the metrics of a run folder are read from verl's file
+        loggers = loggers if isinstance(loggers, list) else [loggers]
+        table["trainer.logger"] = loggers if "file" in loggers else [*loggers, "file"]
+    names = {key.lstrip("+"): key for key in settings}  # one setting has one name, with or without "+"
+    settings |= {names.get(key.lstrip("+"), key): value for key, value in table.items()}
     name = f"{ROLLOUT}.tensor_model_parallel_size"
     if processes(recipe) % int(settings[name]):  # verl would refuse it only after it has loaded the model
         raise ConfigError(
@@ -115,20 +110,9 @@ def verl_settings(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
     return settings
 
 
-def verl_setting(recipe: Recipe, name: str, default: Any) -> Any:
-    """The value of one setting in the ``[verl]`` table, or else the default."""
-    return next((value for key, value in _flat(recipe.verl).items() if key.lstrip("+") == name), default)
-
-
 def max_prompt_tokens(recipe: Recipe) -> int:
     """The length in tokens above which verl cuts a prompt."""
     return int(verl_setting(recipe, "data.max_prompt_length", recipe.training.max_prompt_tokens or MAX_PROMPT_TOKENS))
-
-
-def processes(recipe: Recipe) -> int:
-    """The number of training processes, one for each GPU."""
-    nodes = verl_setting(recipe, "trainer.nnodes", recipe.launch.nodes)
-    return int(nodes) * int(verl_setting(recipe, "trainer.n_gpus_per_node", recipe.launch.gpus_per_node or 1))
 
 
 def is_chat(task: Task) -> bool:
@@ -136,9 +120,10 @@ def is_chat(task: Task) -> bool:
     return getattr(task, "template", "plain") == "chat"
 
 
-def _trainer(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
+def _run(recipe: Recipe, task: Task, folder: RunFolder) -> dict[str, Any]:
+    """The trainer, the data, and the files of the run."""
     training, evaluation, paths = recipe.training, recipe.evaluation, VerlFolder(folder)
-    steps = _in_rollouts(recipe, "training.steps", training.steps)
+    steps = _by_updates(recipe, "training.steps", training.steps)
     return {
         "trainer.v1.trainer_mode": "progrpo",
         "trainer.project_name": "progrpo",
@@ -149,10 +134,10 @@ def _trainer(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
         "trainer.total_epochs": steps,  # an epoch has at least one step, so the number of steps ends the run
         "trainer.default_local_dir": str(paths.checkpoints),
         "trainer.resume_mode": "auto",
-        "trainer.save_freq": _in_rollouts(recipe, "training.checkpoint_every", training.checkpoint_every),
+        "trainer.save_freq": _by_updates(recipe, "training.checkpoint_every", training.checkpoint_every),
         "trainer.max_actor_ckpt_to_keep": training.keep_checkpoints,
         "trainer.val_before_train": evaluation.every > 0,
-        "trainer.test_freq": _in_rollouts(recipe, "evaluation.every", evaluation.every) or -1,
+        "trainer.test_freq": _by_updates(recipe, "evaluation.every", evaluation.every) or -1,
         "trainer.validation_data_dir": str(paths.validations),
         "+trainer.progrpo_rollouts.folder": str(folder.rollouts.absolute()),
         "+trainer.progrpo_rollouts.every": training.rollouts_every,
@@ -162,25 +147,9 @@ def _trainer(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
         # A worker of a Ray cluster that was running before does not inherit this process's environment.
         "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH": str(paths.metrics),
         "hydra.run.dir": str(paths.path / "hydra"),
-    }
-
-
-def _in_rollouts(recipe: Recipe, name: str, steps: int) -> int:
-    """A number of optimiser steps in verl's steps, which are rollouts."""
-    updates = recipe.training.updates_per_rollout
-    if steps % updates:
-        raise ConfigError(
-            f"{name} is {steps}, which training.updates_per_rollout ({updates}) does not divide: verl ends, saves and "
-            f"validates after whole rollouts; choose a multiple of {updates}."
-        )
-    return steps // updates
-
-
-def _data(recipe: Recipe, task: Task, paths: VerlFolder) -> dict[str, Any]:
-    return {
         "data.train_files": str(paths.train_data),
         "data.val_files": str(paths.validation_data),
-        "data.train_batch_size": recipe.training.prompts_per_step,
+        "data.train_batch_size": training.prompts_per_step,
         "data.max_prompt_length": max_prompt_tokens(recipe),
         "data.max_response_length": response_budget(recipe, task),
         "data.seed": recipe.seed,
@@ -191,20 +160,46 @@ def _data(recipe: Recipe, task: Task, paths: VerlFolder) -> dict[str, Any]:
     }
 
 
+def _by_updates(recipe: Recipe, name: str, number: int) -> int:
+    """A number of the recipe over ``training.updates_per_rollout``, because a step of verl is a rollout."""
+    updates = recipe.training.updates_per_rollout
+    if number % updates:
+        raise ConfigError(
+            f"{name} is {number}, which training.updates_per_rollout ({updates}) does not divide: verl's mini-batches "
+            "are whole groups, and it ends, saves and validates after whole rollouts; choose a multiple of "
+            f"{updates}, or use engine = 'trl'."
+        )
+    return number // updates
+
+
 def _model(recipe: Recipe, task: Task) -> dict[str, Any]:
-    if recipe.model.lora is not None:
+    """The model, and how it samples."""
+    model = recipe.model
+    if model.lora is not None:
         raise ConfigError(
             "model.lora has no counterpart for engine 'verl': the adapters that verl exports do not load in "
             "transformers; use engine = 'trl', or train all weights."
         )
-    is_float32, attention = recipe.model.dtype == "float32", recipe.model.attention
-    if is_float32 and attention is not None and attention.startswith("flash_attention"):
+    attention = model.attention
+    if model.dtype == "float32" and attention is None:
+        attention = "sdpa"  # verl's default is flash_attention_2
+    if model.dtype == "float32" and str(attention).startswith("flash_attention"):
         raise ConfigError(
             f"model.attention {attention!r} computes only in 16 bits; set model.dtype = 'bfloat16', or 'sdpa'."
         )
-    settings: dict[str, Any] = {f"{MODEL}.path": model_source(recipe.model.path)}
-    if is_float32 and attention is None:
-        attention = "sdpa"  # verl's default is flash_attention_2
+    settings: dict[str, Any] = {
+        f"{MODEL}.path": model_source(model.path),
+        f"{ROLLOUT}.name": "vllm",
+        f"{ROLLOUT}.n": recipe.training.group_size,
+        f"{ROLLOUT}.temperature": recipe.training.temperature,
+        f"{ROLLOUT}.dtype": model.dtype,
+        f"{ROLLOUT}.seed": recipe.seed,
+        f"{ROLLOUT}.tensor_model_parallel_size": 1,
+        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": batch(recipe, processes(recipe))[0],
+        f"{ROLLOUT}.val_kwargs.n": recipe.evaluation.samples_in_training,
+        f"{ROLLOUT}.val_kwargs.do_sample": True,
+        f"{ROLLOUT}.val_kwargs.temperature": recipe.evaluation.temperature,
+    }
     if attention is not None:
         settings[f"+{MODEL}.override_config.attn_implementation"] = attention
     if not is_chat(task):
@@ -216,20 +211,14 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
     training = recipe.training
     if training.lr_schedule == "linear":
         raise ConfigError("training.lr_schedule 'linear' has no counterpart in verl; use constant or cosine.")
-    if training.prompts_per_step % training.updates_per_rollout:
-        raise ConfigError(
-            f"training.updates_per_rollout is {training.updates_per_rollout}, which does not divide "
-            f"training.prompts_per_step ({training.prompts_per_step}): verl's mini-batches are whole groups; choose a "
-            "number that does, or use engine = 'trl'."
-        )
     if training.seeded_responses:
         raise ConfigError("training.seeded_responses has no counterpart in verl, whose engines seed themselves.")
     is_float32 = recipe.model.dtype == "float32"
     # Without these verl computes in bfloat16, whatever fsdp_config.dtype is.
     parts = ("param", "reduce", "buffer") if is_float32 else ()
     return {f"+{ACTOR}.fsdp_config.mixed_precision.{part}_dtype": "fp32" for part in parts} | {
-        f"{ACTOR}.ppo_mini_batch_size": training.prompts_per_step // training.updates_per_rollout,
-        f"{ACTOR}.ppo_micro_batch_size_per_gpu": batch(recipe, processes(recipe), "GPU(s)")[0],
+        f"{ACTOR}.ppo_mini_batch_size": _by_updates(recipe, "training.prompts_per_step", training.prompts_per_step),
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu": batch(recipe, processes(recipe))[0],
         f"{ACTOR}.ppo_epochs": 1,
         f"{ACTOR}.clip_ratio": training.clip_low,
         f"{ACTOR}.clip_ratio_low": training.clip_low,
@@ -251,64 +240,27 @@ def _actor(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _rollout(recipe: Recipe) -> dict[str, Any]:
-    return {
-        f"{ROLLOUT}.name": "vllm",
-        f"{ROLLOUT}.n": recipe.training.group_size,
-        f"{ROLLOUT}.temperature": recipe.training.temperature,
-        f"{ROLLOUT}.dtype": recipe.model.dtype,
-        f"{ROLLOUT}.seed": recipe.seed,
-        f"{ROLLOUT}.tensor_model_parallel_size": 1,
-        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": batch(recipe, processes(recipe), "GPU(s)")[0],
-        f"{ROLLOUT}.val_kwargs.n": recipe.evaluation.samples_in_training,
-        f"{ROLLOUT}.val_kwargs.do_sample": True,
-        f"{ROLLOUT}.val_kwargs.temperature": recipe.evaluation.temperature,
-    }
-
-
 def _method(recipe: Recipe, task: Task) -> dict[str, Any]:
     """The method's settings, which are fields of ProGRPOConfig, in verl's terms."""
     method = SHARED_SETTINGS | recipe.method_settings()
     settings: dict[str, Any] = {"algorithm.adv_estimator": "grpo", "algorithm.use_kl_in_reward": False}
     for name, value in method.items():
-        setting, values = _RENAMED.get(name, ("", {}))
-        if name in _DIRECT:
-            settings[_DIRECT[name]] = value
+        setting, values = _METHOD.get(name, ("", {}))
+        if values is None:
+            settings[setting] = value
         elif isinstance(value, str) and value in values:
             settings[setting] = values[value]
         else:
-            renamed = (f"{key} = {' or '.join(values)}" for key, (_, values) in _RENAMED.items())
+            known = (f"{key} = {' or '.join(values)}" if values else key for key, (_, values) in _METHOD.items())
             raise ConfigError(
                 f"method {recipe.method!r} has {name} = {value!r}, which has no counterpart in verl; these have one: "
-                f"{', '.join((*_DIRECT, *renamed))}. Use engine = 'trl', or another method."
+                f"{', '.join(known)}. Use engine = 'trl', or another method."
             )
     if method["loss_type"] == "dr_grpo":
         settings[f"{ACTOR}.loss_scale_factor"] = response_budget(recipe, task)
     if method["importance_sampling_level"] == "sequence" and method["loss_type"] != "grpo":
         raise ConfigError("importance_sampling_level 'sequence' (GSPO) needs loss_type 'grpo', in verl as in TRL.")
     return settings
-
-
-def _with_table(settings: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
-    """The settings, overridden by the ``[verl]`` table; one setting has one name, with or without ``+``."""
-    for key in table:
-        if key.lstrip("+") in _RESERVED:
-            raise ConfigError(f"verl.{key} is set by the run folder; remove it.")
-    loggers = table.get("trainer.logger")
-    if loggers is not None:  # the metrics of a run folder are read from verl's file
-        loggers = loggers if isinstance(loggers, list) else [loggers]
-        table = table | {"trainer.logger": loggers if "file" in loggers else [*loggers, "file"]}
-    names = {key.lstrip("+"): key for key in settings}
-    return settings | {names.get(key.lstrip("+"), key): value for key, value in table.items()}
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The table by dotted names: ``[verl.data] seed = 1`` and ``[verl] "data.seed" = 1`` are the same."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        # An empty table is a value, which a flat list of settings would lose.
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return flat
 
 
 _UNQUOTED = re.compile(r"(?!(?:true|false|null|nan|inf)$)[a-z_/][\w./:-]*(?<!\.)", re.ASCII | re.IGNORECASE)

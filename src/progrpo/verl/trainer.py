@@ -1,13 +1,11 @@
-"""ProGRPO for verl: the trainer behind ``trainer.v1.trainer_mode=progrpo``.
+"""ProGRPO for verl: the trainer behind ``trainer.v1.trainer_mode=progrpo``, which ``import verl`` registers.
 
-``import verl`` registers it (:mod:`progrpo.verl.plugin`). The trainer is verl's synchronous PPO trainer with additions
-to two of its methods. After verl has computed the actor's log-probs, those of the prompts are read from the same
-forward pass, so that c(q) costs nothing. After verl has computed GRPO's advantages,
-:func:`progrpo.core.arm_advantages` re-weights them. Everything else is verl's, the loss included.
+It is verl's synchronous PPO trainer with additions to two of its methods. After verl has computed the actor's
+log-probs, those of the prompts are read from the same forward pass, so that c(q) costs nothing. After verl has computed
+GRPO's advantages, :func:`progrpo.core.arm_advantages` re-weights them. Everything else is verl's, the loss included.
 
-Options: ``+algorithm.progrpo.{alpha,low_prob_fraction,activation,center,correct_above,correct_reward}``; see
-:class:`progrpo.methods.arm.ArmOptions`. How to use it: ``docs/verl.md``. The methods that are overridden are
-private: ``tests/verl/in_verl/test_verl_contract.py`` says what a new version of verl changed.
+``+algorithm.progrpo.alpha=0.5`` sets an option of :class:`progrpo.methods.arm.ArmOptions`; ``docs/verl.md`` says more.
+It overrides private methods: ``tests/verl/in_verl/test_verl_contract.py`` says what a new version of verl changed.
 """
 
 from typing import Any
@@ -24,11 +22,11 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from progrpo.common.errors import ConfigError
+from progrpo.core import answer_confidence, prompt_confidence
 from progrpo.core.advantages import is_correct
 from progrpo.methods.arm import ActivationWatch, ArmOptions
 from progrpo.verl.batch import (
     Responses,
-    confidences,
     correct_rewards,
     final_rows,
     per_response,
@@ -36,11 +34,11 @@ from progrpo.verl.batch import (
     progrpo_advantages,
     split_logps,
     without_failures,
+    write_rollouts,
 )
 from progrpo.verl.check import TRAINER_MODE, check_workers
-from progrpo.verl.rollouts import SETTING, write_rollouts
 
-OPTIONS = "algorithm.progrpo"
+OPTIONS, ROLLOUTS = "algorithm.progrpo", "trainer.progrpo_rollouts"
 
 
 @register_trainer(TRAINER_MODE)
@@ -79,11 +77,9 @@ class ProGRPOTrainer(PPOTrainerSync):
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
         # This can't wait for the advantages: the forward pass of a reference model overwrites this field.
-        data = _read(batch, "log_probs", "response_mask")
-        check_whole_sequences(data, batch)
-        c_q_B, c_o_B = confidences(
-            data["log_probs"], data["response_mask"], low_prob_fraction=self.options.low_prob_fraction
-        )
+        logps_BP, mask_BP, logps_BT, mask_BT = whole_sequences(_read(batch, "log_probs", "response_mask"), batch)
+        c_q_B = prompt_confidence(logps_BP, mask_BP)
+        c_o_B = answer_confidence(logps_BT, mask_BT, low_prob_fraction=self.options.low_prob_fraction)
         self._confidences = dict(zip(batch.keys, zip(c_q_B.tolist(), c_o_B.tolist(), strict=True), strict=True))
         return batch
 
@@ -102,19 +98,13 @@ class ProGRPOTrainer(PPOTrainerSync):
         advantages_S, step_metrics = progrpo_advantages(responses, self.options)
         metrics.update(step_metrics)
         self._activation_watch.see(self.global_steps, responses.correct_rewards_S, responses.groups_S)
-        rollouts = OmegaConf.select(self.config, SETTING)
+        rollouts = OmegaConf.select(self.config, ROLLOUTS)
         if rollouts is not None:
-            tokens = _read(batch, "prompts", "responses", "old_log_probs")
-            write_rollouts(
-                rollouts,
-                self.global_steps,
-                self.tokenizer,
-                responses,
-                advantages_S,
-                infos,
-                {name: [tokens[name][i] for i in rows] for name in ("prompts", "responses", "old_log_probs")},
-                self.options.correct_above,
-            )
+            names = ("prompts", "responses", "old_log_probs")
+            read = _read(batch, *names)
+            tokens = {name: [read[name][i] for i in rows] for name in names}
+            step, correct_above = self.global_steps, self.options.correct_above
+            write_rollouts(rollouts, step, self.tokenizer, responses, advantages_S, infos, tokens, correct_above)
         advantages_B = grpo_B.clone()
         advantages_B[real_R] = advantages_S[response_R]
         advantages = per_token(advantages_B, data["response_mask"])
@@ -128,20 +118,20 @@ class ProGRPOTrainer(PPOTrainerSync):
         self, data: TensorDict, keys: list[str], rows: list[int], infos: list[dict[str, Any]], grpo_B: Tensor
     ) -> Responses:
         """The batch's rows that hold a response's last output; ``infos`` is what the reward function returned."""
-        rewards_S = data["rm_scores"].to_padded_tensor(0.0).sum(dim=1)[rows]
+        scores_B = data["rm_scores"].to_padded_tensor(0.0).sum(dim=1)
         shaped = data.get("token_level_rewards", None)
+        shaped_B = scores_B if shaped is None else shaped.to_padded_tensor(0.0).sum(dim=1)
         failed_S = torch.tensor([bool(info.get("verifier_error")) for info in infos])
+        rewards_S = scores_B[rows].masked_fill(failed_S, torch.nan)
         correct_rewards_S = correct_rewards(infos, rewards_S, self.options.correct_reward)
-        correct_rewards_S = correct_rewards_S.masked_fill(failed_S, torch.nan)
         is_right_S = is_correct(correct_rewards_S, self.options.correct_above)
         uids, texts = _as_list(data["uid"]), data["responses"].unbind()
         c_q_S, c_o_S = torch.tensor([self._confidences[keys[i]] for i in rows]).unbind(dim=1)
         return Responses(
             advantages_S=grpo_B[rows],
             rewards_S=rewards_S,
-            shaped_rewards_S=rewards_S if shaped is None else shaped.to_padded_tensor(0.0).sum(dim=1)[rows],
+            shaped_rewards_S=shaped_B[rows],
             correct_rewards_S=correct_rewards_S,
-            failed_S=failed_S,
             groups_S=torch.tensor(pd.Series([uids[i] for i in rows]).factorize()[0]),
             prompt_confidence_S=c_q_S,
             answer_confidence_S=c_o_S,
@@ -163,23 +153,11 @@ def read_options(config: DictConfig) -> ArmOptions:
 
     Raises:
         ConfigError: an option is unknown or outside its range, or a setting of verl rules ProGRPO out.
-
-    >>> config = OmegaConf.create({
-    ...     "algorithm": {"adv_estimator": "grpo", "progrpo": {"alpha": 0.5}},
-    ...     "critic": {"enable": False},
-    ...     "actor_rollout_ref": {"rollout": {"n": 8}},
-    ... })
-    >>> read_options(config).alpha
-    0.5
     """
     mapping = OmegaConf.select(config, OPTIONS)
-    if mapping is None:
-        mapping = {}
-    elif OmegaConf.is_config(mapping):
-        mapping = OmegaConf.to_container(mapping, resolve=True)
-    if not isinstance(mapping, dict):
+    if not isinstance(mapping, DictConfig | None):
         raise ConfigError(f"{OPTIONS} takes options by name, such as +{OPTIONS}.alpha=1.0, got {mapping!r}.")
-    options = ArmOptions.from_mapping(mapping, where=OPTIONS)
+    options = ArmOptions.from_mapping(mapping or {}, where=OPTIONS)
     estimator, n = config.algorithm.adv_estimator, config.actor_rollout_ref.rollout.n
     if estimator != "grpo":
         raise ConfigError(
@@ -215,19 +193,23 @@ def refuse_media(options: ArmOptions, config: DictConfig, rows: Any) -> None:
         )
 
 
-def check_whole_sequences(data: TensorDict, batch: KVBatchMeta) -> None:
-    """Raise ConfigError unless the training engine kept the log-probs of the prompts' tokens too."""
+def whole_sequences(data: TensorDict, batch: KVBatchMeta) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The log-probs of prompts and responses, as :func:`progrpo.verl.batch.split_logps` returns them.
+
+    Raises:
+        ConfigError: the training engine did not keep those of the prompts.
+    """
     logps = data.get("log_probs", None)
-    whole = logps is not None and logps.is_nested
-    whole = whole and logps.offsets().diff().tolist() == [tag["seq_len"] for tag in batch.tags]
-    if whole:  # an engine may also mask the prompts
-        logps_BP, mask_BP, _, _ = split_logps(logps, data["response_mask"])
-        whole = not mask_BP.any() or bool(logps_BP.any())
-    if not whole:
-        raise ConfigError(
-            "This engine of verl returned no log-probs of the prompts' tokens, so there is no prompt confidence; use "
-            "actor_rollout_ref.actor.strategy=fsdp2 (or fsdp, megatron)."
-        )
+    lengths = [tag["seq_len"] for tag in batch.tags]
+    if logps is not None and logps.is_nested and logps.offsets().diff().tolist() == lengths:
+        parts = split_logps(logps, data["response_mask"])
+        logps_BP, mask_BP, _, _ = parts
+        if logps_BP.any() or not mask_BP.any():  # an engine may also mask the prompts
+            return parts
+    raise ConfigError(
+        "This engine of verl returned no log-probs of the prompts' tokens, so there is no prompt confidence; use "
+        "actor_rollout_ref.actor.strategy=fsdp2 (or fsdp, megatron)."
+    )
 
 
 def _read(batch: KVBatchMeta, *fields: str) -> TensorDict:

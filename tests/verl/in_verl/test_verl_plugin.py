@@ -184,7 +184,7 @@ def test_log_probs_of_less_than_the_whole_sequence_are_refused(missing: str) -> 
     from tensordict import TensorDict
     from transfer_queue import KVBatchMeta
 
-    from progrpo.verl.trainer import check_whole_sequences
+    from progrpo.verl.trainer import whole_sequences
 
     def rows(*lengths: int, value: float = -1.0) -> torch.Tensor:
         return torch.nested.nested_tensor([torch.full((n,), value) for n in lengths], layout=torch.jagged)
@@ -197,6 +197,6 @@ def test_log_probs_of_less_than_the_whole_sequence_are_refused(missing: str) -> 
         "responses only": {"log_probs": rows(2, 2)},
         "zeros": {"log_probs": rows(5, 4, value=0.0)},
     }[missing]
-    check_whole_sequences(TensorDict({"response_mask": mask, "log_probs": rows(5, 4)}, batch_size=2), batch)
+    whole_sequences(TensorDict({"response_mask": mask, "log_probs": rows(5, 4)}, batch_size=2), batch)
     with pytest.raises(ConfigError, match=r"returned no log-probs of the prompts' tokens, .*strategy=fsdp2"):
-        check_whole_sequences(TensorDict({"response_mask": mask, **fields}, batch_size=2), batch)
+        whole_sequences(TensorDict({"response_mask": mask, **fields}, batch_size=2), batch)
