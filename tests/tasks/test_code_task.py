@@ -13,8 +13,9 @@ from tests.verify.shared_data import shared_file
 
 from progrpo.common.errors import ConfigError
 from progrpo.tasks import CodeTask, Data
-from progrpo.tasks.code import PRESETS
 from progrpo.tasks.small_functions import small_functions
+
+PRESETS = CodeTask.PRESETS
 
 ADD = "```python\na, b = map(int, input().split())\nprint(a + b)\n```"
 TWICE = "```python\ndef twice(x):\n    return x * 2\n```"

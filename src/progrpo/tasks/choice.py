@@ -9,8 +9,6 @@ from progrpo.tasks.dataset import DatasetTask, Item, Preset
 from progrpo.tasks.rows import BadRowError, Data, Row, column, digest, text_column
 from progrpo.verify.choice import choice_gold
 
-INSTRUCTION = r"Please reason step by step, and put the letter of the right option, alone, within \boxed{}."
-
 
 def _item(question: str, options: Sequence[str], letter: str) -> Item:
     listed = "\n".join(f"{name}. {text}" for name, text in zip(ascii_uppercase, options, strict=False))
@@ -43,13 +41,6 @@ def _gpqa(row: Row) -> Item:
     return _item(question, options, ascii_uppercase[options.index(right)])
 
 
-PRESETS: dict[str, Preset] = {
-    "gpqa_diamond": Preset(_gpqa, "Idavidrein/gpqa", subset="gpqa_diamond", id="Record ID"),
-    "mmlu_pro": Preset(_mmlu_pro, "TIGER-Lab/MMLU-Pro", "test", id="question_id"),
-}
-"""The presets of a choice task by name; each also reads a local copy of its dataset at ``Data.path``."""
-
-
 @dataclass(frozen=True)
 class ChoiceTask(DatasetTask):
     """Multiple-choice questions, verified by :func:`progrpo.verify.choice.verify_choice`.
@@ -58,10 +49,15 @@ class ChoiceTask(DatasetTask):
     (the letter). The canonical form is the letter.
     """
 
-    PRESETS: ClassVar[Mapping[str, Preset]] = PRESETS
+    PRESETS: ClassVar[Mapping[str, Preset]] = {
+        "gpqa_diamond": Preset(_gpqa, "Idavidrein/gpqa", subset="gpqa_diamond", id="Record ID"),
+        "mmlu_pro": Preset(_mmlu_pro, "TIGER-Lab/MMLU-Pro", "test", id="question_id"),
+    }
     name: ClassVar[str] = "choice"
     verifier: ClassVar[str] = "choice"
-    instruction: ClassVar[str] = INSTRUCTION
+    instruction: ClassVar[str] = (
+        r"Please reason step by step, and put the letter of the right option, alone, within \boxed{}."
+    )
 
     def read_columns(self, data: Data) -> Callable[[Row], Item]:
         problem, gold = data.problem or "question", data.gold or "answer"

@@ -72,8 +72,7 @@ class Reward:
     ``KEPT_VERDICTS`` responses are kept, and at least those of the last batch.
 
     Args:
-        verify_batch: takes dataset rows and response texts and returns verdicts, as
-            :meth:`progrpo.tasks.Task.verify_batch` does.
+        verify_batch: gives verdicts for dataset rows and response texts, as :meth:`progrpo.tasks.Task.verify_batch`.
         name: the function's name in the trainer's logs.
         max_error_share: the share of the newest responses that the verifier may fail on.
         opens_thinking: whether the chat template ends a prompt of messages inside a thinking part, as DeepSeek-R1's
@@ -89,12 +88,10 @@ class Reward:
         max_error_share: float = MAX_ERROR_SHARE,
         opens_thinking: bool | None = None,
     ) -> None:
-        self.verify_batch = verify_batch
-        self.opens_thinking = opens_thinking
+        self.verify_batch, self.opens_thinking, self.__name__ = verify_batch, opens_thinking, name
         self.template_opens_thinking: bool | None = None
         """Set by ProGRPOTrainer from its template; used if ``opens_thinking`` is None."""
         self._has_warned = False
-        self.__name__ = name
         self._watch = ErrorWatch(max_error_share)
         # The keys of both are made from the problem's digest and the text. The first is bounded: it drops the verdicts
         # that were not used for longest.
@@ -132,14 +129,12 @@ class Reward:
     def problem_digest(self, row: dict[str, Any]) -> str:
         """A digest, in hex, of everything that the verifier knows about a row's problem, such as its gold. A recorded
         verdict is valid as long as this digest stays the same."""
-        problem = _problem(row)
-        parts = [part for name in sorted(problem) for part in (_as_bytes(name), self._value_digest(name, problem))]
-        return _digest(*parts).hex()
+        problem = sorted(_problem(row).items())
+        return _digest(*(part for name, value in problem for part in (_as_bytes(name), self._part(name, value)))).hex()
 
     def recall(self, problem_digest: str, text: str, verdict: Verdict) -> None:
         """Take over a recorded verdict, unless it is an error, so that this response is not verified again. The
-        arguments are what :meth:`problem_digest`, :meth:`response_text` and :meth:`verdict` returned.
-        """
+        arguments are what :meth:`problem_digest`, :meth:`response_text` and :meth:`verdict` returned."""
         if verdict.status != "error":
             self._recorded[_key(problem_digest, text)] = verdict
 
@@ -166,10 +161,9 @@ class Reward:
             del self._verdicts[key]
         return [judged[key] for key in keys]
 
-    def _value_digest(self, name: str, problem: Problem) -> bytes:
+    def _part(self, name: str, value: Any) -> bytes:
         """The digest of a column's value. The rows of a group share their problem, and comparing megabytes of tests
         with the previous row's takes a tenth of the time of hashing them."""
-        value = problem[name]
         if type(value) is not str:
             return _digest(_as_bytes(value))
         if name not in self._last_texts or self._last_texts[name][0] != value:
@@ -238,13 +232,8 @@ def verified_reward(
 ) -> Reward:
     """A reward function for your own dataset, in TRL's form.
 
-    Args:
-        verifier: a name of :data:`progrpo.verify.registry.VERIFIERS`, such as ``"math"`` or ``"code"``.
-        gold: the dataset's column with the golds.
-        max_error_share, opens_thinking: see :class:`Reward`.
-
-    Raises:
-        ValueError: an unknown verifier.
+    ``verifier`` is a name of :data:`progrpo.verify.registry.VERIFIERS`, such as ``"math"`` or ``"code"``; ValueError if
+    it is not. ``gold`` is the dataset's column with the golds. :class:`Reward` has the other arguments.
 
     >>> reward = verified_reward("math", gold="solution")
     >>> reward(["1/2 + 1/4?"] * 2, [r"It is \\boxed{0.75}.", "0.75"], solution=["3/4", "3/4"])
@@ -284,8 +273,7 @@ def compute_score(
 
     Args:
         data_source: the row's data source; ``"progrpo/math"`` names the verifier ``math``.
-        solution_str: the response.
-        ground_truth: the gold.
+        solution_str, ground_truth: the response and the gold.
         extra_info: the row's extra information; its ``"verifier"`` is used if ``data_source`` does not name one.
         verifier: the verifier for data with other sources; it overrides both of these.
         max_error_share: as in :class:`Reward`, for each reward worker.
@@ -313,9 +301,8 @@ def compute_score(
             f"of {', '.join(VERIFIERS)}, or write rows with progrpo.tasks.rewards.verl_row."
         )
     _check_verifier(name)
-    stop = info.get("stop")
-    response = solution_str.split(stop, maxsplit=1)[0] if stop else solution_str
-    if info.get("opens_thinking", False) if opens_thinking is None else opens_thinking:
+    response = solution_str.split(info["stop"], maxsplit=1)[0] if info.get("stop") else solution_str
+    if info.get("opens_thinking") if opens_thinking is None else opens_thinking:
         response = begin_thinking(response)
     verdict = verify([name], [ground_truth], [response])[0]
     _verl_watch.max_share = max_error_share
@@ -343,8 +330,7 @@ def verl_row(
     >>> row["data_source"], row["reward_model"]["style"]
     ('progrpo/countdown', 'rule')
     """
-    prompt = problem["prompt"]
-    verifier = problem.get("verifier", task.verifier)
+    prompt, verifier = problem["prompt"], problem.get("verifier", task.verifier)
     return {
         "data_source": f"progrpo/{verifier}",
         # verl knows only messages: a text becomes one, and its chat template adds nothing to it.

@@ -12,92 +12,70 @@ from progrpo.tasks.rows import Row
 
 NAMES = ("Ada", "Ben", "Chloe", "Dev", "Elif", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kira", "Liam", "Mei", "Nora")
 THINGS = ("apples", "books", "marbles", "stickers", "pencils", "shells", "coins", "cookies", "stamps", "cards")
-PLACES = ("box", "bag", "basket", "shelf", "drawer", "tray")
+PLACES = {
+    "box": "boxes", "bag": "bags", "basket": "baskets", "shelf": "shelves", "drawer": "drawers", "tray": "trays",
+}  # fmt: skip
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
 
 Step = tuple[int, str, int]
-# Draws a question and its steps; the last step's result is the answer.
-Story = Callable[[random.Random], tuple[str, list[Step]]]
+Draw = Callable[[int, int], int]
+"""Draws a whole number between two bounds, which are included."""
 
 
-def _sum(rng: random.Random) -> tuple[str, list[Step]]:
-    name, other = rng.sample(NAMES, 2)
-    thing, a, b = rng.choice(THINGS), rng.randint(2, 60), rng.randint(2, 60)
-    text = f"{name} has {a} {thing} and {other} has {b} {thing}. How many {thing} do they have together?"
-    return text, [(a, "+", b)]
+def _sum(draw: Draw) -> list[Step]:
+    return [(draw(2, 60), "+", draw(2, 60))]
 
 
-def _packed(rng: random.Random) -> tuple[str, list[Step]]:
-    place, thing = rng.choice(PLACES), rng.choice(THINGS)
-    count, each = rng.randint(2, 9), rng.randint(2, 12)
-    text = f"There are {count} {_plural(place)} with {each} {thing} in each {place}. How many {thing} are there in all?"
-    return text, [(count, "*", each)]
+def _packed(draw: Draw) -> list[Step]:
+    return [(draw(2, 9), "*", draw(2, 12))]
 
 
-def _shared(rng: random.Random) -> tuple[str, list[Step]]:
-    name, thing = rng.choice(NAMES), rng.choice(THINGS)
-    friends, each = rng.randint(2, 9), rng.randint(2, 12)
-    total = friends * each
-    text = f"{name} shares {total} {thing} equally among {friends} friends. How many {thing} does each friend get?"
-    return text, [(total, "/", friends)]
+def _packed_and_loose(draw: Draw) -> list[Step]:
+    count, each = draw(2, 9), draw(2, 12)
+    return [(count, "*", each), (count * each, "+", draw(1, 20))]
 
 
-def _gain_and_loss(rng: random.Random) -> tuple[str, list[Step]]:
-    name, thing = rng.choice(NAMES), rng.choice(THINGS)
-    start, more = rng.randint(5, 40), rng.randint(2, 30)
-    lost = rng.randint(1, start + more - 1)
-    text = f"{name} has {start} {thing}, gets {more} more and then gives {lost} away. How many {thing} are left?"
-    return text, [(start, "+", more), (start + more, "-", lost)]
+def _shared(draw: Draw) -> list[Step]:
+    friends, each = draw(2, 9), draw(2, 12)
+    return [(friends * each, "/", friends)]
 
 
-def _packed_and_loose(rng: random.Random) -> tuple[str, list[Step]]:
-    name, place, thing = rng.choice(NAMES), rng.choice(PLACES), rng.choice(THINGS)
-    count, each, loose = rng.randint(2, 9), rng.randint(2, 12), rng.randint(1, 20)
-    text = (
-        f"{name} has {count} {_plural(place)} of {each} {thing} each, and {loose} more {thing} on the table. "
-        f"How many {thing} does {name} have in total?"
-    )
-    return text, [(count, "*", each), (count * each, "+", loose)]
+def _gain_and_loss(draw: Draw) -> list[Step]:
+    start, more = draw(5, 40), draw(2, 30)
+    return [(start, "+", more), (start + more, "-", draw(1, start + more - 1))]
 
 
-def _change(rng: random.Random) -> tuple[str, list[Step]]:
-    name, thing = rng.choice(NAMES), rng.choice(THINGS)
-    count, price = rng.randint(2, 9), rng.randint(2, 9)
-    cost = count * price
-    paid = cost + rng.randint(1, 30)
-    text = (
-        f"{name} buys {count} {thing} at {price} dollars each and pays with {paid} dollars. "
-        f"How many dollars does {name} get back?"
-    )
-    return text, [(count, "*", price), (paid, "-", cost)]
+def _change(draw: Draw) -> list[Step]:
+    count, price = draw(2, 9), draw(2, 9)
+    return [(count, "*", price), (count * price + draw(1, 30), "-", count * price)]
 
 
-def _times_as_many(rng: random.Random) -> tuple[str, list[Step]]:
-    name, other = rng.sample(NAMES, 2)
-    thing, few, times = rng.choice(THINGS), rng.randint(2, 15), rng.randint(2, 5)
-    text = f"{name} has {few} {thing}. {other} has {times} times as many. How many {thing} do they have together?"
-    return text, [(few, "*", times), (few, "+", few * times)]
+def _times_as_many(draw: Draw) -> list[Step]:
+    few, times = draw(2, 15), draw(2, 5)
+    return [(few, "*", times), (few, "+", few * times)]
 
 
-def _half_of_the_rest(rng: random.Random) -> tuple[str, list[Step]]:
-    name, thing = rng.choice(NAMES), rng.choice(THINGS)
-    daily, days, used = rng.randint(2, 12), rng.randint(2, 7), rng.randint(1, 9)
-    used = min(used, daily * days - 2)
-    rest = (daily * days - used) // 2 * 2  # even, so that half of it is a whole number
-    text = (
-        f"{name} had {rest + used} {thing}, gave {used} to a neighbour and put half of the rest in a jar. "
-        f"How many {thing} are in the jar?"
-    )
-    return text, [(rest + used, "-", used), (rest, "/", 2)]
+def _half_of_the_rest(draw: Draw) -> list[Step]:
+    total = draw(2, 12) * draw(2, 7)
+    used = min(draw(1, 9), total - 2)
+    rest = (total - used) // 2 * 2  # even, so that half of it is a whole number
+    return [(rest + used, "-", used), (rest, "/", 2)]
 
 
-def _plural(place: str) -> str:
-    return {"box": "boxes", "shelf": "shelves"}.get(place, place + "s")
-
-
-STORIES: tuple[Story, ...] = (
-    _sum, _packed, _shared, _gain_and_loss, _packed_and_loose, _change, _times_as_many, _half_of_the_rest,
-)  # fmt: skip
-OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
+# Each story's text, and what draws the steps of its solution. In the text, {0}, {1}, ... are the numbers of the steps.
+STORIES: dict[str, Callable[[Draw], list[Step]]] = {
+    "{name} has {0} {thing} and {other} has {1} {thing}. How many {thing} do they have together?": _sum,
+    "There are {0} {places} with {1} {thing} in each {place}. How many {thing} are there in all?": _packed,
+    "{name} shares {0} {thing} equally among {1} friends. How many {thing} does each friend get?": _shared,
+    "{name} has {0} {thing}, gets {1} more and then gives {3} away. How many {thing} are left?": _gain_and_loss,
+    "{name} has {0} {places} of {1} {thing} each, and {3} more {thing} on the table. "
+    "How many {thing} does {name} have in total?": _packed_and_loose,
+    "{name} buys {0} {thing} at {1} dollars each and pays with {2} dollars. "
+    "How many dollars does {name} get back?": _change,
+    "{name} has {0} {thing}. {other} has {1} times as many. How many {thing} do they have together?": _times_as_many,
+    "{name} had {0} {thing}, gave {1} to a neighbour and put half of the rest in a jar. "
+    "How many {thing} are in the jar?": _half_of_the_rest,
+}
 
 
 def word_problems(seed: int = 0) -> Iterator[Row]:
@@ -112,11 +90,14 @@ def word_problems(seed: int = 0) -> Iterator[Row]:
     rng = random.Random(f"word problems {seed}")
     seen = set()
     while True:
-        question, steps = rng.choice(STORIES)(rng)
+        text, draw_steps = rng.choice(list(STORIES.items()))
+        words = dict(zip(("name", "other"), rng.sample(NAMES, ("{name}" in text) + ("{other}" in text)), strict=False))
+        if "{places}" in text:
+            words["place"], words["places"] = rng.choice(list(PLACES.items()))
+        words["thing"] = rng.choice(THINGS)
+        steps = draw_steps(rng.randint)
+        question = text.format(*(number for left, _, right in steps for number in (left, right)), **words)
         if question not in seen:
             seen.add(question)
-            results = [OPERATIONS[sign](left, right) for left, sign, right in steps]
-            lines = [
-                f"{left} {sign} {right} = {result}" for (left, sign, right), result in zip(steps, results, strict=True)
-            ]
-            yield {"question": question, "answer": "\n".join([*lines, f"#### {results[-1]}"])}
+            lines = [f"{left} {sign} {right} = {OPERATIONS[sign](left, right)}" for left, sign, right in steps]
+            yield {"question": question, "answer": "\n".join([*lines, f"#### {lines[-1].rpartition(' ')[2]}"])}
