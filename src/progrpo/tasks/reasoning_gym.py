@@ -65,17 +65,14 @@ class ReasoningGymTask(Task):
         return self._problems("held out", self.heldout_size)
 
     def _problems(self, stream: str, size: int) -> list[Problem]:
-        """The problems of a stream, each stream with a seed of its own.
-
-        Seeds are far apart, because reasoning-gym counts up from the first one.
-        """
+        """The problems of a stream. Seeds are far apart, because reasoning-gym counts up from the first one."""
         seed = int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=4).digest()) >> 1
         problems: dict[str, Problem] = {}
         for index, question in enumerate(self._questions(seed, size) if size else []):
             gold = {"dataset": self.dataset, "config": self.config, "seed": seed, "size": size, "index": index}
-            problem_id = digest(question)
-            problem = {"problem_id": problem_id, "gold": json.dumps(gold), "verifier": self.verifier}
-            problems.setdefault(problem_id, {"prompt": render(self.template, question, INSTRUCTION), **problem})
+            prompt, key = render(self.template, question, INSTRUCTION), digest(question)
+            problem = dict(prompt=prompt, problem_id=key, gold=json.dumps(gold), verifier=self.verifier)
+            problems.setdefault(key, problem)
         return list(problems.values())
 
     def _questions(self, seed: int, size: int) -> list[str]:
