@@ -5,9 +5,10 @@ number of samples (:func:`diversity` uses a fixed one). :func:`distinct_n` and :
 as sacrebleu's ``13a`` does.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from itertools import compress
 from math import fsum, isnan, log, nan
 from typing import Any
 
@@ -25,12 +26,8 @@ def distinct_at_k(class_counts: Sequence[int], num_samples: int, k: int) -> floa
 
     .. math:: \sum_j \Big[1 - \binom{n-c_j}{k} \Big/ \binom{n}{k}\Big]
 
-    This is the sum of the pass@k of each solution. It is unbiased, so evaluations with different n can be compared at
-    one k (rarefaction, Hurlbert 1971).
-
-    Args:
-        class_counts: c_j, the number of samples of each different solution.
-        num_samples: n, the number of all samples.
+    with ``class_counts`` c_j of the samples of each different solution. This is the sum of the pass@k of each solution.
+    It is unbiased, so evaluations with different n can be compared at one k (rarefaction, Hurlbert 1971).
 
     Raises:
         ValueError: k > n, or the classes hold more than n samples.
@@ -112,16 +109,15 @@ def self_bleu(texts: Sequence[str]) -> float:
 
     # A text's references are all others. Their highest count of an n-gram is the highest of all texts, or the second
     # highest if the text itself has the highest.
-    highest: dict[tuple[str, ...], tuple[int, int]] = {}
+    highest: defaultdict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0])
     for ngrams, _ in counted:
         for ngram, count in ngrams.items():
-            first, second = highest.get(ngram, (0, 0))
-            highest[ngram] = (count, first) if count > first else (first, max(second, count))
+            highest[ngram] = sorted([*highest[ngram], count])[1:]
     scores = []
     for i, (ngrams, length) in enumerate(counted):
         matched, total = [0] * LONGEST_NGRAM, [0] * LONGEST_NGRAM
         for ngram, count in ngrams.items():
-            first, second = highest[ngram]
+            second, first = highest[ngram]
             total[len(ngram) - 1] += count
             matched[len(ngram) - 1] += min(count, second if count == first else first)
         # The length of the reference that is closest in length; if two are equally close, the shorter one.
@@ -160,10 +156,8 @@ def diversity(
     The right responses show whether a model has several ways to the answer; wrong responses differ in any case.
 
     Args:
-        texts: responses in the order in which they were sampled.
-        correct: whether each is right.
-        m: the first m responses are measured.
-        m_correct: the first m_correct right responses are measured as well.
+        texts, correct: responses in the order in which they were sampled, and whether each is right.
+        m, m_correct: how many responses are measured, and how many right responses, from the first on.
         embedding_model: for :func:`embedding_distance`; None leaves it out.
 
     Returns:
@@ -182,12 +176,11 @@ def diversity(
         raise ValueError(f"texts and correct must have the same length, got {len(texts)} and {len(correct)}.")
     if min(m, m_correct) < 2:
         raise ValueError(f"m and m_correct must be at least 2, got {m} and {m_correct}.")
-    right = [text for text, is_right in zip(texts, correct, strict=True) if is_right]
+    right = list(compress(texts, correct))
     measures: dict[str, float | None] = {}
     for suffix, candidates, number in (("", texts, m), ("_correct", right, m_correct)):
         chosen = candidates[:number] if len(candidates) >= number else []  # without texts, every measure is NaN
-        values = {"distinct_1": distinct_n(chosen, 1), "distinct_2": distinct_n(chosen, 2)}
-        values["self_bleu"] = self_bleu(chosen)
+        values = dict(distinct_1=distinct_n(chosen, 1), distinct_2=distinct_n(chosen, 2), self_bleu=self_bleu(chosen))
         if embedding_model is not None:
             values["embedding_distance"] = embedding_distance(chosen, embedding_model)
         measures |= {name + suffix: None if isnan(value) else value for name, value in values.items()}
@@ -201,8 +194,7 @@ def _ngrams(text: str) -> tuple[Counter[tuple[str, ...]], int]:
         from sacrebleu.metrics.helpers import extract_all_word_ngrams
     except ModuleNotFoundError:
         raise ConfigError("distinct-n and self-BLEU need sacrebleu: pip install 'progrpo[evaluation]'.") from None
-    ngrams, length = extract_all_word_ngrams(_tokenizer()(text.rstrip()), 1, LONGEST_NGRAM)
-    return ngrams, length
+    return extract_all_word_ngrams(_tokenizer()(text.rstrip()), 1, LONGEST_NGRAM)
 
 
 @cache
