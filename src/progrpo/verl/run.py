@@ -22,8 +22,7 @@ from progrpo.common.errors import Interrupted, RunError
 from progrpo.common.files import write_json
 from progrpo.common.progress import Progress
 from progrpo.common.signals import stopping
-from progrpo.evaluation.equal_samples import equal_samples
-from progrpo.evaluation.evaluate import count
+from progrpo.evaluation.evaluate import count, equal_samples
 from progrpo.evaluation.results import Evaluation
 from progrpo.evaluation.store import Judged
 from progrpo.recipes.build import make_task, sampling
