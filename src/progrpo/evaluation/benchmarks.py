@@ -70,14 +70,12 @@ class Benchmark:
     ) -> DatasetTask:
         """The task whose ``heldout_problems()`` are the benchmark's; it has no training problems.
 
-        Args:
-            path: a local file or another Hugging Face dataset with the benchmark's rows; by default its own dataset.
-            limit: the number of problems, from the first on.
-            skip_bad_rows: leave out bad rows; by default only if the benchmark is known to have some.
+        ``path`` is a local file or another Hugging Face dataset with the benchmark's rows; by default its own dataset.
+        ``limit`` is the number of problems, from the first on. Bad rows are left out by default only if the benchmark
+        is known to have some.
 
-        Raises:
-            ConfigError: an unknown template or a limit below 1. ``heldout_problems()`` raises it for rows that can't be
-                found or used.
+        ConfigError for an unknown template or a limit below 1; ``heldout_problems()`` raises it for rows that can't be
+        found or used.
 
         >>> BENCHMARKS["gpqa"].task(limit=5).verifier
         'choice'
@@ -131,10 +129,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 
 
 def benchmark(name: str) -> Benchmark:
-    """The benchmark with a name.
-
-    Raises:
-        ConfigError: there is none. The message has the nearest name and all names.
+    """The benchmark with a name. If there is none, a ConfigError has the nearest name and all names.
 
     >>> benchmark("math500").source
     'HuggingFaceH4/MATH-500, test'

@@ -141,10 +141,7 @@ def rate_from_folder(
     rows without ids. With ``ratings.json`` (:func:`read_human_ratings`) the result has a percentile.
 
     ``problems`` are the benchmark's, whose ``source_id`` is their id; ``counts`` has the number of judged samples and
-    of right ones for each.
-
-    Raises:
-        ConfigError: ids are missing, standings can't be downloaded, or as :func:`rate`.
+    of right ones for each. ConfigError if ids are missing or standings can't be downloaded, or as :func:`rate`.
     """
     ids: Any = [problem.get("source_id") for problem in problems]
     if None in ids:
@@ -183,8 +180,8 @@ def rating_at_rank(rank: float, ratings: NDArray[np.float64]) -> float:
 
     .. math:: 1 + \sum_i \frac{1}{1 + 10^{(R - r_i) / 400}} = \text{rank}
 
-    Ranks go from 1 to one more than the number of participants, and ``ratings`` has shape (participants,). R is found
-    by bisection between 0 and 100 above the highest rating. If no such R solves the equation, it is the nearer bound.
+    ``ratings`` has shape (participants,). R is found by bisection between 0 and 100 above the highest rating. If no R
+    there solves the equation, it is the nearer bound.
 
     >>> round(rating_at_rank(51, np.full(100, 1500.0)), 3)
     1500.0

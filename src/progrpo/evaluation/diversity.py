@@ -27,10 +27,8 @@ def distinct_at_k(class_counts: Sequence[int], num_samples: int, k: int) -> floa
     .. math:: \sum_j \Big[1 - \binom{n-c_j}{k} \Big/ \binom{n}{k}\Big]
 
     with ``class_counts`` c_j of the samples of each different solution. This is the sum of the pass@k of each solution.
-    It is unbiased, so evaluations with different n can be compared at one k (rarefaction, Hurlbert 1971).
-
-    Raises:
-        ValueError: k > n, or the classes hold more than n samples.
+    It is unbiased, so evaluations with different n can be compared at one k (rarefaction, Hurlbert 1971). ValueError if
+    k > n, or if the classes hold more than n samples.
 
     >>> distinct_at_k([2, 1], 4, 1), distinct_at_k([2, 1], 4, 4)
     (0.75, 2.0)
@@ -47,11 +45,9 @@ def answer_entropy(class_counts: Sequence[int]) -> float:
 
     .. math:: -\sum_j \frac{c_j}{n} \log \frac{c_j}{n}, \quad n = \sum_j c_j
 
-    with ``class_counts`` c_j of the samples that give answer j, right or wrong. It is NaN if there is no answer. This
-    plug-in estimate is too low by about (classes - 1) / 2n on average (Miller 1955), and never above log n.
-
-    Raises:
-        ValueError: a count below 0.
+    with ``class_counts`` c_j of the samples that give answer j, right or wrong. It is NaN if there is no answer; for a
+    count below 0, a ValueError is raised. This plug-in estimate is too low by about (classes - 1) / 2n on average
+    (Miller 1955), and never above log n.
 
     >>> answer_entropy([4]), round(answer_entropy([2, 2]), 4)
     (0.0, 0.6931)
@@ -66,11 +62,7 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     """The number of different n-grams of all texts over the number of all their n-grams, between 0 and 1.
 
     It falls with the number of texts and with their length, whatever they say. No n-gram reaches from one text into the
-    next. It is NaN if no text has n tokens.
-
-    Raises:
-        ValueError: n is not between 1 and 4.
-        ConfigError: sacrebleu is not installed.
+    next. It is NaN if no text has n tokens. ValueError if n is not between 1 and 4, ConfigError without sacrebleu.
 
     Source: Li et al. 2016 (arXiv 1510.03055), distinct-1 and distinct-2.
 
@@ -92,10 +84,7 @@ def self_bleu(texts: Sequence[str]) -> float:
 
     Each term is the score of sacrebleu's ``sentence_bleu`` (BLEU-4, ``13a`` tokens, exponential smoothing, effective
     order) over 100. It is 1 if every text is equal to another one, and low if words and phrases differ. It is NaN for
-    fewer than 2 texts.
-
-    Raises:
-        ConfigError: sacrebleu is not installed.
+    fewer than 2 texts. ConfigError without sacrebleu.
 
     Source: Zhu et al. 2018 (arXiv 1802.01886), without their subsampling.
 
@@ -134,10 +123,8 @@ def embedding_distance(texts: Sequence[str], model: str) -> float:
     .. math:: \frac{2}{m (m-1)} \sum_{i<j} \big( 1 - \cos(e_i, e_j) \big)
 
     ``model`` is the id or folder of a sentence-transformers model, which cuts texts at its longest input. Values of
-    different models can't be compared. It is NaN for fewer than 2 texts.
-
-    Raises:
-        ConfigError: sentence-transformers is not installed, or there is no such model.
+    different models can't be compared. It is NaN for fewer than 2 texts. ConfigError without sentence-transformers, or
+    if there is no such model.
     """
     if len(texts) < 2:
         return nan
@@ -155,14 +142,10 @@ def diversity(
 
     The right responses show whether a model has several ways to the answer; wrong responses differ in any case.
 
-    Args:
-        texts, correct: responses in the order in which they were sampled, and whether each is right.
-        m, m_correct: how many responses are measured, and how many right responses, from the first on.
-        embedding_model: for :func:`embedding_distance`; None leaves it out.
-
-    Returns:
-        ``distinct_1``, ``distinct_2``, ``self_bleu`` and, with a model, ``embedding_distance``; and the same with
-        ``_correct``. A value is None if there are fewer responses, or if they are too short.
+    Of the texts, in the order in which they were sampled, the first m are measured, and the first m_correct of those
+    that are ``correct``. The result has ``distinct_1``, ``distinct_2``, ``self_bleu`` and, with a model,
+    ``embedding_distance``; and the same with ``_correct``. A value is None if there are fewer responses, or if they are
+    too short.
 
     Raises:
         ValueError: ``m`` or ``m_correct`` is below 2, or ``texts`` and ``correct`` differ in length.

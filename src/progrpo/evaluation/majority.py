@@ -22,16 +22,9 @@ def majority_at_k(correct: int, wrong_votes: Sequence[int], no_answer: int = 0) 
     samples without replacement are counted, so the estimate is unbiased, as :func:`pass_at_k` is. The counts are whole
     numbers, and only the result is rounded.
 
-    Args:
-        correct: c, the number of samples that vote for the right answer.
-        wrong_votes: the number of samples that vote for each wrong answer.
-        no_answer: the number of samples that vote for nothing. If all k do, the vote is not right.
-
-    Returns:
-        Shape (n,): the value for k = 1, ..., n.
-
-    Raises:
-        ValueError: a negative count, no samples, or more than 1,000.
+    Of the samples, ``correct``, or c, vote for the right answer, ``wrong_votes`` for each wrong answer, and
+    ``no_answer`` for nothing; if all k do that, the vote is not right. The result has shape (n,), for k = 1, ..., n.
+    ValueError for a negative count, no samples, or more than 1,000.
 
     >>> majority_at_k(2, [2, 1]).round(3).tolist()  # at k = 5 two answers tie with two votes each
     [0.4, 0.4, 0.433, 0.5, 0.5]

@@ -19,11 +19,8 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> NDArray
 
     Args:
         num_samples: n, per problem or one for all.
-        num_correct: c, per problem, 0 <= c <= n.
+        num_correct: c, per problem, 0 <= c <= n. The result is a float for one problem, an array for several.
         k: at least 1 and at most every n. Take n >= 2k samples: at n = k the estimate is only "any correct".
-
-    Returns:
-        A float for one problem; for several an array, whose mean is over problems.
 
     Raises:
         ValueError: k > n, for which there is no unbiased estimate, or counts that are not possible.

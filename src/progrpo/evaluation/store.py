@@ -78,12 +78,8 @@ class Judged:
 class SampleStore:
     """The samples of one evaluation: one model, one task, one way of sampling.
 
-    Args:
-        key: how the samples were made, as settings by name. Samples with another key are not mixed with these.
-        writer: the number of this process, if several write to the folder at the same time.
-
-    Raises:
-        ConfigError: the folder holds samples with another key.
+    ``key`` has the settings with which the samples were made, by name; ConfigError if the folder holds samples with
+    another key. ``writer`` is the number of this process, if several write to the folder at the same time.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], *, writer: int = 0) -> None:
@@ -107,11 +103,8 @@ class SampleStore:
             )
 
     def judged(self, problems: Sequence[Problem]) -> dict[str, list[Judged]]:
-        """The stored samples by problem: samples 0, 1, 2, ... up to the first that is missing.
-
-        Raises:
-            ConfigError: a problem's prompt has changed, or a part is damaged.
-        """
+        """The stored samples by problem: samples 0, 1, 2, ... up to the first that is missing. ConfigError if a
+        problem's prompt has changed, or a part is damaged."""
         prompts = {problem["problem_id"]: prompt_text(problem["prompt"]) for problem in problems}
         stored: dict[str, dict[int, Judged]] = {}
         for row in (row for batch in _batches(self.folder, SUMMARY_COLUMNS) for row in batch.to_pylist()):

@@ -73,13 +73,10 @@ class Preset:
 class DatasetTask(Task):
     """Problems from two sources of rows, one to train on and one held out.
 
-    Args:
-        train, heldout: where the rows come from. A training problem that is also held out is left out. ``train`` is
-            None if nothing is trained, as in a benchmark.
-        template: see :mod:`progrpo.tasks.templates`.
-        examples: the number of worked examples in each prompt. The training problems that serve as examples are not
-            trained on.
-        skip_bad_rows: leave out rows that can't be used, instead of raising an error.
+    A training problem that is also held out is left out. ``train`` is None if nothing is trained, as in a benchmark.
+    ``template`` is explained in :mod:`progrpo.tasks.templates`. ``examples`` is the number of worked examples in each
+    prompt; the training problems that serve as examples are not trained on. ``skip_bad_rows`` leaves out rows that
+    can't be used, instead of raising an error.
 
     Raises:
         ConfigError: (when the problems are read) data that can't be read, an unknown preset, bad rows, too few rows.
@@ -238,12 +235,10 @@ class DatasetTask(Task):
             return ((f"{data.preset} row {number}", row) for number, row in made), preset.read
         path, files = data.path or preset.hub, preset.files if data.path is None else ()
         assert path is not None, "a preset has a dataset or makes its rows"
-        subsets = data.subset or preset.subset
-        if not isinstance(subsets, tuple):
-            subsets = (subsets,)
-        elif data.path is not None:
+        subset, split = data.subset or preset.subset, data.split or preset.split
+        subsets: Sequence[str | None] = subset if isinstance(subset, tuple) else (subset,)
+        if isinstance(subset, tuple) and data.path is not None:
             subsets = (None,)  # a local file holds all subsets; the hub has each under its own name
-        split = data.split or preset.split
         return chain.from_iterable(read_rows(path, name, split, files) for name in subsets), preset.read_if_kept
 
 

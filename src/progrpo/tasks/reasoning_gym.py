@@ -23,16 +23,12 @@ class ReasoningGymTask(Task):
     A response is right if its score is 1: reasoning-gym's partial scores count as 0.
 
     Args:
-        dataset: the dataset's name, e.g. ``"countdown"`` or ``"gsm_symbolic"``.
-        config: the dataset's settings, by name.
+        dataset, config: the dataset's name, e.g. ``"countdown"`` or ``"gsm_symbolic"``, and its settings by name; if
+            they are unknown, a ConfigError is raised when the problems are made.
         train_size, heldout_size: the greatest number of problems in each set. A problem that occurs twice counts
             once; one that occurs in both sets is held out.
         seed: the seed of the training problems. The held-out problems are the same for every seed, so that runs are
             comparable.
-        template: see :mod:`progrpo.tasks.templates`.
-
-    Raises:
-        ConfigError: (when the problems are made) an unknown dataset or setting.
     """
 
     dataset: str
@@ -89,10 +85,7 @@ class ReasoningGymTask(Task):
         try:
             return make_questions(self.dataset, self.config, seed, size)
         except ProgramFailedError as error:
-            raise ConfigError(
-                f"reasoning-gym's {self.dataset!r} refuses task.config {self.config!r}: {error}"
-            ) from None
+            reason = f"reasoning-gym's {self.dataset!r} refuses task.config {self.config!r}: {error}"
         except (NotIsolatedError, SandboxError) as error:
-            raise ConfigError(
-                f"the task reasoning_gym makes and scores its problems in a sandbox, and {error}"
-            ) from None
+            reason = f"the task reasoning_gym makes and scores its problems in a sandbox, and {error}"
+        raise ConfigError(reason)
