@@ -209,7 +209,7 @@ def test_the_starter_code_and_the_instruction_are_in_the_prompt(tmp_path: Path) 
 )
 def test_livecodebench_window_follows_the_contest_dates(date: str, kept: bool) -> None:
     row = livecodebench(STDIN, compressed(STDIN)) | {"contest_date": date}
-    assert (PRESETS["livecodebench_v5_window"].read_if_kept(row) is not None) == kept
+    assert (PRESETS["livecodebench_v5_window"].read(row) is not None) == kept
 
 
 def test_codeforces_problems_keep_their_published_order() -> None:

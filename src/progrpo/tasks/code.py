@@ -8,7 +8,6 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
@@ -133,12 +132,13 @@ def _livecodebench(row: Row) -> Item:
     tests = [*json_column(row, "public_test_cases"), *_private_tests(text_column(row, "private_test_cases"))]
     metadata = json_column(row, "metadata") if row.get("metadata") else {}
     problem = _with_starter(text_column(row, "question_content"), row)
-    return Item(problem, _listed_gold(tests, metadata.get("func_name")))
+    problem_id = text_column(row, "question_id") if "question_id" in row else None
+    return Item(problem, _listed_gold(tests, metadata.get("func_name")), problem_id=problem_id)
 
 
-def _in_livecodebench_window(row: Row) -> bool:
+def _livecodebench_v5_window(row: Row) -> Item | None:
     """Contests from August 2024 to January 2025: the 279 problems that DeepCoder and its successors report."""
-    return "2024-08-01" <= str(column(row, "contest_date"))[:10] <= "2025-01-31"
+    return _livecodebench(row) if "2024-08-01" <= str(column(row, "contest_date"))[:10] <= "2025-01-31" else None
 
 
 class _TextOnly(pickle.Unpickler):
@@ -150,13 +150,12 @@ class _TextOnly(pickle.Unpickler):
 
 def _private_tests(text: str) -> list[Any]:
     try:
-        tests = json.loads(text)
-    except ValueError:
-        try:
+        if not text.lstrip().startswith(("[", "{")):
             data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), MOST_TEST_BYTES)
-            tests = json.loads(_TextOnly(io.BytesIO(data)).load())
-        except (ValueError, TypeError, zlib.error, pickle.UnpicklingError, EOFError, IndexError, KeyError) as error:
-            raise BadRowError(f"column 'private_test_cases' can't be read: {error}") from None
+            text = _TextOnly(io.BytesIO(data)).load()
+        tests = json.loads(text)
+    except (ValueError, TypeError, zlib.error, pickle.UnpicklingError, EOFError, IndexError, KeyError) as error:
+        raise BadRowError(f"column 'private_test_cases' can't be read: {error}") from None
     if not isinstance(tests, list):
         raise BadRowError("column 'private_test_cases' holds no list of tests")
     return tests
@@ -204,15 +203,12 @@ def _mbpp(row: Row) -> Item:
 
 def _humaneval_plus(row: Row) -> Item:
     """HumanEval+, from the hub or as EvalPlus' own JSONL: HumanEval's prompts, many more tests."""
-    prompt, entry_point = text_column(row, "prompt"), text_column(row, "entry_point")
+    prompt, name = text_column(row, "prompt"), text_column(row, "entry_point")
     if not has_evalplus_tests(row):
         raise ForeignRowError("has HumanEval's own tests, which are fewer than HumanEval+'s")
-    if f"def {entry_point}(" not in prompt:
-        raise ForeignRowError(
-            f"has no head of {entry_point!r} to be completed in column 'prompt', as HumanEval+'s have"
-        )
-    call = f"check({entry_point})\n"
-    tests = script_tests(row, entry_point, prompt, call) if "test" in row else input_tests(row, prompt)
+    if f"def {name}(" not in prompt:
+        raise ForeignRowError(f"has no head of {name!r} to be completed in column 'prompt', as HumanEval+'s have")
+    tests = script_tests(row, name, prompt, f"check({name})\n") if "test" in row else input_tests(row, prompt)
     solution = _fenced(prompt + text_column(row, "canonical_solution"))
     return Item(prompt, gold_of(tests, prefix=prompt, completes=True), solution=solution)
 
@@ -223,9 +219,7 @@ def _mbpp_plus(row: Row) -> Item:
         raise ForeignRowError("has MBPP's own tests, which are fewer than MBPP+'s")
     prompt = text_column(row, "prompt")
     if f"def {row.get('entry_point')}(" in prompt:
-        raise ForeignRowError(
-            "has the head of a function to be completed in column 'prompt', as HumanEval+'s rows have"
-        )
+        raise ForeignRowError("has the head of a function to be completed in column 'prompt', as HumanEval+'s have")
     if "test" not in row:
         solution = _fenced(text_column(row, "canonical_solution"))
         return Item(prompt.strip(), gold_of(input_tests(row)), solution=solution)
@@ -245,13 +239,12 @@ def function_under_test(code: Any, script: str) -> str | None:
     return next((name for name in defined if re.search(rf"\b{name}\b", script)), None)
 
 
-def _in_mbpp_test(row: Row) -> bool:
-    """Whether a row is a test problem: of MBPP's 974, the first ten are for prompts, 11 to 510 for tests."""
-    return 11 <= column(row, "task_id") <= 510
+def _mbpp_test(row: Row) -> Item | None:
+    """A test problem: of MBPP's 974, the first ten are for prompts, 11 to 510 for tests."""
+    return _mbpp(row) if 11 <= column(row, "task_id") <= 510 else None
 
 
-DEEPCODER = "agentica-org/DeepCoder-Preview-Dataset"
-_lcb = partial(Preset, _livecodebench, "livecodebench/code_generation_lite", id="question_id")
+DEEPCODER, LIVECODEBENCH = "agentica-org/DeepCoder-Preview-Dataset", "livecodebench/code_generation_lite"
 
 
 @dataclass(frozen=True)
@@ -269,13 +262,13 @@ class CodeTask(DatasetTask):
     PRESETS: ClassVar[Mapping[str, Preset]] = {
         "deepcoder": Preset(_deepcoder, DEEPCODER, subset=("primeintellect", "taco", "lcbv5")),
         "codeforces": Preset(_codeforces, DEEPCODER, "test", subset="codeforces"),
-        "livecodebench": _lcb(files=LIVECODEBENCH_FILES),
-        "livecodebench_v5_window": _lcb(files=LIVECODEBENCH_FILES[:5], keep=_in_livecodebench_window),
+        "livecodebench": Preset(_livecodebench, LIVECODEBENCH, files=LIVECODEBENCH_FILES),
+        "livecodebench_v5_window": Preset(_livecodebench_v5_window, LIVECODEBENCH, files=LIVECODEBENCH_FILES[:5]),
         "code_contests": Preset(_code_contests, "deepmind/code_contests"),
         "humaneval": Preset(_humaneval, "openai/openai_humaneval", "test"),
         "humaneval_plus": Preset(_humaneval_plus, "evalplus/humanevalplus", "test"),
         "mbpp": Preset(_mbpp, "google-research-datasets/mbpp"),
-        "mbpp_test": Preset(_mbpp, "google-research-datasets/mbpp", "test", keep=_in_mbpp_test),
+        "mbpp_test": Preset(_mbpp_test, "google-research-datasets/mbpp", "test"),
         "mbpp_plus": Preset(_mbpp_plus, "evalplus/mbppplus", "test"),
         "small_functions": Preset(_mbpp, make=small_functions),
     }

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
 from typing import ClassVar
@@ -24,7 +24,7 @@ class Item:
 
     ``verifier`` is empty for the task's own. ``solution`` is for worked examples in prompts. ``source_id`` is the
     problem's id elsewhere, if something is looked up by it: ``problem["source_id"]``. ``problem_id`` is the row's own
-    id; without one, rows with the same words are the same problem.
+    id, for datasets whose official score counts repeated questions too; without one, a repeated problem counts once.
     """
 
     problem: str
@@ -45,28 +45,17 @@ class Preset:
 
     Attributes:
         split, subset: of the dataset ``hub``; several subsets are read one after the other.
+        read: reads a row; None if the row does not belong to this preset.
         files: the JSONL files to read, for datasets that need a loading script: the hub no longer runs these scripts.
-        keep: whether a row belongs to the preset, if the dataset holds other rows too.
         make: makes rows from a seed, if there is no dataset to read.
-        id: the column with a row's own id, for datasets whose official score counts repeated questions too. Without
-            it, or in rows without that column, a repeated problem counts once.
     """
 
-    read: Callable[[Row], Item]
+    read: Callable[[Row], Item | None]
     hub: str | None = None
     split: str = "train"
     subset: str | tuple[str, ...] | None = None
     files: Sequence[str] = ()
-    keep: Callable[[Row], bool] | None = None
     make: Callable[[int], Iterator[Row]] | None = None
-    id: str | None = None
-
-    def read_if_kept(self, row: Row) -> Item | None:
-        """The content of a row; None if the row does not belong to this preset."""
-        if self.keep is not None and not self.keep(row):
-            return None
-        item = self.read(row)
-        return replace(item, problem_id=text_column(row, self.id)) if self.id in row else item
 
 
 @dataclass(frozen=True)
@@ -239,7 +228,7 @@ class DatasetTask(Task):
         subsets: Sequence[str | None] = subset if isinstance(subset, tuple) else (subset,)
         if isinstance(subset, tuple) and data.path is not None:
             subsets = (None,)  # a local file holds all subsets; the hub has each under its own name
-        return chain.from_iterable(read_rows(path, name, split, files) for name in subsets), preset.read_if_kept
+        return chain.from_iterable(read_rows(path, name, split, files) for name in subsets), preset.read
 
 
 @dataclass
