@@ -1,12 +1,8 @@
 r"""An approximate Codeforces rating: where a model's solutions would have put it in the standings of past contests.
 
-The method is that of CodeElo (arXiv 2501.01257) and DeepCoder. In each contest, the model's rating is the R at which a
-player is expected to have the model's rank among the human participants,
-
-.. math:: 1 + \sum_{i} \frac{1}{1 + 10^{(R - r_i) / 400}} = \text{rank}
-
-where the :math:`r_i` are the participants' ratings before the contest. The model's rating is the mean over contests.
-These are the approximations:
+The method is that of CodeElo (arXiv 2501.01257) and DeepCoder. In each contest, the model's rating is that at which a
+player is expected to have the model's rank among the human participants (:func:`rating_at_rank`). The model's rating is
+the mean over contests. These are the approximations:
 
 - Time does not count: a solved problem scores its full points, as if it were solved in the first minute. This favours
   the model over humans who solved the same problems.
@@ -87,7 +83,7 @@ def rate(
     attempts: int = 1,
     human_ratings: Mapping[int, int] | None = None,
 ) -> CodeforcesRating:
-    """A model's approximate Codeforces rating and percentile.
+    """A model's approximate Codeforces rating and percentile. This module's notes list the approximations.
 
     Args:
         results: by problem id (``"1971A"``), the number of judged samples and of right ones. A problem without judged
@@ -100,8 +96,6 @@ def rate(
     Raises:
         ConfigError: standings are missing, an id is not that of a problem, a problem has fewer samples than attempts,
             or no contest has enough participants.
-
-    Source: CodeElo (arXiv 2501.01257). This module's notes list the approximations.
     """
     asked: defaultdict[int, dict[str, tuple[int, int]]] = defaultdict(dict)
     for problem, counts in results.items():
@@ -150,8 +144,7 @@ def rate_from_folder(
         ids = listed.get("data") if isinstance(listed, dict) else listed
         if not isinstance(ids, list) or len(ids) != len(problems):
             raise ConfigError(
-                f"{file} must be a list of the ids of all {len(problems)} problems, in the order of the benchmark's "
-                "rows."
+                f"{file} must be a list of the ids of all {len(problems)} problems, in the order of the benchmark rows."
             )
     results = dict(zip(map(str, ids), counts, strict=True))
     contests = {contest_of(problem) for problem in results}
@@ -239,7 +232,9 @@ def _expected_rating(problems: dict[str, tuple[int, int]], standings: Standings,
         chances = {state: chance for state, chance in after.items() if chance}
     by_rank: defaultdict[int, float] = defaultdict(float)
     for (score, minutes), chance in chances.items():
-        by_rank[_rank(standings, score, minutes)] += chance
+        # A tie counts as lost, as in Codeforces' ratings.
+        is_as_good = (standings.scores_P == score) & (standings.penalties_P <= minutes)
+        by_rank[1 + int(((standings.scores_P > score) | is_as_good).sum())] += chance
     return fsum(chance * rating_at_rank(rank, standings.ratings_P) for rank, chance in by_rank.items())
 
 
@@ -250,9 +245,3 @@ def _wrong_attempts(samples: int, correct: int, attempts: int) -> list[float]:
     """
     ways = [comb(samples - i - 1, correct - 1) if correct else 0 for i in range(attempts)]
     return [way / comb(samples, correct) for way in [*ways, comb(samples - attempts, correct)]]
-
-
-def _rank(standings: Standings, score: float, penalty: float) -> int:
-    """One more than the number of participants who are not worse. A tie counts as lost, as in Codeforces' ratings."""
-    as_good = (standings.scores_P == score) & (standings.penalties_P <= penalty)
-    return 1 + int(((standings.scores_P > score) | as_good).sum())

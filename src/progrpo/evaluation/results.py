@@ -201,7 +201,7 @@ def fewer_problems(samples: Sequence[int]) -> str:
 
 def _floats(values: Iterable[float | None]) -> NDArray[np.float64]:
     """An array with NaN for None."""
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return np.array(list(values), dtype=np.float64)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

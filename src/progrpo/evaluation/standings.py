@@ -44,8 +44,8 @@ class Standings:
 
 
 def read_human_ratings(path: Path) -> dict[int, int]:
-    """How many humans have each rating, from a JSON object such as ``{"1199": 12, "1200": 15}``. ConfigError
-    if the file is missing or holds something else."""
+    """How many humans have each rating, from a JSON object such as ``{"1199": 12, "1200": 15}``. ConfigError if the
+    file is missing or holds something else."""
     value = read_json(path)
     try:
         ratings = {int(rating): int(count) for rating, count in value.items()}
