@@ -15,29 +15,9 @@ from typing import Any
 import numpy as np
 
 from progrpo.common.errors import ConfigError
-from progrpo.evaluation.pass_at_k import pass_at_k
 
 LONGEST_NGRAM = 4
 """The longest n-gram of BLEU."""
-
-
-def distinct_at_k(class_counts: Sequence[int], num_samples: int, k: int) -> float:
-    r"""Expected number of different solutions among k of a problem's n samples, drawn without replacement.
-
-    .. math:: \sum_j \Big[1 - \binom{n-c_j}{k} \Big/ \binom{n}{k}\Big]
-
-    with ``class_counts`` c_j of the samples of each different solution. This is the sum of the pass@k of each solution.
-    It is unbiased, so evaluations with different n can be compared at one k (rarefaction, Hurlbert 1971). ValueError if
-    k > n, or if the classes hold more than n samples.
-
-    >>> distinct_at_k([2, 1], 4, 1), distinct_at_k([2, 1], 4, 4)
-    (0.75, 2.0)
-    """
-    counts = np.asarray(class_counts, dtype=np.int64)
-    if counts.sum() > num_samples:
-        raise ValueError(f"class_counts add up to {counts.sum()}, more than num_samples, {num_samples}.")
-    pass_at_k(num_samples, 0, k)  # refuses a wrong k even if there is no class
-    return float(np.sum(pass_at_k(np.full_like(counts, num_samples), counts, k)))
 
 
 def answer_entropy(class_counts: Sequence[int]) -> float:

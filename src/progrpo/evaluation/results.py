@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from progrpo.evaluation.diversity import answer_entropy, distinct_at_k
+from progrpo.evaluation.at_k import distinct_at_k, majority_at_k, pass_at_k
+from progrpo.evaluation.diversity import answer_entropy
 from progrpo.evaluation.intervals import Estimate, mean_over_problems, mean_over_sampling
-from progrpo.evaluation.majority import majority_at_k
-from progrpo.evaluation.pass_at_k import pass_at_k
 
 SUMMARY_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """The k of pass@k in a summary, as far as there are samples."""
