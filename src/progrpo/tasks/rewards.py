@@ -31,6 +31,7 @@ FEWEST_JUDGED = 32  # one lost worker among ten responses is not a trend
 KEPT_VERDICTS = 16384  # enough to keep those of a training batch during a long evaluation
 # TRL's rows and calls have these besides the columns of the problem. They differ by response or by call.
 NOT_OF_THE_PROBLEM = frozenset({"prompt", "completion", "completion_ids", "environments"})
+LogMetric = Callable[[str, float], None]
 
 
 class ErrorWatch:
@@ -100,11 +101,7 @@ class Reward:
         self._last_texts: dict[str, tuple[str, bytes]] = {}
 
     def __call__(
-        self,
-        prompts: list[Any],
-        completions: list[Any],
-        log_metric: Callable[[str, float], None] | None = None,
-        **columns: Any,
+        self, prompts: list[Any], completions: list[Any], log_metric: LogMetric | None = None, **columns: Any
     ) -> list[float | None]:
         n = len(completions)
         per_row = {name: values for name, values in columns.items() if isinstance(values, list) and len(values) == n}
@@ -271,15 +268,10 @@ def compute_score(
 ) -> dict[str, Any]:
     """A response's reward in verl's form; ``custom_reward_function.reward_kwargs`` sets the keyword arguments.
 
-    Args:
-        data_source: the row's data source; ``"progrpo/math"`` names the verifier ``math``.
-        solution_str, ground_truth: the response and the gold.
-        extra_info: the row's extra information; its ``"verifier"`` is used if ``data_source`` does not name one.
-        verifier: the verifier for data with other sources; it overrides both of these.
-        max_error_share: as in :class:`Reward`, for each reward worker.
-        opens_thinking: whether the prompt ended inside a thinking part, as with DeepSeek-R1's chat template; by
-            default the row's ``extra_info["opens_thinking"]``.
-        unused: verl's other arguments.
+    The verifier is ``verifier``, else the one that ``data_source`` names (``"progrpo/math"`` names ``math``), else
+    ``extra_info["verifier"]``. ``max_error_share`` is as in :class:`Reward`, for each reward worker. ``opens_thinking``
+    says whether the prompt ended inside a thinking part, as with DeepSeek-R1's chat template; by default this is the
+    row's ``extra_info["opens_thinking"]``. ``unused`` are verl's other arguments.
 
     Returns:
         ``score`` (1 or 0), ``verifier_error`` (1 if the verifier failed: then the score means nothing, and the row must
@@ -319,10 +311,8 @@ def compute_score(
 def verl_row(
     task: Task, problem: Problem, *, split: str = "train", template_opens_thinking: bool = False
 ) -> dict[str, Any]:
-    """A problem as a row of verl's datasets; :func:`compute_score` verifies its responses.
-
-    ``template_opens_thinking`` is what :func:`progrpo.tasks.templates.template_opens_thinking` returns for the chat
-    template that verl applies.
+    """A problem as a row of verl's datasets; :func:`compute_score` verifies its responses. For the chat template that
+    verl applies, :func:`progrpo.tasks.templates.template_opens_thinking` gives the last argument.
 
     >>> from progrpo.tasks import Countdown
     >>> task = Countdown(numbers=3, train_size=1)

@@ -61,18 +61,14 @@ def render(template: str, problem: str, instruction: str, examples: Sequence[tup
 def prompt_text(prompt: Prompt) -> str:
     """A prompt as text for people: the messages one after the other.
 
-    >>> prompt_text([{"role": "user", "content": "1 + 1?"}])
+    >>> prompt_text([{"role": "user", "content": [{"type": "text", "text": "1 + "}, {"type": "text", "text": "1?"}]}])
     'user: 1 + 1?'
     """
     return prompt if isinstance(prompt, str) else "\n\n".join(f"{m['role']}: {content_text(m)}" for m in prompt)
 
 
 def content_text(message: Mapping[str, Any]) -> str:
-    """The text of a message's content; if the content has parts, this is the text parts joined, without images.
-
-    >>> content_text({"role": "user", "content": [{"type": "text", "text": "1 + "}, {"type": "text", "text": "1?"}]})
-    '1 + 1?'
-    """
+    """The text of a message's content; if the content has parts, this is the text parts joined, without images."""
     content = message.get("content")
     if isinstance(content, list):
         return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
@@ -98,11 +94,7 @@ def response_text(completion: str | list[Message], *, in_thinking: bool = False)
 
 def opens_thinking(prompt: Prompt, template_opens: bool = False) -> bool:
     """Whether a response to a prompt begins inside a thinking part. If the prompt is text, the text shows it; for
-    messages, pass :func:`template_opens_thinking` of the tokenizer.
-
-    >>> opens_thinking("1 + 1? <think>"), opens_thinking([{"role": "user", "content": "1 + 1?"}], True)
-    (True, True)
-    """
+    messages, pass :func:`template_opens_thinking` of the tokenizer."""
     return ends_in_thinking(prompt) if isinstance(prompt, str) else template_opens
 
 
