@@ -13,7 +13,7 @@ from tests.verify.shared_data import shared_file
 
 from progrpo.common.errors import ConfigError
 from progrpo.tasks import CodeTask, Data
-from progrpo.tasks.small_functions import small_functions
+from progrpo.tasks.generated import small_functions
 
 PRESETS = CodeTask.PRESETS
 

@@ -7,7 +7,7 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,8 +25,7 @@ from progrpo.verify import Verdict, VerifierFailedError
 if TYPE_CHECKING:
     from progrpo.common.processes import Share
 
-EntropyKind = Literal["distribution", "drawn", "greedy"]
-ENTROPY_KINDS: dict[EntropyKind, str] = {
+ENTROPY_KINDS = {
     "distribution": "mean over response tokens of the entropy of the distribution that each was drawn from, nats",
     "drawn": "mean over response tokens of -log p of the token that was drawn, nats: an estimate of the entropy",
     "greedy": "mean over response tokens of the entropy of the model's distribution at temperature 1, nats",
@@ -163,11 +162,11 @@ def _sample_and_verify(
     task: Task,
     sampling: Sampling,
     problems: Sequence[Problem],
-    judged: dict[str, list[Judged]],
+    known: dict[str, list[Judged]],
     n: int,
 ) -> Iterator[tuple[Problem, list[Sample], list[Verdict]]]:
     """The missing samples with their verdicts. A thread verifies one batch while the backend draws the next."""
-    counts = [len(judged[problem["problem_id"]]) for problem in problems]
+    counts = [len(known[problem["problem_id"]]) for problem in problems]
     missing = [(problem, first) for problem, first in zip(problems, counts, strict=True) if first < n]
     requests = [Request(problem["prompt"], first, n - first) for problem, first in missing]
     waiting: deque[tuple[Problem, list[Sample], Future[list[Verdict]]]] = deque()
@@ -197,7 +196,7 @@ def _sample_and_verify(
         verifying.shutdown(cancel_futures=True)
 
 
-def _entropy_kind(samples: Sequence[Judged], sampling: Sampling) -> EntropyKind | None:
+def _entropy_kind(samples: Sequence[Judged], sampling: Sampling) -> str | None:
     """Which entropy the samples have. One backend draws all of them, so all have the same kind."""
     if samples and all(sample.entropy is not None for sample in samples):
         return "greedy" if sampling.is_greedy else "distribution"

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
 from progrpo.tasks.evalplus import has_evalplus_tests, input_tests, script_tests
+from progrpo.tasks.generated import small_functions
 from progrpo.tasks.rows import BadRowError, ForeignRowError, Row, column, first_column, json_column, text_column
-from progrpo.tasks.small_functions import small_functions
 from progrpo.verify import AssertTests, CallTests, StdinTests
 from progrpo.verify.code.programs import gold_of
 
@@ -34,8 +34,6 @@ from string import *
 import collections, itertools, functools, heapq, bisect, math, re, string, random
 """
 """LeetCode's own judge imports these: the starter code of a function uses ``List[int]`` without an import."""
-
-# -- Tests in a list, or as inputs and outputs -------------------------------------------------------------------------
 
 
 def _listed_gold(tests: Any, function: str | None) -> str:
@@ -92,9 +90,6 @@ def _call(arguments: Any, output: Any) -> tuple[Any, Any]:
 def _with_starter(problem: str, row: Row) -> str:
     starter = row.get("starter_code")
     return problem + STARTER.replace("{starter}", starter) if isinstance(starter, str) and starter.strip() else problem
-
-
-# -- DeepCoder, LiveCodeBench, CodeContests ----------------------------------------------------------------------------
 
 
 def _deepcoder(row: Row) -> Item:
@@ -170,9 +165,6 @@ def _code_contests(row: Row) -> Item:
             raise BadRowError(f"column {name!r} must have as many inputs as outputs")
         pairs += zip(tests["input"], tests["output"], strict=True)
     return Item(text_column(row, "description"), _gold(pairs))
-
-
-# -- HumanEval and MBPP, with their own tests and with EvalPlus' -------------------------------------------------------
 
 
 def _humaneval(row: Row) -> Item:

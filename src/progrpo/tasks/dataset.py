@@ -162,12 +162,17 @@ class DatasetTask(Task):
                 f"all {len(all_train)} problems of task.train are in task.heldout too, and held-out problems are not "
                 "trained on; give other rows to one of the two, or a lower limit to task.heldout."
             )
-        examples = [self._example(train.pop(key)) for key in list(train)[: self.examples]]
+        shown = [train.pop(key) for key in list(train)[: self.examples]]
+        if any(item.solution is None for item in shown):
+            raise ConfigError(
+                f"task.examples is {self.examples}, but these rows have no worked solutions to show; set it to 0."
+            )
         if all_train and not train:
             raise ConfigError(
-                f"task.examples is {self.examples}, and task.train has only {len(examples)} problems, so none is left "
-                "to train on; lower it, or give more rows."
+                f"task.examples is {self.examples}, and task.train has only {len(shown)} problems, so none is left to "
+                "train on; lower it, or give more rows."
             )
+        examples = [(item.problem, self.write_response(item)) for item in shown]
         return (
             [self._problem(key, item, examples) for key, item in train.items()],
             [self._problem(key, item, examples) for key, item in heldout.items()],
@@ -177,13 +182,6 @@ class DatasetTask(Task):
         prompt = render(self.template, item.problem, self.instruction, examples)
         problem = dict(prompt=prompt, problem_id=key, gold=item.gold, verifier=item.verifier or self.verifier)
         return problem if item.source_id is None else problem | {"source_id": item.source_id}
-
-    def _example(self, item: Item) -> tuple[str, str]:
-        if item.solution is None:
-            raise ConfigError(
-                f"task.examples is {self.examples}, but these rows have no worked solutions to show; set it to 0."
-            )
-        return item.problem, self.write_response(item)
 
     def _read(self, name: str, data: Data | None) -> "_Rows":
         if data is None:
@@ -312,9 +310,8 @@ class JsonlTask(DatasetTask):
 
     def read_columns(self, data: Data) -> Callable[[Row], Item]:
         problem, gold = data.problem or "prompt", data.gold or "gold"
-
-        def read(row: Row) -> Item:
-            verifier = text_column(row, "verifier") if row.get("verifier") else ""
-            return Item(text_column(row, problem), text_column(row, gold), verifier)
-
-        return read
+        return lambda row: Item(
+            text_column(row, problem),
+            text_column(row, gold),
+            text_column(row, "verifier") if row.get("verifier") else "",
+        )

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
+from progrpo.tasks.generated import word_problems
 from progrpo.tasks.rows import BadRowError, ForeignRowError, Row, first_column, text_column
-from progrpo.tasks.word_problems import word_problems
 from progrpo.verify import AnswerStyle, extract_answer
 
 BOX = r"Please reason step by step, and put your final answer within \boxed{}."
