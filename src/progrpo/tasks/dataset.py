@@ -238,18 +238,15 @@ class _Rows:
     bad: list[BadRowError] = field(default_factory=list)
     repeated: int = 0
 
-    def add(self, place: str, item: Item) -> None:
-        """Add an item, unless its problem was added before; the same problem with another answer is a bad row."""
-        known = self.items.setdefault(item.key, item)
-        first = self.places.setdefault(item.key, place)
-        if known is item:
-            return
+    def add(self, place: str, item: Item) -> str:
+        """Add an item, unless its problem was added before, and return why its row is bad; empty if it is not."""
+        known, first = self.items.setdefault(item.key, item), self.places.setdefault(item.key, place)
         if known.problem != item.problem:
-            self.bad.append(BadRowError(f"has the id {item.key!r} of {first}, which is another problem", place))
-        elif known.gold != item.gold:
-            self.bad.append(BadRowError(f"is the problem of {first} with another answer", place))
-        else:
-            self.repeated += 1
+            return f"has the id {item.key!r} of {first}, which is another problem"
+        if known.gold != item.gold:
+            return f"is the problem of {first} with another answer"
+        self.repeated += known is not item
+        return ""
 
 
 def _collect(
@@ -267,10 +264,8 @@ def _collect(
         for place, item in entries:
             if isinstance(item, BadRowError):
                 collected.bad.append(item)
-            elif item is not None and (reason := next(reasons)):
+            elif item is not None and (reason := next(reasons) or collected.add(place, item)):
                 collected.bad.append(BadRowError(reason, place))
-            elif item is not None:
-                collected.add(place, item)
     return collected
 
 

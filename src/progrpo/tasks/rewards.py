@@ -72,14 +72,13 @@ class Reward:
     apart) and :meth:`verdict` (which has the reasons) all ask for its verdict. The digests and verdicts of the newest
     ``KEPT_VERDICTS`` responses are kept, and at least those of the last batch.
 
-    Args:
-        verify_batch: gives verdicts for dataset rows and response texts, as :meth:`progrpo.tasks.Task.verify_batch`.
-        name: the function's name in the trainer's logs.
-        max_error_share: the share of the newest responses that the verifier may fail on.
-        opens_thinking: whether the chat template ends a prompt of messages inside a thinking part, as DeepSeek-R1's
-            does: a response that was cut off there has no answer yet. Prompts that are text show this, but TRL's
-            messages don't. With None, the default, ProGRPOTrainer finds out; with another trainer, pass
-            :func:`progrpo.tasks.templates.template_opens_thinking` of the tokenizer.
+    ``verify_batch`` gives verdicts for dataset rows and response texts, as :meth:`progrpo.tasks.Task.verify_batch`; it
+    may fail on a share ``max_error_share`` of the newest responses. ``name`` is for the trainer's logs.
+
+    ``opens_thinking`` says whether the chat template ends a prompt of messages inside a thinking part, as DeepSeek-R1's
+    does: a response that was cut off there has no answer yet. Prompts that are text show this, but TRL's messages
+    don't. With None, ProGRPOTrainer finds out; with another trainer, pass
+    :func:`progrpo.tasks.templates.template_opens_thinking` of the tokenizer.
     """
 
     def __init__(

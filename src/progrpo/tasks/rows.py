@@ -144,9 +144,8 @@ def column(row: Row, path: str) -> Any:
         try:
             value = value[int(part)] if isinstance(value, list) else value[part]
         except (KeyError, IndexError, ValueError, TypeError):
-            raise BadRowError(
-                f"has no column {path!r} (its columns are {', '.join(map(str, row)) or 'none'})"
-            ) from None
+            columns = ", ".join(map(str, row)) or "none"
+            raise BadRowError(f"has no column {path!r} (its columns are {columns})") from None
     return value
 
 
