@@ -9,8 +9,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MOST_VOTES = 1000
-"""The time of maj@k grows with the cube of the number of samples."""
+MOST_VOTES = 1000  # the time of maj@k grows with the cube of the number of samples
 
 
 @overload

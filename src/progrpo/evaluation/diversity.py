@@ -16,8 +16,7 @@ import numpy as np
 
 from progrpo.common.errors import ConfigError
 
-LONGEST_NGRAM = 4
-"""The longest n-gram of BLEU."""
+LONGEST_NGRAM = 4  # the longest n-gram of BLEU
 
 
 def answer_entropy(class_counts: Sequence[int]) -> float:

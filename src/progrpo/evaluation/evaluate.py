@@ -31,8 +31,7 @@ ENTROPY_KINDS = {
     "greedy": "mean over response tokens of the entropy of the model's distribution at temperature 1, nats",
 }
 """The meaning of an evaluation's ``settings["entropy"]``, which is None if the samples came without log-probs."""
-SHORTEST_WORD = 5
-"""Where tokens are not known, a text of fewer characters may be a single token."""
+SHORTEST_WORD = 5  # where tokens are not known, a text of fewer characters may be a single token
 
 
 def evaluate(

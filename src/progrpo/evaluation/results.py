@@ -20,8 +20,7 @@ from progrpo.evaluation.intervals import Estimate, mean_over_problems, mean_over
 
 SUMMARY_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """The k of pass@k in a summary, as far as there are samples."""
-MOST_COUNTS = 6
-"""A sentence of :func:`fewer_problems` has at most so many counts; the JSON has the counts of every k."""
+MOST_COUNTS = 6  # a sentence of fewer_problems has at most so many counts; the JSON has the counts of every k
 
 
 @dataclass(frozen=True)

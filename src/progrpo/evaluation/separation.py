@@ -5,8 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from progrpo.evaluation.intervals import Estimate, bootstrap_counts, mean_over_problems
 
-RESAMPLES = 1_000
-"""Fewer than for a mean, because each resample goes through all responses."""
+RESAMPLES = 1_000  # fewer than for a mean, because each resample goes through all responses
 
 
 def auroc(scores: ArrayLike, right: ArrayLike) -> float:

@@ -29,8 +29,7 @@ from progrpo.verify import Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-FLUSH_SECONDS = 5.0
-"""A process that is killed loses at most the samples of so many seconds."""
+FLUSH_SECONDS = 5.0  # a process that is killed loses at most the samples of so many seconds
 SUMMARY_COLUMNS = (
     "problem_id", "index", "prompt", "text", "status", "reason", "canonical",
     "tokens", "entropy", "surprisal", "answer_confidence", "truncated",
