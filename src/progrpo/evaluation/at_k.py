@@ -28,8 +28,7 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> NDArray
         num_correct: c, per problem, 0 <= c <= n. The result is a float for one problem, an array for several.
         k: at least 1 and at most every n. Take n >= 2k samples: at n = k the estimate is only "any correct".
 
-    Raises:
-        ValueError: k > n, for which there is no unbiased estimate, or counts that are not possible.
+    Raises ValueError if k > n, for which there is no unbiased estimate, or if the counts are not possible.
 
     Source: Chen et al. 2021 (arXiv 2107.03374, Eq. 1), computed as the product, which is exact to 1e-14 at n = 4096.
 
@@ -61,8 +60,8 @@ def distinct_at_k(class_counts: Sequence[int], num_samples: int, k: int) -> floa
     .. math:: \sum_j \Big[1 - \binom{n-c_j}{k} \Big/ \binom{n}{k}\Big]
 
     with ``class_counts`` c_j of the samples of each different solution. This is the sum of the pass@k of each solution.
-    It is unbiased, so evaluations with different n can be compared at one k (rarefaction, Hurlbert 1971). ValueError if
-    k > n, or if the classes hold more than n samples.
+    It is unbiased, so evaluations with different n can be compared at one k (rarefaction, Hurlbert 1971). Raises
+    ValueError if k > n, or if the classes hold more than n samples.
 
     >>> distinct_at_k([2, 1], 4, 1), distinct_at_k([2, 1], 4, 4)
     (0.75, 2.0)
@@ -86,7 +85,7 @@ def majority_at_k(correct: int, wrong_votes: Sequence[int], no_answer: int = 0) 
 
     Of the samples, ``correct``, or c, vote for the right answer, ``wrong_votes`` for each wrong answer, and
     ``no_answer`` for nothing; if all k do that, the vote is not right. The result has shape (n,), for k = 1, ..., n.
-    ValueError for a negative count, no samples, or more than 1,000.
+    Raises ValueError for a negative count, no samples, or more than 1,000.
 
     >>> majority_at_k(2, [2, 1]).round(3).tolist()  # at k = 5 two answers tie with two votes each
     [0.4, 0.4, 0.433, 0.5, 0.5]

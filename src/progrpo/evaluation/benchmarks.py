@@ -74,8 +74,8 @@ class Benchmark:
         ``limit`` is the number of problems, from the first on. Bad rows are left out by default only if the benchmark
         is known to have some.
 
-        ConfigError for an unknown template or a limit below 1; ``heldout_problems()`` raises it for rows that can't be
-        found or used.
+        Raises ConfigError for an unknown template or a limit below 1; ``heldout_problems()`` raises it for rows that
+        can't be found or used.
 
         >>> BENCHMARKS["gpqa"].task(limit=5).verifier
         'choice'

@@ -135,7 +135,7 @@ def rate_from_folder(
     rows without ids. With ``ratings.json`` (:func:`read_human_ratings`) the result has a percentile.
 
     ``problems`` are the benchmark's, whose ``source_id`` is their id; ``counts`` has the number of judged samples and
-    of right ones for each. ConfigError if ids are missing or standings can't be downloaded, or as :func:`rate`.
+    of right ones for each. Raises ConfigError if ids are missing or standings can't be downloaded, or as :func:`rate`.
     """
     ids: Any = [problem.get("source_id") for problem in problems]
     if None in ids:
@@ -155,7 +155,7 @@ def rate_from_folder(
 
 
 def contest_of(problem: str) -> int:
-    """The contest of a problem; ConfigError if the id is not a contest's number with a problem's letter.
+    """The contest of a problem; raises ConfigError if the id is not a contest's number with a problem's letter.
 
     >>> contest_of("1972D1")
     1972

@@ -41,7 +41,8 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     """The number of different n-grams of all texts over the number of all their n-grams, between 0 and 1.
 
     It falls with the number of texts and with their length, whatever they say. No n-gram reaches from one text into the
-    next. It is NaN if no text has n tokens. ValueError if n is not between 1 and 4, ConfigError without sacrebleu.
+    next. It is NaN if no text has n tokens. Raises ValueError if n is not between 1 and 4, and ConfigError without
+    sacrebleu.
 
     Source: Li et al. 2016 (arXiv 1510.03055), distinct-1 and distinct-2.
 
@@ -63,7 +64,7 @@ def self_bleu(texts: Sequence[str]) -> float:
 
     Each term is the score of sacrebleu's ``sentence_bleu`` (BLEU-4, ``13a`` tokens, exponential smoothing, effective
     order) over 100. It is 1 if every text is equal to another one, and low if words and phrases differ. It is NaN for
-    fewer than 2 texts. ConfigError without sacrebleu.
+    fewer than 2 texts. Raises ConfigError without sacrebleu.
 
     Source: Zhu et al. 2018 (arXiv 1802.01886), without their subsampling.
 
@@ -102,8 +103,8 @@ def embedding_distance(texts: Sequence[str], model: str) -> float:
     .. math:: \frac{2}{m (m-1)} \sum_{i<j} \big( 1 - \cos(e_i, e_j) \big)
 
     ``model`` is the id or folder of a sentence-transformers model, which cuts texts at its longest input. Values of
-    different models can't be compared. It is NaN for fewer than 2 texts. ConfigError without sentence-transformers, or
-    if there is no such model.
+    different models can't be compared. It is NaN for fewer than 2 texts. Raises ConfigError without
+    sentence-transformers, or if there is no such model.
     """
     if len(texts) < 2:
         return nan

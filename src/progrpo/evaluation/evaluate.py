@@ -108,8 +108,8 @@ def summarize(
 
 
 def open_store(folder: Path, backend: Backend, task: Task, sampling: Sampling, *, writer: int = 0) -> SampleStore:
-    """The store of an evaluation's samples; ConfigError if it holds samples that were drawn with other settings or
-    judged by another version."""
+    """The store of an evaluation's samples; raises ConfigError if it holds samples that were drawn with other settings
+    or judged by another version."""
     key = {"model": backend.model_digest, "backend": backend.name, "task": task.name, "verifier": task.verifier}
     return SampleStore(folder, key | asdict(sampling) | {"version": progrpo.__version__}, writer=writer)
 
@@ -131,8 +131,8 @@ def evaluate_into(
     """Evaluate on the held-out problems, and keep the samples in ``NAME-samples`` and the counts in ``NAME.json``.
 
     Called again, it goes on where it was interrupted. Diversity is measured if sacrebleu is installed. ``model`` is the
-    model's name for the record; the other arguments are those of :func:`evaluate`. ConfigError as there, or if another
-    process writes the same evaluation, or the folder can't be written.
+    model's name for the record; the other arguments are those of :func:`evaluate`. Raises ConfigError as there, or if
+    another process writes the same evaluation, or the folder can't be written.
     """
     process = 0 if share is None else share.process
     samples = folder / f"{name}-samples"

@@ -41,7 +41,7 @@ def mean_over_problems(values: ArrayLike, *, seed: int = 0, resamples: int = RES
 
     With few problems the interval is wide, however many samples each of them has (arXiv 2411.00640). ``values`` has one
     number per problem, shape (problems,); or one per run and problem, shape (runs, problems): then each problem is
-    drawn with all its runs. ValueError if there is no problem.
+    drawn with all its runs. Raises ValueError if there is no problem.
 
     >>> mean_over_problems([1.0, 1.0, 1.0]).low
     1.0
@@ -90,7 +90,7 @@ def mean_over_sampling(
 
     ``values`` and ``problem_samples`` are the measure and n of each problem, shape (P,); ``without_one`` are the
     different values of each problem's measure without one sample, and the number of samples that each of these values
-    is for. ValueError if these numbers do not add up to n, or there is no problem.
+    is for. Raises ValueError if these numbers do not add up to n, or there is no problem.
 
     Source: Efron and Stein 1981; intervals for evaluations: arXiv 2411.00640.
 
@@ -127,7 +127,7 @@ def sign_test(a: ArrayLike, b: ArrayLike) -> SignTest:
 
     .. math:: p = \min\Big(1, 2 \cdot 2^{-m} \sum_{i=0}^{\min(w, l)} \binom{m}{i}\Big), \quad m = w + l
 
-    ``a`` and ``b`` hold one number per problem, in the same order; ValueError if their shapes differ.
+    ``a`` and ``b`` hold one number per problem, in the same order; raises ValueError if their shapes differ.
 
     >>> sign_test([1.0, 1.0, 1.0, 0.5], [0.5, 0.0, 0.5, 0.5])
     SignTest(wins=3, losses=0, ties=1, p_value=0.25)

@@ -78,10 +78,7 @@ class Evaluation:
         ``measure`` is ``pass@K``, ``maj@K``, or ``distinct@K``, the expected number of different correct solutions
         among K samples; ``avg``, ``distinct``, ``coverage`` (the share of a problem's solutions among the samples),
         ``entropy``, ``answer_entropy``, ``truncated`` (the share of samples that were cut off), or a name of
-        :func:`progrpo.evaluation.diversity.diversity`.
-
-        Raises:
-            ValueError: no problem has K judged samples.
+        :func:`progrpo.evaluation.diversity.diversity`. Raises ValueError if no problem has K judged samples.
         """
         name, at, number = measure.partition("@")
         if measure in self.diversity_measures:

@@ -44,8 +44,8 @@ class Standings:
 
 
 def read_human_ratings(path: Path) -> dict[int, int]:
-    """How many humans have each rating, from a JSON object such as ``{"1199": 12, "1200": 15}``. ConfigError if the
-    file is missing or holds something else."""
+    """How many humans have each rating, from a JSON object such as ``{"1199": 12, "1200": 15}``. Raises ConfigError if
+    the file is missing or holds something else."""
     value = read_json(path)
     try:
         ratings = {int(rating): int(count) for rating, count in value.items()}
@@ -57,8 +57,8 @@ def read_human_ratings(path: Path) -> dict[int, int]:
 
 
 def load_standings(folder: Path, contests: Iterable[int]) -> dict[int, Standings]:
-    """The standings of contests, from the files in a folder. ConfigError if a file can't be used or is missing; the
-    message lists the contests and says how to get them."""
+    """The standings of contests, from the files in a folder. Raises ConfigError if a file can't be used or is missing;
+    the message lists the contests and says how to get them."""
     wanted = sorted(set(contests))
     missing = [contest for contest in wanted if not all(path.exists() for path in _paths(folder, contest).values())]
     if missing:
@@ -76,8 +76,8 @@ def download_standings(
 ) -> list[int]:
     """Download the files that a folder lacks from Codeforces' public API, and return the contests of these files.
 
-    Files that are there, and those that were downloaded before an error, are kept. ConfigError if the API can't be
-    reached or refuses.
+    Files that are there, and those that were downloaded before an error, are kept. Raises ConfigError if the API can't
+    be reached or refuses.
     """
     downloaded: list[int] = []
     for contest in sorted(set(contests)):
@@ -135,7 +135,7 @@ def _read_standings(folder: Path, contest: int) -> Standings:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; ConfigError if it can't be read."""
+    """The content of a JSON file; raises ConfigError if it can't be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

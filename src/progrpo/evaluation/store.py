@@ -77,8 +77,8 @@ class Judged:
 class SampleStore:
     """The samples of one evaluation: one model, one task, one way of sampling.
 
-    ``key`` has the settings with which the samples were made, by name; ConfigError if the folder holds samples with
-    another key. ``writer`` is the number of this process, if several write to the folder at the same time.
+    ``key`` has the settings with which the samples were made, by name; raises ConfigError if the folder holds samples
+    with another key. ``writer`` is the number of this process, if several write to the folder at the same time.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], *, writer: int = 0) -> None:
@@ -102,7 +102,7 @@ class SampleStore:
             )
 
     def judged(self, problems: Sequence[Problem]) -> dict[str, list[Judged]]:
-        """The stored samples by problem: samples 0, 1, 2, ... up to the first that is missing. ConfigError if a
+        """The stored samples by problem: samples 0, 1, 2, ... up to the first that is missing. Raises ConfigError if a
         problem's prompt has changed, or a part is damaged."""
         prompts = {problem["problem_id"]: prompt_text(problem["prompt"]) for problem in problems}
         stored: dict[str, dict[int, Judged]] = {}

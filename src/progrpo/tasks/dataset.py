@@ -65,10 +65,8 @@ class DatasetTask(Task):
     A training problem that is also held out is left out. ``train`` is None if nothing is trained, as in a benchmark.
     ``template`` is explained in :mod:`progrpo.tasks.templates`. ``examples`` is the number of worked examples in each
     prompt; the training problems that serve as examples are not trained on. ``skip_bad_rows`` leaves out rows that
-    can't be used, instead of raising an error.
-
-    Raises:
-        ConfigError: (when the problems are read) data that can't be read, an unknown preset, bad rows, too few rows.
+    can't be used. When the problems are read, a ConfigError is raised for data that can't be read, an unknown preset,
+    bad rows or too few rows.
     """
 
     train: Data | None

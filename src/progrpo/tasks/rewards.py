@@ -228,8 +228,8 @@ def verified_reward(
 ) -> Reward:
     """A reward function for your own dataset, in TRL's form.
 
-    ``verifier`` is a name of :data:`progrpo.verify.registry.VERIFIERS`, such as ``"math"`` or ``"code"``; ValueError if
-    it is not. ``gold`` is the dataset's column with the golds. :class:`Reward` has the other arguments.
+    ``verifier`` is a name of :data:`progrpo.verify.registry.VERIFIERS`, such as ``"math"`` or ``"code"``; raises
+    ValueError if it is not. ``gold`` is the dataset's column with the golds. :class:`Reward` has the other arguments.
 
     >>> reward = verified_reward("math", gold="solution")
     >>> reward(["1/2 + 1/4?"] * 2, [r"It is \\boxed{0.75}.", "0.75"], solution=["3/4", "3/4"])

@@ -56,8 +56,8 @@ Rows = Iterator[tuple[str, Row | BadRowError]]
 
 
 def read_rows(path: str, subset: str | None = None, split: str | None = None, files: Sequence[str] = ()) -> Rows:
-    """The rows of a file or of a Hugging Face dataset; ConfigError if nothing at ``path`` can be read. With ``files``,
-    these JSONL files of the dataset are read, one after the other, instead of a subset and split."""
+    """The rows of a file or of a Hugging Face dataset; raises ConfigError if nothing at ``path`` can be read. With
+    ``files``, these JSONL files of the dataset are read, one after the other, instead of a subset and split."""
     file = Path(path)
     if file.suffix not in _READERS:
         yield from _read_hub(path, subset, split, files)
