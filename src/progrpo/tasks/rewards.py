@@ -220,11 +220,7 @@ def task_reward(task: Task, max_error_share: float = MAX_ERROR_SHARE, *, opens_t
 
 
 def verified_reward(
-    verifier: str,
-    *,
-    gold: str = "gold",
-    max_error_share: float = MAX_ERROR_SHARE,
-    opens_thinking: bool | None = None,
+    verifier: str, *, gold: str = "gold", max_error_share: float = MAX_ERROR_SHARE, opens_thinking: bool | None = None
 ) -> Reward:
     """A reward function for your own dataset, in TRL's form.
 
