@@ -18,7 +18,7 @@ import numpy as np
 from record import record
 
 from progrpo.common.files import write_json
-from progrpo.evaluation.evaluate import Evaluation, ProblemResult
+from progrpo.evaluation.results import Evaluation, ProblemResult
 from progrpo.evaluation.store import SampleStore
 from progrpo.pages import write_page
 from progrpo.recipes.schema import Recipe

@@ -214,7 +214,7 @@ class TestSeveralBenchmarks:
         """A closed port stands for the API that can't be reached."""
         (tmp_path / "standings").mkdir()
         (tmp_path / "standings" / "problems.json").write_text('["1971A"]')
-        closed = "import progrpo.evaluation.codeforces as it; it.download_standings.__kwdefaults__['api'] = "
+        closed = "import progrpo.evaluation.standings as it; it.download_standings.__kwdefaults__['api'] = "
         arguments = [*self.arguments(tmp_path), "--codeforces", str(tmp_path / "standings")]
         done = forked(*arguments, code=1, folder=tmp_path, patch=f"{closed}'http://127.0.0.1:9'")
         lines = [line for line in done.err.splitlines() if line.startswith("progrpo: ")]

@@ -13,7 +13,6 @@ from tests.verify.shared_data import shared_file
 from progrpo.common.errors import ConfigError
 from progrpo.evaluation.benchmarks import BENCHMARKS, benchmark
 from progrpo.tasks import CodeTask, Problem
-from progrpo.tasks.code import PRESETS
 from progrpo.verify.registry import VERIFIERS
 
 FILES: Mapping[str, tuple[str, int]] = {
@@ -42,7 +41,7 @@ def right_response(name: str, problem: Problem, row: dict[str, Any]) -> str:
         return rf"So \boxed{{{json.loads(gold)['answer'] if problem['verifier'] == 'choice' else gold}}}"
     if name == "humaneval":
         return str(row["canonical_solution"])
-    return PRESETS[BENCHMARKS[name].preset].read(row).solution or ""
+    return CodeTask.PRESETS[BENCHMARKS[name].preset].read(row).solution or ""
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from tests.reference import statistics
 
 from progrpo.common.errors import ConfigError
 from progrpo.evaluation.diversity import (
     answer_entropy,
-    distinct_at_k,
     distinct_n,
     diversity,
     embedding_distance,
@@ -37,35 +35,7 @@ def texts(number: int, *, steps: int, seed: int = 0) -> list[str]:
     return [" ".join(rng.choice(STEPS) for _ in range(rng.randint(1, steps))) for _ in range(number)]
 
 
-# -- Solutions and answers ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("class_counts", [[], [1], [5], [1, 1, 1], [3, 1], [4, 2, 2], [2, 0, 3]])
-def test_distinct_at_k_is_the_mean_over_subsets(class_counts: list[int]) -> None:
-    for n in (sum(class_counts), sum(class_counts) + 3):
-        for k in range(1, n + 1):
-            expected = statistics.distinct_at_k_by_subsets(class_counts, n, k)
-            assert distinct_at_k(class_counts, n, k) == pytest.approx(float(expected), abs=1e-14)
-
-
-def test_distinct_at_k_of_one_solution_is_pass_at_k_and_at_n_the_number_of_solutions() -> None:
-    assert distinct_at_k([3], 8, 4) == pytest.approx(float(statistics.pass_at_k(8, 3, 4)), abs=1e-15)
-    assert distinct_at_k([9, 4, 1, 1], 64, 64) == 4.0
-    assert distinct_at_k([9, 4, 1, 1], 64, 1) == pytest.approx(15 / 64, abs=1e-15)
-
-
-@pytest.mark.parametrize(
-    ("class_counts", "n", "k", "message"),
-    [
-        ([3, 2], 4, 1, "class_counts add up to 5, more than num_samples, 4"),
-        ([3, 1], 4, 5, "k is 5 but a problem has only 4 samples"),
-        ([], 4, 5, "k is 5 but a problem has only 4 samples"),
-        ([3, -1], 4, 1, "num_correct must lie between 0 and num_samples"),
-    ],
-)
-def test_impossible_class_counts_are_refused(class_counts: list[int], n: int, k: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        distinct_at_k(class_counts, n, k)
+# -- Answers -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("class_counts", [[1], [4], [1, 1, 1], [30, 1, 1], [5, 0, 7], list(range(1, 40))])

@@ -13,8 +13,8 @@ from tests.evaluation.test_evaluate import FakeTask
 from tests.sampling import http_server as server_side
 from tests.sampling.http_server import Server
 
-from progrpo.evaluation.equal_samples import equal_samples
-from progrpo.evaluation.evaluate import Evaluation, evaluate, evaluate_into
+from progrpo.evaluation.evaluate import equal_samples, evaluate, evaluate_into
+from progrpo.evaluation.results import Evaluation
 from progrpo.evaluation.store import Judged
 from progrpo.sampling import Request, Sample, Sampling
 from progrpo.sampling.http import HttpBackend

@@ -9,8 +9,9 @@ import pytest
 from tests.reference import statistics
 
 from progrpo.common.errors import ConfigError
-from progrpo.evaluation.evaluate import Evaluation, ProblemResult, count, evaluate, open_store
+from progrpo.evaluation.evaluate import count, evaluate, open_store
 from progrpo.evaluation.intervals import mean_over_problems
+from progrpo.evaluation.results import Evaluation, ProblemResult
 from progrpo.evaluation.store import Judged, read_samples
 from progrpo.sampling import Request, Sample, Sampling
 from progrpo.tasks import Countdown, Problem, Task

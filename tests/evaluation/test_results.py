@@ -6,10 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from progrpo.evaluation.evaluate import Evaluation, ProblemResult
+from progrpo.evaluation.at_k import pass_at_k
 from progrpo.evaluation.intervals import paired_difference
-from progrpo.evaluation.pass_at_k import pass_at_k
-from progrpo.evaluation.results import fewer_problems
+from progrpo.evaluation.results import Evaluation, ProblemResult, fewer_problems
 from progrpo.pages.measures import estimate
 from progrpo.pages.summary import compare
 

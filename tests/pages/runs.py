@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from progrpo.evaluation.evaluate import Evaluation, ProblemResult
+from progrpo.evaluation.results import Evaluation, ProblemResult
 from progrpo.evaluation.store import SampleStore
 from progrpo.recipes.schema import Recipe
 from progrpo.sampling import Sample

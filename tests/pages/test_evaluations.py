@@ -9,7 +9,7 @@ from tests.pages.runs import HOSTILE, make_evaluation, make_samples
 
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import write_json
-from progrpo.evaluation.evaluate import Evaluation
+from progrpo.evaluation.results import Evaluation
 from progrpo.pages import summary_text, write_page
 from progrpo.pages.collect import collect_models
 from progrpo.pages.page import assemble_models

@@ -12,8 +12,9 @@ from progrpo.common.errors import ConfigError
 from progrpo.recipes.build import make_task
 from progrpo.recipes.schema import load_recipe
 from progrpo.tasks import ChoiceTask, Data
-from progrpo.tasks.choice import PRESETS
 from progrpo.verify.registry import verify, wrong_golds
+
+PRESETS = ChoiceTask.PRESETS
 
 GPQA = {
     "Question": "Which one?\n",

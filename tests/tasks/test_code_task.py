@@ -13,8 +13,9 @@ from tests.verify.shared_data import shared_file
 
 from progrpo.common.errors import ConfigError
 from progrpo.tasks import CodeTask, Data
-from progrpo.tasks.code import PRESETS
-from progrpo.tasks.small_functions import small_functions
+from progrpo.tasks.generated import small_functions
+
+PRESETS = CodeTask.PRESETS
 
 ADD = "```python\na, b = map(int, input().split())\nprint(a + b)\n```"
 TWICE = "```python\ndef twice(x):\n    return x * 2\n```"
@@ -208,7 +209,7 @@ def test_the_starter_code_and_the_instruction_are_in_the_prompt(tmp_path: Path) 
 )
 def test_livecodebench_window_follows_the_contest_dates(date: str, kept: bool) -> None:
     row = livecodebench(STDIN, compressed(STDIN)) | {"contest_date": date}
-    assert (PRESETS["livecodebench_v5_window"].read_if_kept(row) is not None) == kept
+    assert (PRESETS["livecodebench_v5_window"].read(row) is not None) == kept
 
 
 def test_codeforces_problems_keep_their_published_order() -> None:

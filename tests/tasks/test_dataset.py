@@ -57,6 +57,19 @@ def test_bad_rows_are_all_listed_with_their_lines(tmp_path: Path) -> None:
     assert "is the problem of train.jsonl:2 with another answer" in "\n".join(listed)
 
 
+def test_many_bad_rows_are_listed_or_skipped(tmp_path: Path) -> None:
+    many = [{"problem": f"{i}?"} for i in range(25)]
+    with pytest.raises(ConfigError) as raised:
+        task_of(tmp_path, [*rows("1"), *many]).train_problems()
+    lines = str(raised.value).split("\n")
+    assert lines[0].startswith("25 bad row(s)")
+    assert "--skip-bad-rows" in lines[0]
+    assert lines[1] == "  train.jsonl:2: has no column 'answer' (its columns are problem)"
+    assert lines[-1] == "  and 5 more"
+    assert len(lines) == 22
+    assert len(task_of(tmp_path, [*rows("1"), *many], skip_bad_rows=True).train_problems()) == 1
+
+
 def test_bad_rows_are_skipped_and_counted(tmp_path: Path) -> None:
     task = task_of(tmp_path, [*rows("1"), {"problem": "x?"}, *rows("1")], skip_bad_rows=True)
     assert len(task.train_problems()) == 1

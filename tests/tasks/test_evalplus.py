@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from tests.verify.shared_data import load_benchmark, shared_rows
 
-from progrpo.tasks.code import PRESETS
+from progrpo.tasks import CodeTask
 from progrpo.tasks.evalplus import as_in
 from progrpo.tasks.rows import BadRowError
 from progrpo.verify import Limits, Verdict
 from progrpo.verify.code.programs import read_gold, verify_programs
+
+PRESETS = CodeTask.PRESETS
 
 ROW = {
     "task_id": "Mbpp/0",

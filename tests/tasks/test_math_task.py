@@ -9,7 +9,8 @@ from tests.verify.shared_data import shared_file
 
 from progrpo.common.errors import ConfigError
 from progrpo.tasks import Data, MathTask
-from progrpo.tasks.math import PRESETS
+
+PRESETS = MathTask.PRESETS
 
 SOLUTION = r"So $x = 3$, and $x^2 = 9$, hence $\boxed{\frac{9}{2}}$."
 DAPO = (

@@ -1,6 +1,7 @@
 """Measuring exploration: pass@k, maj@k, diversity and coverage, with honest intervals."""
 
-from progrpo.evaluation.diversity import answer_entropy, distinct_at_k
+from progrpo.evaluation.at_k import distinct_at_k, majority_at_k, pass_at_k
+from progrpo.evaluation.diversity import answer_entropy
 from progrpo.evaluation.intervals import (
     Estimate,
     SignTest,
@@ -9,8 +10,6 @@ from progrpo.evaluation.intervals import (
     paired_difference,
     sign_test,
 )
-from progrpo.evaluation.majority import majority_at_k
-from progrpo.evaluation.pass_at_k import pass_at_k
 
 __all__ = [
     "Estimate",

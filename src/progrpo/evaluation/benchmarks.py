@@ -13,7 +13,7 @@ from progrpo.tasks.templates import check_template
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark as it is usually reported. Samples, template and budget are defaults.
+    """A benchmark as it is usually reported. Samples per problem, template and budget are defaults.
 
     Attributes:
         problems: how many problems were published.
@@ -21,8 +21,6 @@ class Benchmark:
         kind: the task that reads and judges the rows.
         metrics: what is reported. ``pass@32`` of 32 samples, as in most papers, is only "any correct"; more samples
             than k give a smaller error.
-        samples: responses per problem.
-        template: see :mod:`progrpo.tasks.templates`.
         unusable: how many rows have no usable answer. They are left out; any other bad row is refused.
     """
 
@@ -59,12 +57,8 @@ class Benchmark:
         '500 problems are published and these rows hold 30: they are a part, another version or another dataset.'
         """
         published = self.problems - self.unusable
-        if problems == published:
-            return ""
-        return (
-            f"{published:,} problems are published and these rows hold {problems:,}: they are a part, another version "
-            "or another dataset."
-        )
+        note = f"{published:,} problems are published and these rows hold {problems:,}: they are a part, another "
+        return "" if problems == published else note + "version or another dataset."
 
     def task(
         self,
@@ -76,15 +70,12 @@ class Benchmark:
     ) -> DatasetTask:
         """The task whose ``heldout_problems()`` are the benchmark's; it has no training problems.
 
-        Args:
-            path: a local file or another Hugging Face dataset with the benchmark's rows; by default its own dataset.
-            limit: the number of problems, from the first on.
-            template: a template to use instead of the benchmark's.
-            skip_bad_rows: leave out bad rows; by default only if the benchmark is known to have some.
+        ``path`` is a local file or another Hugging Face dataset with the benchmark's rows; by default its own dataset.
+        ``limit`` is the number of problems, from the first on. Bad rows are left out by default only if the benchmark
+        is known to have some.
 
-        Raises:
-            ConfigError: an unknown template or a limit below 1. ``heldout_problems()`` raises it for rows that can't be
-                found or used.
+        Raises ConfigError for an unknown template or a limit below 1; ``heldout_problems()`` raises it for rows that
+        can't be found or used.
 
         >>> BENCHMARKS["gpqa"].task(limit=5).verifier
         'choice'
@@ -105,7 +96,11 @@ class Benchmark:
 _maths = partial(Benchmark, kind=MathTask, metrics=("avg@32", "pass@32", "maj@32"), samples=32, max_new_tokens=8192)
 _contests = partial(Benchmark, kind=CodeTask, metrics=("avg@16", "pass@16"), samples=16, max_new_tokens=8192)
 _functions = partial(Benchmark, kind=CodeTask, metrics=("pass@1", "pass@10"), samples=20, max_new_tokens=2048)
+_choices = partial(Benchmark, kind=ChoiceTask, metrics=("avg@8", "pass@8", "maj@8"), samples=8, max_new_tokens=8192)
+_many_choices = partial(Benchmark, kind=ChoiceTask, metrics=("pass@1",), samples=1, max_new_tokens=4096)
 _AIME = "American Invitational Mathematics Examination {}, both papers: 30 problems, answers 0 to 999"
+_OLYMPIAD = "OlympiadBench, mathematics in English, text only: 675 problems, two of them without a readable answer"
+_CODEFORCES = "Codeforces, DeepCoder's test set: 408 problems of 2024's contests, with their published sample tests"
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     "aime24": _maths(_AIME.format(2024), 30, "aime24"),
@@ -115,20 +110,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "math500": _maths("MATH-500: 500 of MATH's test problems", 500, "math500"),
     "minerva": _maths("Minerva Math: 272 problems of undergraduate science, from MIT OpenCourseWare", 272, "minerva"),
-    "olympiadbench": _maths(
-        "OlympiadBench, mathematics in English, text only: 675 problems, two of them without a readable answer",
-        675,
-        "olympiadbench",
-        unusable=2,
-    ),
+    "olympiadbench": _maths(_OLYMPIAD, 675, "olympiadbench", unusable=2),
     "livecodebench": _contests(
         "LiveCodeBench v5, contests from August 2024 to January 2025: 279 problems", 279, "livecodebench_v5_window"
     ),
-    "codeforces": _contests(
-        "Codeforces, DeepCoder's test set: 408 problems of 2024's contests, with their published sample tests",
-        408,
-        "codeforces",
-    ),
+    "codeforces": _contests(_CODEFORCES, 408, "codeforces"),
     "humaneval": _functions("HumanEval: 164 functions to complete", 164, "humaneval"),
     "humaneval_plus": _functions("HumanEval+: HumanEval's 164 functions with EvalPlus' tests", 164, "humaneval_plus"),
     "mbpp": _functions(
@@ -137,32 +123,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "mbpp_plus": _functions(
         "MBPP+: 378 of MBPP's functions with EvalPlus' tests (399 in its version 0.1.0)", 378, "mbpp_plus"
     ),
-    "gpqa": Benchmark(
-        "GPQA diamond: 198 questions of graduate science, four options each",
-        198,
-        "gpqa_diamond",
-        ChoiceTask,
-        ("avg@8", "pass@8", "maj@8"),
-        samples=8,
-        max_new_tokens=8192,
-    ),
-    "mmlu_pro": Benchmark(
-        "MMLU-Pro: 12,032 questions of 14 subjects, up to ten options each",
-        12032,
-        "mmlu_pro",
-        ChoiceTask,
-        ("pass@1",),
-        samples=1,
-        max_new_tokens=4096,
-    ),
+    "gpqa": _choices("GPQA diamond: 198 questions of graduate science, four options each", 198, "gpqa_diamond"),
+    "mmlu_pro": _many_choices("MMLU-Pro: 12,032 questions of 14 subjects, up to ten options each", 12032, "mmlu_pro"),
 }
 
 
 def benchmark(name: str) -> Benchmark:
-    """The benchmark with a name.
-
-    Raises:
-        ConfigError: there is none. The message has the nearest name and all names.
+    """The benchmark with a name. If there is none, a ConfigError has the nearest name and all names.
 
     >>> benchmark("math500").source
     'HuggingFaceH4/MATH-500, test'

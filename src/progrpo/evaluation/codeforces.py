@@ -1,12 +1,8 @@
 r"""An approximate Codeforces rating: where a model's solutions would have put it in the standings of past contests.
 
-The method is that of CodeElo (arXiv 2501.01257) and DeepCoder. In each contest, the model's rating is the R at which a
-player is expected to have the model's rank among the human participants,
-
-.. math:: 1 + \sum_{i} \frac{1}{1 + 10^{(R - r_i) / 400}} = \text{rank}
-
-where the :math:`r_i` are the participants' ratings before the contest. The model's rating is the mean over contests.
-These are the approximations:
+The method is that of CodeElo (arXiv 2501.01257) and DeepCoder. In each contest, the model's rating is that at which a
+player is expected to have the model's rank among the human participants (:func:`rating_at_rank`). The model's rating is
+the mean over contests. These are the approximations:
 
 - Time does not count: a solved problem scores its full points, as if it were solved in the first minute. This favours
   the model over humans who solved the same problems.
@@ -31,54 +27,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from progrpo.common.errors import ConfigError
-from progrpo.evaluation.standings import (
-    Standings,
-    download_standings,
-    load_standings,
-    read_human_ratings,
-    read_json,
-    shortened,
-)
+from progrpo.evaluation import standings as files
+from progrpo.evaluation.standings import Standings, shortened
 
 FEWEST_PARTICIPANTS = 200
 """A contest must have more rated participants than this, as in CodeElo. With fewer, its ranks say little."""
 _WRONG_ATTEMPT_POINTS = 50.0
 _WRONG_ATTEMPT_PENALTY = 10.0
 _ABOVE_THE_BEST = 100.0
-_HALVINGS = 30
-"""Steps of the bisection. They narrow some 4,000 points of rating to less than 0.00001."""
+_HALVINGS = 30  # steps of the bisection: they narrow some 4,000 points of rating to less than 0.00001
 _PROBLEM_ID = re.compile(r"(\d+)([A-Z]\w*)", re.ASCII)
 
 
 @dataclass(frozen=True)
 class ContestRating:
-    """A model's rating in one contest."""
+    """A model's rating in one contest: the expected one, if the samples that are handed in are drawn at random. The
+    model was asked ``problems`` of the contest's problems; the others are ``not_asked`` and count as unsolved."""
 
     contest: int
     rating: float
-    """The expected rating, if the samples that are handed in are drawn at random."""
     participants: int
     problems: int
-    """How many problems the model was asked."""
     not_asked: list[str]
-    """The contest's other problems, which count as unsolved."""
 
 
 @dataclass(frozen=True)
 class CodeforcesRating:
-    """An approximate rating. Read this module's notes before comparing it with a human's."""
+    """An approximate rating. Read this module's notes before comparing it with a human's.
+
+    Attributes:
+        rating: the mean over contests.
+        percentile: the share of rated humans below it, in per cent; None without their ratings.
+        attempts: how many attempts the model had at each problem.
+        skipped: contests with too few rated participants, see :data:`FEWEST_PARTICIPANTS`.
+        not_judged: problems for which the verifier failed on all samples. They count as unsolved.
+    """
 
     rating: float
-    """The mean over contests."""
     percentile: float | None
-    """The share of rated humans below it, in per cent; None without their ratings."""
     attempts: int
-    """How many attempts the model had at each problem."""
     contests: list[ContestRating]
     skipped: list[int]
-    """Contests with too few rated participants, see :data:`FEWEST_PARTICIPANTS`."""
     not_judged: list[str]
-    """Problems for which the verifier failed on all samples. They count as unsolved."""
 
     def __str__(self) -> str:
         percentile = "" if self.percentile is None else f", above {self.percentile:.1f} % of rated humans"
@@ -93,7 +83,7 @@ def rate(
     attempts: int = 1,
     human_ratings: Mapping[int, int] | None = None,
 ) -> CodeforcesRating:
-    """A model's approximate Codeforces rating and percentile.
+    """A model's approximate Codeforces rating and percentile. This module's notes list the approximations.
 
     Args:
         results: by problem id (``"1971A"``), the number of judged samples and of right ones. A problem without judged
@@ -106,36 +96,34 @@ def rate(
     Raises:
         ConfigError: standings are missing, an id is not that of a problem, a problem has fewer samples than attempts,
             or no contest has enough participants.
-
-    Source: CodeElo (arXiv 2501.01257). This module's notes list the approximations.
     """
-    asked: dict[int, dict[str, tuple[int, int]]] = {}
+    asked: defaultdict[int, dict[str, tuple[int, int]]] = defaultdict(dict)
     for problem, counts in results.items():
-        asked.setdefault(contest_of(problem), {})[problem] = counts
+        asked[contest_of(problem)][problem] = counts
     missing = sorted(asked.keys() - standings.keys())
     if missing:
         raise ConfigError(f"the standings lack the contests {shortened(missing)}, of which the results have problems.")
-    _check(asked, standings, attempts)
-    rated = [contest for contest in asked if len(standings[contest].ratings_P) > FEWEST_PARTICIPANTS]
-    if not rated:
+    if attempts < 1:
+        raise ConfigError(f"attempts must be at least 1, got {attempts}.")
+    contests, skipped = [], []
+    for contest, problems in asked.items():
+        _check(problems, standings[contest], attempts)
+        participants = len(standings[contest].ratings_P)
+        if participants > FEWEST_PARTICIPANTS:
+            expected = _expected_rating(problems, standings[contest], attempts)
+            not_asked = [problem for problem in standings[contest].points if problem not in problems]
+            contests.append(ContestRating(contest, expected, participants, len(problems), not_asked))
+        else:
+            skipped.append(contest)
+    if not contests:
         raise ConfigError(
             f"no contest of the results ({shortened(sorted(asked)) or 'none'}) has more than {FEWEST_PARTICIPANTS} "
             "rated participants, which a rating needs; rate on other contests."
         )
-    contests = [
-        ContestRating(
-            contest,
-            _expected_rating(asked[contest], standings[contest], attempts),
-            participants=len(standings[contest].ratings_P),
-            problems=len(asked[contest]),
-            not_asked=[problem for problem in standings[contest].points if problem not in asked[contest]],
-        )
-        for contest in rated
-    ]
     rating = fsum(contest.rating for contest in contests) / len(contests)
     percentile = None if human_ratings is None else percentile_of(rating, human_ratings)
     not_judged = [problem for problem, (samples, _) in results.items() if not samples]
-    return CodeforcesRating(rating, percentile, attempts, contests, sorted(asked.keys() - set(rated)), not_judged)
+    return CodeforcesRating(rating, percentile, attempts, contests, sorted(skipped), not_judged)
 
 
 def rate_from_folder(
@@ -146,32 +134,28 @@ def rate_from_folder(
     ``problems.json`` in the folder lists the problems' ids in the order of the benchmark's rows; it is needed only for
     rows without ids. With ``ratings.json`` (:func:`read_human_ratings`) the result has a percentile.
 
-    Args:
-        problems: the benchmark's problems, whose ``source_id`` is their id.
-        counts: the number of judged samples and of right ones, for each problem.
-
-    Raises:
-        ConfigError: ids are missing, standings can't be downloaded, or as :func:`rate`.
+    ``problems`` are the benchmark's, whose ``source_id`` is their id; ``counts`` has the number of judged samples and
+    of right ones for each. Raises ConfigError if ids are missing or standings can't be downloaded, or as :func:`rate`.
     """
     ids: Any = [problem.get("source_id") for problem in problems]
     if None in ids:
-        listed = read_json(folder / "problems.json")
+        file = folder / "problems.json"
+        listed = files.read_json(file)
         ids = listed.get("data") if isinstance(listed, dict) else listed
         if not isinstance(ids, list) or len(ids) != len(problems):
             raise ConfigError(
-                f"{folder / 'problems.json'} must be a list of the ids of all {len(problems)} problems, in the order "
-                "of the benchmark's rows."
+                f"{file} must be a list of the ids of all {len(problems)} problems, in the order of the benchmark rows."
             )
     results = dict(zip(map(str, ids), counts, strict=True))
     contests = {contest_of(problem) for problem in results}
-    download_standings(contests, folder)
+    files.download_standings(contests, folder)
     ratings = folder / "ratings.json"
-    humans = read_human_ratings(ratings) if ratings.exists() else None
-    return rate(results, load_standings(folder, contests), human_ratings=humans)
+    humans = files.read_human_ratings(ratings) if ratings.exists() else None
+    return rate(results, files.load_standings(folder, contests), human_ratings=humans)
 
 
 def contest_of(problem: str) -> int:
-    """The contest of a problem; ConfigError if the id is not a contest's number with a problem's letter.
+    """The contest of a problem; raises ConfigError if the id is not a contest's number with a problem's letter.
 
     >>> contest_of("1972D1")
     1972
@@ -189,8 +173,8 @@ def rating_at_rank(rank: float, ratings: NDArray[np.float64]) -> float:
 
     .. math:: 1 + \sum_i \frac{1}{1 + 10^{(R - r_i) / 400}} = \text{rank}
 
-    Ranks go from 1 to one more than the number of participants, and ``ratings`` has shape (participants,). R is found
-    by bisection between 0 and 100 above the highest rating. If no such R solves the equation, it is the nearer bound.
+    ``ratings`` has shape (participants,). R is found by bisection between 0 and 100 above the highest rating. If no R
+    there solves the equation, it is the nearer bound.
 
     >>> round(rating_at_rank(51, np.full(100, 1500.0)), 3)
     1500.0
@@ -215,20 +199,17 @@ def percentile_of(rating: float, human_ratings: Mapping[int, int]) -> float:
     return 100 * below / sum(human_ratings.values())
 
 
-def _check(asked: dict[int, dict[str, tuple[int, int]]], standings: Mapping[int, Standings], attempts: int) -> None:
-    if attempts < 1:
-        raise ConfigError(f"attempts must be at least 1, got {attempts}.")
-    for contest, problems in asked.items():
-        for problem, (samples, correct) in problems.items():
-            if problem not in standings[contest].points:
-                known = ", ".join(standings[contest].points)
-                raise ConfigError(f"the results have {problem}, which is not a problem of contest {contest}: {known}.")
-            if not 0 <= correct <= samples:
-                raise ConfigError(f"the results of {problem} have {correct} right samples of {samples}.")
-            if 0 < samples < attempts:
-                raise ConfigError(
-                    f"attempts is {attempts}, but {problem} has only {samples} samples; take at least as many of each."
-                )
+def _check(problems: dict[str, tuple[int, int]], standings: Standings, attempts: int) -> None:
+    for problem, (samples, correct) in problems.items():
+        if problem not in standings.points:
+            known = f"contest {standings.contest}: {', '.join(standings.points)}"
+            raise ConfigError(f"the results have {problem}, which is not a problem of {known}.")
+        if not 0 <= correct <= samples:
+            raise ConfigError(f"the results of {problem} have {correct} right samples of {samples}.")
+        if 0 < samples < attempts:
+            raise ConfigError(
+                f"attempts is {attempts}, but {problem} has only {samples} samples; take at least as many of each."
+            )
 
 
 def _expected_rating(problems: dict[str, tuple[int, int]], standings: Standings, attempts: int) -> float:
@@ -251,7 +232,9 @@ def _expected_rating(problems: dict[str, tuple[int, int]], standings: Standings,
         chances = {state: chance for state, chance in after.items() if chance}
     by_rank: defaultdict[int, float] = defaultdict(float)
     for (score, minutes), chance in chances.items():
-        by_rank[_rank(standings, score, minutes)] += chance
+        # A tie counts as lost, as in Codeforces' ratings.
+        is_as_good = (standings.scores_P == score) & (standings.penalties_P <= minutes)
+        by_rank[1 + int(((standings.scores_P > score) | is_as_good).sum())] += chance
     return fsum(chance * rating_at_rank(rank, standings.ratings_P) for rank, chance in by_rank.items())
 
 
@@ -262,10 +245,3 @@ def _wrong_attempts(samples: int, correct: int, attempts: int) -> list[float]:
     """
     ways = [comb(samples - i - 1, correct - 1) if correct else 0 for i in range(attempts)]
     return [way / comb(samples, correct) for way in [*ways, comb(samples - attempts, correct)]]
-
-
-def _rank(standings: Standings, score: float, penalty: float) -> int:
-    """One more than the number of participants who are not worse. A tie counts as lost, as in Codeforces' ratings."""
-    better = standings.scores_P > score
-    as_good = (standings.scores_P == score) & (standings.penalties_P <= penalty)
-    return 1 + int((better | as_good).sum())

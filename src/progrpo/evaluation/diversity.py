@@ -5,44 +5,18 @@ number of samples (:func:`diversity` uses a fixed one). :func:`distinct_n` and :
 as sacrebleu's ``13a`` does.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from itertools import compress
 from math import fsum, isnan, log, nan
 from typing import Any
 
 import numpy as np
 
 from progrpo.common.errors import ConfigError
-from progrpo.evaluation.pass_at_k import pass_at_k
 
-LONGEST_NGRAM = 4
-"""The longest n-gram of BLEU."""
-
-
-def distinct_at_k(class_counts: Sequence[int], num_samples: int, k: int) -> float:
-    r"""Expected number of different solutions among k of a problem's n samples, drawn without replacement.
-
-    .. math:: \sum_j \Big[1 - \binom{n-c_j}{k} \Big/ \binom{n}{k}\Big]
-
-    This is the sum of the pass@k of each solution. It is unbiased, so evaluations with different n can be compared at
-    one k (rarefaction, Hurlbert 1971).
-
-    Args:
-        class_counts: c_j, the number of samples of each different solution.
-        num_samples: n, the number of all samples.
-
-    Raises:
-        ValueError: k > n, or the classes hold more than n samples.
-
-    >>> distinct_at_k([2, 1], 4, 1), distinct_at_k([2, 1], 4, 4)
-    (0.75, 2.0)
-    """
-    counts = np.asarray(class_counts, dtype=np.int64)
-    if counts.sum() > num_samples:
-        raise ValueError(f"class_counts add up to {counts.sum()}, more than num_samples, {num_samples}.")
-    pass_at_k(num_samples, 0, k)  # refuses a wrong k even if there is no class
-    return float(np.sum(pass_at_k(np.full_like(counts, num_samples), counts, k)))
+LONGEST_NGRAM = 4  # the longest n-gram of BLEU
 
 
 def answer_entropy(class_counts: Sequence[int]) -> float:
@@ -50,11 +24,9 @@ def answer_entropy(class_counts: Sequence[int]) -> float:
 
     .. math:: -\sum_j \frac{c_j}{n} \log \frac{c_j}{n}, \quad n = \sum_j c_j
 
-    with ``class_counts`` c_j of the samples that give answer j, right or wrong. It is NaN if there is no answer. This
-    plug-in estimate is too low by about (classes - 1) / 2n on average (Miller 1955), and never above log n.
-
-    Raises:
-        ValueError: a count below 0.
+    with ``class_counts`` c_j of the samples that give answer j, right or wrong. It is NaN if there is no answer; for a
+    count below 0, a ValueError is raised. This plug-in estimate is too low by about (classes - 1) / 2n on average
+    (Miller 1955), and never above log n.
 
     >>> answer_entropy([4]), round(answer_entropy([2, 2]), 4)
     (0.0, 0.6931)
@@ -69,11 +41,8 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     """The number of different n-grams of all texts over the number of all their n-grams, between 0 and 1.
 
     It falls with the number of texts and with their length, whatever they say. No n-gram reaches from one text into the
-    next. It is NaN if no text has n tokens.
-
-    Raises:
-        ValueError: n is not between 1 and 4.
-        ConfigError: sacrebleu is not installed.
+    next. It is NaN if no text has n tokens. Raises ValueError if n is not between 1 and 4, and ConfigError without
+    sacrebleu.
 
     Source: Li et al. 2016 (arXiv 1510.03055), distinct-1 and distinct-2.
 
@@ -95,10 +64,7 @@ def self_bleu(texts: Sequence[str]) -> float:
 
     Each term is the score of sacrebleu's ``sentence_bleu`` (BLEU-4, ``13a`` tokens, exponential smoothing, effective
     order) over 100. It is 1 if every text is equal to another one, and low if words and phrases differ. It is NaN for
-    fewer than 2 texts.
-
-    Raises:
-        ConfigError: sacrebleu is not installed.
+    fewer than 2 texts. Raises ConfigError without sacrebleu.
 
     Source: Zhu et al. 2018 (arXiv 1802.01886), without their subsampling.
 
@@ -112,16 +78,15 @@ def self_bleu(texts: Sequence[str]) -> float:
 
     # A text's references are all others. Their highest count of an n-gram is the highest of all texts, or the second
     # highest if the text itself has the highest.
-    highest: dict[tuple[str, ...], tuple[int, int]] = {}
+    highest: defaultdict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0])
     for ngrams, _ in counted:
         for ngram, count in ngrams.items():
-            first, second = highest.get(ngram, (0, 0))
-            highest[ngram] = (count, first) if count > first else (first, max(second, count))
+            highest[ngram] = sorted([*highest[ngram], count])[1:]
     scores = []
     for i, (ngrams, length) in enumerate(counted):
         matched, total = [0] * LONGEST_NGRAM, [0] * LONGEST_NGRAM
         for ngram, count in ngrams.items():
-            first, second = highest[ngram]
+            second, first = highest[ngram]
             total[len(ngram) - 1] += count
             matched[len(ngram) - 1] += min(count, second if count == first else first)
         # The length of the reference that is closest in length; if two are equally close, the shorter one.
@@ -138,10 +103,8 @@ def embedding_distance(texts: Sequence[str], model: str) -> float:
     .. math:: \frac{2}{m (m-1)} \sum_{i<j} \big( 1 - \cos(e_i, e_j) \big)
 
     ``model`` is the id or folder of a sentence-transformers model, which cuts texts at its longest input. Values of
-    different models can't be compared. It is NaN for fewer than 2 texts.
-
-    Raises:
-        ConfigError: sentence-transformers is not installed, or there is no such model.
+    different models can't be compared. It is NaN for fewer than 2 texts. Raises ConfigError without
+    sentence-transformers, or if there is no such model.
     """
     if len(texts) < 2:
         return nan
@@ -159,16 +122,10 @@ def diversity(
 
     The right responses show whether a model has several ways to the answer; wrong responses differ in any case.
 
-    Args:
-        texts: responses in the order in which they were sampled.
-        correct: whether each is right.
-        m: the first m responses are measured.
-        m_correct: the first m_correct right responses are measured as well.
-        embedding_model: for :func:`embedding_distance`; None leaves it out.
-
-    Returns:
-        ``distinct_1``, ``distinct_2``, ``self_bleu`` and, with a model, ``embedding_distance``; and the same with
-        ``_correct``. A value is None if there are fewer responses, or if they are too short.
+    Of the texts, in the order in which they were sampled, the first m are measured, and the first m_correct of those
+    that are ``correct``. The result has ``distinct_1``, ``distinct_2``, ``self_bleu`` and, with a model,
+    ``embedding_distance``; and the same with ``_correct``. A value is None if there are fewer responses, or if they are
+    too short.
 
     Raises:
         ValueError: ``m`` or ``m_correct`` is below 2, or ``texts`` and ``correct`` differ in length.
@@ -182,12 +139,11 @@ def diversity(
         raise ValueError(f"texts and correct must have the same length, got {len(texts)} and {len(correct)}.")
     if min(m, m_correct) < 2:
         raise ValueError(f"m and m_correct must be at least 2, got {m} and {m_correct}.")
-    right = [text for text, is_right in zip(texts, correct, strict=True) if is_right]
+    right = list(compress(texts, correct))
     measures: dict[str, float | None] = {}
     for suffix, candidates, number in (("", texts, m), ("_correct", right, m_correct)):
         chosen = candidates[:number] if len(candidates) >= number else []  # without texts, every measure is NaN
-        values = {"distinct_1": distinct_n(chosen, 1), "distinct_2": distinct_n(chosen, 2)}
-        values["self_bleu"] = self_bleu(chosen)
+        values = dict(distinct_1=distinct_n(chosen, 1), distinct_2=distinct_n(chosen, 2), self_bleu=self_bleu(chosen))
         if embedding_model is not None:
             values["embedding_distance"] = embedding_distance(chosen, embedding_model)
         measures |= {name + suffix: None if isnan(value) else value for name, value in values.items()}
@@ -201,8 +157,7 @@ def _ngrams(text: str) -> tuple[Counter[tuple[str, ...]], int]:
         from sacrebleu.metrics.helpers import extract_all_word_ngrams
     except ModuleNotFoundError:
         raise ConfigError("distinct-n and self-BLEU need sacrebleu: pip install 'progrpo[evaluation]'.") from None
-    ngrams, length = extract_all_word_ngrams(_tokenizer()(text.rstrip()), 1, LONGEST_NGRAM)
-    return ngrams, length
+    return extract_all_word_ngrams(_tokenizer()(text.rstrip()), 1, LONGEST_NGRAM)
 
 
 @cache

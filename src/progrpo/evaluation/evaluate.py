@@ -7,7 +7,7 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,6 @@ import progrpo
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import locked, write_json
 from progrpo.evaluation.diversity import diversity
-from progrpo.evaluation.equal_samples import equal_samples
 from progrpo.evaluation.results import Evaluation, ProblemResult
 from progrpo.evaluation.store import Judged, SampleStore
 from progrpo.sampling import Backend, Request, Sample, Sampling
@@ -26,24 +25,13 @@ from progrpo.verify import Verdict, VerifierFailedError
 if TYPE_CHECKING:
     from progrpo.common.processes import Share
 
-__all__ = [
-    "ENTROPY_KINDS",
-    "Evaluation",
-    "ProblemResult",
-    "count",
-    "evaluate",
-    "evaluate_into",
-    "open_store",
-    "summarize",
-]
-
-EntropyKind = Literal["distribution", "drawn", "greedy"]
-ENTROPY_KINDS: dict[EntropyKind, str] = {
+ENTROPY_KINDS = {
     "distribution": "mean over response tokens of the entropy of the distribution that each was drawn from, nats",
     "drawn": "mean over response tokens of -log p of the token that was drawn, nats: an estimate of the entropy",
     "greedy": "mean over response tokens of the entropy of the model's distribution at temperature 1, nats",
 }
 """The meaning of an evaluation's ``settings["entropy"]``, which is None if the samples came without log-probs."""
+SHORTEST_WORD = 5  # where tokens are not known, a text of fewer characters may be a single token
 
 
 def evaluate(
@@ -60,17 +48,15 @@ def evaluate(
     embedding_model: str | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Sample n responses to each problem, verify and count them.
+    """Sample n responses to each problem (1 at temperature 0, where all would be equal), verify and count them.
 
     Args:
-        n: responses per problem; 1 at temperature 0, where all would be equal.
         problems: by default the task's held-out ones.
         store: keeps the samples. Those that it holds from an interrupted evaluation are not drawn again.
         share: this process's share of the problems, if several processes evaluate together; each gets the whole
             result. A sample's seed depends on its problem and index only, so any process may evaluate a problem.
         max_error_share: as in :class:`progrpo.tasks.rewards.Reward`.
         with_diversity: also measure :func:`progrpo.evaluation.diversity.diversity`, which takes a while.
-        embedding_model: for the diversity.
         on_progress: called with the number of responses that have been judged since the last call.
 
     Raises:
@@ -84,9 +70,8 @@ def evaluate(
     judged = {problem["problem_id"]: list[Judged]() for problem in process_problems}
     if store is not None:
         judged |= {problem: samples[:n] for problem, samples in store.judged(process_problems).items()}
-    report = on_progress or (lambda responses: None)
+    report, watch = on_progress or (lambda responses: None), ErrorWatch(max_error_share)
     report(sum(map(len, judged.values())))
-    watch = ErrorWatch(max_error_share)
     try:
         for problem, samples, verdicts in _sample_and_verify(backend, task, sampling, process_problems, judged, n):
             known = judged[problem["problem_id"]]
@@ -114,7 +99,7 @@ def summarize(
 ) -> Evaluation:
     """The evaluation of judged samples, which ``judged`` holds by problem id; the other arguments are its settings."""
     results = [count(task, problem, judged[problem["problem_id"]]) for problem in problems]
-    kind = _entropy_kind(judged.values(), sampling)
+    kind = _entropy_kind([sample for samples in judged.values() for sample in samples if sample.tokens], sampling)
     if kind is None:
         results = [replace(result, entropy=None) for result in results]
     settings = {"task": task.name, "samples": n, "backend": backend} | asdict(sampling)
@@ -123,11 +108,8 @@ def summarize(
 
 
 def open_store(folder: Path, backend: Backend, task: Task, sampling: Sampling, *, writer: int = 0) -> SampleStore:
-    """The store of an evaluation's samples.
-
-    Raises:
-        ConfigError: it holds samples that were drawn with other settings or judged by another version.
-    """
+    """The store of an evaluation's samples; raises ConfigError if it holds samples that were drawn with other settings
+    or judged by another version."""
     key = {"model": backend.model_digest, "backend": backend.name, "task": task.name, "verifier": task.verifier}
     return SampleStore(folder, key | asdict(sampling) | {"version": progrpo.__version__}, writer=writer)
 
@@ -149,10 +131,8 @@ def evaluate_into(
     """Evaluate on the held-out problems, and keep the samples in ``NAME-samples`` and the counts in ``NAME.json``.
 
     Called again, it goes on where it was interrupted. Diversity is measured if sacrebleu is installed. ``model`` is the
-    model's name for the record; the other arguments are those of :func:`evaluate`.
-
-    Raises:
-        ConfigError: as :func:`evaluate`; or another process writes the same evaluation, or the folder can't be written.
+    model's name for the record; the other arguments are those of :func:`evaluate`. Raises ConfigError as there, or if
+    another process writes the same evaluation, or the folder can't be written.
     """
     process = 0 if share is None else share.process
     samples = folder / f"{name}-samples"
@@ -181,11 +161,11 @@ def _sample_and_verify(
     task: Task,
     sampling: Sampling,
     problems: Sequence[Problem],
-    judged: dict[str, list[Judged]],
+    known: dict[str, list[Judged]],
     n: int,
 ) -> Iterator[tuple[Problem, list[Sample], list[Verdict]]]:
     """The missing samples with their verdicts. A thread verifies one batch while the backend draws the next."""
-    counts = [len(judged[problem["problem_id"]]) for problem in problems]
+    counts = [len(known[problem["problem_id"]]) for problem in problems]
     missing = [(problem, first) for problem, first in zip(problems, counts, strict=True) if first < n]
     requests = [Request(problem["prompt"], first, n - first) for problem, first in missing]
     waiting: deque[tuple[Problem, list[Sample], Future[list[Verdict]]]] = deque()
@@ -215,16 +195,42 @@ def _sample_and_verify(
         verifying.shutdown(cancel_futures=True)
 
 
-def _entropy_kind(judged: Iterable[Sequence[Judged]], sampling: Sampling) -> EntropyKind | None:
+def _entropy_kind(samples: Sequence[Judged], sampling: Sampling) -> str | None:
     """Which entropy the samples have. One backend draws all of them, so all have the same kind."""
-    samples = [sample for group in judged for sample in group if sample.tokens]
-    if not samples:
-        return None
-    if all(sample.entropy is not None for sample in samples):
+    if samples and all(sample.entropy is not None for sample in samples):
         return "greedy" if sampling.is_greedy else "distribution"
-    if sampling.is_greedy:  # -log p of the likeliest token does not estimate an entropy
-        return None
-    return "drawn" if all(sample.surprisal is not None for sample in samples) else None
+    is_drawn = samples and all(sample.surprisal is not None for sample in samples)
+    # At temperature 0, -log p of the likeliest token does not estimate an entropy.
+    return "drawn" if is_drawn and not sampling.is_greedy else None
+
+
+def equal_samples(judged: Iterable[Sequence[Judged]], temperature: float) -> list[str]:
+    """A sign that a server did not sample: a warning if the samples of each prompt are all equal; else an empty list.
+
+    Prompts with one sample do not count, nor do prompts whose answers are a single token (two with the end token),
+    because such answers are often equal. At temperature 0, equal samples are expected.
+
+    >>> from progrpo.verify import Verdict
+    >>> sample = Judged("So it is 4.", Verdict("correct"), 6, None, None, None, False)
+    >>> equal_samples([[sample] * 4, [sample] * 4], 1.0)[0].partition(":")[0]
+    'all 4 samples of 2 of 2 prompts are equal at temperature 1'
+    >>> equal_samples([[sample] * 4], 0.0)
+    []
+    """
+    prompts = list(judged)
+    longer = [samples for samples in prompts if len(samples) > 1 and not all(map(_is_one_token, samples))]
+    if temperature == 0 or not longer or any(len({sample.text for sample in samples}) > 1 for samples in longer):
+        return []
+    counts = sorted({len(samples) for samples in longer})
+    each = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return [
+        f"all {each} samples of {len(longer)} of {len(prompts)} prompts are equal at temperature {temperature:g}: does "
+        "the server ignore the temperature, or has the policy collapsed?"
+    ]
+
+
+def _is_one_token(sample: Judged) -> bool:
+    return sample.tokens <= 2 if sample.tokens else len(sample.text.strip()) < SHORTEST_WORD
 
 
 def count(task: Task, problem: Problem, judged: Sequence[Judged]) -> ProblemResult:
@@ -232,6 +238,12 @@ def count(task: Task, problem: Problem, judged: Sequence[Judged]) -> ProblemResu
     verdicts = [sample.verdict for sample in judged if sample.verdict.status != "error"]
     solutions = Counter(verdict.canonical for verdict in verdicts if verdict.correct)
     votes = task.count_votes(problem, [sample.text for sample in judged if sample.verdict.status == "incorrect"])
+    sampled = [sample for sample in judged if sample.tokens]
+    entropies = [sample.surprisal if sample.entropy is None else sample.entropy for sample in sampled]
+    entropy = None
+    if sampled and None not in entropies:  # the mean is over tokens, not over responses
+        weights = [sample.tokens for sample in sampled]
+        entropy = float(np.average(np.array(entropies, dtype=np.float64), weights=weights))
     return ProblemResult(
         problem_id=problem["problem_id"],
         samples=len(verdicts),
@@ -239,7 +251,7 @@ def count(task: Task, problem: Problem, judged: Sequence[Judged]) -> ProblemResu
         errors=len(judged) - len(verdicts),
         distinct=len(solutions),
         solutions=task.count_solutions(problem),
-        entropy=_mean_entropy(judged),
+        entropy=entropy,
         tokens=sum(sample.tokens for sample in judged),
         truncated=sum(sample.truncated for sample in judged),
         solution_counts=sorted(solutions.values(), reverse=True),
@@ -252,12 +264,3 @@ def _diversity(judged: Sequence[Judged], embedding_model: str | None) -> dict[st
     samples = [sample for sample in judged if sample.verdict.status != "error"]
     correct = [sample.verdict.correct for sample in samples]
     return diversity([sample.text for sample in samples], correct, embedding_model=embedding_model)
-
-
-def _mean_entropy(judged: Sequence[Judged]) -> float | None:
-    """The mean over tokens, not over responses; None if it is not known for every sample."""
-    samples = [sample for sample in judged if sample.tokens]
-    entropies = [sample.surprisal if sample.entropy is None else sample.entropy for sample in samples]
-    if not samples or None in entropies:
-        return None
-    return float(np.average(np.array(entropies, dtype=np.float64), weights=[sample.tokens for sample in samples]))

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 10_000
-Z = 1.959963984540054
-"""The 97.5 % quantile of the standard normal distribution."""
+Z = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with a 95 % interval, over other problems or over sampling only.
+    """A mean over a number of problems with a 95 % interval, over other problems or over sampling only.
 
     ``over="problems"``: the interval shows how the mean varies over other problems like these, each with its samples
     (:func:`mean_over_problems`). ``over="sampling"``: it shows how the mean varies if these problems are sampled again
@@ -28,7 +27,6 @@ class Estimate:
     high: float
     over: Literal["problems", "sampling"] = "problems"
     problems: int | None = None
-    """How many problems the mean is over."""
 
     def of_share(self) -> "Estimate":
         """The estimate of a share, with its interval cut to [0, 1], because a normal interval may reach beyond."""
@@ -41,14 +39,9 @@ class Estimate:
 def mean_over_problems(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     """The mean over problems and its 95 % bootstrap interval, clustered by problem.
 
-    With few problems the interval is wide, however many samples each of them has (arXiv 2411.00640).
-
-    Args:
-        values: one number per problem, shape (problems,); or one per run and problem, shape (runs, problems). Then
-            each problem is drawn with all its runs.
-
-    Raises:
-        ValueError: there is no problem.
+    With few problems the interval is wide, however many samples each of them has (arXiv 2411.00640). ``values`` has one
+    number per problem, shape (problems,); or one per run and problem, shape (runs, problems): then each problem is
+    drawn with all its runs. Raises ValueError if there is no problem.
 
     >>> mean_over_problems([1.0, 1.0, 1.0]).low
     1.0
@@ -71,13 +64,9 @@ def bootstrap_counts(problems: int, seed: int, resamples: int) -> NDArray[np.flo
 def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     """The mean of a - b with its 95 % bootstrap interval, paired by problem and by run.
 
-    The interval is for these runs on other problems like these. It does not show how far apart runs are.
-
-    Args:
-        a, b: as ``values`` of :func:`mean_over_problems`, with the same runs and problems in the same order.
-
-    Raises:
-        ValueError: the shapes differ.
+    The interval is for these runs on other problems like these. It does not show how far apart runs are. ``a`` and
+    ``b`` are as ``values`` of :func:`mean_over_problems`, with the same runs and problems in the same order; ValueError
+    if their shapes differ.
 
     >>> paired_difference([1.0, 0.5], [0.5, 0.0]).mean
     0.5
@@ -99,14 +88,9 @@ def mean_over_sampling(
     consistent for pass@k, maj@k and distinct@k of k < n, which are U-statistics; for pass@1 it is p (1 - p) / (n - 1).
     The interval is the normal one, 1.96 standard errors to either side.
 
-    Args:
-        values: the measure of each problem, shape (P,).
-        without_one: for each problem, the different values of the measure without one sample, and the number of
-            samples that each of these values is for.
-        problem_samples: n of each problem, shape (P,).
-
-    Raises:
-        ValueError: there is no problem, or counts that do not add up to n.
+    ``values`` and ``problem_samples`` are the measure and n of each problem, shape (P,); ``without_one`` are the
+    different values of each problem's measure without one sample, and the number of samples that each of these values
+    is for. Raises ValueError if these numbers do not add up to n, or there is no problem.
 
     Source: Efron and Stein 1981; intervals for evaluations: arXiv 2411.00640.
 
@@ -143,7 +127,7 @@ def sign_test(a: ArrayLike, b: ArrayLike) -> SignTest:
 
     .. math:: p = \min\Big(1, 2 \cdot 2^{-m} \sum_{i=0}^{\min(w, l)} \binom{m}{i}\Big), \quad m = w + l
 
-    ``a`` and ``b`` hold one number per problem, in the same order; ValueError if their shapes differ.
+    ``a`` and ``b`` hold one number per problem, in the same order; raises ValueError if their shapes differ.
 
     >>> sign_test([1.0, 1.0, 1.0, 0.5], [0.5, 0.0, 0.5, 0.5])
     SignTest(wins=3, losses=0, ties=1, p_value=0.25)

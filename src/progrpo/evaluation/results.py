@@ -6,7 +6,7 @@ problems that lost samples may be the hard ones.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -14,46 +14,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from progrpo.evaluation.diversity import answer_entropy, distinct_at_k
+from progrpo.evaluation.at_k import distinct_at_k, majority_at_k, pass_at_k
+from progrpo.evaluation.diversity import answer_entropy
 from progrpo.evaluation.intervals import Estimate, mean_over_problems, mean_over_sampling
-from progrpo.evaluation.majority import majority_at_k
-from progrpo.evaluation.pass_at_k import pass_at_k
 
 SUMMARY_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """The k of pass@k in a summary, as far as there are samples."""
-MOST_COUNTS = 6
-"""A sentence of :func:`fewer_problems` has at most so many counts; the JSON has the counts of every k."""
+MOST_COUNTS = 6  # a sentence of fewer_problems has at most so many counts; the JSON has the counts of every k
 
 
 @dataclass(frozen=True)
 class ProblemResult:
-    """The counts of one problem's samples."""
+    """The counts of one problem's samples.
+
+    Attributes:
+        samples: the judged ones; ``errors`` counts those on which the verifier failed.
+        distinct: different correct solutions among the samples.
+        solutions: how many solutions there are, if that is known.
+        entropy: mean over response tokens, in nats; None without log-probs. ``settings["entropy"]`` says which it is.
+        tokens: response tokens of all samples.
+        truncated: samples cut off by the budget of tokens.
+        solution_counts: how many samples each different correct solution has, the most frequent first.
+        wrong_votes: how many samples each wrong answer has, the most frequent first; None if a vote makes no sense.
+        no_answer: samples without an answer, if there is a vote.
+        diversity: see :func:`progrpo.evaluation.diversity.diversity`; None if it was not measured.
+    """
 
     problem_id: str
     samples: int
-    """Judged samples."""
     correct: int
-    """Correct samples."""
     errors: int
-    """Samples on which the verifier failed. ``samples`` does not include them."""
     distinct: int
-    """Different correct solutions among the samples."""
     solutions: int | None
-    """How many solutions there are, if that is known."""
     entropy: float | None
-    """Mean over response tokens, in nats; None without log-probs. ``settings["entropy"]`` says which entropy it is."""
     tokens: int
-    """Response tokens of all samples."""
     truncated: int = 0
-    """Samples cut off by the budget of tokens."""
     solution_counts: list[int] | None = None
-    """How many samples each different correct solution has, the most frequent first."""
     wrong_votes: list[int] | None = None
-    """How many samples each wrong answer has, the most frequent first; None if a vote makes no sense."""
     no_answer: int = 0
-    """Samples without an answer, if there is a vote."""
     diversity: dict[str, float | None] | None = None
-    """See :func:`progrpo.evaluation.diversity.diversity`; None if it was not measured."""
 
     @property
     def drawn(self) -> int:
@@ -76,31 +75,22 @@ class Evaluation:
     def values(self, measure: str) -> NDArray[np.float64]:
         """A measure of each judged problem; NaN where it is not known, such as at K for a problem with fewer samples.
 
-        Args:
-            measure: ``pass@K``, ``maj@K``, or ``distinct@K``, the expected number of different correct solutions among
-                K samples; ``avg``, ``distinct``, ``coverage`` (the share of a problem's solutions among the samples),
-                ``entropy``, ``answer_entropy``, ``truncated`` (the share of samples that were cut off), or a name of
-                :func:`progrpo.evaluation.diversity.diversity`.
-
-        Raises:
-            ValueError: no problem has K judged samples.
+        ``measure`` is ``pass@K``, ``maj@K``, or ``distinct@K``, the expected number of different correct solutions
+        among K samples; ``avg``, ``distinct``, ``coverage`` (the share of a problem's solutions among the samples),
+        ``entropy``, ``answer_entropy``, ``truncated`` (the share of samples that were cut off), or a name of
+        :func:`progrpo.evaluation.diversity.diversity`. Raises ValueError if no problem has K judged samples.
         """
-        name, at, k = measure.partition("@")
-        if at:
-            return self._values_at(name, int(k))
+        name, at, number = measure.partition("@")
         if measure in self.diversity_measures:
             return _floats((p.diversity or {}).get(measure) for p in self.judged)
-        return _floats(map(_MEASURES[measure], self.judged))
-
-    def _values_at(self, name: str, k: int) -> NDArray[np.float64]:
-        enough = np.array([p.samples >= k for p in self.judged])
-        if not enough.any():
-            enough[:] = True  # then pass_at_k raises the error for this k
-        problems = [p for p, has_k in zip(self.judged, enough, strict=True) if has_k]
-        pass_values = pass_at_k([p.samples for p in problems], [p.correct for p in problems], k)
-        values = np.full(len(self.judged), np.nan)
-        values[enough] = pass_values if name == "pass" else _floats(_MEASURES_AT_K[name](p, k) for p in problems)
-        return values
+        if not at:
+            return _floats(map(_MEASURES[measure], self.judged))
+        k = int(number)
+        # Without a problem that has k samples, pass_at_k raises the error for this k.
+        problems = [p for p in self.judged if p.samples >= k] or self.judged
+        pass_values = np.atleast_1d(pass_at_k([p.samples for p in problems], [p.correct for p in problems], k))
+        at_k = iter(pass_values if name == "pass" else [_MEASURES_AT_K[name](p, k) for p in problems])
+        return _floats(next(at_k) if p.samples >= k else None for p in self.judged)
 
     @cached_property
     def diversity_measures(self) -> list[str]:
@@ -121,7 +111,7 @@ class Evaluation:
         problems = [p for p in self.judged if p.samples >= k]
         values = Evaluation({}, problems or self.judged).values(measure)
         if min(p.samples for p in problems) <= k:
-            return Estimate(float(values.mean()), float("nan"), float("nan"), "sampling", len(problems))
+            return Estimate(float(values.mean()), np.nan, np.nan, "sampling", len(problems))
         without = [_without_one(problem) for problem in problems]
         fewer = iter(Evaluation({}, [way for ways in without for way, _ in ways]).values(measure))
         thetas = [([next(fewer) for _ in ways], [count for _, count in ways]) for ways in without]
@@ -145,9 +135,8 @@ class Evaluation:
     def entropy(self) -> float:
         """Token-weighted mean entropy over all responses, in nats; NaN if it is not known for every problem."""
         sampled = [p for p in self.problems if p.tokens]
-        if not sampled or any(p.entropy is None for p in sampled):
-            return float("nan")
-        return float(np.average([p.entropy or 0.0 for p in sampled], weights=[p.tokens for p in sampled]))
+        entropies = _floats(p.entropy for p in sampled)
+        return float(np.average(entropies, weights=[p.tokens for p in sampled])) if sampled else np.nan
 
     def summary(self) -> dict[str, float]:
         """The means by measure; and ``problems with K samples``, if measures at K are not over all problems."""
@@ -190,10 +179,8 @@ class Evaluation:
 
 
 def fewer_problems(samples: Sequence[int]) -> str:
-    """How many problems a measure at k is over, for each k where the number falls; empty if it never does.
-
-    Args:
-        samples: judged samples of each problem.
+    """How many problems a measure at k is over, for each k where the number falls; empty if it never does. ``samples``
+    are the judged ones of each problem.
 
     >>> fewer_problems([64, 64, 63, 3])
     '3 of 4 problems from k = 4, 2 from k = 64'
@@ -209,7 +196,7 @@ def fewer_problems(samples: Sequence[int]) -> str:
 
 def _floats(values: Iterable[float | None]) -> NDArray[np.float64]:
     """An array with NaN for None."""
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return np.array(list(values), dtype=np.float64)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
@@ -218,29 +205,19 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _answer_entropy(p: ProblemResult) -> float | None:
-    return None if p.wrong_votes is None else answer_entropy([p.correct, *p.wrong_votes])
-
-
-def _majority_at(p: ProblemResult, k: int) -> float | None:
-    return None if p.wrong_votes is None else _majority(p.correct, tuple(p.wrong_votes), p.no_answer)[k - 1]
-
-
-def _distinct_at(p: ProblemResult, k: int) -> float | None:
-    return None if p.solution_counts is None else distinct_at_k(p.solution_counts, p.samples, k)
-
-
 _majority = lru_cache(maxsize=4096)(majority_at_k)
 _MEASURES_AT_K: dict[str, Callable[[ProblemResult, int], float | None]] = {
-    "maj": _majority_at,
-    "distinct": _distinct_at,
+    "maj": lambda p, k: (
+        None if p.wrong_votes is None else _majority(p.correct, tuple(p.wrong_votes), p.no_answer)[k - 1]
+    ),
+    "distinct": lambda p, k: None if p.solution_counts is None else distinct_at_k(p.solution_counts, p.samples, k),
 }
 _MEASURES: dict[str, Callable[[ProblemResult], float | None]] = {
     "avg": lambda p: p.correct / p.samples,
     "distinct": lambda p: p.distinct,
     "coverage": lambda p: p.distinct / p.solutions if p.solutions else None,
     "entropy": lambda p: p.entropy,
-    "answer_entropy": _answer_entropy,
+    "answer_entropy": lambda p: None if p.wrong_votes is None else answer_entropy([p.correct, *p.wrong_votes]),
     "truncated": lambda p: p.truncated / p.drawn,
 }
 
@@ -262,11 +239,9 @@ def _without_one(problem: ProblemResult) -> list[tuple[ProblemResult, int]]:
     return [(way, samples) for way, samples in ways if samples]
 
 
-def _one_less(counts: list[int]) -> list[tuple[list[int], int]]:
+def _one_less(counts: list[int]) -> Iterator[tuple[list[int], int]]:
     """The counts with one sample removed: each different result, and how many samples give it when removed."""
-    ways = []
     for size, classes in Counter(counts).items():
         less = list(counts)
         less[less.index(size)] -= 1
-        ways.append((sorted(less, reverse=True), size * classes))
-    return ways
+        yield sorted(less, reverse=True), size * classes

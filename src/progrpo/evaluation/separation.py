@@ -5,8 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from progrpo.evaluation.intervals import Estimate, bootstrap_counts, mean_over_problems
 
-RESAMPLES = 1_000
-"""Fewer than for a mean, because each resample goes through all responses."""
+RESAMPLES = 1_000  # fewer than for a mean, because each resample goes through all responses
 
 
 def auroc(scores: ArrayLike, right: ArrayLike) -> float:
@@ -14,16 +13,9 @@ def auroc(scores: ArrayLike, right: ArrayLike) -> float:
 
     .. math:: P(s_+ > s_-) + \tfrac12 P(s_+ = s_-)
 
-    Args:
-        scores: one finite number per response, shape (responses,), such as c(o|q).
-        right: bool, shape (responses,).
-
-    Returns:
-        0.5 if scores tell nothing, 1 if every right response scores above every wrong one; NaN if all responses are
-        right or all are wrong.
-
-    Raises:
-        ValueError: shapes that differ, or a score that is not finite.
+    ``scores`` has one finite number per response, such as c(o|q), and ``right`` one bool, both of shape (responses,);
+    else a ValueError is raised. The result is 0.5 if scores tell nothing, 1 if every right response scores above every
+    wrong one, and NaN if all responses are right or all are wrong.
 
     Source: the Mann-Whitney U statistic over the number of pairs (Hanley and McNeil 1982).
 
@@ -67,13 +59,9 @@ def auroc_within_problems(
     matter. This is what c(o|q) tells a method that weighs the responses of one group. Problems whose responses are all
     right or all wrong have no such pair and are left out.
 
-    Args:
-        scores, right, problems: as in :func:`pooled_auroc`.
-        runs: the run of each response, shape (responses,). Only responses of one run are compared, and the runs of a
-            problem are averaged. By default there is one run.
-
-    Returns:
-        The mean and the number; or None if no problem has both right and wrong responses.
+    ``runs`` is the run of each response, shape (responses,): only responses of one run are compared, and the runs of a
+    problem are averaged. By default there is one run. The result is None if no problem has both right and wrong
+    responses.
 
     >>> auroc_within_problems([0.9, 0.1, 0.2, 0.3], [True, False, True, False], ["a", "a", "b", "b"])[0].mean
     0.5

@@ -24,31 +24,28 @@ _QUESTIONS = {
     "standings": "contest.standings?contestId={contest}&showUnofficial=false",
     "rating_changes": "contest.ratingChanges?contestId={contest}",
 }
-_PAUSE_SECONDS = 2.0
-"""The API allows one request in two seconds."""
+_PAUSE_SECONDS = 2.0  # the API allows one request in two seconds
 _TIMEOUT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Standings:
-    """A contest's problems and the scores of its P rated participants."""
+    """A contest's problems, and the scores and earlier ratings of its P rated participants.
+
+    ``points`` has the points of each problem, by an id such as ``1971A``; None if each problem counts as one.
+    ``penalties_P`` are minutes; 0 if problems have points.
+    """
 
     contest: int
     points: dict[str, float | None]
-    """The points of each problem, by an id such as ``1971A``; None if each problem counts as one."""
     scores_P: NDArray[np.float64]
     penalties_P: NDArray[np.float64]
-    """Minutes; 0 if problems have points."""
     ratings_P: NDArray[np.float64]
-    """Ratings before the contest."""
 
 
 def read_human_ratings(path: Path) -> dict[int, int]:
-    """How many humans have each rating, from a JSON object such as ``{"1199": 12, "1200": 15}``.
-
-    Raises:
-        ConfigError: the file is missing or does not hold such an object.
-    """
+    """How many humans have each rating, from a JSON object such as ``{"1199": 12, "1200": 15}``. Raises ConfigError if
+    the file is missing or holds something else."""
     value = read_json(path)
     try:
         ratings = {int(rating): int(count) for rating, count in value.items()}
@@ -60,19 +57,15 @@ def read_human_ratings(path: Path) -> dict[int, int]:
 
 
 def load_standings(folder: Path, contests: Iterable[int]) -> dict[int, Standings]:
-    """The standings of contests, from the files in a folder.
-
-    Raises:
-        ConfigError: a file can't be used, or is missing. The message lists the contests and says how to get them.
-    """
+    """The standings of contests, from the files in a folder. Raises ConfigError if a file can't be used or is missing;
+    the message lists the contests and says how to get them."""
     wanted = sorted(set(contests))
     missing = [contest for contest in wanted if not all(path.exists() for path in _paths(folder, contest).values())]
     if missing:
+        questions = " and ".join(f"{API}/{question.format(contest=missing[0])}" for question in _QUESTIONS.values())
         raise ConfigError(
             f"{folder} lacks the contests {shortened(missing)}: download them with "
-            "progrpo.evaluation.standings.download_standings, or keep the answers of "
-            f"{API}/{_QUESTIONS['standings'].format(contest=missing[0])} and "
-            f"{API}/{_QUESTIONS['rating_changes'].format(contest=missing[0])}, and so on, as "
+            f"progrpo.evaluation.standings.download_standings, or keep the answers of {questions}, and so on, as "
             f"standings/{missing[0]}.json and rating_changes/{missing[0]}.json in it."
         )
     return {contest: _read_standings(folder, contest) for contest in wanted}
@@ -83,31 +76,26 @@ def download_standings(
 ) -> list[int]:
     """Download the files that a folder lacks from Codeforces' public API, and return the contests of these files.
 
-    Files that are there, and those that were downloaded before an error, are kept.
-
-    Raises:
-        ConfigError: the API can't be reached or refuses.
+    Files that are there, and those that were downloaded before an error, are kept. Raises ConfigError if the API can't
+    be reached or refuses.
     """
-    missing = [
-        (contest, kind, path)
-        for contest in sorted(set(contests))
-        for kind, path in _paths(folder, contest).items()
-        if not path.exists()
-    ]
-    for i, (contest, kind, path) in enumerate(missing):
-        if i:
-            time.sleep(pause_seconds)
-        write_text(path, _download(f"{api}/{_QUESTIONS[kind].format(contest=contest)}"))
-    return list(dict.fromkeys(contest for contest, _, _ in missing))
+    downloaded: list[int] = []
+    for contest in sorted(set(contests)):
+        for kind, path in _paths(folder, contest).items():
+            if not path.exists():
+                time.sleep(pause_seconds if downloaded else 0)
+                write_text(path, _download(f"{api}/{_QUESTIONS[kind].format(contest=contest)}"))
+                downloaded.append(contest)
+    return list(dict.fromkeys(downloaded))
 
 
 def _download(url: str) -> str:
-    refusal: HTTPError | None = None
+    code, reason = "", "something that is not the status OK"
     try:
         with urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
-            body = response.read()
+            body: bytes = response.read()
     except HTTPError as error:  # the API gives its reason in the body
-        refusal, body = error, error.read()
+        body, code, reason = error.read(), f"{error.code} ", error.reason
     except OSError as error:
         raise ConfigError(
             f"{url} can't be downloaded ({error}); fetch it where the network allows and copy the folder."
@@ -116,12 +104,10 @@ def _download(url: str) -> str:
         answer = json.loads(body)
     except ValueError:
         answer = None
-    comment = answer.get("comment") if isinstance(answer, dict) else None
-    if refusal is not None:
-        raise ConfigError(f"{url} answered {refusal.code} {comment or refusal.reason}.") from refusal
-    if not isinstance(answer, dict) or answer.get("status") != "OK":
-        raise ConfigError(f"{url} answered {comment or 'something that is not the status OK'}.")
-    return str(body.decode("utf-8"))
+    fields = answer if isinstance(answer, dict) else {}
+    if code or fields.get("status") != "OK":
+        raise ConfigError(f"{url} answered {code}{fields.get('comment') or reason}.")
+    return body.decode("utf-8")
 
 
 def _paths(folder: Path, contest: int) -> dict[str, Path]:
@@ -149,7 +135,7 @@ def _read_standings(folder: Path, contest: int) -> Standings:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; ConfigError if it can't be read."""
+    """The content of a JSON file; raises ConfigError if it can't be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -29,30 +29,31 @@ from progrpo.verify import Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-FLUSH_SECONDS = 5.0
-"""A process that is killed loses at most the samples of so many seconds."""
+FLUSH_SECONDS = 5.0  # a process that is killed loses at most the samples of so many seconds
 SUMMARY_COLUMNS = (
     "problem_id", "index", "prompt", "text", "status", "reason", "canonical",
     "tokens", "entropy", "surprisal", "answer_confidence", "truncated",
 )  # fmt: skip
+"""The last five are the last fields of :class:`Judged`, in their order."""
 TOKEN_COLUMNS = ("token_ids", "logps", "entropies")
-_JUDGED_COLUMNS = ("text", "tokens", "entropy", "surprisal", "answer_confidence", "truncated")
-"""The fields of :class:`Judged` that are columns. The verdict has three more."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A sample and the verdict on it, with means over its tokens."""
+    """A sample and the verdict on it, with means over its tokens, which are None if they are not known.
+
+    Attributes:
+        entropy: of the distribution that each token was drawn from, in nats.
+        surprisal: -log p, in nats, which estimates the entropy from the drawn tokens.
+        answer_confidence: c(o|q) at the default low_prob_fraction, 0.2.
+    """
 
     text: str
     verdict: Verdict
     tokens: int
     entropy: float | None
-    """Mean over its tokens of the entropy of the distribution that each was drawn from, in nats; None if not known."""
     surprisal: float | None
-    """Mean over its tokens of -log p, in nats, which estimates the entropy from the drawn tokens; None if not known."""
     answer_confidence: float | None
-    """c(o|q) at the default low_prob_fraction, 0.2; None if not known."""
     truncated: bool
 
     @classmethod
@@ -63,26 +64,21 @@ class Judged:
         >>> judged.tokens, judged.entropy, judged.surprisal
         (2, 1.5, 1.0)
         """
-        entropy, surprisal, confidence = _mean(sample.entropies or []), _mean([-logp for logp in sample.logps]), None
+        entropy = surprisal = confidence = None
+        if sample.entropies:
+            entropy = math.fsum(sample.entropies) / len(sample.entropies)
         if sample.logps:
+            surprisal = math.fsum(-logp for logp in sample.logps) / len(sample.logps)
             logps_1T = torch.tensor([sample.logps], dtype=torch.float64).clamp(max=0.0)
             confidence = answer_confidence(logps_1T, torch.ones_like(logps_1T, dtype=torch.bool)).item()
         return cls(sample.text, verdict, sample.tokens, entropy, surprisal, confidence, sample.truncated)
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
-
-
 class SampleStore:
     """The samples of one evaluation: one model, one task, one way of sampling.
 
-    Args:
-        key: how the samples were made, as settings by name. Samples with another key are not mixed with these.
-        writer: the number of this process, if several write to the folder at the same time.
-
-    Raises:
-        ConfigError: the folder holds samples with another key.
+    ``key`` has the settings with which the samples were made, by name; raises ConfigError if the folder holds samples
+    with another key. ``writer`` is the number of this process, if several write to the folder at the same time.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], *, writer: int = 0) -> None:
@@ -106,26 +102,22 @@ class SampleStore:
             )
 
     def judged(self, problems: Sequence[Problem]) -> dict[str, list[Judged]]:
-        """The stored samples by problem: samples 0, 1, 2, ... up to the first that is missing.
-
-        Raises:
-            ConfigError: a problem's prompt has changed, or a part is damaged.
-        """
+        """The stored samples by problem: samples 0, 1, 2, ... up to the first that is missing. Raises ConfigError if a
+        problem's prompt has changed, or a part is damaged."""
         prompts = {problem["problem_id"]: prompt_text(problem["prompt"]) for problem in problems}
         stored: dict[str, dict[int, Judged]] = {}
         for row in (row for batch in _batches(self.folder, SUMMARY_COLUMNS) for row in batch.to_pylist()):
-            problem = row["problem_id"]
+            problem, index, prompt, text, *verdict = (row[name] for name in SUMMARY_COLUMNS[:7])
             if problem not in prompts:
                 continue
-            if row["prompt"] != prompts[problem]:
+            if prompt != prompts[problem]:
                 raise ConfigError(
                     f"{str(self.folder)!r} holds samples of another prompt for problem {problem!r}; choose another "
                     "--out, or remove it."
                 )
-            verdict = Verdict(row["status"], row["reason"], row["canonical"])
-            sample = Judged(verdict=verdict, **{name: row[name] for name in _JUDGED_COLUMNS})
+            sample = Judged(text, Verdict(*verdict), *(row[name] for name in SUMMARY_COLUMNS[7:]))
             # If a sample was written twice, the first counts.
-            stored.setdefault(problem, {}).setdefault(row["index"], sample)
+            stored.setdefault(problem, {}).setdefault(index, sample)
         missing = {problem: next(i for i in count() if i not in samples) for problem, samples in stored.items()}
         return {problem: [stored[problem][i] for i in range(end)] for problem, end in missing.items()}
 
@@ -136,9 +128,9 @@ class SampleStore:
         judged = [Judged.of(sample, verdict) for sample, verdict in zip(samples, verdicts, strict=True)]
         prompt = prompt_text(problem["prompt"])
         for i, (sample, summary) in enumerate(zip(samples, judged, strict=True), start=first):
-            row = {"problem_id": problem["problem_id"], "index": i, "prompt": prompt} | asdict(summary.verdict)
-            row |= {name: getattr(summary, name) for name in _JUDGED_COLUMNS}
-            self._rows.append(row | {name: getattr(sample, name) for name in TOKEN_COLUMNS})
+            row = {"problem_id": problem["problem_id"], "index": i, "prompt": prompt} | asdict(summary)
+            row |= row.pop("verdict") | {name: getattr(sample, name) for name in TOKEN_COLUMNS}
+            self._rows.append(row)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
         return judged
@@ -151,11 +143,10 @@ class SampleStore:
         import pyarrow as pa
         from pyarrow.parquet import write_table
 
-        types = dict.fromkeys(SUMMARY_COLUMNS, pa.string()) | {"index": pa.int32(), "tokens": pa.int32()}
-        types |= dict.fromkeys(("entropy", "surprisal", "answer_confidence"), pa.float64()) | {"truncated": pa.bool_()}
+        types = {"index": pa.int32(), "tokens": pa.int32(), "truncated": pa.bool_(), "token_ids": pa.list_(pa.int32())}
+        types |= dict.fromkeys(("entropy", "surprisal", "answer_confidence"), pa.float64())
         types |= dict.fromkeys(("logps", "entropies"), pa.list_(pa.float32()))
-        types["token_ids"] = pa.list_(pa.int32())
-        schema = pa.schema([(name, types[name]) for name in (*SUMMARY_COLUMNS, *TOKEN_COLUMNS)])
+        schema = pa.schema([(name, types.get(name, pa.string())) for name in (*SUMMARY_COLUMNS, *TOKEN_COLUMNS)])
         with write_file(self.next_part()) as beside:
             write_table(pa.Table.from_pylist(self._rows, schema=schema), beside)
         self._rows = []

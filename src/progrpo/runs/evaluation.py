@@ -7,7 +7,8 @@ from typing import Any
 from progrpo.common.errors import ConfigError
 from progrpo.common.processes import Share, first_decides
 from progrpo.common.progress import Progress
-from progrpo.evaluation.evaluate import Evaluation, evaluate_into, open_store
+from progrpo.evaluation.evaluate import evaluate_into, open_store
+from progrpo.evaluation.results import Evaluation
 from progrpo.recipes.build import sampling
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.folder import FINAL, RunFolder

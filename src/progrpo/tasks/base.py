@@ -19,25 +19,20 @@ class Task(Protocol):
     @property
     def name(self) -> str:
         """The task's name in records."""
-        ...
 
     @property
     def verifier(self) -> str:
         """A name of :data:`progrpo.verify.registry.VERIFIERS`."""
-        ...
 
     @property
     def max_response_tokens(self) -> int:
         """The limit on a response's tokens if the recipe sets none: enough for a right response and its end."""
-        ...
 
     def train_problems(self) -> Sequence[Problem]:
         """The problems to train on."""
-        ...
 
     def heldout_problems(self) -> Sequence[Problem]:
         """Problems that share nothing with the training problems."""
-        ...
 
     def verify(self, problem: Problem, response: str) -> Verdict:
         """Whether a response solves a problem; ``Verdict.canonical`` tells solutions apart."""

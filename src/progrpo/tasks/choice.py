@@ -9,12 +9,10 @@ from progrpo.tasks.dataset import DatasetTask, Item, Preset
 from progrpo.tasks.rows import BadRowError, Data, Row, column, digest, text_column
 from progrpo.verify.choice import choice_gold
 
-INSTRUCTION = r"Please reason step by step, and put the letter of the right option, alone, within \boxed{}."
 
-
-def _item(question: str, options: Sequence[str], letter: str) -> Item:
+def _item(question: str, options: Sequence[str], letter: str, problem_id: str | None = None) -> Item:
     listed = "\n".join(f"{name}. {text}" for name, text in zip(ascii_uppercase, options, strict=False))
-    return Item(f"{question.strip()}\n\n{listed}", choice_gold(letter, options))
+    return Item(f"{question.strip()}\n\n{listed}", choice_gold(letter, options), problem_id=problem_id)
 
 
 def _options(row: Row) -> list[str]:
@@ -26,11 +24,11 @@ def _options(row: Row) -> list[str]:
 
 def _mmlu_pro(row: Row) -> Item:
     """MMLU-Pro: up to ten options, in the dataset's own order. It asks some questions twice; its score counts both."""
-    text_column(row, "question_id")  # only MMLU-Pro's rows have this column
+    problem_id = text_column(row, "question_id")  # only MMLU-Pro's rows have this column
     letter, index = text_column(row, "answer"), row.get("answer_index")
     if isinstance(index, int) and ascii_uppercase[index : index + 1] != letter:
         raise BadRowError(f"column 'answer' is {letter!r}, but 'answer_index' is {index}")
-    return _item(text_column(row, "question"), _options(row), letter)
+    return _item(text_column(row, "question"), _options(row), letter, problem_id)
 
 
 def _gpqa(row: Row) -> Item:
@@ -40,14 +38,8 @@ def _gpqa(row: Row) -> Item:
     if right in wrong:
         raise BadRowError("has the right option among the wrong ones")
     options = sorted([right, *wrong], key=lambda text: digest(question, text))
-    return _item(question, options, ascii_uppercase[options.index(right)])
-
-
-PRESETS: dict[str, Preset] = {
-    "gpqa_diamond": Preset(_gpqa, "Idavidrein/gpqa", subset="gpqa_diamond", id="Record ID"),
-    "mmlu_pro": Preset(_mmlu_pro, "TIGER-Lab/MMLU-Pro", "test", id="question_id"),
-}
-"""The presets of a choice task by name; each also reads a local copy of its dataset at ``Data.path``."""
+    problem_id = text_column(row, "Record ID") if "Record ID" in row else None
+    return _item(question, options, ascii_uppercase[options.index(right)], problem_id)
 
 
 @dataclass(frozen=True)
@@ -58,10 +50,15 @@ class ChoiceTask(DatasetTask):
     (the letter). The canonical form is the letter.
     """
 
-    PRESETS: ClassVar[Mapping[str, Preset]] = PRESETS
+    PRESETS: ClassVar[Mapping[str, Preset]] = {
+        "gpqa_diamond": Preset(_gpqa, "Idavidrein/gpqa", subset="gpqa_diamond"),
+        "mmlu_pro": Preset(_mmlu_pro, "TIGER-Lab/MMLU-Pro", "test"),
+    }
     name: ClassVar[str] = "choice"
     verifier: ClassVar[str] = "choice"
-    instruction: ClassVar[str] = INSTRUCTION
+    instruction: ClassVar[str] = (
+        r"Please reason step by step, and put the letter of the right option, alone, within \boxed{}."
+    )
 
     def read_columns(self, data: Data) -> Callable[[Row], Item]:
         problem, gold = data.problem or "question", data.gold or "answer"

@@ -12,12 +12,11 @@ from typing import Any, ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
 from progrpo.tasks.evalplus import has_evalplus_tests, input_tests, script_tests
+from progrpo.tasks.generated import small_functions
 from progrpo.tasks.rows import BadRowError, ForeignRowError, Row, column, first_column, json_column, text_column
-from progrpo.tasks.small_functions import small_functions
 from progrpo.verify import AssertTests, CallTests, StdinTests
 from progrpo.verify.code.programs import gold_of
 
-INSTRUCTION = "Write the program in Python, in one ```python code block."
 STARTER = "\n\nStart from this code:\n```python\n{starter}\n```"
 MBPP_TESTS = "\n\nYour code should pass these tests:\n{tests}"
 FUNCTION_TESTS = ("functional", "function_call")
@@ -36,10 +35,8 @@ import collections, itertools, functools, heapq, bisect, math, re, string, rando
 """
 """LeetCode's own judge imports these: the starter code of a function uses ``List[int]`` without an import."""
 
-# -- Tests in a list, or as inputs and outputs -------------------------------------------------------------------------
 
-
-def _listed(tests: Any, function: str | None) -> StdinTests | CallTests:
+def _listed_gold(tests: Any, function: str | None) -> str:
     """Tests as LiveCodeBench and DeepCoder list them: ``[{"input", "output", "testtype", "metadata"}, ...]``."""
     try:
         functions = {test.get("fn_name") or (test.get("metadata") or {}).get("func_name") for test in tests}
@@ -50,13 +47,28 @@ def _listed(tests: Any, function: str | None) -> StdinTests | CallTests:
     if len(functional) > 1:
         raise BadRowError("has tests of standard input and of a function mixed")
     name = function or (functions.pop() if len(functions) == 1 else None)
-    return _calls(name, pairs) if name and functional == {True} else _stdin(pairs)
+    return _gold(pairs, name if functional == {True} else None)
 
 
-def _stdin(pairs: Sequence[tuple[Any, Any]]) -> StdinTests:
+def _gold(pairs: Sequence[tuple[Any, Any]], function: str | None = None) -> str:
+    """The gold of inputs and outputs: those of a function's calls if it has a name, else those of a program.
+
+    LiveCodeBench writes the arguments as one JSON value per line; other datasets write a list of arguments. Most of
+    these other datasets put each output into a list, as APPS did.
+    """
     if not pairs:
         raise BadRowError("has no tests")
-    return StdinTests(tuple((_text(stdin), _text(output)) for stdin, output in pairs))
+    if not function:
+        return gold_of(StdinTests(tuple((_text(stdin), _text(output)) for stdin, output in pairs)))
+    if all(isinstance(output, list) and len(output) == 1 for _, output in pairs):
+        pairs = [(arguments, output[0]) for arguments, output in pairs]
+    try:
+        cases = tuple(_call(*pair) for pair in pairs)
+    except ValueError as error:
+        raise BadRowError(f"a test of {function!r} is not JSON: {error}") from None
+    if not all(isinstance(arguments, list) for arguments, _ in cases):
+        raise BadRowError(f"a test of {function!r} has no list of arguments")
+    return gold_of(CallTests(function, cases), prefix=LEETCODE_IMPORTS)
 
 
 def _text(value: Any) -> str:
@@ -68,25 +80,6 @@ def _text(value: Any) -> str:
     return value
 
 
-def _calls(function: str, pairs: Sequence[tuple[Any, Any]]) -> CallTests:
-    """Tests that call a function.
-
-    LiveCodeBench writes the arguments as one JSON value per line; other datasets write a list of arguments. Most of
-    these other datasets put each output into a list, as APPS did.
-    """
-    if not pairs:
-        raise BadRowError("has no tests")
-    if all(isinstance(output, list) and len(output) == 1 for _, output in pairs):
-        pairs = [(arguments, output[0]) for arguments, output in pairs]
-    try:
-        cases = tuple(_call(*pair) for pair in pairs)
-    except ValueError as error:
-        raise BadRowError(f"a test of {function!r} is not JSON: {error}") from None
-    if not all(isinstance(arguments, list) for arguments, _ in cases):
-        raise BadRowError(f"a test of {function!r} has no list of arguments")
-    return CallTests(function, cases)
-
-
 def _call(arguments: Any, output: Any) -> tuple[Any, Any]:
     if not isinstance(arguments, str):
         return arguments, output
@@ -94,16 +87,9 @@ def _call(arguments: Any, output: Any) -> tuple[Any, Any]:
     return values, json.loads(output) if isinstance(output, str) else output
 
 
-def _gold(tests: StdinTests | CallTests) -> str:
-    return gold_of(tests, prefix=LEETCODE_IMPORTS if isinstance(tests, CallTests) else "")
-
-
 def _with_starter(problem: str, row: Row) -> str:
     starter = row.get("starter_code")
     return problem + STARTER.replace("{starter}", starter) if isinstance(starter, str) and starter.strip() else problem
-
-
-# -- DeepCoder, LiveCodeBench, CodeContests ----------------------------------------------------------------------------
 
 
 def _deepcoder(row: Row) -> Item:
@@ -112,17 +98,16 @@ def _deepcoder(row: Row) -> Item:
     if isinstance(tests, list):
         metadata = row.get("metadata")
         function = metadata.get("func_name") if isinstance(metadata, dict) else None
-        return Item(_with_starter(problem, row), _gold(_listed(tests, function)))
+        return Item(_with_starter(problem, row), _listed_gold(tests, function))
     if isinstance(tests, dict) and "functional" in tests:
-        script = text_column(row, "tests.functional") if isinstance(row["tests"], dict) else str(tests["functional"])
+        script = text_column({"tests": tests}, "tests.functional")
         return Item(problem, gold_of(AssertTests(script, setup=LEETCODE_IMPORTS), prefix=LEETCODE_IMPORTS))
-    if isinstance(tests, dict) and isinstance(tests.get("inputs"), list) and isinstance(tests.get("outputs"), list):
-        if len(tests["inputs"]) != len(tests["outputs"]):
-            raise BadRowError(f"has {len(tests['inputs'])} inputs and {len(tests['outputs'])} outputs")
-        pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
-        name = tests.get("fn_name")
-        return Item(_with_starter(problem, row), _gold(_calls(name, pairs) if name else _stdin(pairs)))
-    raise BadRowError("column 'tests' is neither a list of tests, nor inputs and outputs, nor an assert script")
+    inputs, outputs = (tests.get("inputs"), tests.get("outputs")) if isinstance(tests, dict) else (None, None)
+    if not isinstance(inputs, list) or not isinstance(outputs, list):
+        raise BadRowError("column 'tests' is neither a list of tests, nor inputs and outputs, nor an assert script")
+    if len(inputs) != len(outputs):
+        raise BadRowError(f"has {len(inputs)} inputs and {len(outputs)} outputs")
+    return Item(_with_starter(problem, row), _gold(list(zip(inputs, outputs, strict=True)), tests.get("fn_name")))
 
 
 def _codeforces(row: Row) -> Item:
@@ -132,7 +117,6 @@ def _codeforces(row: Row) -> Item:
     return replace(_deepcoder(row), source_id=text_column(row, "id").replace("/", "") if "id" in row else None)
 
 
-LIVECODEBENCH = "livecodebench/code_generation_lite"
 LIVECODEBENCH_FILES = tuple(f"test{number}.jsonl" for number in ("", 2, 3, 4, 5, 6))
 """Each release of LiveCodeBench adds one file: all six are release_v6, 1,055 problems; five are release_v5, 880."""
 MOST_TEST_BYTES = 512 * 1024 * 1024
@@ -143,12 +127,13 @@ def _livecodebench(row: Row) -> Item:
     tests = [*json_column(row, "public_test_cases"), *_private_tests(text_column(row, "private_test_cases"))]
     metadata = json_column(row, "metadata") if row.get("metadata") else {}
     problem = _with_starter(text_column(row, "question_content"), row)
-    return Item(problem, _gold(_listed(tests, metadata.get("func_name"))))
+    problem_id = text_column(row, "question_id") if "question_id" in row else None
+    return Item(problem, _listed_gold(tests, metadata.get("func_name")), problem_id=problem_id)
 
 
-def _in_livecodebench_window(row: Row) -> bool:
+def _livecodebench_v5_window(row: Row) -> Item | None:
     """Contests from August 2024 to January 2025: the 279 problems that DeepCoder and its successors report."""
-    return "2024-08-01" <= str(column(row, "contest_date"))[:10] <= "2025-01-31"
+    return _livecodebench(row) if "2024-08-01" <= str(column(row, "contest_date"))[:10] <= "2025-01-31" else None
 
 
 class _TextOnly(pickle.Unpickler):
@@ -160,13 +145,12 @@ class _TextOnly(pickle.Unpickler):
 
 def _private_tests(text: str) -> list[Any]:
     try:
-        tests = json.loads(text)
-    except ValueError:
-        try:
+        if not text.lstrip().startswith(("[", "{")):
             data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), MOST_TEST_BYTES)
-            tests = json.loads(_TextOnly(io.BytesIO(data)).load())
-        except (ValueError, TypeError, zlib.error, pickle.UnpicklingError, EOFError, IndexError, KeyError) as error:
-            raise BadRowError(f"column 'private_test_cases' can't be read: {error}") from None
+            text = _TextOnly(io.BytesIO(data)).load()
+        tests = json.loads(text)
+    except (ValueError, TypeError, zlib.error, pickle.UnpicklingError, EOFError, IndexError, KeyError) as error:
+        raise BadRowError(f"column 'private_test_cases' can't be read: {error}") from None
     if not isinstance(tests, list):
         raise BadRowError("column 'private_test_cases' holds no list of tests")
     return tests
@@ -180,10 +164,7 @@ def _code_contests(row: Row) -> Item:
         if not isinstance(tests, dict) or len(tests.get("input", ())) != len(tests.get("output", ())):
             raise BadRowError(f"column {name!r} must have as many inputs as outputs")
         pairs += zip(tests["input"], tests["output"], strict=True)
-    return Item(text_column(row, "description"), gold_of(_stdin(pairs)))
-
-
-# -- HumanEval and MBPP, with their own tests and with EvalPlus' -------------------------------------------------------
+    return Item(text_column(row, "description"), _gold(pairs))
 
 
 def _humaneval(row: Row) -> Item:
@@ -214,17 +195,12 @@ def _mbpp(row: Row) -> Item:
 
 def _humaneval_plus(row: Row) -> Item:
     """HumanEval+, from the hub or as EvalPlus' own JSONL: HumanEval's prompts, many more tests."""
-    prompt, entry_point = text_column(row, "prompt"), text_column(row, "entry_point")
+    prompt, name = text_column(row, "prompt"), text_column(row, "entry_point")
     if not has_evalplus_tests(row):
         raise ForeignRowError("has HumanEval's own tests, which are fewer than HumanEval+'s")
-    if f"def {entry_point}(" not in prompt:
-        raise ForeignRowError(
-            f"has no head of {entry_point!r} to be completed in column 'prompt', as HumanEval+'s have"
-        )
-    if "test" in row:
-        tests = script_tests(row, entry_point, setup=prompt, call=f"check({entry_point})\n")
-    else:
-        tests = input_tests(row, setup=prompt)
+    if f"def {name}(" not in prompt:
+        raise ForeignRowError(f"has no head of {name!r} to be completed in column 'prompt', as HumanEval+'s have")
+    tests = script_tests(row, name, prompt, f"check({name})\n") if "test" in row else input_tests(row, prompt)
     solution = _fenced(prompt + text_column(row, "canonical_solution"))
     return Item(prompt, gold_of(tests, prefix=prompt, completes=True), solution=solution)
 
@@ -235,9 +211,7 @@ def _mbpp_plus(row: Row) -> Item:
         raise ForeignRowError("has MBPP's own tests, which are fewer than MBPP+'s")
     prompt = text_column(row, "prompt")
     if f"def {row.get('entry_point')}(" in prompt:
-        raise ForeignRowError(
-            "has the head of a function to be completed in column 'prompt', as HumanEval+'s rows have"
-        )
+        raise ForeignRowError("has the head of a function to be completed in column 'prompt', as HumanEval+'s have")
     if "test" not in row:
         solution = _fenced(text_column(row, "canonical_solution"))
         return Item(prompt.strip(), gold_of(input_tests(row)), solution=solution)
@@ -257,28 +231,12 @@ def function_under_test(code: Any, script: str) -> str | None:
     return next((name for name in defined if re.search(rf"\b{name}\b", script)), None)
 
 
-def _in_mbpp_test(row: Row) -> bool:
-    """Whether a row is a test problem: of MBPP's 974, the first ten are for prompts, 11 to 510 for tests."""
-    return 11 <= column(row, "task_id") <= 510
+def _mbpp_test(row: Row) -> Item | None:
+    """A test problem: of MBPP's 974, the first ten are for prompts, 11 to 510 for tests."""
+    return _mbpp(row) if 11 <= column(row, "task_id") <= 510 else None
 
 
-DEEPCODER = "agentica-org/DeepCoder-Preview-Dataset"
-PRESETS: dict[str, Preset] = {
-    "deepcoder": Preset(_deepcoder, DEEPCODER, subset=("primeintellect", "taco", "lcbv5")),
-    "codeforces": Preset(_codeforces, DEEPCODER, "test", subset="codeforces"),
-    "livecodebench": Preset(_livecodebench, LIVECODEBENCH, files=LIVECODEBENCH_FILES, id="question_id"),
-    "livecodebench_v5_window": Preset(
-        _livecodebench, LIVECODEBENCH, files=LIVECODEBENCH_FILES[:5], keep=_in_livecodebench_window, id="question_id"
-    ),
-    "code_contests": Preset(_code_contests, "deepmind/code_contests"),
-    "humaneval": Preset(_humaneval, "openai/openai_humaneval", "test"),
-    "humaneval_plus": Preset(_humaneval_plus, "evalplus/humanevalplus", "test"),
-    "mbpp": Preset(_mbpp, "google-research-datasets/mbpp"),
-    "mbpp_test": Preset(_mbpp, "google-research-datasets/mbpp", "test", keep=_in_mbpp_test),
-    "mbpp_plus": Preset(_mbpp_plus, "evalplus/mbppplus", "test"),
-    "small_functions": Preset(_mbpp, make=small_functions),
-}
-"""The presets of a code task by name; each also reads a local copy of its dataset at ``Data.path``."""
+DEEPCODER, LIVECODEBENCH = "agentica-org/DeepCoder-Preview-Dataset", "livecodebench/code_generation_lite"
 
 
 @dataclass(frozen=True)
@@ -293,7 +251,19 @@ class CodeTask(DatasetTask):
     True
     """
 
-    PRESETS: ClassVar[Mapping[str, Preset]] = PRESETS
+    PRESETS: ClassVar[Mapping[str, Preset]] = {
+        "deepcoder": Preset(_deepcoder, DEEPCODER, subset=("primeintellect", "taco", "lcbv5")),
+        "codeforces": Preset(_codeforces, DEEPCODER, "test", subset="codeforces"),
+        "livecodebench": Preset(_livecodebench, LIVECODEBENCH, files=LIVECODEBENCH_FILES),
+        "livecodebench_v5_window": Preset(_livecodebench_v5_window, LIVECODEBENCH, files=LIVECODEBENCH_FILES[:5]),
+        "code_contests": Preset(_code_contests, "deepmind/code_contests"),
+        "humaneval": Preset(_humaneval, "openai/openai_humaneval", "test"),
+        "humaneval_plus": Preset(_humaneval_plus, "evalplus/humanevalplus", "test"),
+        "mbpp": Preset(_mbpp, "google-research-datasets/mbpp"),
+        "mbpp_test": Preset(_mbpp_test, "google-research-datasets/mbpp", "test"),
+        "mbpp_plus": Preset(_mbpp_plus, "evalplus/mbppplus", "test"),
+        "small_functions": Preset(_mbpp, make=small_functions),
+    }
     name: ClassVar[str] = "code"
     verifier: ClassVar[str] = "code"
-    instruction: ClassVar[str] = INSTRUCTION
+    instruction: ClassVar[str] = "Write the program in Python, in one ```python code block."

@@ -55,11 +55,9 @@ def steps_text(steps: Steps) -> str:
 
 
 def is_heldout(numbers: Sequence[int], target: int) -> bool:
-    """Whether a problem, whatever the order of its numbers, belongs to the held-out tenth of all problems.
-
-    A digest of the problem decides this. So no training set, whatever its size and seed, shares a problem with the
-    held-out sets, and neither does the data of the starting model.
-    """
+    """Whether a problem, whatever the order of its numbers, belongs to the held-out tenth of all problems. Its digest
+    decides this, so no training set, whatever its size and seed, shares a problem with the held-out sets, and neither
+    does the data of the starting model."""
     key = prompt_text(sorted(numbers), target).encode()
     return hashlib.blake2b(key, digest_size=4).digest()[0] % 10 == 0
 
@@ -68,11 +66,8 @@ def is_heldout(numbers: Sequence[int], target: int) -> bool:
 class Countdown(Task):
     """The Countdown task: problems of one size, made from a seed, in disjoint training and held-out sets.
 
-    Args:
-        numbers: how many numbers a problem has, 3 to 6.
-        train_size, heldout_size: how many problems each set has, all different.
-        seed: the seed of the training problems. The held-out problems are the same for every seed, so that runs are
-            comparable.
+    A problem has 3 to 6 ``numbers``; the problems of a set are all different. ``seed`` is that of the training
+    problems. The held-out problems are the same for every seed, so that runs are comparable.
 
     Raises:
         ConfigError: ``numbers`` is outside 3..6, or a set has no problems. If a set is to have more problems than

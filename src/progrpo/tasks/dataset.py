@@ -1,45 +1,30 @@
 """Tasks whose problems are the rows of datasets: reading, checking, rendering, and the split."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from progrpo.common.errors import ConfigError
 from progrpo.tasks.base import Problem, Task
-from progrpo.tasks.rows import (
-    BadRow,
-    BadRowError,
-    Data,
-    ForeignRowError,
-    NotOnHubError,
-    Row,
-    digest,
-    numbered_rows,
-    read_rows,
-    refuse_bad_rows,
-    text_column,
-)
+from progrpo.tasks.rows import BadRowError, Data, ForeignRowError, NotOnHubError, Row, digest, read_rows, text_column
 from progrpo.tasks.templates import BASE_STOP, check_template, render
 from progrpo.verify import Verdict
 from progrpo.verify.registry import VERIFIERS, wrong_golds
 
 CHECKED_AT_ONCE = 1024  # golds; a limit is then reached without checking a whole dataset
+SHOWN_BAD_ROWS = 20
 
 
 @dataclass(frozen=True)
 class Item:
     """The content of a row, whatever its columns are called.
 
-    Attributes:
-        problem: the problem's text.
-        gold: what the verifier compares with: an answer, or tests as JSON.
-        verifier: a name of :data:`progrpo.verify.registry.VERIFIERS`; empty for the task's own.
-        solution: a worked solution, for worked examples in prompts.
-        source_id: the problem's id elsewhere, if something is looked up by it: ``problem["source_id"]``.
-        problem_id: the row's own id; without one, rows with the same words are the same problem.
+    ``verifier`` is empty for the task's own. ``solution`` is for worked examples in prompts. ``source_id`` is the
+    problem's id elsewhere, if something is looked up by it: ``problem["source_id"]``. ``problem_id`` is the row's own
+    id, for datasets whose official score counts repeated questions too; without one, a repeated problem counts once.
     """
 
     problem: str
@@ -59,47 +44,29 @@ class Preset:
     """A public dataset: where it is, and how one of its rows is read.
 
     Attributes:
-        read: reads a row.
-        hub: the dataset's id on the Hugging Face hub.
-        split, subset: the split and the subset to read; several subsets are read one after the other.
+        split, subset: of the dataset ``hub``; several subsets are read one after the other.
+        read: reads a row; None if the row does not belong to this preset.
         files: the JSONL files to read, for datasets that need a loading script: the hub no longer runs these scripts.
-        keep: whether a row belongs to the preset, if the dataset holds other rows too.
         make: makes rows from a seed, if there is no dataset to read.
-        id: the column with a row's own id, for datasets whose official score counts repeated questions too. Without
-            it, or in rows without that column, a repeated problem counts once.
     """
 
-    read: Callable[[Row], Item]
+    read: Callable[[Row], Item | None]
     hub: str | None = None
     split: str = "train"
     subset: str | tuple[str, ...] | None = None
     files: Sequence[str] = ()
-    keep: Callable[[Row], bool] | None = None
     make: Callable[[int], Iterator[Row]] | None = None
-    id: str | None = None
-
-    def read_if_kept(self, row: Row) -> Item | None:
-        """The content of a row; None if the row does not belong to this preset."""
-        if self.keep is not None and not self.keep(row):
-            return None
-        item = self.read(row)
-        return replace(item, problem_id=text_column(row, self.id)) if self.id in row else item
 
 
 @dataclass(frozen=True)
 class DatasetTask(Task):
     """Problems from two sources of rows, one to train on and one held out.
 
-    Args:
-        train, heldout: where the rows come from. A training problem that is also held out is left out. ``train`` is
-            None if nothing is trained, as in a benchmark.
-        template: see :mod:`progrpo.tasks.templates`.
-        examples: the number of worked examples in each prompt. The training problems that serve as examples are not
-            trained on.
-        skip_bad_rows: leave out rows that can't be used, instead of raising an error.
-
-    Raises:
-        ConfigError: (when the problems are read) data that can't be read, an unknown preset, bad rows, too few rows.
+    A training problem that is also held out is left out. ``train`` is None if nothing is trained, as in a benchmark.
+    ``template`` is explained in :mod:`progrpo.tasks.templates`. ``examples`` is the number of worked examples in each
+    prompt; the training problems that serve as examples are not trained on. ``skip_bad_rows`` leaves out rows that
+    can't be used. When the problems are read, a ConfigError is raised for data that can't be read, an unknown preset,
+    bad rows or too few rows.
     """
 
     train: Data | None
@@ -156,7 +123,7 @@ class DatasetTask(Task):
         return responses if self.stop is None else [response.split(self.stop)[0] for response in responses]
 
     @cached_property
-    def bad_rows(self) -> list[BadRow]:
+    def bad_rows(self) -> list[BadRowError]:
         """The rows that were left out, those of train first."""
         return [*self._rows[0].bad, *self._rows[1].bad]
 
@@ -169,14 +136,21 @@ class DatasetTask(Task):
     @cached_property
     def _rows(self) -> tuple["_Rows", "_Rows"]:
         train, heldout = self._read("train", self.train), self._read("heldout", self.heldout)
-        refuse_bad_rows([*train.bad, *heldout.bad], skip=self.skip_bad_rows)
+        bad = [*train.bad, *heldout.bad]
+        if bad and not self.skip_bad_rows:
+            listed = "".join(f"\n  {row}" for row in bad[:SHOWN_BAD_ROWS])
+            more = f"\n  and {len(bad) - SHOWN_BAD_ROWS} more" if len(bad) > SHOWN_BAD_ROWS else ""
+            raise ConfigError(
+                f"{len(bad)} bad row(s); correct them, or leave them out with --skip-bad-rows "
+                f"(task.skip_bad_rows = true):{listed}{more}"
+            )
         return train, heldout
 
     @cached_property
     def _problems(self) -> tuple[list[Problem], list[Problem]]:
         if self.examples and self.train is None:
             raise ConfigError("task.train is None, so there are no worked examples; give it a path or a preset.")
-        all_train, heldout = (rows.items for rows in self._rows)
+        all_train, heldout = (source.items for source in self._rows)
         for name, data, items in (("train", self.train, all_train), ("heldout", self.heldout, heldout)):
             if data is not None and not items:
                 raise ConfigError(f"task.{name} has no usable problem; give it other rows, or a higher limit.")
@@ -186,32 +160,26 @@ class DatasetTask(Task):
                 f"all {len(all_train)} problems of task.train are in task.heldout too, and held-out problems are not "
                 "trained on; give other rows to one of the two, or a lower limit to task.heldout."
             )
-        examples = [self._example(train.pop(key)) for key in list(train)[: self.examples]]
-        if all_train and not train:
-            raise ConfigError(
-                f"task.examples is {self.examples}, and task.train has only {len(examples)} problems, so none is left "
-                "to train on; lower it, or give more rows."
-            )
-        return self._render(train, examples), self._render(heldout, examples)
-
-    def _render(self, items: Mapping[str, Item], examples: Sequence[tuple[str, str]]) -> list[Problem]:
-        return [
-            {
-                "prompt": render(self.template, item.problem, self.instruction, examples),
-                "problem_id": key,
-                "gold": item.gold,
-                "verifier": item.verifier or self.verifier,
-                **({} if item.source_id is None else {"source_id": item.source_id}),
-            }
-            for key, item in items.items()
-        ]
-
-    def _example(self, item: Item) -> tuple[str, str]:
-        if item.solution is None:
+        shown = [train.pop(key) for key in list(train)[: self.examples]]
+        if any(item.solution is None for item in shown):
             raise ConfigError(
                 f"task.examples is {self.examples}, but these rows have no worked solutions to show; set it to 0."
             )
-        return item.problem, self.write_response(item)
+        if all_train and not train:
+            raise ConfigError(
+                f"task.examples is {self.examples}, and task.train has only {len(shown)} problems, so none is left to "
+                "train on; lower it, or give more rows."
+            )
+        examples = [(item.problem, self.write_response(item)) for item in shown]
+        return (
+            [self._problem(key, item, examples) for key, item in train.items()],
+            [self._problem(key, item, examples) for key, item in heldout.items()],
+        )
+
+    def _problem(self, key: str, item: Item, examples: Sequence[tuple[str, str]]) -> Problem:
+        prompt = render(self.template, item.problem, self.instruction, examples)
+        problem = dict(prompt=prompt, problem_id=key, gold=item.gold, verifier=item.verifier or self.verifier)
+        return problem if item.source_id is None else problem | {"source_id": item.source_id}
 
     def _read(self, name: str, data: Data | None) -> "_Rows":
         if data is None:
@@ -230,7 +198,7 @@ class DatasetTask(Task):
                 raise
             raise ConfigError(f"{str(error).rstrip('.')}: task.{name}.path=FILE.") from None
 
-    def _source(self, data: Data) -> tuple[Iterable[tuple[str, Row | BadRow]], Callable[[Row], Item | None]]:
+    def _source(self, data: Data) -> tuple[Iterator[tuple[str, Row | BadRowError]], Callable[[Row], Item | None]]:
         """The rows with their places, and the function that reads one."""
         if data.preset is None:
             if data.path is None:
@@ -248,16 +216,15 @@ class DatasetTask(Task):
         if preset.make is not None:
             if data.limit is None:
                 raise ConfigError(f"preset {data.preset!r} makes rows without end; say how many with limit.")
-            return numbered_rows(data.preset, preset.make(data.seed)), preset.read
+            made = enumerate(preset.make(data.seed), start=1)
+            return ((f"{data.preset} row {number}", row) for number, row in made), preset.read
         path, files = data.path or preset.hub, preset.files if data.path is None else ()
         assert path is not None, "a preset has a dataset or makes its rows"
-        subsets: Any = data.subset or preset.subset
-        if not isinstance(subsets, tuple):
-            subsets = (subsets,)
-        elif data.path is not None:
+        subset, split = data.subset or preset.subset, data.split or preset.split
+        subsets: Sequence[str | None] = subset if isinstance(subset, tuple) else (subset,)
+        if isinstance(subset, tuple) and data.path is not None:
             subsets = (None,)  # a local file holds all subsets; the hub has each under its own name
-        split = data.split or preset.split
-        return chain.from_iterable(read_rows(path, name, split, files) for name in subsets), preset.read_if_kept
+        return chain.from_iterable(read_rows(path, name, split, files) for name in subsets), preset.read
 
 
 @dataclass
@@ -266,54 +233,47 @@ class _Rows:
 
     items: dict[str, Item] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
-    bad: list[BadRow] = field(default_factory=list)
+    bad: list[BadRowError] = field(default_factory=list)
     repeated: int = 0
 
-    def add(self, place: str, item: Item) -> None:
-        """Add an item, unless its problem was added before; the same problem with another answer is a bad row."""
-        known = self.items.setdefault(item.key, item)
-        first = self.places.setdefault(item.key, place)
-        if known is item:
-            return
+    def add(self, place: str, item: Item) -> str:
+        """Add an item, unless its problem was added before, and return why its row is bad; empty if it is not."""
+        known, first = self.items.setdefault(item.key, item), self.places.setdefault(item.key, place)
         if known.problem != item.problem:
-            self.bad.append(BadRow(place, f"has the id {item.key!r} of {first}, which is another problem"))
-        elif known.gold != item.gold:
-            self.bad.append(BadRow(place, f"is the problem of {first} with another answer"))
-        else:
-            self.repeated += 1
+            return f"has the id {item.key!r} of {first}, which is another problem"
+        if known.gold != item.gold:
+            return f"is the problem of {first} with another answer"
+        self.repeated += known is not item
+        return ""
 
 
 def _collect(
-    rows: Iterable[tuple[str, Row | BadRow]], read: Callable[[Row], Item | None], verifier: str, limit: int | None
+    rows: Iterator[tuple[str, Row | BadRowError]], read: Callable[[Row], Item | None], verifier: str, limit: int | None
 ) -> _Rows:
     """The first ``limit`` different usable items."""
-    collected, remaining = _Rows(), iter(rows)
+    collected = _Rows()
     while limit is None or len(collected.items) < limit:
         most = CHECKED_AT_ONCE if limit is None else min(CHECKED_AT_ONCE, limit - len(collected.items))
-        entries = [(place, _read_row(place, row, read)) for place, row in islice(remaining, most)]
+        entries = [(place, _read_row(place, row, read)) for place, row in islice(rows, most)]
         if not entries:
             break
         items = [item for _, item in entries if isinstance(item, Item)]
         reasons = iter(wrong_golds([item.verifier or verifier for item in items], [item.gold for item in items]))
         for place, item in entries:
-            if isinstance(item, BadRow):
+            if isinstance(item, BadRowError):
                 collected.bad.append(item)
-            elif item is not None and (reason := next(reasons)):
-                collected.bad.append(BadRow(place, reason))
-            elif item is not None:
-                collected.add(place, item)
+            elif item is not None and (reason := next(reasons) or collected.add(place, item)):
+                collected.bad.append(BadRowError(reason, place))
     return collected
 
 
-def _read_row(place: str, row: Row | BadRow, read: Callable[[Row], Item | None]) -> Item | BadRow | None:
-    if isinstance(row, BadRow):
-        return row
+def _read_row(place: str, row: Row | BadRowError, read: Callable[[Row], Item | None]) -> Item | BadRowError | None:
     try:
-        return read(row)
+        return row if isinstance(row, BadRowError) else read(row)
     except ForeignRowError as error:
         raise ForeignRowError(f"{place} {error}") from None
     except BadRowError as error:
-        return BadRow(place, str(error))
+        return BadRowError(str(error), place)
 
 
 def _without(items: Mapping[str, Item], others: Mapping[str, Item]) -> dict[str, Item]:
@@ -324,11 +284,8 @@ def _without(items: Mapping[str, Item], others: Mapping[str, Item]) -> dict[str,
 
 @dataclass(frozen=True)
 class JsonlTask(DatasetTask):
-    """Your own problems: rows of ``{"prompt": ..., "gold": ..., "verifier": ...}``, each with the verifier it names.
-
-    Args:
-        default_verifier: the verifier of rows that name none, from :data:`progrpo.verify.registry.VERIFIERS`.
-    """
+    """Your own problems: rows of ``{"prompt": ..., "gold": ..., "verifier": ...}``, each with the verifier it names, or
+    else with ``default_verifier``, a name of :data:`progrpo.verify.registry.VERIFIERS`."""
 
     template: str = "plain"
     default_verifier: str = "math"
@@ -346,9 +303,8 @@ class JsonlTask(DatasetTask):
 
     def read_columns(self, data: Data) -> Callable[[Row], Item]:
         problem, gold = data.problem or "prompt", data.gold or "gold"
-
-        def read(row: Row) -> Item:
-            verifier = text_column(row, "verifier") if row.get("verifier") else ""
-            return Item(text_column(row, problem), text_column(row, gold), verifier)
-
-        return read
+        return lambda row: Item(
+            text_column(row, problem),
+            text_column(row, gold),
+            text_column(row, "verifier") if row.get("verifier") else "",
+        )

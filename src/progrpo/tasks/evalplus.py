@@ -93,15 +93,10 @@ def script_tests(row: Row, entry_point: str | None, setup: str = "", call: str =
 
 
 def input_tests(row: Row, setup: str = "") -> AssertTests:
-    """The tests of a row of EvalPlus' JSONL: its inputs, against the reference solution.
+    """The tests of a row of EvalPlus' JSONL: its inputs, against the reference solution, which continues ``setup``.
 
-    Args:
-        row: with ``entry_point``, ``canonical_solution``, ``base_input``, ``plus_input`` and ``atol``. MBPP+ also has
-            ``assertion``, whose calls show which inputs are tuples, sets or complex numbers; JSON can't show this.
-        setup: the code that the reference solution continues, such as HumanEval's prompt.
-
-    Raises:
-        BadRowError: a column is missing or malformed.
+    MBPP+ also has the column ``assertion``, whose calls show which inputs are tuples, sets or complex numbers; JSON
+    can't show this.
     """
     name, code = text_column(row, "entry_point"), setup + text_column(row, "canonical_solution")
     inputs = [*_inputs(row, "base_input"), *_inputs(row, "plus_input")]
@@ -109,7 +104,7 @@ def input_tests(row: Row, setup: str = "") -> AssertTests:
         raise BadRowError("has no inputs")
     examples = _called_with(str(row.get("assertion") or ""), name)
     by_place = [[call[i] for call in examples if i < len(call)] for i in range(max(map(len, inputs)))]
-    typed = [[as_in(value, by_place[i]) for i, value in enumerate(arguments)] for arguments in inputs]
+    typed = [list(map(as_in, arguments, by_place)) for arguments in inputs]
     comparison = "_same_set" if name in AS_SETS else "_same_truth" if name in AS_TRUTH else "_same"
     script = ROOT_COMPARISON if name == "find_zero" else COMPARISON.format(comparison=comparison, name=name)
     reference = REFERENCE.format(code=code, name=name, atol=row.get("atol") or 0, inputs=typed)

@@ -6,23 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from progrpo.tasks.dataset import DatasetTask, Item, Preset
+from progrpo.tasks.generated import word_problems
 from progrpo.tasks.rows import BadRowError, ForeignRowError, Row, first_column, text_column
-from progrpo.tasks.word_problems import word_problems
 from progrpo.verify import AnswerStyle, extract_answer
 
-INSTRUCTIONS: dict[AnswerStyle, str] = {
-    "boxed": r"Please reason step by step, and put your final answer within \boxed{}.",
-    "answer": 'Please reason step by step, and end with a line of the form "Answer: ...".',
-    "last_number": "Please reason step by step, and end with the number.",
+BOX = r"Please reason step by step, and put your final answer within \boxed{}."
+STYLES: dict[AnswerStyle, tuple[str, str]] = {
+    "boxed": (BOX, r"The answer is \boxed{GOLD}."),
+    "any": (BOX, r"The answer is \boxed{GOLD}."),
+    "answer": ('Please reason step by step, and end with a line of the form "Answer: ...".', "Answer: GOLD"),
+    "last_number": ("Please reason step by step, and end with the number.", "The answer is GOLD."),
 }
-INSTRUCTIONS["any"] = INSTRUCTIONS["boxed"]
-
-ENDINGS: dict[AnswerStyle, str] = {
-    "boxed": r"The answer is \boxed{GOLD}.",
-    "answer": "Answer: GOLD",
-    "last_number": "The answer is GOLD.",
-}
-ENDINGS["any"] = ENDINGS["boxed"]
+"""The instruction in the prompt, and how a worked example ends."""
 
 
 def _read(gold: Callable[[Row], str]) -> Callable[[Row], Item]:
@@ -36,9 +31,7 @@ def _answer(row: Row) -> str:
 
 def _answer_or_box(row: Row) -> str:
     """The answer; in rows without one, the last box of the worked solution."""
-    if "answer" in row:
-        return _answer(row)
-    gold = extract_answer(text_column(row, "solution"))
+    gold = _answer(row) if "answer" in row else extract_answer(text_column(row, "solution"))
     if gold is None:
         raise BadRowError(r"column 'solution' has no \boxed{}")
     return gold
@@ -89,20 +82,6 @@ def _answer_of_form(pattern: str, form: str) -> Callable[[Row], str]:
 _aime = _read(_answer_of_form(r"[0-9]{1,3}", "AIME's are integers from 0 to 999"))
 _amc = _read(_answer_of_form(r"-?[0-9]+(\.[0-9]+)?", "AMC's are numbers"))
 
-PRESETS: dict[str, Preset] = {
-    "dapo_math_17k": Preset(_dapo, "BytedTsinghua-SIA/DAPO-Math-17k"),
-    "math": Preset(_read(_answer_or_box), "DigitalLearningGmbH/MATH-lighteval"),
-    "math500": Preset(_read(_answer), "HuggingFaceH4/MATH-500", "test"),
-    "gsm8k": Preset(_gsm8k, "openai/gsm8k", subset="main"),
-    "aime24": Preset(_aime, "HuggingFaceH4/aime_2024"),
-    "aime25": Preset(_aime, "math-ai/aime25", "test"),
-    "amc23": Preset(_amc, "math-ai/amc23", "test"),
-    "minerva": Preset(_read(_answer_or_box), "math-ai/minervamath", "test"),
-    "olympiadbench": Preset(_read(_final_answers), "math-ai/olympiadbench", "test"),
-    "word_problems": Preset(_gsm8k, make=word_problems),
-}
-"""The presets of a math task by name; each also reads a local copy of its dataset at ``Data.path``."""
-
 
 @dataclass(frozen=True)
 class MathTask(DatasetTask):
@@ -124,7 +103,18 @@ class MathTask(DatasetTask):
 
     answer_style: AnswerStyle = "boxed"
 
-    PRESETS: ClassVar[Mapping[str, Preset]] = PRESETS
+    PRESETS: ClassVar[Mapping[str, Preset]] = {
+        "dapo_math_17k": Preset(_dapo, "BytedTsinghua-SIA/DAPO-Math-17k"),
+        "math": Preset(_read(_answer_or_box), "DigitalLearningGmbH/MATH-lighteval"),
+        "math500": Preset(_read(_answer), "HuggingFaceH4/MATH-500", "test"),
+        "gsm8k": Preset(_gsm8k, "openai/gsm8k", subset="main"),
+        "aime24": Preset(_aime, "HuggingFaceH4/aime_2024"),
+        "aime25": Preset(_aime, "math-ai/aime25", "test"),
+        "amc23": Preset(_amc, "math-ai/amc23", "test"),
+        "minerva": Preset(_read(_answer_or_box), "math-ai/minervamath", "test"),
+        "olympiadbench": Preset(_read(_final_answers), "math-ai/olympiadbench", "test"),
+        "word_problems": Preset(_gsm8k, make=word_problems),
+    }
     name: ClassVar[str] = "math"
 
     @property
@@ -133,7 +123,7 @@ class MathTask(DatasetTask):
 
     @property
     def instruction(self) -> str:
-        return INSTRUCTIONS[self.answer_style]
+        return STYLES[self.answer_style][0]
 
     def write_response(self, item: Item) -> str:
-        return f"{item.solution}\n{ENDINGS[self.answer_style].replace('GOLD', item.gold)}"
+        return f"{item.solution}\n{STYLES[self.answer_style][1].replace('GOLD', item.gold)}"

@@ -23,16 +23,12 @@ class ReasoningGymTask(Task):
     A response is right if its score is 1: reasoning-gym's partial scores count as 0.
 
     Args:
-        dataset: the dataset's name, e.g. ``"countdown"`` or ``"gsm_symbolic"``.
-        config: the dataset's settings, by name.
+        dataset, config: the dataset's name, e.g. ``"countdown"`` or ``"gsm_symbolic"``, and its settings by name; if
+            they are unknown, a ConfigError is raised when the problems are made.
         train_size, heldout_size: the greatest number of problems in each set. A problem that occurs twice counts
             once; one that occurs in both sets is held out.
         seed: the seed of the training problems. The held-out problems are the same for every seed, so that runs are
             comparable.
-        template: see :mod:`progrpo.tasks.templates`.
-
-    Raises:
-        ConfigError: (when the problems are made) an unknown dataset or setting.
     """
 
     dataset: str
@@ -65,17 +61,14 @@ class ReasoningGymTask(Task):
         return self._problems("held out", self.heldout_size)
 
     def _problems(self, stream: str, size: int) -> list[Problem]:
-        """The problems of a stream, each stream with a seed of its own.
-
-        Seeds are far apart, because reasoning-gym counts up from the first one.
-        """
+        """The problems of a stream. Seeds are far apart, because reasoning-gym counts up from the first one."""
         seed = int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=4).digest()) >> 1
         problems: dict[str, Problem] = {}
         for index, question in enumerate(self._questions(seed, size) if size else []):
             gold = {"dataset": self.dataset, "config": self.config, "seed": seed, "size": size, "index": index}
-            problem_id = digest(question)
-            problem = {"problem_id": problem_id, "gold": json.dumps(gold), "verifier": self.verifier}
-            problems.setdefault(problem_id, {"prompt": render(self.template, question, INSTRUCTION), **problem})
+            prompt, key = render(self.template, question, INSTRUCTION), digest(question)
+            problem = dict(prompt=prompt, problem_id=key, gold=json.dumps(gold), verifier=self.verifier)
+            problems.setdefault(key, problem)
         return list(problems.values())
 
     def _questions(self, seed: int, size: int) -> list[str]:
@@ -92,10 +85,7 @@ class ReasoningGymTask(Task):
         try:
             return make_questions(self.dataset, self.config, seed, size)
         except ProgramFailedError as error:
-            raise ConfigError(
-                f"reasoning-gym's {self.dataset!r} refuses task.config {self.config!r}: {error}"
-            ) from None
+            reason = f"reasoning-gym's {self.dataset!r} refuses task.config {self.config!r}: {error}"
         except (NotIsolatedError, SandboxError) as error:
-            raise ConfigError(
-                f"the task reasoning_gym makes and scores its problems in a sandbox, and {error}"
-            ) from None
+            reason = f"the task reasoning_gym makes and scores its problems in a sandbox, and {error}"
+        raise ConfigError(reason)

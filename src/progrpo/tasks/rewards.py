@@ -31,6 +31,7 @@ FEWEST_JUDGED = 32  # one lost worker among ten responses is not a trend
 KEPT_VERDICTS = 16384  # enough to keep those of a training batch during a long evaluation
 # TRL's rows and calls have these besides the columns of the problem. They differ by response or by call.
 NOT_OF_THE_PROBLEM = frozenset({"prompt", "completion", "completion_ids", "environments"})
+LogMetric = Callable[[str, float], None]
 
 
 class ErrorWatch:
@@ -71,15 +72,13 @@ class Reward:
     apart) and :meth:`verdict` (which has the reasons) all ask for its verdict. The digests and verdicts of the newest
     ``KEPT_VERDICTS`` responses are kept, and at least those of the last batch.
 
-    Args:
-        verify_batch: takes dataset rows and response texts and returns verdicts, as
-            :meth:`progrpo.tasks.Task.verify_batch` does.
-        name: the function's name in the trainer's logs.
-        max_error_share: the share of the newest responses that the verifier may fail on.
-        opens_thinking: whether the chat template ends a prompt of messages inside a thinking part, as DeepSeek-R1's
-            does: a response that was cut off there has no answer yet. Prompts that are text show this, but TRL's
-            messages don't. With None, the default, ProGRPOTrainer finds out; with another trainer, pass
-            :func:`progrpo.tasks.templates.template_opens_thinking` of the tokenizer.
+    ``verify_batch`` gives verdicts for dataset rows and response texts, as :meth:`progrpo.tasks.Task.verify_batch`; it
+    may fail on a share ``max_error_share`` of the newest responses. ``name`` is for the trainer's logs.
+
+    ``opens_thinking`` says whether the chat template ends a prompt of messages inside a thinking part, as DeepSeek-R1's
+    does: a response that was cut off there has no answer yet. Prompts that are text show this, but TRL's messages
+    don't. With None, ProGRPOTrainer finds out; with another trainer, pass
+    :func:`progrpo.tasks.templates.template_opens_thinking` of the tokenizer.
     """
 
     def __init__(
@@ -89,12 +88,10 @@ class Reward:
         max_error_share: float = MAX_ERROR_SHARE,
         opens_thinking: bool | None = None,
     ) -> None:
-        self.verify_batch = verify_batch
-        self.opens_thinking = opens_thinking
+        self.verify_batch, self.opens_thinking, self.__name__ = verify_batch, opens_thinking, name
         self.template_opens_thinking: bool | None = None
         """Set by ProGRPOTrainer from its template; used if ``opens_thinking`` is None."""
         self._has_warned = False
-        self.__name__ = name
         self._watch = ErrorWatch(max_error_share)
         # The keys of both are made from the problem's digest and the text. The first is bounded: it drops the verdicts
         # that were not used for longest.
@@ -103,11 +100,7 @@ class Reward:
         self._last_texts: dict[str, tuple[str, bytes]] = {}
 
     def __call__(
-        self,
-        prompts: list[Any],
-        completions: list[Any],
-        log_metric: Callable[[str, float], None] | None = None,
-        **columns: Any,
+        self, prompts: list[Any], completions: list[Any], log_metric: LogMetric | None = None, **columns: Any
     ) -> list[float | None]:
         n = len(completions)
         per_row = {name: values for name, values in columns.items() if isinstance(values, list) and len(values) == n}
@@ -132,14 +125,12 @@ class Reward:
     def problem_digest(self, row: dict[str, Any]) -> str:
         """A digest, in hex, of everything that the verifier knows about a row's problem, such as its gold. A recorded
         verdict is valid as long as this digest stays the same."""
-        problem = _problem(row)
-        parts = [part for name in sorted(problem) for part in (_as_bytes(name), self._value_digest(name, problem))]
-        return _digest(*parts).hex()
+        problem = sorted(_problem(row).items())
+        return _digest(*(part for name, value in problem for part in (_as_bytes(name), self._part(name, value)))).hex()
 
     def recall(self, problem_digest: str, text: str, verdict: Verdict) -> None:
         """Take over a recorded verdict, unless it is an error, so that this response is not verified again. The
-        arguments are what :meth:`problem_digest`, :meth:`response_text` and :meth:`verdict` returned.
-        """
+        arguments are what :meth:`problem_digest`, :meth:`response_text` and :meth:`verdict` returned."""
         if verdict.status != "error":
             self._recorded[_key(problem_digest, text)] = verdict
 
@@ -166,10 +157,9 @@ class Reward:
             del self._verdicts[key]
         return [judged[key] for key in keys]
 
-    def _value_digest(self, name: str, problem: Problem) -> bytes:
+    def _part(self, name: str, value: Any) -> bytes:
         """The digest of a column's value. The rows of a group share their problem, and comparing megabytes of tests
         with the previous row's takes a tenth of the time of hashing them."""
-        value = problem[name]
         if type(value) is not str:
             return _digest(_as_bytes(value))
         if name not in self._last_texts or self._last_texts[name][0] != value:
@@ -230,21 +220,12 @@ def task_reward(task: Task, max_error_share: float = MAX_ERROR_SHARE, *, opens_t
 
 
 def verified_reward(
-    verifier: str,
-    *,
-    gold: str = "gold",
-    max_error_share: float = MAX_ERROR_SHARE,
-    opens_thinking: bool | None = None,
+    verifier: str, *, gold: str = "gold", max_error_share: float = MAX_ERROR_SHARE, opens_thinking: bool | None = None
 ) -> Reward:
     """A reward function for your own dataset, in TRL's form.
 
-    Args:
-        verifier: a name of :data:`progrpo.verify.registry.VERIFIERS`, such as ``"math"`` or ``"code"``.
-        gold: the dataset's column with the golds.
-        max_error_share, opens_thinking: see :class:`Reward`.
-
-    Raises:
-        ValueError: an unknown verifier.
+    ``verifier`` is a name of :data:`progrpo.verify.registry.VERIFIERS`, such as ``"math"`` or ``"code"``; raises
+    ValueError if it is not. ``gold`` is the dataset's column with the golds. :class:`Reward` has the other arguments.
 
     >>> reward = verified_reward("math", gold="solution")
     >>> reward(["1/2 + 1/4?"] * 2, [r"It is \\boxed{0.75}.", "0.75"], solution=["3/4", "3/4"])
@@ -282,16 +263,10 @@ def compute_score(
 ) -> dict[str, Any]:
     """A response's reward in verl's form; ``custom_reward_function.reward_kwargs`` sets the keyword arguments.
 
-    Args:
-        data_source: the row's data source; ``"progrpo/math"`` names the verifier ``math``.
-        solution_str: the response.
-        ground_truth: the gold.
-        extra_info: the row's extra information; its ``"verifier"`` is used if ``data_source`` does not name one.
-        verifier: the verifier for data with other sources; it overrides both of these.
-        max_error_share: as in :class:`Reward`, for each reward worker.
-        opens_thinking: whether the prompt ended inside a thinking part, as with DeepSeek-R1's chat template; by
-            default the row's ``extra_info["opens_thinking"]``.
-        unused: verl's other arguments.
+    The verifier is ``verifier``, else the one that ``data_source`` names (``"progrpo/math"`` names ``math``), else
+    ``extra_info["verifier"]``. ``max_error_share`` is as in :class:`Reward`, for each reward worker. ``opens_thinking``
+    says whether the prompt ended inside a thinking part, as with DeepSeek-R1's chat template; by default this is the
+    row's ``extra_info["opens_thinking"]``. ``unused`` are verl's other arguments.
 
     Returns:
         ``score`` (1 or 0), ``verifier_error`` (1 if the verifier failed: then the score means nothing, and the row must
@@ -313,9 +288,8 @@ def compute_score(
             f"of {', '.join(VERIFIERS)}, or write rows with progrpo.tasks.rewards.verl_row."
         )
     _check_verifier(name)
-    stop = info.get("stop")
-    response = solution_str.split(stop, maxsplit=1)[0] if stop else solution_str
-    if info.get("opens_thinking", False) if opens_thinking is None else opens_thinking:
+    response = solution_str.split(info["stop"], maxsplit=1)[0] if info.get("stop") else solution_str
+    if info.get("opens_thinking") if opens_thinking is None else opens_thinking:
         response = begin_thinking(response)
     verdict = verify([name], [ground_truth], [response])[0]
     _verl_watch.max_share = max_error_share
@@ -332,10 +306,8 @@ def compute_score(
 def verl_row(
     task: Task, problem: Problem, *, split: str = "train", template_opens_thinking: bool = False
 ) -> dict[str, Any]:
-    """A problem as a row of verl's datasets; :func:`compute_score` verifies its responses.
-
-    ``template_opens_thinking`` is what :func:`progrpo.tasks.templates.template_opens_thinking` returns for the chat
-    template that verl applies.
+    """A problem as a row of verl's datasets; :func:`compute_score` verifies its responses. For the chat template that
+    verl applies, :func:`progrpo.tasks.templates.template_opens_thinking` gives the last argument.
 
     >>> from progrpo.tasks import Countdown
     >>> task = Countdown(numbers=3, train_size=1)
@@ -343,8 +315,7 @@ def verl_row(
     >>> row["data_source"], row["reward_model"]["style"]
     ('progrpo/countdown', 'rule')
     """
-    prompt = problem["prompt"]
-    verifier = problem.get("verifier", task.verifier)
+    prompt, verifier = problem["prompt"], problem.get("verifier", task.verifier)
     return {
         "data_source": f"progrpo/{verifier}",
         # verl knows only messages: a text becomes one, and its chat template adds nothing to it.

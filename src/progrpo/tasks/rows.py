@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from progrpo.common.errors import ConfigError
 
 Row = dict[str, Any]
-
-FILE_TYPES = (".jsonl", ".json", ".parquet")
-SHOWN_BAD_ROWS = 20
 
 
 class Data(BaseModel):
@@ -40,50 +36,38 @@ class Data(BaseModel):
 
 
 class BadRowError(ValueError):
-    """A row can't be used; the text is the reason."""
+    """A row can't be used: the reason, and its place if that is known."""
+
+    def __init__(self, reason: str, place: str = "") -> None:
+        super().__init__(f"{place}: {reason}" if place else reason)
+        self.place = place
 
 
 class ForeignRowError(BadRowError):
     """A row has the columns, but belongs to another dataset than the preset's; the text says what shows this."""
 
 
-@dataclass(frozen=True)
-class BadRow:
-    """A row that was left out: its place and the reason."""
-
-    place: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.reason}"
-
-
 class NotOnHubError(ConfigError):
     """A dataset of the hub can't be loaded here; the text ends with the advice to give a file instead."""
 
 
-def read_rows(
-    path: str, subset: str | None = None, split: str | None = None, files: Sequence[str] = ()
-) -> Iterator[tuple[str, Row | BadRow]]:
-    """The rows of a file or of a Hugging Face dataset, each with its place (``train.jsonl:12``).
+Rows = Iterator[tuple[str, Row | BadRowError]]
+"""Rows with their places, such as ``train.jsonl:12``. For a row that can't be read there is an error, not raised."""
 
-    A JSON line that can't be read is returned as a :class:`BadRow`. With ``files``, these JSONL files of the dataset
-    are read, one after the other, instead of a subset and split.
 
-    Raises:
-        ConfigError: there is nothing at ``path`` that can be read.
-    """
+def read_rows(path: str, subset: str | None = None, split: str | None = None, files: Sequence[str] = ()) -> Rows:
+    """The rows of a file or of a Hugging Face dataset; raises ConfigError if nothing at ``path`` can be read. With
+    ``files``, these JSONL files of the dataset are read, one after the other, instead of a subset and split."""
     file = Path(path)
-    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
-    if file.suffix not in readers:
+    if file.suffix not in _READERS:
         yield from _read_hub(path, subset, split, files)
     elif file.is_file():
-        yield from readers[file.suffix](file)
+        yield from _READERS[file.suffix](file)
     else:
-        raise ConfigError(f"data file {path!r} does not exist; give a {', '.join(FILE_TYPES)} file.")
+        raise ConfigError(f"data file {path!r} does not exist; give a {', '.join(_READERS)} file.")
 
 
-def _read_jsonl(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
+def _read_jsonl(file: Path) -> Rows:
     # Only the newline byte ends a line: str.splitlines also breaks at U+2028, which JSON strings may hold.
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -92,10 +76,10 @@ def _read_jsonl(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
                 try:
                     yield place, _check_object(place, json.loads(line))
                 except (ValueError, RecursionError) as error:
-                    yield place, BadRow(place, f"not valid JSON ({error})")
+                    yield place, BadRowError(f"not valid JSON ({error})", place)
 
 
-def _read_json(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
+def _read_json(file: Path) -> Rows:
     try:
         rows = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -106,11 +90,11 @@ def _read_json(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
         yield place, _check_object(place, row)
 
 
-def _check_object(place: str, row: Any) -> Row | BadRow:
-    return row if isinstance(row, dict) else BadRow(place, f"a JSON object is needed, not a {type(row).__name__}")
+def _check_object(place: str, row: Any) -> Row | BadRowError:
+    return row if isinstance(row, dict) else BadRowError(f"a JSON object is needed, not a {type(row).__name__}", place)
 
 
-def _read_parquet(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
+def _read_parquet(file: Path) -> Rows:
     from pyarrow import ArrowInvalid
     from pyarrow.parquet import ParquetFile
 
@@ -121,27 +105,27 @@ def _read_parquet(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
         raise ConfigError(f"data file {str(file)!r} is not a parquet file: {str(error).rstrip('.')}.") from None
 
 
-def _read_hub(
-    path: str, subset: str | None, split: str | None, files: Sequence[str]
-) -> Iterator[tuple[str, Row | BadRow]]:
+_READERS = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
+
+
+def _read_hub(path: str, subset: str | None, split: str | None, files: Sequence[str]) -> Rows:
     from datasets import load_dataset
     from huggingface_hub import hf_hub_download
 
     try:
         if files:
             local = [Path(hf_hub_download(path, name, repo_type="dataset")) for name in files]
+            rows: Rows = chain.from_iterable(map(_read_jsonl, local))
         else:
             dataset = load_dataset(path, subset, split=split or "train")
+            rows = numbered_rows(f"{path} {subset}" if subset else path, dataset)
     except Exception as error:  # of many kinds: no network, no such dataset, no such split, no permission
         cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise NotOnHubError(
-            f"dataset {path!r} is neither a {', '.join(FILE_TYPES)} file nor a Hugging Face dataset that can be loaded "
+            f"dataset {path!r} is neither a {', '.join(_READERS)} file nor a Hugging Face dataset that can be loaded "
             f"here ({cause}); give a local file with its rows instead."
         ) from None
-    if files:
-        yield from chain.from_iterable(map(_read_jsonl, local))
-    else:
-        yield from numbered_rows(f"{path} {subset}" if subset else path, dataset)
+    yield from rows
 
 
 def numbered_rows(name: str, rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
@@ -160,9 +144,8 @@ def column(row: Row, path: str) -> Any:
         try:
             value = value[int(part)] if isinstance(value, list) else value[part]
         except (KeyError, IndexError, ValueError, TypeError):
-            raise BadRowError(
-                f"has no column {path!r} (its columns are {', '.join(map(str, row)) or 'none'})"
-            ) from None
+            columns = ", ".join(map(str, row)) or "none"
+            raise BadRowError(f"has no column {path!r} (its columns are {columns})") from None
     return value
 
 
@@ -193,18 +176,6 @@ def json_column(row: Row, path: str) -> Any:
 def first_column(row: Row, *paths: str) -> str:
     """The text of the first of these columns that the row has."""
     return text_column(row, next((path for path in paths if path.split(".")[0] in row), paths[0]))
-
-
-def refuse_bad_rows(bad: list[BadRow], *, skip: bool) -> None:
-    """Raise a ConfigError that lists the bad rows, if there are any and ``skip`` is false."""
-    if not bad or skip:
-        return
-    listed = "\n".join(f"  {row}" for row in bad[:SHOWN_BAD_ROWS])
-    more = f"\n  and {len(bad) - SHOWN_BAD_ROWS} more" if len(bad) > SHOWN_BAD_ROWS else ""
-    raise ConfigError(
-        f"{len(bad)} bad row(s); correct them, or leave them out with --skip-bad-rows (task.skip_bad_rows = true):\n"
-        f"{listed}{more}"
-    )
 
 
 def digest(*parts: str) -> str:

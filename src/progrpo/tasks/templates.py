@@ -10,6 +10,7 @@ your own  any text with ``{problem}`` in it, and optionally ``{instruction}``
 Worked examples (few-shot) stand above the problem in ``base`` and are earlier turns in ``chat``.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,11 +20,8 @@ Message = dict[str, Any]
 Prompt = str | list[Message]
 
 NAMES = ("plain", "base", "chat")
-BASE_EXAMPLE = "Problem: {problem}\nSolution: {solution}\n\n"
-BASE = "Problem: {problem}\n{instruction}\nSolution:"
 BASE_STOP = "\nProblem:"
 """A response ends before this text: a pretrained model often invents another problem after its solution."""
-CHAT = "{problem}\n\n{instruction}"
 
 
 def check_template(template: str) -> str:
@@ -49,40 +47,28 @@ def render(template: str, problem: str, instruction: str, examples: Sequence[tup
     if template == "plain":
         return problem
     if template == "base":
-        earlier = "".join(_fill(BASE_EXAMPLE, problem=p, solution=s) for p, s in examples)
-        return earlier + _fill(BASE, problem=problem, instruction=instruction)
+        earlier = "".join(f"Problem: {text}\nSolution: {solution}\n\n" for text, solution in examples)
+        return f"{earlier}Problem: {problem}\n{instruction}\nSolution:"
     if template == "chat":
         texts = [text for example in examples for text in example]
-        texts.append(problem if examples else _fill(CHAT, problem=problem, instruction=instruction))
+        texts.append(problem if examples else f"{problem}\n\n{instruction}")
         return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(texts)]
-    return _fill(template, problem=problem, instruction=instruction)
-
-
-def _fill(template: str, **values: str) -> str:
-    """Fill in values, in one pass, so that a problem's own braces stay; str.format would fail on LaTeX's braces."""
-    parts = template.split("{")
-    filled = parts[0]
-    for part in parts[1:]:
-        name, brace, rest = part.partition("}")
-        filled += values[name] + rest if brace and name in values else "{" + part
-    return filled
+    # In one pass, so that a problem's own braces stay. str.format would fail on LaTeX's braces.
+    values = {"{problem}": problem, "{instruction}": instruction}
+    return re.sub(r"\{problem\}|\{instruction\}", lambda match: values[match[0]], template)
 
 
 def prompt_text(prompt: Prompt) -> str:
     """A prompt as text for people: the messages one after the other.
 
-    >>> prompt_text([{"role": "user", "content": "1 + 1?"}])
+    >>> prompt_text([{"role": "user", "content": [{"type": "text", "text": "1 + "}, {"type": "text", "text": "1?"}]}])
     'user: 1 + 1?'
     """
     return prompt if isinstance(prompt, str) else "\n\n".join(f"{m['role']}: {content_text(m)}" for m in prompt)
 
 
 def content_text(message: Mapping[str, Any]) -> str:
-    """The text of a message's content; if the content has parts, this is the text parts joined, without images.
-
-    >>> content_text({"role": "user", "content": [{"type": "text", "text": "1 + "}, {"type": "text", "text": "1?"}]})
-    '1 + 1?'
-    """
+    """The text of a message's content; if the content has parts, this is the text parts joined, without images."""
     content = message.get("content")
     if isinstance(content, list):
         return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
@@ -93,9 +79,8 @@ def response_text(completion: str | list[Message], *, in_thinking: bool = False)
     r"""The text of one of TRL's completions, for verifiers: the text itself, or the last message's content (empty
     where there is no message).
 
-    Args:
-        completion: text, or messages. TRL may have moved a message's thinking part out of its content.
-        in_thinking: whether the completion begins inside a thinking part, see :func:`opens_thinking`.
+    ``in_thinking`` says whether the completion begins inside a thinking part, see :func:`opens_thinking`. TRL may have
+    moved this part out of a message's content.
 
     >>> response_text([{"role": "assistant", "content": "7?</think> 8"}], in_thinking=True)
     '<think>\n7?</think> 8'
@@ -109,21 +94,15 @@ def response_text(completion: str | list[Message], *, in_thinking: bool = False)
 
 def opens_thinking(prompt: Prompt, template_opens: bool = False) -> bool:
     """Whether a response to a prompt begins inside a thinking part. If the prompt is text, the text shows it; for
-    messages, pass :func:`template_opens_thinking` of the tokenizer.
-
-    >>> opens_thinking("1 + 1? <think>"), opens_thinking([{"role": "user", "content": "1 + 1?"}], True)
-    (True, True)
-    """
+    messages, pass :func:`template_opens_thinking` of the tokenizer."""
     return ends_in_thinking(prompt) if isinstance(prompt, str) else template_opens
 
 
 def template_opens_thinking(tokenizer: Any, chat_template: str | None = None, **kwargs: Any) -> bool:
     """Whether a tokenizer's chat template ends a prompt inside a thinking part, as DeepSeek-R1's does.
 
-    Args:
-        tokenizer: the tokenizer; if it has no chat template, the result is False.
-        chat_template: a template to use instead of the tokenizer's own.
-        kwargs: more arguments of the template, such as ``enable_thinking=False`` (TRL's ``chat_template_kwargs``).
+    Without a chat template, it is False. ``chat_template`` is used instead of the tokenizer's own. ``kwargs`` are more
+    arguments of the template, such as ``enable_thinking=False`` (TRL's ``chat_template_kwargs``).
     """
     if not (chat_template or getattr(tokenizer, "chat_template", None)):
         return False

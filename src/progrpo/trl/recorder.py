@@ -16,7 +16,8 @@ from trl.models import unwrap_model_for_generation
 from progrpo.common.files import write_file, write_json
 from progrpo.common.processes import Share, first_decides
 from progrpo.common.progress import Progress
-from progrpo.evaluation.evaluate import Evaluation, evaluate, open_store
+from progrpo.evaluation.evaluate import evaluate, open_store
+from progrpo.evaluation.results import Evaluation
 from progrpo.recipes.build import sampling
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.evaluation import discard_samples_of_others

@@ -19,7 +19,7 @@ from progrpo.common.errors import ConfigError, Interrupted, RunError
 from progrpo.common.processes import explain_lost_process, first_decides
 from progrpo.common.progress import Progress
 from progrpo.common.signals import STOPPING, stopping
-from progrpo.evaluation.evaluate import Evaluation
+from progrpo.evaluation.results import Evaluation
 from progrpo.recipes.build import make_task, training_problems
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.checkpoints import check_model

@@ -24,7 +24,8 @@ from progrpo.common.errors import Interrupted, RunError
 from progrpo.common.files import write_json
 from progrpo.common.progress import Progress
 from progrpo.common.signals import end_with_parent, stopping
-from progrpo.evaluation.evaluate import Evaluation, summarize
+from progrpo.evaluation.evaluate import summarize
+from progrpo.evaluation.results import Evaluation
 from progrpo.evaluation.store import Judged
 from progrpo.recipes.build import make_task, sampling
 from progrpo.recipes.schema import Recipe
