@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor
 
-from progrpo.core.checks import check_mask, check_matrix, check_number, counted_logps
-from progrpo.core.masking import token_counts
+from progrpo.core.checks import check_masked, check_number
+from progrpo.core.masking import at_least_float32, token_counts
+
+# The rounding of a log-softmax in bfloat16 can exceed 0 by a little; a probability passed by mistake exceeds it by far.
+LOGP_ROUNDING = 1e-2
 
 
 def prompt_confidence(logps_BP: Tensor, mask_BP: Tensor) -> Tensor:
@@ -31,9 +34,8 @@ def prompt_confidence(logps_BP: Tensor, mask_BP: Tensor) -> Tensor:
     >>> prompt_confidence(logps, torch.tensor([[True, True], [True, False]]))
     tensor([0.2500, 0.5000])
     """
-    check_matrix("logps_BP", logps_BP)
-    check_mask("mask_BP", mask_BP, logps_BP, "logps_BP")
-    return _exp_mean(counted_logps("logps_BP", logps_BP, mask_BP).sum(dim=1), token_counts(mask_BP))
+    check_masked("logps_BP", logps_BP, "mask_BP", mask_BP)
+    return _exp_mean(_counted_logps("logps_BP", logps_BP, mask_BP).sum(dim=1), token_counts(mask_BP))
 
 
 def answer_confidence(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: float = 0.2) -> Tensor:
@@ -99,15 +101,30 @@ def low_probability_mask(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction
 
 def _lowest(logps_BT: Tensor, mask_BT: Tensor, low_prob_fraction: float) -> tuple[Tensor, Tensor, Tensor]:
     """Each row's lowest log-probs in rising order (B, K), the size of its T_low (B,), and all its log-probs (B, T)."""
-    check_matrix("logps_BT", logps_BT)
-    check_mask("mask_BT", mask_BT, logps_BT, "logps_BT")
+    check_masked("logps_BT", logps_BT, "mask_BT", mask_BT)
     check_number("low_prob_fraction", low_prob_fraction, low=0.0, high=1.0, open_low=True)
-    counted_BT = counted_logps("logps_BT", logps_BT, mask_BT)
+    counted_BT = _counted_logps("logps_BT", logps_BT, mask_BT)
     counts_B = _low_prob_counts(token_counts(mask_BT), low_prob_fraction)
     k = int(counts_B.max()) if len(counts_B) else 0
     # Selecting k of T costs a fifth of sorting T. Rows with a smaller T_low use a prefix of their k. A masked-out
     # position holds 0, the highest log-prob possible, so it never comes before a token that counts and is less likely.
     return counted_BT.topk(k, dim=1, largest=False).values, counts_B, counted_BT
+
+
+def _counted_logps(name: str, logps: Tensor, mask: Tensor) -> Tensor:
+    """The log-probs that count, in float32 or float64, at most 0 and without gradient; 0 where the mask is False."""
+    counted = torch.where(mask, at_least_float32(logps.detach()), 0.0)
+    if counted.numel() == 0:
+        return counted
+    low, high = counted.aminmax()  # one pass, which keeps NaN
+    if low.isfinite() and high <= LOGP_ROUNDING:
+        return counted.clamp_(max=0.0)
+    bad = ~(counted.isfinite() & (counted <= LOGP_ROUNDING))
+    index = tuple(int(i) for i in bad.nonzero()[0])
+    raise ValueError(
+        f"{name} must hold finite log-probabilities (at most 0) where its mask is True, got {float(counted[index])} "
+        f"at {list(index)}; pass log-softmax values, and mask out tokens whose log-prob is unknown."
+    )
 
 
 def _low_prob_counts(lengths_B: Tensor, low_prob_fraction: float) -> Tensor:

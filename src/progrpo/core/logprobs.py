@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from progrpo.core.checks import check_number
-from progrpo.core.precision import at_least_float32
+from progrpo.core.masking import at_least_float32
 
 # 1,024 x 152k float32 logits (Qwen2.5's vocabulary) take 0.6 GB; smaller chunks only add kernel launches.
 CHUNK_TOKENS = 1024

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from progrpo.core.checks import check_matrix, check_number, check_vector
-from progrpo.core.precision import at_least_float32
+from progrpo.core.checks import check_axes, check_number
+from progrpo.core.masking import at_least_float32
 
 
 def clipped_surrogate(
@@ -37,9 +37,9 @@ def clipped_surrogate(
     >>> clipped_surrogate(new, old, torch.tensor([1.0]))
     tensor([[-1.2800, -0.2000]])
     """
-    check_matrix("logps_BT", logps_BT)
-    check_matrix("old_logps_BT", old_logps_BT, like=logps_BT, like_name="logps_BT")
-    check_vector("advantages_B", advantages_B, like=logps_BT.new_empty(len(logps_BT)), like_name="a column of logps_BT")
+    check_axes("logps_BT", logps_BT)
+    check_axes("old_logps_BT", old_logps_BT, "logps_BT", logps_BT)
+    check_axes("advantages_B", advantages_B, "a column of logps_BT", logps_BT.new_empty(len(logps_BT)))
     check_number("clip_low", clip_low, low=0.0, high=1.0)
     check_number("clip_high", clip_high, low=0.0)
     ratio_BT = torch.exp(at_least_float32(logps_BT) - at_least_float32(old_logps_BT.detach()))

@@ -27,7 +27,7 @@ from progrpo.common.errors import ConfigError
 from progrpo.core import answer_confidence, arm_advantages, prompt_confidence
 from progrpo.core.advantages import is_correct
 from progrpo.core.exploration import exploration_metrics, solution_digest
-from progrpo.core.precision import at_least_float32
+from progrpo.core.masking import at_least_float32
 from progrpo.methods.arm import ActivationWatch, ArmOptions
 from progrpo.tasks.rewards import Reward
 from progrpo.tasks.templates import response_text, template_opens_thinking

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from progrpo.common.errors import ConfigError
 from progrpo.core import answer_confidence, arm_advantages, group_relative_advantages, prompt_confidence
 from progrpo.core.exploration import exploration_metrics, solution_digest
-from progrpo.core.precision import at_least_float32
+from progrpo.core.masking import at_least_float32
 from progrpo.methods.arm import ArmOptions
 
 VERL_EPS = 1e-6
