@@ -25,8 +25,6 @@ def group_relative_advantages(
     Args:
         rewards_B: shape (B,). NaN means that the response could not be scored: it takes no part in its group and has
             advantage 0.
-        groups_B: integer group id of each response, shape (B,).
-        scale: see above.
         eps: delta, which is added to the standard deviation. The default is TRL's; verl uses 1e-6.
 
     Returns:
@@ -98,9 +96,7 @@ def arm_advantages(
         prompt_confidence_B: c(q) of each response's prompt, shape (B,), in [0, 1]; NaN where unknown. Only
             ``center="prompt"`` uses it.
         answer_confidence_B: c(o|q), shape (B,), in [0, 1]; NaN where no token counts.
-        groups_B: integer group id of each response, shape (B,).
         alpha: strength of the correction, at least 0; 0 returns the advantages bit for bit.
-        activation, center, correct_above: see above.
 
     Returns:
         Shape (B,), in the dtype of ``advantages_B``. A response whose confidence is NaN keeps its advantage.
@@ -151,16 +147,9 @@ def arm_advantages(
 def is_correct(rewards_B: Tensor, correct_above: float = 0.0) -> Tensor:
     """Which responses are right: those with a reward above ``correct_above``. The whole package uses this rule.
 
-    Args:
-        rewards_B: the reward that says whether a response is right, shape (B,).
-        correct_above: a finite number. 0 suits rewards of 0 and 1. A penalty that is 0 at best, such as
-            ``-abs(20 - length)``, needs one below 0.
-
-    Returns:
-        Bool, shape (B,). False for NaN. Such a response could not be scored and is not wrong either.
-
-    Raises:
-        ValueError: correct_above is not a finite number.
+    The result is bool, shape (B,). It is False for NaN: such a response could not be scored, and is not wrong either.
+    ``correct_above=0`` suits rewards of 0 and 1. A penalty that is 0 at best, such as ``-abs(20 - length)``, needs a
+    number below 0. A ValueError is raised unless it is finite.
 
     >>> is_correct(torch.tensor([1.0, 0.0, torch.nan])), is_correct(torch.tensor([-3.0, -8.0]), correct_above=-5.0)
     (tensor([ True, False, False]), tensor([ True, False]))

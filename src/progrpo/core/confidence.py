@@ -77,13 +77,9 @@ def answer_confidence(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: f
 def low_probability_mask(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: float = 0.2) -> Tensor:
     """T_low: True at the least likely tokens of each response. Of equally likely tokens the earlier ones come first.
 
-    The arguments and errors are those of :func:`answer_confidence`.
-
-    Returns:
-        Bool, shape (B, T): ``ceil(low_prob_fraction * T_i)`` True in row i, at least 1 if any token counts. The
-        product is rounded to 9 decimals first, so that 0.07 * 100 is 7, not 7.000000000000001.
-
-    Source: ProGRPO (arXiv 2602.05281), T_low.
+    The result is bool, shape (B, T): ``ceil(low_prob_fraction * T_i)`` True in row i, at least 1 if any token counts.
+    The product is rounded to 9 decimals first, so that 0.07 * 100 is 7, not 7.000000000000001. The arguments, errors
+    and source are those of :func:`answer_confidence`.
 
     >>> logps = torch.tensor([[0.9, 0.1, 0.9, 0.4, 0.9]]).log()
     >>> low_probability_mask(logps, torch.ones(1, 5, dtype=torch.bool), low_prob_fraction=0.4)
