@@ -10,7 +10,7 @@ from trl.generation import vllm_generation
 from progrpo.common.errors import ConfigError
 from progrpo.methods import METHODS
 from progrpo.recipes.schema import load_recipe
-from progrpo.trl.fields import BOUNDS, CHOICES, check_fields
+from progrpo.trl.settings import BOUNDS, CHOICES, check_fields
 from trl import GRPOConfig, GRPOTrainer
 
 

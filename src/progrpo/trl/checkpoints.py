@@ -35,8 +35,9 @@ from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAM
 from progrpo.common.environment import process_index
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import read_json, write_json
+from progrpo.recipes.schema import Recipe
 from progrpo.runs.checkpoints import publish
-from progrpo.sampling.models import load_model
+from progrpo.sampling.models import load_model, load_tokenizer, model_source
 from trl import GRPOTrainer
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ ROLLOUT = "rollout_{}.pt"
 class WholeCheckpoints(GRPOTrainer):
     """Saves checkpoints that are whole or absent, and continues from them, also in the middle of a rollout.
 
-    It has to come before GRPOTrainer among the bases of a trainer. :func:`load_weights` and :func:`load_adapter` load
+    It has to come before GRPOTrainer among the bases of a trainer. :func:`load_start` and :func:`load_adapter` load
     the weights, before the training begins. The overridden methods are private to transformers' Trainer:
     ``tests/trl/test_contract.py`` lists them.
     """
@@ -168,12 +169,15 @@ def check_resumable(checkpoint: Path) -> None:
         )
 
 
-def load_weights(checkpoint: Path, model: Any) -> None:
-    """Put the weights of a checkpoint into the model that its run started from, before it is sharded."""
-    saved, _ = load_model(str(checkpoint), "auto")
-    # Assigned, not copied: FSDP trains a bfloat16 model in float32, and a copy would be rounded.
-    model.load_state_dict(saved.state_dict(), assign=True)
-    model.tie_weights()
+def load_start(recipe: Recipe, checkpoint: Path | None) -> tuple[Any, Any]:
+    """The model that a run starts or goes on from, before it is sharded, and the tokenizer of the recipe's model."""
+    if checkpoint is None or recipe.model.lora:
+        return load_model(recipe.model.path, recipe.model.dtype, recipe.model.attention)
+    # In the dtype of the files: FSDP trains a bfloat16 model in float32.
+    model, _ = load_model(str(checkpoint), "auto", recipe.model.attention)
+    # A vLLM in the same process starts from the files of this name; the checkpoint will be removed.
+    model.name_or_path = model.config.name_or_path = model_source(recipe.model.path)
+    return model, load_tokenizer(recipe.model.path)
 
 
 def load_adapter(checkpoint: Path, model: Any) -> None:

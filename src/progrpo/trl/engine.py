@@ -28,11 +28,9 @@ def check(recipe: Recipe) -> None:
     """Refuse what :func:`check_launch` refuses and, where TRL is installed, fields that it does not take."""
     check_launch(recipe)
     if find_spec("trl"):
-        from progrpo.trl.fields import check_fields
-        from progrpo.trl.settings import refuse_what_the_run_sets
+        from progrpo.trl.settings import check_fields
 
         check_fields(recipe)
-        refuse_what_the_run_sets(recipe)
 
 
 def check_launch(recipe: Recipe, started_processes: int | None = None) -> None:

@@ -1,6 +1,7 @@
 """Runs a recipe with TRL: how a run starts, stops and is resumed."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -13,9 +14,11 @@ import pandas as pd
 import transformers
 from accelerate import PartialState
 from datasets import Dataset
+from torch.distributed.checkpoint.api import CheckpointException
 
 from progrpo.common.environment import describe
 from progrpo.common.errors import ConfigError, Interrupted, RunError
+from progrpo.common.files import storage_fault
 from progrpo.common.processes import explain_lost_process, first_decides
 from progrpo.common.progress import Progress
 from progrpo.common.signals import STOPPING, stopping
@@ -24,17 +27,14 @@ from progrpo.recipes.build import make_task, training_problems
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.checkpoints import check_model
 from progrpo.runs.evaluation import finish
-from progrpo.runs.faults import explain_faults
 from progrpo.runs.folder import RunFolder
-from progrpo.sampling.models import load_model
-from progrpo.tasks import Problem
+from progrpo.tasks import Task
 from progrpo.tasks.rewards import Reward, task_reward
-from progrpo.trl.checkpoints import WholeCheckpoints, check_resumable, load_adapter, load_weights
-from progrpo.trl.fields import check_fields
+from progrpo.trl.checkpoints import WholeCheckpoints, check_resumable, load_adapter, load_start
 from progrpo.trl.generation import SeededResponses
 from progrpo.trl.guard import FiniteGuard, NonFiniteError
 from progrpo.trl.recorder import Recorder, StepMetrics, whole_model
-from progrpo.trl.settings import join_processes, lora_config, trl_config
+from progrpo.trl.settings import check_fields, join_processes, lora_config, trl_config
 from progrpo.trl.trainer import ProGRPOConfig, ProGRPOTrainer
 from progrpo.trl.vllm import check_vllm, reseed
 from progrpo.verify import Verdict
@@ -61,7 +61,7 @@ def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     check_fields(recipe)
-    with folder.locked(), explain_faults(folder, _server_fault):
+    with folder.locked(), _explain_faults(folder):
         join_processes(recipe)
         with explain_lost_process(folder.path):
             return _train(recipe, folder, progress, resume)
@@ -70,21 +70,19 @@ def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool
 def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) -> Evaluation:
     steps = recipe.training.steps
     start = first_decides(lambda: folder.open(recipe, resume=resume, check=check_resumable))
+    checkpoint = folder.last_checkpoint() if start else None
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
     check_model(recipe.model.path)
     if config.use_vllm:
         first_decides(lambda: check_vllm(config, PartialState().num_processes, progress))
-    model, tokenizer = load_model(recipe.model.path, recipe.model.dtype, recipe.model.attention)
-    checkpoint = folder.last_checkpoint() if start else None
-    if checkpoint and not recipe.model.lora:
-        load_weights(checkpoint, model)
+    model, tokenizer = load_start(recipe, checkpoint)
     reward = task_reward(task, recipe.training.max_verifier_errors)
     environment = describe(recipe.seed)
     if folder.environment().get("packages") == environment["packages"]:  # other versions may give other verdicts
         _recall_verdicts(folder, reward)
     recorder = Recorder(recipe, folder, task, reward, progress)
-    dataset = _dataset(training_problems(recipe, task, tokenizer), config)
+    dataset = _dataset(recipe, task, tokenizer, config)
     with _explain_refusals(recipe):
         trainer = RecipeTrainer(
             model,
@@ -115,8 +113,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
         trainer.optimizer.state.clear()  # the evaluation needs its memory
         trained: Any = whole_model(trainer)
     else:
-        model, _ = load_model(str(checkpoint), recipe.model.dtype, recipe.model.attention)
-        trained = nullcontext(model.to(trainer.accelerator.device))
+        trained = nullcontext(trainer.model.to(trainer.accelerator.device))
     with trained as model:
         evaluation = finish(recipe, folder, task, model, tokenizer, progress)
     trainer.state.global_step = steps
@@ -148,6 +145,27 @@ def _take_steps(trainer: RecipeTrainer, recorder: Recorder, checkpoint: Path | N
         raise stop
 
 
+@contextmanager
+def _explain_faults(folder: RunFolder) -> Iterator[None]:
+    """Turn a fault of the disk or of vLLM's server into a :class:`RunError` that says how to continue, and note it."""
+    try:
+        yield
+    except (Exception, CheckpointException) as error:  # the second is a BaseException
+        if reason := storage_fault(error):
+            free = shutil.disk_usage(folder.path).free
+            what = f"{str(folder.path)!r} can't be written any more: {reason} ({free / 1e6:,.1f} MB free on its disk)"
+            remedy = "what was recorded before is kept; make room"
+        elif reason := _server_fault(error):
+            what, remedy = reason, "start it again"
+        else:
+            raise
+        checkpoint = folder.last_checkpoint()
+        start = f"from {checkpoint.name}" if checkpoint else "from the start, as no checkpoint had been written,"
+        with suppress(OSError):
+            folder.note("fault", reason=reason)
+        raise RunError(f"{what}; {remedy}, and continue {start} with: progrpo train --resume {folder.path}") from error
+
+
 def _server_fault(error: BaseException | None) -> str | None:
     """What TRL's vLLM client, or its library requests, says about a server that is gone; None for other errors."""
     while error is not None:
@@ -173,8 +191,9 @@ def _explain_refusals(recipe: Recipe) -> Iterator[None]:
         raise ConfigError(f"recipe {recipe.name!r} can't be trained with its settings: {reason}.") from error
 
 
-def _dataset(problems: list[Problem], config: ProGRPOConfig) -> Dataset:
+def _dataset(recipe: Recipe, task: Task, tokenizer: Any, config: ProGRPOConfig) -> Dataset:
     """The problems as TRL takes them. TRL drops a rollout that is not full, and so might make no step."""
+    problems = training_problems(recipe, task, tokenizer)
     prompts = config.generation_batch_size // config.num_generations
     if len(problems) < prompts:
         raise ConfigError(
