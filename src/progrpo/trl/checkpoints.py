@@ -18,16 +18,16 @@ import hashlib
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
 from transformers import set_seed
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
@@ -51,8 +51,7 @@ class WholeCheckpoints(GRPOTrainer):
     """Saves checkpoints that are whole or absent, and continues from them, also in the middle of a rollout.
 
     It has to come before GRPOTrainer among the bases of a trainer. :func:`load_start` and :func:`load_adapter` load
-    the weights, before the training begins. The overridden methods are private to transformers' Trainer:
-    ``tests/trl/test_contract.py`` lists them.
+    the weights, before the training begins.
     """
 
     keep_checkpoints = 2
@@ -139,8 +138,7 @@ class WholeCheckpoints(GRPOTrainer):
         if self._step % self._rollout_length:
             updates = self.args.steps_per_generation // accumulation
             batches = load_rollout(checkpoint, self.args.process_index, self.args.world_size, updates, accumulation)
-            device = self.accelerator.device
-            self._buffered_inputs = [_moved(batch, device) for batch in batches]
+            self._buffered_inputs = send_to_device(batches, self.accelerator.device)
 
     @property
     def _rollout_length(self) -> int:
@@ -154,11 +152,7 @@ class WholeCheckpoints(GRPOTrainer):
 
 
 def check_resumable(checkpoint: Path) -> None:
-    """Check that training can continue from a checkpoint.
-
-    Raises:
-        ConfigError: its weights or its optimizer are missing, or are in files that are not loaded.
-    """
+    """Raise a ConfigError if a checkpoint's weights or optimizer are missing, or in files that are not loaded."""
     weights = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, ADAPTER_SAFE_WEIGHTS_NAME)
     if not any((checkpoint / name).exists() for name in weights):
         raise ConfigError(f"checkpoint {str(checkpoint)!r} has no weights in safetensors; no others are loaded.")
@@ -190,8 +184,8 @@ def save_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> 
     state: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer))
     tensors, rest = _split(state["state"])
     if tensors:
-        with _without_warnings():
-            writer = HuggingFaceStorageWriter(str(checkpoint / OPTIMIZER), save_distributed=True)
+        writer = HuggingFaceStorageWriter(str(checkpoint / OPTIMIZER), save_distributed=True)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # that one process is assumed
             state_dict_saver.save(tensors, storage_writer=writer)
     if process_index() == 0:
         write_json(checkpoint / f"{OPTIMIZER}.json", {"state": rest, "param_groups": state["param_groups"]})
@@ -202,8 +196,9 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> 
     state: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer))  # zeros of the right shapes, to read into
     tensors, _ = _split(state["state"])
     if tensors:
-        with _without_warnings():
-            state_dict_loader.load(tensors, storage_reader=HuggingFaceStorageReader(str(checkpoint / OPTIMIZER)))
+        reader = HuggingFaceStorageReader(str(checkpoint / OPTIMIZER))
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # that one process is assumed
+            state_dict_loader.load(tensors, storage_reader=reader)
     saved = read_json(checkpoint / f"{OPTIMIZER}.json")
     for parameter, values in saved["state"].items():
         state["state"][parameter] |= values
@@ -222,14 +217,6 @@ def _split(state: dict[str, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[st
     return tensors, rest
 
 
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Hide torch's warning, in a run with one process, that it assumes one process."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
-
-
 def count_processes(checkpoint: Path) -> int:
     """How many processes wrote a checkpoint."""
     return len(list(checkpoint.glob("rng_state*.pth")))
@@ -243,21 +230,16 @@ def seed_anew(seed: int, step: int, process: int) -> None:
 
 def save_rollout(checkpoint: Path, process: int, batches: list[dict[str, Any]]) -> None:
     """Write this process's micro-batches of a rollout that serves steps after the checkpoint."""
-    torch.save([_moved(batch, torch.device("cpu")) for batch in batches], checkpoint / ROLLOUT.format(process))
+    torch.save(send_to_device(batches, "cpu"), checkpoint / ROLLOUT.format(process))
 
 
 def load_rollout(
     checkpoint: Path, process: int, processes: int, updates: int, accumulation: int
 ) -> list[dict[str, Any]]:
-    """Read this process's micro-batches of a rollout that :func:`save_rollout` wrote.
+    """This process's micro-batches of the rollout in the middle of which a checkpoint was written.
 
-    On another number of processes each update has the same responses, divided anew among the processes.
-
-    Args:
-        checkpoint: a checkpoint that was written in the middle of a rollout.
-        process, processes: the index of this process, and how many processes there are now.
-        updates: the optimiser steps that the rollout serves.
-        accumulation: the micro-batches of an update now.
+    The rollout serves ``updates`` optimiser steps, each of which now has ``accumulation`` micro-batches. On another
+    number of processes each update has the same responses, divided anew among the processes.
 
     Raises:
         ConfigError: the checkpoint does not hold its rollout.
@@ -291,17 +273,11 @@ def _joined(batches: list[dict[str, Any]]) -> dict[str, Any]:
             return values[0]
         if values[0].dim() == 1:
             return torch.cat(values)
-        longest = max(value.shape[1] for value in values)
-        missing = [longest - value.shape[1] for value in values]
-        sides = [(width, 0) if name.startswith("prompt") else (0, width) for width in missing]
-        return torch.cat([nn.functional.pad(value, side) for value, side in zip(values, sides, strict=True)])
+        rows, side = [row for value in values for row in value], "left" if name.startswith("prompt") else "right"
+        return pad_sequence(rows, batch_first=True, padding_side=side)
 
     return {name: join(name) for name in batches[0]}
 
 
 def _has_rows(value: Any) -> bool:
     return torch.is_tensor(value) and value.dim() > 0
-
-
-def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
