@@ -60,18 +60,14 @@ class StepMetrics(GRPOTrainer):
 
     def _step_metrics(self, loss: Tensor, grad_norm: Any, learning_rate: float | None) -> dict[str, float]:
         metrics = {"loss": self.accelerator.gather(loss.reshape(1)).mean().item()}
-        if grad_norm is not None:
-            metrics["grad_norm"] = float(grad_norm)
-        if learning_rate is not None:
-            metrics["learning_rate"] = learning_rate
+        known = {"grad_norm": grad_norm, "learning_rate": learning_rate, "epoch": self.state.epoch}
+        metrics |= {name: float(value) for name, value in known.items() if value is not None}
         for name, values in self._metrics["train"].items():
             before, length = getattr(self, "_seen", {}).get(name, (values, 0))
             # TRL begins new lists when it logs.
             new = [value for value in values[length if before is values else 0 :] if not math.isnan(value)]
             if new:
                 metrics[name] = sum(new) / len(new)
-        if self.state.epoch is not None:
-            metrics["epoch"] = self.state.epoch
         return metrics
 
 
@@ -132,7 +128,7 @@ class Recorder(TrainerCallback):
     def keep_failure(self, failure: NonFiniteError) -> str:
         """Write the batch of a step that failed, and return the sentence that says where it is and what to do."""
         step, rank = self.trainer.state.global_step + 1, self.trainer.accelerator.process_index
-        folder = self.folder.failed_step(step)
+        folder = self.folder.path / f"failed-step-{step:06d}"
         folder.mkdir(exist_ok=True)
         with write_file(folder / f"micro-batches-rank{rank}.safetensors") as beside:
             save_file(batch_tensors(failure.batches), beside)

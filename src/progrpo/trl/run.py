@@ -55,8 +55,8 @@ def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool
         ConfigError: the recipe can't be trained, or the folder holds a run already, is in use, can't be written, or
             has no good checkpoint.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
-        RunError: a file could not be stored, a server could not be reached, a loss or gradient was not finite, or
-            another process of the run has ended.
+        RunError: a file could not be stored, a server could not be reached, a loss or gradient was not finite, a file
+            of the checkpoint is not safe to load, or another process of the run has ended.
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -123,12 +123,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
 
 
 def _take_steps(trainer: RecipeTrainer, recorder: Recorder, checkpoint: Path | None) -> None:
-    """Train to the last step, from the start or from a checkpoint.
-
-    Raises:
-        Interrupted: a signal came before the last step.
-        RunError: a loss or gradient was not finite, or a file of the checkpoint is not safe to load.
-    """
+    """Train to the last step, from the start or from a checkpoint; the errors are those of :func:`train`."""
     try:
         with stopping(_ask_to_stop(recorder)):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -233,8 +228,7 @@ def _set_sharding(trainer: RecipeTrainer) -> None:
 
 
 def _ask_to_stop(recorder: Recorder) -> Callable[[int, Any], None]:
-    """A handler: the first SIGINT or SIGTERM asks for a checkpoint and a stop after the step, a second one stops at
-    once.
+    """A handler: the first SIGINT or SIGTERM asks for a checkpoint and a stop after the step, a second stops at once.
 
     With several processes a second signal changes nothing: a Ctrl-C reaches each of them twice, from the terminal and
     from the launcher, which kills those that are left after half a minute.

@@ -41,13 +41,10 @@ CanonicalForm = Callable[[dict[str, Any], Any], str | None]
 @dataclass
 class ProGRPOConfig(ArmOptions, GRPOConfig):
     """``GRPOConfig`` with the options of :class:`progrpo.methods.arm.ArmOptions`: ``alpha``, ``low_prob_fraction``,
-    ``activation``, ``center``, ``correct_above`` and ``correct_reward``.
+    ``activation``, ``center``, ``correct_above`` and ``correct_reward``, the name of a reward function as TRL logs it.
 
-    ``correct_reward`` is the name of a reward function, as TRL logs it. Every other argument is GRPOConfig's. One
-    default differs from TRL's: ``epsilon_high`` is 0.28, so that clipping is the paper's (0.2 / 0.28).
-
-    Raises:
-        ValueError: an option is outside its range.
+    Every other argument is GRPOConfig's. One default differs from TRL's: ``epsilon_high`` is 0.28, so that clipping is
+    the paper's (0.2 / 0.28). A ValueError is raised if an option is outside its range.
     """
 
     epsilon_high: float | None = field(default=0.28, metadata={"help": "Upper clipping bound; None takes epsilon."})
@@ -59,31 +56,29 @@ class ProGRPOConfig(ArmOptions, GRPOConfig):
 
 @dataclass(frozen=True)
 class Rollout:
-    """One process's scored responses of one generation, which ``on_rollout`` gets. B rows, in generation order."""
+    """One process's scored responses of one generation, which ``on_rollout`` gets. B rows, in generation order.
+
+    ``rows`` are dataset rows; ``completions`` are texts, or messages for conversational prompts; ``canonical`` holds
+    the canonical form of each right response, None for the others. A group has the same id in ``groups_B`` on every
+    process. ``rewards_B`` is the weighted sum of the reward functions. ``correct_rewards_B``, which is the same or the
+    reward ``correct_reward``, decides which responses are right: ``correct_B``, bool. ``grpo_advantages_B`` is A, and
+    ``advantages_B`` is A~.
+    """
 
     rows: list[dict[str, Any]]
-    """The dataset row of each response."""
     completions: list[Any]
-    """Text, or messages for conversational prompts."""
     token_ids: list[list[int]]
     canonical: list[str | None]
-    """The canonical form of each right response, None for the others."""
     groups_B: Tensor
-    """Group id, the same on every process."""
     logps_BT: Tensor
     mask_BT: Tensor
     rewards_B: Tensor
-    """The weighted sum of the reward functions."""
     correct_rewards_B: Tensor
-    """The rewards that say whether a response is right: ``rewards_B``, or those of ``correct_reward``."""
     correct_B: Tensor
-    """bool: right, by :func:`progrpo.core.advantages.is_correct`."""
     prompt_confidence_B: Tensor
     answer_confidence_B: Tensor
     grpo_advantages_B: Tensor
-    """A."""
     advantages_B: Tensor
-    """A~ = A + correction."""
 
 
 class ProGRPOTrainer(GRPOTrainer):
@@ -122,7 +117,7 @@ class ProGRPOTrainer(GRPOTrainer):
             raise TypeError(
                 f"args must be a ProGRPOConfig, got {type(args).__name__}: it takes the same arguments, and alpha."
             )
-        self.canonical_form = canonical_form or _stripped_text
+        self.canonical_form = canonical_form or (lambda row, completion: response_text(completion).strip())
         self.on_rollout = on_rollout
         self._scored: _Scored | None = None
         self._has_recorded = False
@@ -130,8 +125,7 @@ class ProGRPOTrainer(GRPOTrainer):
         super().__init__(model, reward_funcs, args, *more, **kwargs)
         if self.continuous_batching_config is not None:  # by default that engine returns no log-probs
             self.continuous_batching_config.return_logprobs = True
-        has_warned = _check_correct_reward(self)
-        self._activation_watch = ActivationWatch(args, knows_what_is_right=has_warned)
+        self._activation_watch = ActivationWatch(args, knows_what_is_right=_check_correct_reward(self))
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         if self.use_vllm:
@@ -408,7 +402,3 @@ def _replace_last(log: Any, values: list[float]) -> None:
     for _ in range(min(len(log), len(values))):
         log.pop()
     log.extend(values)
-
-
-def _stripped_text(row: dict[str, Any], completion: Any) -> str:
-    return response_text(completion).strip()
