@@ -237,7 +237,7 @@ class RunFolder:
                 f"no checkpoint of {str(self.path)!r} can be used ({reasons}); put one back from a copy, or train "
                 "again in another folder with --out."
             )
-        if step > self.recipe().training.checkpoint_every:
+        if step and step > self.recipe().training.checkpoint_every:
             raise ConfigError(
                 f"{str(self.path)!r} has metrics up to step {step} but no checkpoint in checkpoints/, where one was "
                 "written; put it back, or train again in another folder with --out."
