@@ -5,11 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from progrpo.core.checks import check_axes, check_choice, check_groups, check_no_infinity, check_number
+from progrpo.core.checks import check_axes, check_choice, check_groups, check_number, check_values
 
 SCALES = ("group", "batch", "none")
 ACTIVATIONS = ("any_correct", "mixed")
 CENTERS = ("prompt", "group", "correct")
+_REWARD_REMEDY = "clamp it, or pass NaN to leave the response out of its group"
 
 
 def group_relative_advantages(
@@ -44,7 +45,7 @@ def group_relative_advantages(
     check_groups(groups_B, "rewards_B", rewards_B)
     check_choice("scale", scale, SCALES)
     check_number("eps", eps, low=0.0)
-    check_no_infinity("rewards_B", rewards_B)
+    check_values("rewards_B", rewards_B, rewards_B.isinf(), "not be infinite", _REWARD_REMEDY)
     rewards_B = rewards_B if rewards_B.dtype.is_floating_point else rewards_B.float()
     scored_B = ~rewards_B.isnan()
     index_B = _dense_index(groups_B)
@@ -121,12 +122,9 @@ def arm_advantages(
     check_number("alpha", alpha, low=0.0)
     check_choice("activation", activation, ACTIVATIONS)
     check_choice("center", center, CENTERS)
-    check_no_infinity("rewards_B", rewards_B)
-    if not advantages_B.isfinite().all():
-        raise ValueError(
-            "advantages_B must be finite, got NaN or infinity; a response that could not be scored has advantage 0."
-        )
-
+    check_values("rewards_B", rewards_B, rewards_B.isinf(), "not be infinite", _REWARD_REMEDY)
+    remedy = "a response that could not be scored has advantage 0"
+    check_values("advantages_B", advantages_B, ~advantages_B.isfinite(), "be finite", remedy)
     index_B = _dense_index(groups_B)
     correct_B = is_correct(rewards_B, correct_above)
     activated_B = activated_groups(rewards_B, groups_B, activation=activation, correct_above=correct_above)
@@ -191,13 +189,8 @@ def zero_variance_groups(rewards_B: Tensor, groups_B: Tensor) -> Tensor:
 
 def _check_confidence(name: str, confidence_B: Tensor, advantages_B: Tensor) -> None:
     check_axes(name, confidence_B, "advantages_B", advantages_B)
-    outside_B = (confidence_B < 0) | (confidence_B > 1)
-    if outside_B.any():
-        index = int(outside_B.nonzero()[0])
-        raise ValueError(
-            f"{name} must lie in [0, 1] (NaN where unknown), got {float(confidence_B[index])} at [{index}]; pass "
-            "probabilities, not log-probs."
-        )
+    outside_B, rule = (confidence_B < 0) | (confidence_B > 1), "lie in [0, 1] (NaN where unknown)"
+    check_values(name, confidence_B, outside_B, rule, "pass probabilities, not log-probs")
 
 
 def _dense_index(groups_B: Tensor) -> Tensor:

@@ -37,14 +37,11 @@ def check_groups(groups_B: Tensor, like_name: str, like: Tensor) -> None:
         raise TypeError(f"groups_B must hold integer group ids, got {groups_B.dtype}; pass one id per response.")
 
 
-def check_no_infinity(name: str, values_B: Tensor) -> None:
-    """Raise if a value is infinite. NaN is allowed: it means that the value is not known."""
-    if values_B.isinf().any():
-        index = int(values_B.isinf().nonzero()[0])
-        raise ValueError(
-            f"{name} must not be infinite, got {float(values_B[index])} at [{index}]; clamp it, or pass NaN to leave "
-            "the response out of its group."
-        )
+def check_values(name: str, values: Tensor, bad: Tensor, rule: str, remedy: str) -> None:
+    """Raise if a value is bad, and say which rule the first bad one breaks."""
+    if bad.any():
+        index = tuple(int(i) for i in bad.nonzero()[0])
+        raise ValueError(f"{name} must {rule}, got {float(values[index])} at {list(index)}; {remedy}.")
 
 
 def check_number(name: str, value: float, *, low: float, high: float = math.inf, open_low: bool = False) -> None:

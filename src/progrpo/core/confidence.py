@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from progrpo.core.checks import check_masked, check_number
+from progrpo.core.checks import check_masked, check_number, check_values
 from progrpo.core.masking import at_least_float32, token_counts
 
 # The rounding of a log-softmax in bfloat16 can exceed 0 by a little; a probability passed by mistake exceeds it by far.
@@ -66,11 +66,13 @@ def answer_confidence(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: f
     >>> mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
     >>> answer_confidence(logps, mask)
     tensor([0.1000, 0.2500])
-    >>> answer_confidence(logps, mask, low_prob_fraction=0.4)
-    tensor([0.2000, 0.2500])
     """
-    lowest_BK, counts_B, _ = _lowest(logps_BT, mask_BT, low_prob_fraction)
-    in_T_low_BK = torch.arange(lowest_BK.shape[1], device=lowest_BK.device) < counts_B[:, None]
+    counted_BT, counts_B = _counted_and_low(logps_BT, mask_BT, low_prob_fraction)
+    k = int(counts_B.max()) if len(counts_B) else 0
+    # Selecting k of T costs a fifth of sorting T. Rows with a smaller T_low use a prefix of their k. A masked-out
+    # position holds 0, the highest log-prob possible, so it never comes before a token that counts and is less likely.
+    lowest_BK = counted_BT.topk(k, dim=1, largest=False).values
+    in_T_low_BK = torch.arange(k, device=lowest_BK.device) < counts_B[:, None]
     return _exp_mean(torch.where(in_T_low_BK, lowest_BK, 0.0).sum(dim=1), counts_B)
 
 
@@ -85,26 +87,18 @@ def low_probability_mask(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction
     >>> low_probability_mask(logps, torch.ones(1, 5, dtype=torch.bool), low_prob_fraction=0.4)
     tensor([[False,  True, False,  True, False]])
     """
-    lowest_BK, counts_B, counted_BT = _lowest(logps_BT, mask_BT, low_prob_fraction)
-    if lowest_BK.shape[1] == 0:
-        return torch.zeros_like(mask_BT)
-    threshold_B1 = lowest_BK.gather(1, (counts_B - 1).clamp(min=0)[:, None])
-    below_BT = mask_BT & (counted_BT < threshold_B1)
-    tied_BT = mask_BT & (counted_BT == threshold_B1)
-    open_places_B1 = counts_B[:, None] - below_BT.sum(dim=1, keepdim=True)
-    return below_BT | (tied_BT & (tied_BT.cumsum(dim=1) <= open_places_B1))
+    counted_BT, counts_B = _counted_and_low(logps_BT, mask_BT, low_prob_fraction)
+    lowest_first_BT = torch.where(mask_BT, counted_BT, torch.inf).argsort(dim=1, stable=True)
+    in_T_low_BT = torch.arange(mask_BT.shape[1], device=mask_BT.device) < counts_B[:, None]
+    return torch.zeros_like(mask_BT).scatter(1, lowest_first_BT, in_T_low_BT)
 
 
-def _lowest(logps_BT: Tensor, mask_BT: Tensor, low_prob_fraction: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Each row's lowest log-probs in rising order (B, K), the size of its T_low (B,), and all its log-probs (B, T)."""
+def _counted_and_low(logps_BT: Tensor, mask_BT: Tensor, low_prob_fraction: float) -> tuple[Tensor, Tensor]:
+    """The checked log-probs that count (B, T), and the size of each row's T_low (B,)."""
     check_masked("logps_BT", logps_BT, "mask_BT", mask_BT)
     check_number("low_prob_fraction", low_prob_fraction, low=0.0, high=1.0, open_low=True)
     counted_BT = _counted_logps("logps_BT", logps_BT, mask_BT)
-    counts_B = _low_prob_counts(token_counts(mask_BT), low_prob_fraction)
-    k = int(counts_B.max()) if len(counts_B) else 0
-    # Selecting k of T costs a fifth of sorting T. Rows with a smaller T_low use a prefix of their k. A masked-out
-    # position holds 0, the highest log-prob possible, so it never comes before a token that counts and is less likely.
-    return counted_BT.topk(k, dim=1, largest=False).values, counts_B, counted_BT
+    return counted_BT, _low_prob_counts(token_counts(mask_BT), low_prob_fraction)
 
 
 def _counted_logps(name: str, logps: Tensor, mask: Tensor) -> Tensor:
@@ -113,14 +107,11 @@ def _counted_logps(name: str, logps: Tensor, mask: Tensor) -> Tensor:
     if counted.numel() == 0:
         return counted
     low, high = counted.aminmax()  # one pass, which keeps NaN
-    if low.isfinite() and high <= LOGP_ROUNDING:
-        return counted.clamp_(max=0.0)
-    bad = ~(counted.isfinite() & (counted <= LOGP_ROUNDING))
-    index = tuple(int(i) for i in bad.nonzero()[0])
-    raise ValueError(
-        f"{name} must hold finite log-probabilities (at most 0) where its mask is True, got {float(counted[index])} "
-        f"at {list(index)}; pass log-softmax values, and mask out tokens whose log-prob is unknown."
-    )
+    if not (low.isfinite() and high <= LOGP_ROUNDING):
+        rule = "hold finite log-probabilities (at most 0) where its mask is True"
+        remedy = "pass log-softmax values, and mask out tokens whose log-prob is unknown"
+        check_values(name, counted, ~(counted.isfinite() & (counted <= LOGP_ROUNDING)), rule, remedy)
+    return counted.clamp_(max=0.0)
 
 
 def _low_prob_counts(lengths_B: Tensor, low_prob_fraction: float) -> Tensor:
