@@ -185,7 +185,6 @@ def path_fault(error: OSError) -> str | None:
 
     >>> path_fault(PermissionError(13, "Permission denied", "run/report.html"))
     "'run/report.html' can't be read or written: Permission denied."
-    >>> path_fault(FileNotFoundError(2, "No such file or directory", "run/report.html"))
     """
     reason = storage_fault(error) or (os.strerror(error.errno) if error.errno in _PATH_ERRORS else None)
     return reason and f"{str(error.filename or 'a file')!r} can't be read or written: {reason}."
@@ -197,8 +196,6 @@ def storage_fault(error: BaseException | None) -> str | None:
     safetensors, which is written in Rust, and torch.distributed give the system's error only in their text, and
     ``torch.save`` does not give it at all.
 
-    >>> storage_fault(OSError(28, "No space left on device"))
-    'No space left on device'
     >>> storage_fault(RuntimeError("Error while serializing: I/O error: File too large (os error 27)"))
     'File too large'
     >>> storage_fault(FileNotFoundError(2, "No such file or directory"))

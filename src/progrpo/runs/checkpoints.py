@@ -91,11 +91,7 @@ def fault(checkpoint: Path, parts: Sequence[str] = EVERYTHING) -> str | None:
 
 
 def check_model(path: str) -> None:
-    """Refuse a model folder that is a sealed checkpoint and is damaged; all other models pass.
-
-    Raises:
-        ConfigError: it is damaged.
-    """
+    """Raise a ConfigError if a model's folder is a sealed checkpoint and is damaged; all other models pass."""
     if (Path(path) / MANIFEST).exists() and (reason := fault(Path(path), MODEL_PARTS)):
         raise ConfigError(f"checkpoint {path!r} is damaged: {reason}; take another one, or a copy of it.")
 

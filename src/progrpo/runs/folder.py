@@ -56,8 +56,7 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process and those launched with it, as two runs would overwrite each other's files.
 
-        Raises:
-            ConfigError: another run holds it, or it can't be written.
+        A ConfigError is raised if another run holds it, or it can't be written.
         """
         if process_index():
             yield  # the first process holds it for all
@@ -72,11 +71,7 @@ class RunFolder:
                     shutil.rmtree(self.path, ignore_errors=True)
 
     def check_writable(self) -> None:
-        """Check that the run can write its files; the first process does this for all.
-
-        Raises:
-            ConfigError: it can't write one of them.
-        """
+        """Raise a ConfigError unless the run can write its files; the first process does this for all."""
         if process_index():
             return
         check_writable(self.path)
@@ -87,8 +82,7 @@ class RunFolder:
     def open(self, recipe: Recipe, *, resume: bool, check: Callable[[Path], None] | None = None) -> int:
         """The step to start from, 0 in a new folder; a run that is resumed goes back to it (:meth:`rewind`).
 
-        Raises:
-            ConfigError: the folder already holds a run, or a run of another recipe, or :meth:`rewind` raises it.
+        A ConfigError is raised if the folder already holds a run, or one of another recipe, or by :meth:`rewind`.
         """
         if not self.recipe_file.exists():
             return 0
@@ -111,11 +105,7 @@ class RunFolder:
     # Records
 
     def recipe(self) -> Recipe:
-        """The resolved recipe.
-
-        Raises:
-            ConfigError: the folder is not a run folder.
-        """
+        """The resolved recipe; a ConfigError if the folder is not a run folder."""
         if not self.recipe_file.exists():
             raise ConfigError(f"{str(self.path)!r} is not a run folder: it has no recipe.json.")
         return load_recipe(str(self.recipe_file))
@@ -138,10 +128,9 @@ class RunFolder:
         append_line(self.metrics_file, json.dumps(record, allow_nan=False))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, each with its ``step``. A last line without a line end is still being written.
+        """The lines of metrics.jsonl, each with its ``step``; a ConfigError if one is damaged.
 
-        Raises:
-            ConfigError: a line is damaged.
+        A last line without a line end is still being written, and is left out.
         """
         try:
             text = self.metrics_file.read_text(encoding="utf-8", errors="replace")
@@ -191,13 +180,8 @@ class RunFolder:
 
         Damaged checkpoints are set aside, and the records after the good one are removed. Two kinds of records stay,
         so that nothing is scored twice: rollouts, under the hidden names of :meth:`recorded_rollouts`, and samples of
-        evaluations.
-
-        Args:
-            check: raises an error for a checkpoint from which training can't continue, before anything is changed.
-
-        Raises:
-            ConfigError: checkpoints were written, and none of them is good.
+        evaluations. Before anything is changed, a ConfigError is raised if checkpoints were written and none is good,
+        or by ``check`` for a checkpoint from which training can't continue.
         """
         checkpoint, faults = self.good_checkpoint()
         if checkpoint is not None and check is not None:

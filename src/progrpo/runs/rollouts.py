@@ -76,10 +76,8 @@ def recorded_steps(folder: Path) -> list[int]:
 def write_rollout(file: Path, values: Mapping[str, Any]) -> None:
     """Write a rollout table, whole or not at all; the responses of a group get adjacent rows.
 
-    ``values`` holds for each column one value for each row; a single number is for all rows.
-
-    Raises:
-        ValueError: a column is missing, or is not one of :data:`COLUMNS`.
+    ``values`` holds for each column one value for each row; a single number is for all rows. A ValueError is raised if
+    a column is missing, or is not one of :data:`COLUMNS`.
     """
     import pandas as pd
     import pyarrow as pa
@@ -94,11 +92,7 @@ def write_rollout(file: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_rollout(folder: Path, step: int, columns: list[str] | None = None) -> "pd.DataFrame":
-    """The rollout table of one of the :func:`recorded_steps`, from the files of all processes.
-
-    Raises:
-        ConfigError: a file is damaged.
-    """
+    """The table of one of the :func:`recorded_steps`, from all processes; a ConfigError if a file is damaged."""
     import pandas as pd
 
     frames = []

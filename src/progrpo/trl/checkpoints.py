@@ -9,9 +9,9 @@ A checkpoint is a folder in the format of transformers, except for the optimizer
     rollout_0.pt                                   the rollout of process 0, if it serves further steps
 
 Loading a checkpoint can't run code: transformers and this module read pickles (``.pth``, ``.pt``) with
-``weights_only=True``, and nothing reads ``training_args.bin``. The optimizer has a format of its own for two reasons.
-Under FSDP, transformers writes torch's distributed checkpoints, and torch reads their ``.metadata`` with plain
-``pickle``. And the formats for DDP and for FSDP differ, so that a run could not go from one to the other.
+``weights_only=True``, and nothing reads ``training_args.bin``. The optimizer has a format of its own because torch
+reads the ``.metadata`` of its distributed checkpoints, which transformers writes under FSDP, with plain ``pickle``, and
+because the formats for DDP and for FSDP differ, so that a run could not go from one to the other.
 """
 
 import hashlib
@@ -239,10 +239,8 @@ def load_rollout(
     """This process's micro-batches of the rollout in the middle of which a checkpoint was written.
 
     The rollout serves ``updates`` optimiser steps, each of which now has ``accumulation`` micro-batches. On another
-    number of processes each update has the same responses, divided anew among the processes.
-
-    Raises:
-        ConfigError: the checkpoint does not hold its rollout.
+    number of processes each update has the same responses, divided anew among the processes. A ConfigError is raised
+    if the checkpoint does not hold its rollout.
     """
     if not (checkpoint / ROLLOUT.format(0)).exists():
         raise ConfigError(

@@ -230,22 +230,21 @@ def whole_model(trainer: GRPOTrainer) -> Iterator[Any]:
     with unwrap_model_for_generation(
         trainer.model_wrapped, trainer.accelerator, gradient_checkpointing_kwargs=kwargs
     ) as model:
-        sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
-        states = [module._get_fsdp_state() for module in sharded]
-        # These are what set_reshard_after_forward sets. accelerate chooses them by module, and torch has no public way
-        # to read them.
-        settings = [
-            (state._auto_reshard_after_forward, [group.post_forward_mesh_info for group in state._fsdp_param_groups])
-            for state in states
-        ]
-        for module in sharded:
-            module.set_reshard_after_forward(False, recurse=False)
-            module.unshard()
+        sharded = []
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                # set_reshard_after_forward sets these. accelerate chooses them by module, and torch has no public way
+                # to read them.
+                state = module._get_fsdp_state()
+                infos = [(group, group.post_forward_mesh_info) for group in state._fsdp_param_groups]
+                sharded.append((module, state, state._auto_reshard_after_forward, infos))
+                module.set_reshard_after_forward(False, recurse=False)
+                module.unshard()
         try:
             yield model
         finally:
-            for module, state, (auto, infos) in zip(sharded, states, settings, strict=True):
+            for module, state, auto, infos in sharded:
                 module.reshard()
                 state._auto_reshard_after_forward = auto
-                for group, info in zip(state._fsdp_param_groups, infos, strict=True):
+                for group, info in infos:
                     group.post_forward_mesh_info = info

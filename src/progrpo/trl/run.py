@@ -10,10 +10,10 @@ from pickle import UnpicklingError
 from traceback import walk_tb
 from typing import Any
 
-import pandas as pd
 import transformers
 from accelerate import PartialState
 from datasets import Dataset
+from pyarrow import parquet
 from torch.distributed.checkpoint.api import CheckpointException
 
 from progrpo.common.environment import describe
@@ -203,13 +203,10 @@ def _recall_verdicts(folder: RunFolder, reward: Reward) -> None:
     same golds, so rollouts of older versions, without digests of their problems, are left out."""
     columns = ["problem_digest", "text", "status", "reason", "canonical"]
     for path in folder.recorded_rollouts():
-        rows: list[dict[Any, Any]] = []
         with suppress(OSError, ValueError):  # a damaged or older file costs only its verdicts
-            rows = pd.read_parquet(path, columns=columns).to_dict("records")
-        for row in rows:
-            canonical = row["canonical"] if isinstance(row["canonical"], str) else None  # pandas reads null as NaN
-            verdict = Verdict(row["status"], row["reason"], canonical)
-            reward.recall(row["problem_digest"], row["text"], verdict)
+            for row in parquet.read_table(path, columns=columns).to_pylist():
+                verdict = Verdict(row["status"], row["reason"], row["canonical"])
+                reward.recall(row["problem_digest"], row["text"], verdict)
 
 
 def _set_sharding(trainer: RecipeTrainer) -> None:

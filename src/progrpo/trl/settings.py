@@ -89,11 +89,7 @@ _SET_BY_THE_RECIPE = {
 
 
 def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
-    """The recipe in TRL's terms.
-
-    Raises:
-        ConfigError: as :func:`check_fields`; or TRL refuses a setting.
-    """
+    """The recipe in TRL's terms; a ConfigError as of :func:`check_fields`, or if TRL refuses a setting."""
     from progrpo.trl.trainer import ProGRPOConfig
 
     check_fields(recipe)

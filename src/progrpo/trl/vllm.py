@@ -24,8 +24,7 @@ def check_vllm(config: "ProGRPOConfig", processes: int, progress: Progress) -> N
     """Refuse what TRL would refuse late or not at all, and wait for a server that is still starting.
 
     Raises:
-        ConfigError: vLLM is not installed, there is no GPU, the tensor parallelism is invalid, or no vLLM
-            server answers within ``vllm_server_timeout`` seconds.
+        ConfigError: vLLM is missing, there is no GPU, the tensor parallelism is invalid, or no server answers in time.
     """
     if find_spec("vllm") is None:
         raise ConfigError(
