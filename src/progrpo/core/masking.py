@@ -52,9 +52,7 @@ def constant_mean(values_BT: Tensor, mask_BT: Tensor, *, max_tokens: int) -> Ten
 
     .. math:: \frac{1}{B \, T_{max}} \sum_i \sum_t x_{it}
 
-    Args:
-        max_tokens: the generation budget of a response, at least 1. The rest is as in :func:`token_mean`.
-
+    ``max_tokens`` is the generation budget of a response, at least 1. The rest is as in :func:`token_mean`.
     Source: Dr. GRPO (arXiv 2503.20783, Sec. 3.2).
 
     >>> values = torch.tensor([[1.0, 2.0, 9.0], [6.0, 9.0, 9.0]])

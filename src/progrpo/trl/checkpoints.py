@@ -50,8 +50,7 @@ ROLLOUT = "rollout_{}.pt"
 class WholeCheckpoints(GRPOTrainer):
     """Saves checkpoints that are whole or absent, and continues from them, also in the middle of a rollout.
 
-    It has to come before GRPOTrainer among the bases of a trainer. :func:`load_start` and :func:`load_adapter` load
-    the weights, before the training begins.
+    It has to come before GRPOTrainer among the bases of a trainer, whose weights are loaded before the training begins.
     """
 
     keep_checkpoints = 2
@@ -172,11 +171,6 @@ def load_start(recipe: Recipe, checkpoint: Path | None) -> tuple[Any, Any]:
     # A vLLM in the same process starts from the files of this name; the checkpoint will be removed.
     model.name_or_path = model.config.name_or_path = model_source(recipe.model.path)
     return model, load_tokenizer(recipe.model.path)
-
-
-def load_adapter(checkpoint: Path, model: Any) -> None:
-    """Put the adapter of a checkpoint into a PEFT model, before it is sharded."""
-    model.load_adapter(str(checkpoint), model.active_adapters[0], is_trainable=True)
 
 
 def save_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:

@@ -1,6 +1,7 @@
 """The records of a run: metrics, rollouts, evaluations, and the batch of a step that failed."""
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from trl.models import unwrap_model_for_generation
 from progrpo.common.files import write_file, write_json
 from progrpo.common.processes import Share, first_decides
 from progrpo.common.progress import Progress
+from progrpo.common.signals import STOPPING
 from progrpo.evaluation.evaluate import Evaluation, evaluate, open_store
 from progrpo.recipes.build import sampling
 from progrpo.recipes.schema import Recipe
@@ -90,6 +92,18 @@ class Recorder(TrainerCallback):
         is_evaluated = first_decides((self.folder.evaluations / f"step-{step:06d}.json").exists)
         if self._has_evaluation(step) and not is_evaluated:
             self._evaluate(step)
+
+    def ask_to_stop(self, number: int, frame: Any) -> None:
+        """Handle SIGINT or SIGTERM: the first asks for a checkpoint and a stop after the step, a second stops at once.
+
+        With several processes a second signal changes nothing: a Ctrl-C reaches each of them twice, from the terminal
+        and from the launcher, which kills those that are left after half a minute.
+        """
+        self.stopped_by = number
+        if self.trainer.accelerator.num_processes == 1:
+            for stop_signal in STOPPING:
+                default = signal.default_int_handler if stop_signal == signal.SIGINT else signal.SIG_DFL
+                signal.signal(stop_signal, default)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # A signal reaches the processes during different steps, and they must stop after the same one. It may also come

@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,7 +21,7 @@ from progrpo.common.errors import ConfigError, Interrupted, RunError
 from progrpo.common.files import storage_fault
 from progrpo.common.processes import explain_lost_process, first_decides
 from progrpo.common.progress import Progress
-from progrpo.common.signals import STOPPING, stopping
+from progrpo.common.signals import stopping
 from progrpo.evaluation.evaluate import Evaluation
 from progrpo.recipes.build import make_task, training_problems
 from progrpo.recipes.schema import Recipe
@@ -30,7 +30,7 @@ from progrpo.runs.evaluation import finish
 from progrpo.runs.folder import RunFolder
 from progrpo.tasks import Task
 from progrpo.tasks.rewards import Reward, task_reward
-from progrpo.trl.checkpoints import WholeCheckpoints, check_resumable, load_adapter, load_start
+from progrpo.trl.checkpoints import WholeCheckpoints, check_resumable, load_start
 from progrpo.trl.generation import SeededResponses
 from progrpo.trl.guard import FiniteGuard, NonFiniteError
 from progrpo.trl.recorder import Recorder, StepMetrics, whole_model
@@ -96,7 +96,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
             peft_config=lora_config(recipe),
         )
     if checkpoint and recipe.model.lora:
-        load_adapter(checkpoint, trainer.model)
+        trainer.model.load_adapter(str(checkpoint), trainer.model.active_adapters[0], is_trainable=True)
     if config.use_vllm and config.vllm_mode == "colocate":
         reseed(config, trainer.accelerator.process_index)
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
@@ -125,7 +125,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
 def _take_steps(trainer: RecipeTrainer, recorder: Recorder, checkpoint: Path | None) -> None:
     """Train to the last step, from the start or from a checkpoint; the errors are those of :func:`train`."""
     try:
-        with stopping(_ask_to_stop(recorder)):
+        with stopping(recorder.ask_to_stop):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except NonFiniteError as failure:
         raise RunError(recorder.keep_failure(failure)) from failure
@@ -222,20 +222,3 @@ def _set_sharding(trainer: RecipeTrainer) -> None:
         if plugin.fsdp_version != 2:
             raise ConfigError("accelerate's configuration asks for FSDP 1; set fsdp_version: 2 in its fsdp_config.")
         plugin.set_state_dict_type("FULL_STATE_DICT")
-
-
-def _ask_to_stop(recorder: Recorder) -> Callable[[int, Any], None]:
-    """A handler: the first SIGINT or SIGTERM asks for a checkpoint and a stop after the step, a second stops at once.
-
-    With several processes a second signal changes nothing: a Ctrl-C reaches each of them twice, from the terminal and
-    from the launcher, which kills those that are left after half a minute.
-    """
-
-    def ask(number: int, frame: Any) -> None:
-        recorder.stopped_by = number
-        if recorder.trainer.accelerator.num_processes == 1:
-            for stop_signal in STOPPING:
-                default = signal.default_int_handler if stop_signal == signal.SIGINT else signal.SIG_DFL
-                signal.signal(stop_signal, default)
-
-    return ask
