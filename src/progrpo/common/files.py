@@ -21,7 +21,6 @@ _PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _NUMBER_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
 _TORCH_WRITER = re.compile(r"inline_container.* unexpected pos|iostream error")
-LOCK = ".lock"
 REMEDY = "put it back from a copy, or remove it"
 
 
@@ -120,7 +119,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     A ConfigError is raised if another process has locked the folder, or the folder can't be written.
     """
-    file = folder / LOCK
+    file = folder / ".lock"
     # A soft lock is only a file that exists. It would outlive a process that is killed.
     lock = FileLock(file, timeout=0, fallback_to_soft=False)
     try:

@@ -144,11 +144,6 @@ class WholeCheckpoints(GRPOTrainer):
         """Micro-batches from one rollout to the next."""
         return int(self.args.steps_per_generation * self.num_iterations)
 
-    @property
-    def steps_per_rollout(self) -> int:
-        """Optimiser steps from one rollout to the next."""
-        return self._rollout_length // int(self.args.gradient_accumulation_steps)
-
 
 def check_resumable(checkpoint: Path) -> None:
     """Raise a ConfigError if a checkpoint's weights or optimizer are missing, or in files that are not loaded."""

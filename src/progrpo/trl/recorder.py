@@ -19,7 +19,7 @@ from progrpo.common.processes import Share, first_decides
 from progrpo.common.progress import Progress
 from progrpo.common.signals import STOPPING
 from progrpo.evaluation.evaluate import Evaluation, evaluate, open_store
-from progrpo.recipes.build import sampling
+from progrpo.recipes.build import sampling, steps_per_rollout
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.evaluation import discard_samples_of_others
 from progrpo.runs.folder import RunFolder
@@ -135,7 +135,7 @@ class Recorder(TrainerCallback):
         """Write a rollout that ``training.rollouts_every`` asks for, and remember it in case its step fails."""
         self._rollout = rollout
         step = self.trainer.state.global_step + 1
-        if is_recorded(step, self.recipe.training.rollouts_every, self.trainer.steps_per_rollout):
+        if is_recorded(step, self.recipe.training.rollouts_every, steps_per_rollout(self.recipe)):
             file = rollout_file(self.folder.rollouts, step, self.trainer.accelerator.process_index)
             write_rollout(file, rollout_columns(rollout, step, self.reward))
 

@@ -34,9 +34,6 @@ from progrpo.tasks.templates import response_text, template_opens_thinking
 from progrpo.trl.generation import generating_model, record_logps
 from trl import GRPOConfig, GRPOTrainer
 
-CanonicalForm = Callable[[dict[str, Any], Any], str | None]
-"""``(dataset row, completion) -> text``: the same text for two completions exactly if they are the same solution."""
-
 
 @dataclass
 class ProGRPOConfig(ArmOptions, GRPOConfig):
@@ -85,8 +82,8 @@ class ProGRPOTrainer(GRPOTrainer):
     """GRPOTrainer with confidence re-weighted advantages. It takes all arguments of GRPOTrainer, and two more:
 
     Args:
-        canonical_form: distinguishes solutions for the metric ``distinct_solutions``: a function of the dataset row
-            and the completion. By default it is the completion's text, stripped.
+        canonical_form: a function of the dataset row and the completion, whose text is the same exactly for the same
+            solution, for the metric ``distinct_solutions``. By default it is the completion's text, stripped.
         on_rollout: each process calls it with a :class:`Rollout` after every training generation is scored.
 
     Metrics beside TRL's: those of :func:`progrpo.core.exploration.exploration_metrics`, under ``train/`` or ``eval_``.
@@ -106,7 +103,7 @@ class ProGRPOTrainer(GRPOTrainer):
         reward_funcs: Any = None,
         args: ProGRPOConfig | None = None,
         *more: Any,
-        canonical_form: CanonicalForm | None = None,
+        canonical_form: Callable[[dict[str, Any], Any], str | None] | None = None,
         on_rollout: Callable[[Rollout], None] | None = None,
         **kwargs: Any,
     ) -> None:
