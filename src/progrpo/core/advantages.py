@@ -24,16 +24,13 @@ def group_relative_advantages(
     the batch (``"batch"``); with ``"none"`` (Dr. GRPO) there is no division.
 
     Args:
-        rewards_B: shape (B,). NaN means that the response could not be scored: it takes no part in its group and has
-            advantage 0.
+        rewards_B: shape (B,), finite. NaN means that the response could not be scored: it takes no part in its group
+            and has advantage 0.
         eps: delta, which is added to the standard deviation. The default is TRL's; verl uses 1e-6.
 
     Returns:
         Shape (B,), in the rewards' dtype (float32 for integers). Exactly 0 where a group has one response or all its
         rewards are equal.
-
-    Raises:
-        TypeError, ValueError: shapes or devices that differ, ids that are not integers, an infinite reward.
 
     Source: GRPO (arXiv 2402.03300, Sec. 4.1.2); ``scale="none"``: Dr. GRPO (arXiv 2503.20783).
 
@@ -91,9 +88,9 @@ def arm_advantages(
     these are corrected. The last two are this project's own; ``docs/method.md`` gives the reason.
 
     Args:
-        advantages_B: group-relative advantages A, shape (B,).
-        rewards_B: shape (B,), the reward that says whether a response is right. The advantages may come from another
-            reward, such as a sum of several. NaN: the response takes no part in its group and keeps its advantage.
+        advantages_B: group-relative advantages A, shape (B,), finite.
+        rewards_B: shape (B,), the finite reward that says whether a response is right. The advantages may come from
+            another one, such as a sum of several. NaN: the response takes no part in its group and keeps its advantage.
         prompt_confidence_B: c(q) of each response's prompt, shape (B,), in [0, 1]; NaN where unknown. Only
             ``center="prompt"`` uses it.
         answer_confidence_B: c(o|q), shape (B,), in [0, 1]; NaN where no token counts.
@@ -101,11 +98,6 @@ def arm_advantages(
 
     Returns:
         Shape (B,), in the dtype of ``advantages_B``. A response whose confidence is NaN keeps its advantage.
-
-    Raises:
-        TypeError, ValueError: shapes or devices that differ, ids that are not integers, a NaN or infinite advantage,
-            an infinite reward, a confidence outside [0, 1], a negative alpha, a correct_above that is not finite, an
-            unknown option.
 
     Source: ProGRPO (arXiv 2602.05281), the ARM equation.
 
@@ -146,8 +138,8 @@ def is_correct(rewards_B: Tensor, correct_above: float = 0.0) -> Tensor:
     """Which responses are right: those with a reward above ``correct_above``. The whole package uses this rule.
 
     The result is bool, shape (B,). It is False for NaN: such a response could not be scored, and is not wrong either.
-    ``correct_above=0`` suits rewards of 0 and 1. A penalty that is 0 at best, such as ``-abs(20 - length)``, needs a
-    number below 0. A ValueError is raised unless it is finite.
+    ``correct_above``, a finite number, suits rewards of 0 and 1 if it is 0. A penalty that is 0 at best, such as
+    ``-abs(20 - length)``, needs a number below 0.
 
     >>> is_correct(torch.tensor([1.0, 0.0, torch.nan])), is_correct(torch.tensor([-3.0, -8.0]), correct_above=-5.0)
     (tensor([ True, False, False]), tensor([ True, False]))

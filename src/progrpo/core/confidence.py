@@ -16,17 +16,13 @@ def prompt_confidence(logps_BP: Tensor, mask_BP: Tensor) -> Tensor:
     .. math:: c(q) = \exp\Big(\frac{1}{M} \sum_{m=1}^{M} \log \pi(q_m \mid q_{<m})\Big)
 
     Args:
-        logps_BP: log-prob of each prompt token given those before it, in nats, shape (B, P). The first token has
-            no log-prob: leave it out, or mask it out.
+        logps_BP: log-prob of each prompt token given those before it, in nats, shape (B, P); finite and at most 0
+            where it counts. The first token has no log-prob: leave it out, or mask it out.
         mask_BP: bool, shape (B, P); True counts.
 
     Returns:
         Shape (B,), in (0, 1], without gradient; float64 for float64 log-probs, float32 for all others. NaN for a prompt
         with no token that counts (a prompt of one token).
-
-    Raises:
-        TypeError, ValueError: shapes or devices that differ, a mask that is not bool, or a counted log-prob that is
-            NaN, infinite or above 0.
 
     Source: ProGRPO (arXiv 2602.05281), prompt confidence c(q).
 
@@ -48,16 +44,14 @@ def answer_confidence(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction: f
     and the mean over all tokens would hide the signal.
 
     Args:
-        logps_BT: log-prob of each sampled token under the policy that sampled it, in nats, shape (B, T).
+        logps_BT: log-prob of each sampled token under the policy that sampled it, in nats, shape (B, T); finite and
+            at most 0 where it counts.
         mask_BT: bool, shape (B, T); True counts.
         low_prob_fraction: the share of a response's tokens that are in T_low, in (0, 1]; 1 is the whole response.
 
     Returns:
         Shape (B,), in (0, 1], without gradient; float64 for float64 log-probs, float32 for all others. NaN for a
         response with no token that counts.
-
-    Raises:
-        TypeError, ValueError: as :func:`prompt_confidence`, and for a fraction outside (0, 1].
 
     Source: ProGRPO (arXiv 2602.05281), answer confidence c(o|q) with low-probability token length normalisation.
     T_low is taken per response. The paper's text was not available, so it may be over the batch there.
@@ -80,8 +74,8 @@ def low_probability_mask(logps_BT: Tensor, mask_BT: Tensor, *, low_prob_fraction
     """T_low: True at the least likely tokens of each response. Of equally likely tokens the earlier ones come first.
 
     The result is bool, shape (B, T): ``ceil(low_prob_fraction * T_i)`` True in row i, at least 1 if any token counts.
-    The product is rounded to 9 decimals first, so that 0.07 * 100 is 7, not 7.000000000000001. The arguments, errors
-    and source are those of :func:`answer_confidence`.
+    The product is rounded to 9 decimals first, so that 0.07 * 100 is 7, not 7.000000000000001. The arguments and
+    the source are those of :func:`answer_confidence`.
 
     >>> logps = torch.tensor([[0.9, 0.1, 0.9, 0.4, 0.9]]).log()
     >>> low_probability_mask(logps, torch.ones(1, 5, dtype=torch.bool), low_prob_fraction=0.4)

@@ -35,9 +35,6 @@ def token_logps(
         ``(logps_BT, entropy_BT)``, shape (B, T), in nats; float64 for float64 logits, float32 for all others. Gradients
         flow through both.
 
-    Raises:
-        ValueError: shapes or devices that differ, a token id outside the vocabulary, a temperature that is not above 0.
-
     >>> logps, entropy = token_logps(torch.zeros(1, 2, 4), torch.tensor([[0, 3]]))
     >>> logps.exp(), entropy.exp()
     (tensor([[0.2500, 0.2500]]), tensor([[4., 4.]]))
@@ -64,7 +61,7 @@ def token_logps_from_hidden(
         head_VD: the LM head's weight, shape (V, D); None if ``hidden_BTD`` already holds logits.
         bias_V: the LM head's bias, shape (V,), if it has one.
 
-    The other arguments, the result and the errors are those of :func:`token_logps`.
+    The other arguments and the result are those of :func:`token_logps`.
 
     >>> hidden, head = torch.ones(1, 1, 2), torch.tensor([[0.5, 0.5], [0.5, 0.5]])
     >>> token_logps_from_hidden(hidden, head, torch.tensor([[1]]))[0].exp()

@@ -21,14 +21,12 @@ def clipped_surrogate(
         logps_BT: log-probs of the sampled tokens under the policy being trained, in nats, shape (B, T).
         old_logps_BT: the same under the policy that sampled them, shape (B, T); it gets no gradient.
         advantages_B: one advantage per response, shape (B,); it gets no gradient.
-        clip_low, clip_high: how far the ratio may fall below or rise above 1; equal values give PPO's clipping.
+        clip_low, clip_high: how far the ratio may fall below 1, in [0, 1], or rise above it, at least 0; equal values
+            give PPO's clipping.
 
     Returns:
         Shape (B, T), in float32 where all inputs are coarser. Masked-out tokens get a loss as well: reduce with a mask,
         and keep NaN out of their log-probs, because their gradient would be NaN.
-
-    Raises:
-        TypeError, ValueError: shapes or devices that differ, clip_low outside [0, 1], clip_high below 0.
 
     Source: PPO (arXiv 1707.06347, Eq. 7) with DAPO's asymmetric bounds (arXiv 2503.14476, Eq. 10); ProGRPO's objective
     (arXiv 2602.05281) is minus its :func:`~progrpo.core.masking.token_mean`.

@@ -19,9 +19,6 @@ def token_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
         A scalar tensor, in float32 where the values are coarser. If no token counts it is 0 and has a gradient, so
         that the backward pass of a fully masked micro-batch still runs.
 
-    Raises:
-        TypeError, ValueError: a mask that is not bool, or shapes and devices that differ.
-
     Source: the loss aggregation of DAPO (arXiv 2503.14476, Eq. 8) and of ProGRPO's objective (arXiv 2602.05281).
 
     >>> values = torch.tensor([[1.0, 2.0, 9.0], [6.0, 9.0, 9.0]])
