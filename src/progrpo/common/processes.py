@@ -62,8 +62,7 @@ class LostProcessError(RunError):
 
 @contextmanager
 def explain_lost_process(run: Path) -> Iterator[None]:
-    """Raise a LostProcessError if another process was lost: a collective operation fails, or the launcher sends a
-    SIGTERM."""
+    """Raise a LostProcessError if another process was lost: an exchange fails, or the launcher sends a SIGTERM."""
     state = PartialState()
     if state.num_processes == 1:
         yield

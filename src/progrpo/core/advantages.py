@@ -138,7 +138,7 @@ def is_correct(rewards_B: Tensor, correct_above: float = 0.0) -> Tensor:
     """Which responses are right: those with a reward above ``correct_above``. The whole package uses this rule.
 
     The result is bool, shape (B,). It is False for NaN: such a response could not be scored, and is not wrong either.
-    ``correct_above``, a finite number, suits rewards of 0 and 1 if it is 0. A penalty that is 0 at best, such as
+    ``correct_above`` is a finite number: 0 suits rewards of 0 and 1, and a penalty that is 0 at best, such as
     ``-abs(20 - length)``, needs a number below 0.
 
     >>> is_correct(torch.tensor([1.0, 0.0, torch.nan])), is_correct(torch.tensor([-3.0, -8.0]), correct_above=-5.0)
