@@ -513,7 +513,7 @@ def test_arguments_of_arm_that_do_not_match_the_advantages_are_refused_by_name(n
     value = ids(0, 0) if name == "groups_B" else torch.full((2,), 0.5)
     with pytest.raises(ValueError, match=rf"{name} must have the shape of advantages_B, \(2,\), got \(1,\)"):
         call_arm(**{name: value[:1]})
-    with pytest.raises(ValueError, match=rf"{name} must have shape \(B,\), got \(2, 1\)"):
+    with pytest.raises(ValueError, match=rf"{name} must have the shape of advantages_B, \(2,\), got \(2, 1\)"):
         call_arm(**{name: value[:, None]})
     with pytest.raises(ValueError, match=f"{name} is on meta but advantages_B is on cpu; move one"):
         call_arm(**{name: value.to("meta")})

@@ -297,7 +297,7 @@ def test_a_counted_value_that_is_not_a_log_prob_is_refused(
             torch.zeros(3),
             torch.ones(3, dtype=torch.bool),
             ValueError,
-            r"logps_B[PT] must have shape \(B, T\), got \(3,\)",
+            r"logps_B[PT] must have shape \(B, [PT]\), got \(3,\)",
         ),
         (
             torch.zeros(1, 3),

@@ -127,7 +127,13 @@ def test_float64_keeps_its_digits() -> None:
             ValueError,
             r"advantages_B must have the shape of .*\(2,\)",
         ),
-        (torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 1), ValueError, r"advantages_B must have shape \(B,\)"),
+        (
+            torch.zeros(2, 3),
+            torch.zeros(2, 3),
+            torch.zeros(2, 1),
+            ValueError,
+            r"advantages_B must have .* got \(2, 1\)",
+        ),
         (
             torch.zeros(2, 3),
             torch.zeros(2, 3, device="meta"),

@@ -125,12 +125,12 @@ def test_a_response_without_tokens_adds_zero_and_still_counts_in_the_sequence_me
             r"mask_BT must be a bool tensor .*float32; pass mask_BT.bool\(\)",
         ),
         (torch.ones(1, 2), torch.ones(1, 2).long(), TypeError, r"mask_BT must be a bool tensor .*int64"),
-        (torch.ones(1, 2), [[True, True]], TypeError, r"mask_BT must be a torch.Tensor of shape \(1, 2\), got list"),
+        (torch.ones(1, 2), [[True, True]], TypeError, r"mask_BT must be a torch.Tensor of shape \(B, T\), got list"),
         (
             torch.ones(1, 2),
             torch.ones(2, dtype=torch.bool),
             ValueError,
-            r"mask_BT must have shape \(1, 2\), got \(2,\)",
+            r"mask_BT must have the shape of values_BT, \(1, 2\), got \(2,\)",
         ),
         (
             torch.ones(1, 2),

@@ -10,15 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from progrpo.common.errors import ConfigError
+from progrpo.recipes.schema import load_recipe
 from progrpo.trl.checkpoints import (
     check_resumable,
     count_processes,
     load_optimizer,
     load_rollout,
-    load_weights,
+    load_start,
     save_optimizer,
     save_rollout,
     seed_anew,
@@ -173,9 +174,9 @@ def test_weights_come_back_to_the_last_bit(
         saved = load_file(tmp_path / "model.safetensors")
         assert not saved.keys() <= model.state_dict().keys(), "the names are the same"
     monkeypatch.setattr(models, "load_tokenizer", lambda path: None)
-    dtype = torch.bfloat16 if kind == "another dtype" else torch.float32  # float32 weights of a bfloat16 recipe
-    other: Any = AutoModelForCausalLM.from_config(model.config).to(dtype)
-    load_weights(tmp_path, other)
+    dtype = "bfloat16" if kind == "another dtype" else "float32"  # float32 weights of a bfloat16 recipe
+    other, _ = load_start(load_recipe("countdown_cpu", [f"model.dtype={dtype}"]), tmp_path)
+    assert other.name_or_path == other.config.name_or_path == models.model_source("countdown")
     assert other.state_dict().keys() == model.state_dict().keys()
     for name, weight in model.state_dict().items():
         assert torch.equal(other.state_dict()[name], weight)

@@ -21,7 +21,6 @@ _PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _NUMBER_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
 _TORCH_WRITER = re.compile(r"inline_container.* unexpected pos|iostream error")
-LOCK = ".lock"
 REMEDY = "put it back from a copy, or remove it"
 
 
@@ -34,8 +33,7 @@ def beside_of(path: Path) -> Path:
 def write_file(path: Path) -> Iterator[Path]:
     """A path to write to; the file replaces ``path`` if the block succeeds, and is removed if it fails.
 
-    The file is on the disk, not only in memory, before it replaces ``path``. So a machine that loses power has either
-    the old file or the new one.
+    It is on the disk before it replaces ``path``, so a machine that loses power has either the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = beside_of(path)
@@ -60,15 +58,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Args:
-        path: the path of the file.
-        remedy: what the user should do about a damaged file.
-
-    Raises:
-        ConfigError: the file can't be read, or holds something else.
-    """
+    """The object in a JSON file. A ConfigError, with the remedy, is raised if there is none that can be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -87,19 +77,16 @@ def damaged_file(path: Path, why: object, remedy: str = REMEDY) -> ConfigError:
 
 def append_line(path: Path, line: str) -> None:
     """Append a line to a text file. If it does not fit on the disk, the file stays as it was."""
-    content = (line + "\n").encode()
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        length = os.fstat(handle).st_size
+    with path.open("ab", buffering=0) as file:
+        length = file.tell()
         try:
+            content = (line + "\n").encode()
             while content:
-                content = content[os.write(handle, content) :]
-            os.fsync(handle)
+                content = content[file.write(content) :]
+            os.fsync(file.fileno())
         except OSError:
-            os.ftruncate(handle, length)
+            file.truncate(length)
             raise
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -130,10 +117,9 @@ def sync(path: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Lock a folder, and make it if it does not exist. The system releases the lock however the process ends.
 
-    Raises:
-        ConfigError: another process has locked the folder, or the folder can't be written.
+    A ConfigError is raised if another process has locked the folder, or the folder can't be written.
     """
-    file = folder / LOCK
+    file = folder / ".lock"
     # A soft lock is only a file that exists. It would outlive a process that is killed.
     lock = FileLock(file, timeout=0, fallback_to_soft=False)
     try:
@@ -157,11 +143,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def check_writable(folder: Path) -> None:
-    """Write a file into a folder and remove it again; a folder that does not exist is made, and removed as well.
-
-    Raises:
-        ConfigError: the folder can't be written.
-    """
+    """Raise a ConfigError unless a file can be written into a folder. What was made to find out is removed again."""
     probe, is_new = beside_of(folder / "probe"), not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,11 +158,9 @@ def check_writable(folder: Path) -> None:
 
 
 def check_page(path: Path) -> None:
-    """Check that a page can be written at ``path``, before the work whose result it will show.
+    """Raise a ConfigError unless a page can be written at ``path``, before the work whose result it will show.
 
-    Raises:
-        ConfigError: ``path`` is a folder, its folder can't be written, or it does not end in .html, so that the page
-            might replace a file of another kind.
+    It has to end in .html, because the page might replace a file of another kind.
     """
     if path.is_dir():
         raise ConfigError(
@@ -204,7 +184,6 @@ def path_fault(error: OSError) -> str | None:
 
     >>> path_fault(PermissionError(13, "Permission denied", "run/report.html"))
     "'run/report.html' can't be read or written: Permission denied."
-    >>> path_fault(FileNotFoundError(2, "No such file or directory", "run/report.html"))
     """
     reason = storage_fault(error) or (os.strerror(error.errno) if error.errno in _PATH_ERRORS else None)
     return reason and f"{str(error.filename or 'a file')!r} can't be read or written: {reason}."
@@ -216,8 +195,6 @@ def storage_fault(error: BaseException | None) -> str | None:
     safetensors, which is written in Rust, and torch.distributed give the system's error only in their text, and
     ``torch.save`` does not give it at all.
 
-    >>> storage_fault(OSError(28, "No space left on device"))
-    'No space left on device'
     >>> storage_fault(RuntimeError("Error while serializing: I/O error: File too large (os error 27)"))
     'File too large'
     >>> storage_fault(FileNotFoundError(2, "No such file or directory"))

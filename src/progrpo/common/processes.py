@@ -35,11 +35,7 @@ class Share:
 
 
 def first_decides(decide: Callable[[], T]) -> T:
-    """Return on every process what the first one decides, or raise what it refuses.
-
-    Raises:
-        ConfigError: the first process raised it.
-    """
+    """Return on every process what the first one decides, or raise the ConfigError that it raises."""
     state = PartialState()
     result: list[Any] = [None, None]
     if state.is_main_process:
@@ -66,13 +62,7 @@ class LostProcessError(RunError):
 
 @contextmanager
 def explain_lost_process(run: Path) -> Iterator[None]:
-    """Say in one sentence that another process was lost.
-
-    This process notices that in one of two ways: a collective operation fails, or the launcher sends a SIGTERM.
-
-    Raises:
-        LostProcessError: another process was lost.
-    """
+    """Raise a LostProcessError if another process was lost: an exchange fails, or the launcher sends a SIGTERM."""
     state = PartialState()
     if state.num_processes == 1:
         yield

@@ -9,6 +9,9 @@ The names of tensors end in these axis suffixes::
 ``groups_B`` holds an integer group id per response. Groups may be ragged and in any order. A mask is bool, and True
 means that the token counts. Log-probs are natural logarithms (nats) at the sampling temperature.
 
+Every function checks its arguments: a TypeError or a ValueError names the one whose type, shape, device or value is
+wrong, and says what to do.
+
 Paper: ProGRPO, arXiv 2602.05281. ``docs/method.md`` lists the function and the tests of each equation.
 """
 

@@ -5,11 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from progrpo.core.checks import check_choice, check_groups, check_no_infinity, check_number, check_vector
+from progrpo.core.checks import check_axes, check_choice, check_groups, check_number, check_values
 
 SCALES = ("group", "batch", "none")
 ACTIVATIONS = ("any_correct", "mixed")
 CENTERS = ("prompt", "group", "correct")
+_REWARD_REMEDY = "clamp it, or pass NaN to leave the response out of its group"
 
 
 def group_relative_advantages(
@@ -23,18 +24,13 @@ def group_relative_advantages(
     the batch (``"batch"``); with ``"none"`` (Dr. GRPO) there is no division.
 
     Args:
-        rewards_B: shape (B,). NaN means that the response could not be scored: it takes no part in its group and has
-            advantage 0.
-        groups_B: integer group id of each response, shape (B,). Groups may be ragged and in any order.
-        scale: ``"group"``, ``"batch"`` or ``"none"``.
+        rewards_B: shape (B,), finite. NaN means that the response could not be scored: it takes no part in its group
+            and has advantage 0.
         eps: delta, which is added to the standard deviation. The default is TRL's; verl uses 1e-6.
 
     Returns:
         Shape (B,), in the rewards' dtype (float32 for integers). Exactly 0 where a group has one response or all its
         rewards are equal.
-
-    Raises:
-        TypeError, ValueError: shapes or devices that differ, ids that are not integers, an infinite reward.
 
     Source: GRPO (arXiv 2402.03300, Sec. 4.1.2); ``scale="none"``: Dr. GRPO (arXiv 2503.20783).
 
@@ -42,28 +38,25 @@ def group_relative_advantages(
     >>> group_relative_advantages(rewards, groups, scale="none")
     tensor([ 0.5000, -0.5000,  0.0000,  0.0000])
     """
-    check_vector("rewards_B", rewards_B)
-    check_groups(groups_B, rewards_B, "rewards_B")
+    check_axes("rewards_B", rewards_B)
+    check_groups(groups_B, "rewards_B", rewards_B)
     check_choice("scale", scale, SCALES)
     check_number("eps", eps, low=0.0)
-    check_no_infinity("rewards_B", rewards_B)
+    check_values("rewards_B", rewards_B, rewards_B.isinf(), "not be infinite", _REWARD_REMEDY)
     rewards_B = rewards_B if rewards_B.dtype.is_floating_point else rewards_B.float()
     scored_B = ~rewards_B.isnan()
-    index_B, n_groups = _dense_index(groups_B)
+    index_B = _dense_index(groups_B)
     # Subtracting the group's lowest reward first makes equal rewards exact zeros, whatever their size.
-    lowest_N = rewards_B.new_full((n_groups,), torch.inf).scatter_reduce(
-        0, index_B, torch.where(scored_B, rewards_B, torch.inf), "amin"
-    )
-    above_B = torch.where(scored_B, rewards_B - lowest_N[index_B], 0.0)
-    deviations_B = torch.where(scored_B, above_B - _group_mean(above_B, scored_B, index_B, n_groups), 0.0)
+    above_B = torch.where(scored_B, rewards_B - _group_lowest(rewards_B, scored_B, index_B), 0.0)
+    deviations_B = torch.where(scored_B, above_B - _group_mean(above_B, scored_B, index_B), 0.0)
     if scale == "none":
         return deviations_B
     if scale == "group":
-        std_B = _sample_std(deviations_B, scored_B, index_B, n_groups)
+        std_B = _sample_std(deviations_B, scored_B, index_B)
     else:
         one_group_B = torch.zeros_like(index_B)
-        centred_B = torch.where(scored_B, rewards_B - _group_mean(rewards_B, scored_B, one_group_B, 1), 0.0)
-        std_B = _sample_std(centred_B, scored_B, one_group_B, 1)
+        centred_B = torch.where(scored_B, rewards_B - _group_mean(rewards_B, scored_B, one_group_B), 0.0)
+        std_B = _sample_std(centred_B, scored_B, one_group_B)
     return torch.where(deviations_B == 0, 0.0, deviations_B / (std_B + eps))
 
 
@@ -95,23 +88,16 @@ def arm_advantages(
     these are corrected. The last two are this project's own; ``docs/method.md`` gives the reason.
 
     Args:
-        advantages_B: group-relative advantages A, shape (B,).
-        rewards_B: shape (B,), the reward that says whether a response is right. The advantages may come from another
-            reward, such as a sum of several. NaN: the response takes no part in its group and keeps its advantage.
+        advantages_B: group-relative advantages A, shape (B,), finite.
+        rewards_B: shape (B,), the finite reward that says whether a response is right. The advantages may come from
+            another one, such as a sum of several. NaN: the response takes no part in its group and keeps its advantage.
         prompt_confidence_B: c(q) of each response's prompt, shape (B,), in [0, 1]; NaN where unknown. Only
             ``center="prompt"`` uses it.
         answer_confidence_B: c(o|q), shape (B,), in [0, 1]; NaN where no token counts.
-        groups_B: integer group id of each response, shape (B,). Groups may be ragged and in any order.
         alpha: strength of the correction, at least 0; 0 returns the advantages bit for bit.
-        activation, center, correct_above: see above.
 
     Returns:
         Shape (B,), in the dtype of ``advantages_B``. A response whose confidence is NaN keeps its advantage.
-
-    Raises:
-        TypeError, ValueError: shapes or devices that differ, ids that are not integers, a NaN or infinite advantage,
-            an infinite reward, a confidence outside [0, 1], a negative alpha, a correct_above that is not finite, an
-            unknown option.
 
     Source: ProGRPO (arXiv 2602.05281), the ARM equation.
 
@@ -120,32 +106,28 @@ def arm_advantages(
     >>> arm_advantages(A, r, c_q, c_o, torch.tensor([0, 0, 0]), alpha=1.0)
     tensor([ 0.2500,  0.7500, -1.0000])
     """
-    check_vector("advantages_B", advantages_B)
-    check_vector("rewards_B", rewards_B, like=advantages_B, like_name="advantages_B")
+    check_axes("advantages_B", advantages_B)
+    check_axes("rewards_B", rewards_B, "advantages_B", advantages_B)
     _check_confidence("prompt_confidence_B", prompt_confidence_B, advantages_B)
     _check_confidence("answer_confidence_B", answer_confidence_B, advantages_B)
-    check_groups(groups_B, advantages_B, "advantages_B")
+    check_groups(groups_B, "advantages_B", advantages_B)
     check_number("alpha", alpha, low=0.0)
     check_choice("activation", activation, ACTIVATIONS)
     check_choice("center", center, CENTERS)
-    check_no_infinity("rewards_B", rewards_B)
-    if not advantages_B.isfinite().all():
-        raise ValueError(
-            "advantages_B must be finite, got NaN or infinity; a response that could not be scored has advantage 0."
-        )
-
-    index_B, n_groups = _dense_index(groups_B)
-    scored_B = ~rewards_B.isnan()
+    check_values("rewards_B", rewards_B, rewards_B.isinf(), "not be infinite", _REWARD_REMEDY)
+    remedy = "a response that could not be scored has advantage 0"
+    check_values("advantages_B", advantages_B, ~advantages_B.isfinite(), "be finite", remedy)
+    index_B = _dense_index(groups_B)
     correct_B = is_correct(rewards_B, correct_above)
     activated_B = activated_groups(rewards_B, groups_B, activation=activation, correct_above=correct_above)
-    known_B = scored_B & ~answer_confidence_B.isnan()
+    known_B = ~rewards_B.isnan() & ~answer_confidence_B.isnan()
     if center == "prompt":
         reference_B = prompt_confidence_B
     elif center == "group":
-        reference_B = _group_mean(answer_confidence_B, known_B, index_B, n_groups)
+        reference_B = _group_mean(answer_confidence_B, known_B, index_B)
     else:
         activated_B = activated_B & correct_B
-        reference_B = _group_mean(answer_confidence_B, known_B & correct_B, index_B, n_groups)
+        reference_B = _group_mean(answer_confidence_B, known_B & correct_B, index_B)
     correction_B = alpha * (reference_B - answer_confidence_B).to(advantages_B.dtype)
     # Adding a correction of 0 would turn -0.0 into 0.0: alpha=0 is bit for bit the input.
     corrected_B = activated_B & known_B & ~reference_B.isnan() & (correction_B != 0)
@@ -155,16 +137,9 @@ def arm_advantages(
 def is_correct(rewards_B: Tensor, correct_above: float = 0.0) -> Tensor:
     """Which responses are right: those with a reward above ``correct_above``. The whole package uses this rule.
 
-    Args:
-        rewards_B: the reward that says whether a response is right, shape (B,).
-        correct_above: a finite number. 0 suits rewards of 0 and 1. A penalty that is 0 at best, such as
-            ``-abs(20 - length)``, needs one below 0.
-
-    Returns:
-        Bool, shape (B,). False for NaN. Such a response could not be scored and is not wrong either.
-
-    Raises:
-        ValueError: correct_above is not a finite number.
+    The result is bool, shape (B,). It is False for NaN: such a response could not be scored, and is not wrong either.
+    ``correct_above`` is a finite number: 0 suits rewards of 0 and 1, and a penalty that is 0 at best, such as
+    ``-abs(20 - length)``, needs a number below 0.
 
     >>> is_correct(torch.tensor([1.0, 0.0, torch.nan])), is_correct(torch.tensor([-3.0, -8.0]), correct_above=-5.0)
     (tensor([ True, False, False]), tensor([ True, False]))
@@ -182,13 +157,12 @@ def activated_groups(
     >>> activated_groups(rewards, groups), activated_groups(rewards, groups, activation="mixed")
     (tensor([ True,  True,  True,  True, False]), tensor([False, False,  True,  True, False]))
     """
-    index_B, n_groups = _dense_index(groups_B)
-    correct_B = is_correct(rewards_B, correct_above)
-    any_correct_B = _group_sum(correct_B.long(), index_B, n_groups) > 0
+    index_B, correct_B = _dense_index(groups_B), is_correct(rewards_B, correct_above)
+    any_correct_B = _group_sum(correct_B.long(), index_B) > 0
     if activation == "any_correct":
         return any_correct_B
     wrong_B = ~correct_B & ~rewards_B.isnan()
-    return any_correct_B & (_group_sum(wrong_B.long(), index_B, n_groups) > 0)
+    return any_correct_B & (_group_sum(wrong_B.long(), index_B) > 0)
 
 
 def zero_variance_groups(rewards_B: Tensor, groups_B: Tensor) -> Tensor:
@@ -200,46 +174,39 @@ def zero_variance_groups(rewards_B: Tensor, groups_B: Tensor) -> Tensor:
     >>> zero_variance_groups(torch.tensor([0.5, 0.5, 0.1, 0.2, torch.nan]), torch.tensor([0, 0, 1, 1, 2]))
     tensor([ True,  True, False, False, False])
     """
-    index_B, n_groups = _dense_index(groups_B)
-    scored_B = ~rewards_B.isnan()
-
-    def extreme_B(reduce: str, fill: float) -> Tensor:
-        values_B = torch.where(scored_B, rewards_B, fill)
-        return values_B.new_full((n_groups,), fill).scatter_reduce(0, index_B, values_B, reduce)[index_B]
-
-    # Without a scored response the two are infinities of opposite sign.
-    return extreme_B("amin", torch.inf) == extreme_B("amax", -torch.inf)
+    index_B, scored_B = _dense_index(groups_B), ~rewards_B.isnan()
+    highest_B = -_group_lowest(-rewards_B, scored_B, index_B)  # -inf without a scored response, where the lowest is inf
+    return _group_lowest(rewards_B, scored_B, index_B) == highest_B
 
 
 def _check_confidence(name: str, confidence_B: Tensor, advantages_B: Tensor) -> None:
-    check_vector(name, confidence_B, like=advantages_B, like_name="advantages_B")
-    outside_B = (confidence_B < 0) | (confidence_B > 1)
-    if outside_B.any():
-        index = int(outside_B.nonzero()[0])
-        raise ValueError(
-            f"{name} must lie in [0, 1] (NaN where unknown), got {float(confidence_B[index])} at [{index}]; pass "
-            "probabilities, not log-probs."
-        )
+    check_axes(name, confidence_B, "advantages_B", advantages_B)
+    outside_B, rule = (confidence_B < 0) | (confidence_B > 1), "lie in [0, 1] (NaN where unknown)"
+    check_values(name, confidence_B, outside_B, rule, "pass probabilities, not log-probs")
 
 
-def _dense_index(groups_B: Tensor) -> tuple[Tensor, int]:
-    """Group ids as 0..N-1 in the order of their values, and N."""
-    ids_N, index_B = groups_B.unique(return_inverse=True)
-    return index_B, len(ids_N)
+def _dense_index(groups_B: Tensor) -> Tensor:
+    """Group ids as 0..N-1 in the order of their values. N is at most B, so the sums over groups have B places."""
+    return groups_B.unique(return_inverse=True)[1]
 
 
-def _group_sum(values_B: Tensor, index_B: Tensor, n_groups: int) -> Tensor:
+def _group_sum(values_B: Tensor, index_B: Tensor) -> Tensor:
     """The sum over each response's group, shape (B,)."""
-    return values_B.new_zeros(n_groups).index_add_(0, index_B, values_B)[index_B]
+    return torch.zeros_like(values_B).index_add_(0, index_B, values_B)[index_B]
 
 
-def _group_mean(values_B: Tensor, counts_B: Tensor, index_B: Tensor, n_groups: int) -> Tensor:
+def _group_lowest(values_B: Tensor, counts_B: Tensor, index_B: Tensor) -> Tensor:
+    """The lowest counting value of each response's group, shape (B,); infinity where none counts."""
+    values_B = torch.where(counts_B, values_B, torch.inf)
+    return torch.full_like(values_B, torch.inf).scatter_reduce(0, index_B, values_B, "amin")[index_B]
+
+
+def _group_mean(values_B: Tensor, counts_B: Tensor, index_B: Tensor) -> Tensor:
     """The mean over the counting responses of each response's group, shape (B,); NaN where none counts."""
-    sums_B = _group_sum(torch.where(counts_B, values_B, 0.0), index_B, n_groups)
-    return sums_B / _group_sum(counts_B.long(), index_B, n_groups)
+    return _group_sum(torch.where(counts_B, values_B, 0.0), index_B) / _group_sum(counts_B.long(), index_B)
 
 
-def _sample_std(deviations_B: Tensor, counts_B: Tensor, index_B: Tensor, n_groups: int) -> Tensor:
+def _sample_std(deviations_B: Tensor, counts_B: Tensor, index_B: Tensor) -> Tensor:
     """Standard deviation with ddof 1 over each response's group, shape (B,); 0 where fewer than two count."""
-    squares_B = _group_sum(deviations_B**2, index_B, n_groups)
-    return (squares_B / (_group_sum(counts_B.long(), index_B, n_groups) - 1).clamp(min=1)).sqrt()
+    squares_B = _group_sum(deviations_B**2, index_B)
+    return (squares_B / (_group_sum(counts_B.long(), index_B) - 1).clamp(min=1)).sqrt()

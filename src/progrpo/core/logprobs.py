@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from progrpo.core.checks import check_number
-from progrpo.core.precision import at_least_float32
+from progrpo.core.checks import check_axes, check_number
+from progrpo.core.masking import at_least_float32
 
 # 1,024 x 152k float32 logits (Qwen2.5's vocabulary) take 0.6 GB; smaller chunks only add kernel launches.
 CHUNK_TOKENS = 1024
@@ -35,9 +35,6 @@ def token_logps(
         ``(logps_BT, entropy_BT)``, shape (B, T), in nats; float64 for float64 logits, float32 for all others. Gradients
         flow through both.
 
-    Raises:
-        ValueError: shapes or devices that differ, a token id outside the vocabulary, a temperature that is not above 0.
-
     >>> logps, entropy = token_logps(torch.zeros(1, 2, 4), torch.tensor([[0, 3]]))
     >>> logps.exp(), entropy.exp()
     (tensor([[0.2500, 0.2500]]), tensor([[4., 4.]]))
@@ -63,9 +60,8 @@ def token_logps_from_hidden(
         hidden_BTD: hidden states that predict each token, shape (B, T, D).
         head_VD: the LM head's weight, shape (V, D); None if ``hidden_BTD`` already holds logits.
         bias_V: the LM head's bias, shape (V,), if it has one.
-        tokens_BT, temperature, chunk_tokens, with_entropy: as in :func:`token_logps`.
 
-    Result and errors are those of :func:`token_logps`.
+    The other arguments and the result are those of :func:`token_logps`.
 
     >>> hidden, head = torch.ones(1, 1, 2), torch.tensor([[0.5, 0.5], [0.5, 0.5]])
     >>> token_logps_from_hidden(hidden, head, torch.tensor([[1]]))[0].exp()
@@ -95,14 +91,8 @@ def token_logps_from_hidden(
 
 def _check_inputs(hidden_BTD: Tensor, head_VD: Tensor | None, tokens_BT: Tensor) -> None:
     name = "logits_BTV" if head_VD is None else "hidden_BTD"
-    if hidden_BTD.dim() != 3 or hidden_BTD.shape[:2] != tokens_BT.shape:
-        raise ValueError(
-            f"{name} must have shape (B, T, ...) with (B, T) = {tuple(tokens_BT.shape)}, got {tuple(hidden_BTD.shape)}."
-        )
-    if hidden_BTD.device != tokens_BT.device:
-        raise ValueError(
-            f"tokens_BT is on {tokens_BT.device} but {name} is on {hidden_BTD.device}; move one with .to()."
-        )
+    check_axes(name, hidden_BTD)
+    check_axes("tokens_BT", tokens_BT, f"{name} without its last axis", hidden_BTD.new_empty(hidden_BTD.shape[:2]))
     if head_VD is not None and (head_VD.dim() != 2 or head_VD.shape[1] != hidden_BTD.shape[2]):
         raise ValueError(f"head_VD must have shape (V, {hidden_BTD.shape[2]}), got {tuple(head_VD.shape)}.")
     vocabulary = hidden_BTD.shape[2] if head_VD is None else head_VD.shape[0]

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from progrpo.core.checks import check_matrix, check_number, check_vector
-from progrpo.core.precision import at_least_float32
+from progrpo.core.checks import check_axes, check_number
+from progrpo.core.masking import at_least_float32
 
 
 def clipped_surrogate(
@@ -21,14 +21,12 @@ def clipped_surrogate(
         logps_BT: log-probs of the sampled tokens under the policy being trained, in nats, shape (B, T).
         old_logps_BT: the same under the policy that sampled them, shape (B, T); it gets no gradient.
         advantages_B: one advantage per response, shape (B,); it gets no gradient.
-        clip_low, clip_high: how far the ratio may fall below or rise above 1; equal values give PPO's clipping.
+        clip_low, clip_high: how far the ratio may fall below 1, in [0, 1], or rise above it, at least 0; equal values
+            give PPO's clipping.
 
     Returns:
         Shape (B, T), in float32 where all inputs are coarser. Masked-out tokens get a loss as well: reduce with a mask,
         and keep NaN out of their log-probs, because their gradient would be NaN.
-
-    Raises:
-        TypeError, ValueError: shapes or devices that differ, clip_low outside [0, 1], clip_high below 0.
 
     Source: PPO (arXiv 1707.06347, Eq. 7) with DAPO's asymmetric bounds (arXiv 2503.14476, Eq. 10); ProGRPO's objective
     (arXiv 2602.05281) is minus its :func:`~progrpo.core.masking.token_mean`.
@@ -37,9 +35,9 @@ def clipped_surrogate(
     >>> clipped_surrogate(new, old, torch.tensor([1.0]))
     tensor([[-1.2800, -0.2000]])
     """
-    check_matrix("logps_BT", logps_BT)
-    check_matrix("old_logps_BT", old_logps_BT, like=logps_BT, like_name="logps_BT")
-    check_vector("advantages_B", advantages_B, like=logps_BT.new_empty(len(logps_BT)), like_name="a column of logps_BT")
+    check_axes("logps_BT", logps_BT)
+    check_axes("old_logps_BT", old_logps_BT, "logps_BT", logps_BT)
+    check_axes("advantages_B", advantages_B, "a column of logps_BT", logps_BT.new_empty(len(logps_BT)))
     check_number("clip_low", clip_low, low=0.0, high=1.0)
     check_number("clip_high", clip_high, low=0.0)
     ratio_BT = torch.exp(at_least_float32(logps_BT) - at_least_float32(old_logps_BT.detach()))

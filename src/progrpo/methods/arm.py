@@ -24,21 +24,10 @@ def _option(default: Any, help: str) -> Any:
 
 @dataclass
 class ArmOptions:
-    """The options of ProGRPO's advantage re-weighting, the same for every engine.
+    """The options of ProGRPO's advantage re-weighting (:func:`progrpo.core.arm_advantages`), the same for every engine.
 
-    Args:
-        alpha: strength of the correction; 0 is GRPO. The paper's value was not available: the default is ours.
-        low_prob_fraction: the confidence of a response is taken over this share of its tokens, the least likely ones.
-        activation: ``"any_correct"``: groups with a right response are re-weighted; ``"mixed"``: only those that have
-            a wrong one too.
-        center: ``"prompt"``: c(q) - c(o|q), as in the paper; ``"group"``, ``"correct"``: see
-            :func:`progrpo.core.arm_advantages`.
-        correct_above: a response is right if its reward is above this number.
-        correct_reward: the name of the reward that says whether a response is right; None takes the reward that the
-            advantages are made from.
-
-    Raises:
-        ValueError: an option is outside its range.
+    The paper's ``alpha`` was not available: the default is ours. A ValueError is raised if an option is outside its
+    range.
 
     >>> ArmOptions(alpha=-1.0)
     Traceback (most recent call last):
@@ -63,17 +52,11 @@ class ArmOptions:
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any], *, where: str) -> "ArmOptions":
-        """Options from a configuration file or a command line.
-
-        Args:
-            options: values by name. Options that are left out have their defaults.
-            where: what the user calls the place of the options; error messages begin with it.
+        """Options from a configuration file or a command line; ``where`` is what the user calls their place.
 
         Raises:
             ConfigError: an option is unknown, or outside its range.
 
-        >>> ArmOptions.from_mapping({"alpha": 0.5}, where="algorithm.progrpo").center
-        'prompt'
         >>> ArmOptions.from_mapping({"alhpa": 0.5}, where="algorithm.progrpo")
         Traceback (most recent call last):
         progrpo.common.errors.ConfigError: algorithm.progrpo has no option 'alhpa'; it takes alpha, low_prob_fraction, \
@@ -90,15 +73,11 @@ activation, center, correct_above, correct_reward.
 
 
 class ActivationWatch:
-    """Warns once about each of two things that nothing else shows.
+    """Warns once about each of two things that nothing else shows, unless ``alpha`` is 0.
 
-    The first is that the rewards are graded, so that the user should say which of them count as right. The second is
-    that ARM has acted on no group for ``QUIET_STEPS`` training steps in a row, so that the advantages are those of
-    GRPO; the warning gives the reason.
-
-    Args:
-        options: the run's options; with ``alpha=0`` there are no warnings.
-        knows_what_is_right: whether the user already knows what counts as right.
+    The first is that the rewards are graded, so that the user should say which of them count as right, unless they know
+    it already. The second is that ARM has acted on no group for ``QUIET_STEPS`` training steps in a row, so that the
+    advantages are those of GRPO; the warning gives the reason.
     """
 
     def __init__(self, options: ArmOptions, *, knows_what_is_right: bool = False) -> None:
@@ -109,13 +88,7 @@ class ActivationWatch:
         self._is_over = options.alpha == 0
 
     def see(self, step: int, correct_rewards_B: Tensor, groups_B: Tensor) -> None:
-        """Take the responses of a generation into account.
-
-        Args:
-            step: the number of their training step.
-            correct_rewards_B: the reward that says whether a response is right, shape (B,).
-            groups_B: integer group id of each response, shape (B,).
-        """
+        """Take the responses of a training step's generation into account."""
         if self._is_over:
             return
         scored = correct_rewards_B[~correct_rewards_B.isnan()]

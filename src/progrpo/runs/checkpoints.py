@@ -27,19 +27,12 @@ ALGORITHM = "sha256"
 EVERYTHING = ("*",)
 MODEL_PARTS = ("*config.json", "tokenizer*", "chat_template*", "model*", "adapter*")
 """The files that a model is loaded from; the others are for continuing the training."""
-DAMAGED = "damaged-"
 
 
 def publish(written: Path, folder: Path, keep: int) -> Path:
-    """Seal a new checkpoint, move it into the folder of the checkpoints, and remove the oldest ones.
+    """Seal the checkpoint ``written``, move it into ``folder``, which is on the same file system, and return its path.
 
-    Args:
-        written: ``.../checkpoint-50``, on the same file system.
-        folder: the folder of the checkpoints.
-        keep: how many checkpoints stay; with 1 there is no older one to fall back to.
-
-    Returns:
-        The checkpoint's new path.
+    The newest ``keep`` checkpoints stay there; with 1 there is no older one to fall back to.
     """
     seal(written)
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,12 +47,13 @@ def publish(written: Path, folder: Path, keep: int) -> Path:
 
 def seal(checkpoint: Path) -> None:
     """Write ``digests.json``, and wait until the whole checkpoint is on the disk."""
-    paths = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST]
-    names = sorted(path.relative_to(checkpoint).as_posix() for path in paths)
-    digests = _digests(checkpoint, names)
+    paths = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)
+    files = {
+        path.relative_to(checkpoint).as_posix(): {"bytes": path.stat().st_size, "digest": digest}
+        for path, digest in zip(paths, _digests(paths), strict=True)
+    }
     for path in paths:
         sync(path)
-    files = {name: {"bytes": (checkpoint / name).stat().st_size, "digest": digests[name]} for name in names}
     write_json(checkpoint / MANIFEST, {"algorithm": ALGORITHM, "files": files})
     for path in (*checkpoint.rglob("*"), checkpoint):
         if path.is_dir():
@@ -69,9 +63,7 @@ def seal(checkpoint: Path) -> None:
 def fault(checkpoint: Path, parts: Sequence[str] = EVERYTHING) -> str | None:
     """What is wrong with a checkpoint; None if it is as it was when it was sealed.
 
-    Args:
-        checkpoint: a folder.
-        parts: patterns of the files that matter; the others are not read.
+    ``parts`` are patterns of the files that matter; the others are not read.
     """
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
@@ -91,19 +83,15 @@ def fault(checkpoint: Path, parts: Sequence[str] = EVERYTHING) -> str | None:
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes, but {size:,} were written"
     try:
-        digests = _digests(checkpoint, names)
+        digests = _digests([checkpoint / name for name in names])
     except OSError as error:
         return f"{error.filename or 'a file'} can't be read ({error.strerror})"
-    changed = [name for name in names if digests[name] != sealed[name][1]]
+    changed = [name for name, digest in zip(names, digests, strict=True) if digest != sealed[name][1]]
     return f"{changed[0]} has changed, as its {ALGORITHM} shows" if changed else None
 
 
 def check_model(path: str) -> None:
-    """Refuse a model folder that is a sealed checkpoint and is damaged; all other models pass.
-
-    Raises:
-        ConfigError: it is damaged.
-    """
+    """Raise a ConfigError if a model's folder is a sealed checkpoint and is damaged; all other models pass."""
     if (Path(path) / MANIFEST).exists() and (reason := fault(Path(path), MODEL_PARTS)):
         raise ConfigError(f"checkpoint {path!r} is damaged: {reason}; take another one, or a copy of it.")
 
@@ -121,20 +109,20 @@ def step_of(checkpoint: Path) -> int:
 
 def set_aside(checkpoint: Path) -> Path:
     """Rename a checkpoint that can't be used, so that its name is free."""
-    aside = checkpoint.with_name(DAMAGED + checkpoint.name)
+    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
     _remove(aside)
     return checkpoint.rename(aside)
 
 
-def _digests(checkpoint: Path, names: Sequence[str]) -> dict[str, str]:
-    """The digests by name; threads help, as hashing releases the interpreter's lock."""
+def _digests(paths: Sequence[Path]) -> list[str]:
+    """The digests of files; threads help, as hashing releases the interpreter's lock."""
 
-    def digest(name: str) -> str:
-        with (checkpoint / name).open("rb") as content:
+    def digest(path: Path) -> str:
+        with path.open("rb") as content:
             return hashlib.file_digest(content, ALGORITHM).hexdigest()
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return dict(zip(names, threads.map(digest, names), strict=True))
+        return list(threads.map(digest, paths))
 
 
 def _remove(folder: Path) -> None:

@@ -18,7 +18,6 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,57 +35,28 @@ FINAL = "final"
 _HIDDEN = ".recorded"
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """Paths and records of one run."""
 
-    path: Path
-
-    @property
-    def recipe_file(self) -> Path:
-        return self.path / "recipe.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def events_file(self) -> Path:
-        return self.path / "events.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def rollouts(self) -> Path:
-        return self.path / "rollouts"
-
-    @property
-    def evaluations(self) -> Path:
-        return self.path / "evaluations"
-
-    @property
-    def final_samples(self) -> Path:
-        return self.evaluations / f"{FINAL}-samples"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    def failed_step(self, step: int) -> Path:
-        """The folder for the batch of a step whose loss or gradient was not finite."""
-        return self.path / f"failed-step-{step:06d}"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe_file = path / "recipe.json"
+        self.environment_file = path / "environment.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.events_file = path / "events.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.rollouts = path / "rollouts"
+        self.evaluations = path / "evaluations"
+        self.final_samples = self.evaluations / f"{FINAL}-samples"
+        self.report = path / "report.html"
 
     # Holding the folder, and beginning
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process and those launched with it: two runs in one folder would overwrite each
-        other's files.
+        """Hold the folder for this process and those launched with it, as two runs would overwrite each other's files.
 
-        Raises:
-            ConfigError: another run holds it, or it can't be written.
+        A ConfigError is raised if another run holds it, or it can't be written.
         """
         if process_index():
             yield  # the first process holds it for all
@@ -101,11 +71,7 @@ class RunFolder:
                     shutil.rmtree(self.path, ignore_errors=True)
 
     def check_writable(self) -> None:
-        """Check that the run can write its files; the first process does this for all.
-
-        Raises:
-            ConfigError: it can't write one of them.
-        """
+        """Raise a ConfigError unless the run can write its files; the first process does this for all."""
         if process_index():
             return
         check_writable(self.path)
@@ -116,8 +82,7 @@ class RunFolder:
     def open(self, recipe: Recipe, *, resume: bool, check: Callable[[Path], None] | None = None) -> int:
         """The step to start from, 0 in a new folder; a run that is resumed goes back to it (:meth:`rewind`).
 
-        Raises:
-            ConfigError: the folder already holds a run, or a run of another recipe, or :meth:`rewind` raises it.
+        A ConfigError is raised if the folder already holds a run, or one of another recipe, or by :meth:`rewind`.
         """
         if not self.recipe_file.exists():
             return 0
@@ -134,26 +99,20 @@ class RunFolder:
 
     def start(self, recipe: Recipe, environment: dict[str, Any]) -> None:
         """Write the recipe and the environment, before the run begins."""
-        self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.recipe_file, recipe.model_dump())
-        write_json(self.path / "environment.json", environment)
+        write_json(self.environment_file, environment)
 
     # Records
 
     def recipe(self) -> Recipe:
-        """The resolved recipe.
-
-        Raises:
-            ConfigError: the folder is not a run folder.
-        """
+        """The resolved recipe; a ConfigError if the folder is not a run folder."""
         if not self.recipe_file.exists():
             raise ConfigError(f"{str(self.path)!r} is not a run folder: it has no recipe.json.")
         return load_recipe(str(self.recipe_file))
 
     def environment(self) -> dict[str, Any]:
         """The run's versions, seed and device; empty before it has started."""
-        file = self.path / "environment.json"
-        return read_json(file) if file.exists() else {}
+        return read_json(self.environment_file) if self.environment_file.exists() else {}
 
     def note(self, event: str, text: str = "", **values: Any) -> None:
         """Add a line to events.jsonl; a text is for people, and is logged as well."""
@@ -169,16 +128,14 @@ class RunFolder:
         append_line(self.metrics_file, json.dumps(record, allow_nan=False))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, each with its ``step``. A last line without a line end is still being written,
-        and is left out.
+        """The lines of metrics.jsonl, each with its ``step``; a ConfigError if one is damaged.
 
-        Raises:
-            ConfigError: a line is damaged.
+        A last line without a line end is still being written, and is left out.
         """
-        if not self.metrics_file.exists():
-            return []
         try:
             text = self.metrics_file.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
         except OSError as error:
             raise damaged_file(self.metrics_file, error) from None
         records = []
@@ -210,15 +167,10 @@ class RunFolder:
         return next(iter(in_folder(self.checkpoints)), None)
 
     def good_checkpoint(self, parts: Sequence[str] = EVERYTHING) -> tuple[Path | None, list[tuple[Path, str]]]:
-        """The newest checkpoint that is not damaged, and each newer one with what is wrong with it.
-
-        Args:
-            parts: the files that matter, as in :func:`progrpo.runs.checkpoints.fault`.
-        """
+        """The newest checkpoint in whose ``parts`` :func:`fault` finds none, and each newer one with its fault."""
         faults: list[tuple[Path, str]] = []
         for checkpoint in in_folder(self.checkpoints):
-            reason = fault(checkpoint, parts)
-            if reason is None:
+            if (reason := fault(checkpoint, parts)) is None:
                 return checkpoint, faults
             faults.append((checkpoint, reason))
         return None, faults
@@ -228,13 +180,8 @@ class RunFolder:
 
         Damaged checkpoints are set aside, and the records after the good one are removed. Two kinds of records stay,
         so that nothing is scored twice: rollouts, under the hidden names of :meth:`recorded_rollouts`, and samples of
-        evaluations.
-
-        Args:
-            check: raises an error for a checkpoint from which training can't continue, before anything is changed.
-
-        Raises:
-            ConfigError: checkpoints were written, and none of them is good.
+        evaluations. Before anything is changed, a ConfigError is raised if checkpoints were written and none is good,
+        or by ``check`` for a checkpoint from which training can't continue.
         """
         checkpoint, faults = self.good_checkpoint()
         if checkpoint is not None and check is not None:
@@ -244,13 +191,9 @@ class RunFolder:
             self._refuse_lost_checkpoints(faults, metrics[-1]["step"] if metrics else 0)
         for damaged, reason in faults:
             assert checkpoint is not None, "or else the run was refused"
-            aside = set_aside(damaged)
-            self.note(
-                "fell back",
-                f"{damaged.name} can't be used: {reason}; it is kept as {aside.name}, and the run goes on from "
-                f"{checkpoint.name}.",
-                checkpoint=checkpoint.name,
-            )
+            aside, good = set_aside(damaged).name, checkpoint.name
+            text = f"{damaged.name} can't be used: {reason}; it is kept as {aside}, and the run goes on from {good}."
+            self.note("fell back", text, checkpoint=good)
         step = step_of(checkpoint) if checkpoint else 0
         if self.metrics_file.exists():
             kept = [record for record in metrics if record["step"] <= step]
@@ -258,10 +201,12 @@ class RunFolder:
         for path in self.rollouts.glob("step-*.parquet"):
             if step_of_file(path) > step:
                 path.rename(path.with_name(f".{path.stem}{_HIDDEN}"))
-        outdated = [path for path in self.recorded_rollouts() if step_of_file(path) <= step]
-        outdated += [path for file_step, path in self.evaluation_files().items() if file_step > step]
-        for path in outdated:
-            path.unlink()
+        for path in self.recorded_rollouts():
+            if step_of_file(path) <= step:
+                path.unlink()
+        for file_step, path in self.evaluation_files().items():
+            if file_step > step:
+                path.unlink()
         self.remove_leftovers()
         return step
 

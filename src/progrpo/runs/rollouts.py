@@ -42,18 +42,15 @@ COLUMNS = (
     Column("correction", "double", "A~ - A"),
     Column("advantage", "double", "A~"),
 )
-"""The columns in their order. Only ``problem_digest`` may be missing: rollouts of verl don't have it."""
-
-_OPTIONAL = frozenset({"problem_digest"})
+"""The columns in their order."""
+OPTIONAL = "problem_digest"
+"""The only column that may be missing: rollouts of verl don't have it."""
 
 
 def is_recorded(step: int, every: int, updates: int = 1) -> bool:
-    """Whether the rollout that begins at a step is written: the first one, and the first at or after each multiple.
+    """Whether the rollout of a step, from 1, is written: the first one, and the first at or after each multiple.
 
-    Args:
-        step: the first optimiser step that the rollout serves, from 1.
-        every: ``training.rollouts_every``.
-        updates: how many optimiser steps a rollout serves.
+    ``every`` is the recipe's ``training.rollouts_every``, and a rollout serves ``updates`` optimiser steps.
 
     >>> [step for step in range(1, 13, 2) if is_recorded(step, every=4, updates=2)]
     [1, 5, 9]
@@ -79,17 +76,13 @@ def recorded_steps(folder: Path) -> list[int]:
 def write_rollout(file: Path, values: Mapping[str, Any]) -> None:
     """Write a rollout table, whole or not at all; the responses of a group get adjacent rows.
 
-    Args:
-        file: see :func:`rollout_file`.
-        values: for each column, one value for each row; a single number is for all rows.
-
-    Raises:
-        ValueError: a column is missing, or is not one of :data:`COLUMNS`.
+    ``values`` holds for each column one value for each row; a single number is for all rows. A ValueError is raised if
+    a column is missing, or is not one of :data:`COLUMNS`.
     """
     import pandas as pd
     import pyarrow as pa
 
-    columns = [column for column in COLUMNS if column.name in values or column.name not in _OPTIONAL]
+    columns = [column for column in COLUMNS if column.name in values or column.name != OPTIONAL]
     if values.keys() != {column.name for column in columns}:
         raise ValueError(f"a rollout table has the columns {', '.join(c.name for c in columns)}, got {list(values)}.")
     frame = pd.DataFrame({column.name: values[column.name] for column in columns})
@@ -99,22 +92,13 @@ def write_rollout(file: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_rollout(folder: Path, step: int, columns: list[str] | None = None) -> "pd.DataFrame":
-    """The rollout table of a step, from the files of all processes.
-
-    Args:
-        folder: a folder of rollouts.
-        step: one of :func:`recorded_steps`.
-        columns: their names; all by default.
-
-    Raises:
-        ConfigError: a file is damaged.
-    """
+    """The table of one of the :func:`recorded_steps`, from all processes; a ConfigError if a file is damaged."""
     import pandas as pd
 
     frames = []
     for file in sorted(folder.glob(f"step-{step:06d}-rank*.parquet")):
         try:
-            frames.append(pd.read_parquet(file, columns=None if columns is None else list(columns)))
+            frames.append(pd.read_parquet(file, columns=columns))
         except (OSError, ValueError, KeyError) as error:  # pyarrow's ArrowInvalid is a ValueError
             remedy = "put it back from a copy, or remove it: the report then goes without"
             raise damaged_file(file, error, remedy) from None
@@ -126,4 +110,4 @@ def _arrow_type(name: str) -> Any:
 
     if name.startswith("list<"):
         return pa.list_(_arrow_type(name[len("list<") : -1]))
-    return {"int64": pa.int64(), "double": pa.float64(), "string": pa.string()}[name]
+    return pa.type_for_alias(name)

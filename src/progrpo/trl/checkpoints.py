@@ -9,25 +9,25 @@ A checkpoint is a folder in the format of transformers, except for the optimizer
     rollout_0.pt                                   the rollout of process 0, if it serves further steps
 
 Loading a checkpoint can't run code: transformers and this module read pickles (``.pth``, ``.pt``) with
-``weights_only=True``, and nothing reads ``training_args.bin``. The optimizer has a format of its own for two reasons.
-Under FSDP, transformers writes torch's distributed checkpoints, and torch reads their ``.metadata`` with plain
-``pickle``. And the formats for DDP and for FSDP differ, so that a run could not go from one to the other.
+``weights_only=True``, and nothing reads ``training_args.bin``. The optimizer has a format of its own because torch
+reads the ``.metadata`` of its distributed checkpoints, which transformers writes under FSDP, with plain ``pickle``, and
+because the formats for DDP and for FSDP differ, so that a run could not go from one to the other.
 """
 
 import hashlib
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
 from transformers import set_seed
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
@@ -35,8 +35,9 @@ from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAM
 from progrpo.common.environment import process_index
 from progrpo.common.errors import ConfigError
 from progrpo.common.files import read_json, write_json
+from progrpo.recipes.schema import Recipe
 from progrpo.runs.checkpoints import publish
-from progrpo.sampling.models import load_model
+from progrpo.sampling.models import load_model, load_tokenizer, model_source
 from trl import GRPOTrainer
 
 logger = logging.getLogger(__name__)
@@ -49,9 +50,7 @@ ROLLOUT = "rollout_{}.pt"
 class WholeCheckpoints(GRPOTrainer):
     """Saves checkpoints that are whole or absent, and continues from them, also in the middle of a rollout.
 
-    It has to come before GRPOTrainer among the bases of a trainer. :func:`load_weights` and :func:`load_adapter` load
-    the weights, before the training begins. The overridden methods are private to transformers' Trainer:
-    ``tests/trl/test_contract.py`` lists them.
+    It has to come before GRPOTrainer among the bases of a trainer, whose weights are loaded before the training begins.
     """
 
     keep_checkpoints = 2
@@ -138,26 +137,16 @@ class WholeCheckpoints(GRPOTrainer):
         if self._step % self._rollout_length:
             updates = self.args.steps_per_generation // accumulation
             batches = load_rollout(checkpoint, self.args.process_index, self.args.world_size, updates, accumulation)
-            device = self.accelerator.device
-            self._buffered_inputs = [_moved(batch, device) for batch in batches]
+            self._buffered_inputs = send_to_device(batches, self.accelerator.device)
 
     @property
     def _rollout_length(self) -> int:
         """Micro-batches from one rollout to the next."""
         return int(self.args.steps_per_generation * self.num_iterations)
 
-    @property
-    def steps_per_rollout(self) -> int:
-        """Optimiser steps from one rollout to the next."""
-        return self._rollout_length // int(self.args.gradient_accumulation_steps)
-
 
 def check_resumable(checkpoint: Path) -> None:
-    """Check that training can continue from a checkpoint.
-
-    Raises:
-        ConfigError: its weights or its optimizer are missing, or are in files that are not loaded.
-    """
+    """Raise a ConfigError if a checkpoint's weights or optimizer are missing, or in files that are not loaded."""
     weights = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, ADAPTER_SAFE_WEIGHTS_NAME)
     if not any((checkpoint / name).exists() for name in weights):
         raise ConfigError(f"checkpoint {str(checkpoint)!r} has no weights in safetensors; no others are loaded.")
@@ -168,17 +157,15 @@ def check_resumable(checkpoint: Path) -> None:
         )
 
 
-def load_weights(checkpoint: Path, model: Any) -> None:
-    """Put the weights of a checkpoint into the model that its run started from, before it is sharded."""
-    saved, _ = load_model(str(checkpoint), "auto")
-    # Assigned, not copied: FSDP trains a bfloat16 model in float32, and a copy would be rounded.
-    model.load_state_dict(saved.state_dict(), assign=True)
-    model.tie_weights()
-
-
-def load_adapter(checkpoint: Path, model: Any) -> None:
-    """Put the adapter of a checkpoint into a PEFT model, before it is sharded."""
-    model.load_adapter(str(checkpoint), model.active_adapters[0], is_trainable=True)
+def load_start(recipe: Recipe, checkpoint: Path | None) -> tuple[Any, Any]:
+    """The model that a run starts or goes on from, before it is sharded, and the tokenizer of the recipe's model."""
+    if checkpoint is None or recipe.model.lora:
+        return load_model(recipe.model.path, recipe.model.dtype, recipe.model.attention)
+    # In the dtype of the files: FSDP trains a bfloat16 model in float32.
+    model, _ = load_model(str(checkpoint), "auto", recipe.model.attention)
+    # A vLLM in the same process starts from the files of this name; the checkpoint will be removed.
+    model.name_or_path = model.config.name_or_path = model_source(recipe.model.path)
+    return model, load_tokenizer(recipe.model.path)
 
 
 def save_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
@@ -186,8 +173,8 @@ def save_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> 
     state: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer))
     tensors, rest = _split(state["state"])
     if tensors:
-        with _without_warnings():
-            writer = HuggingFaceStorageWriter(str(checkpoint / OPTIMIZER), save_distributed=True)
+        writer = HuggingFaceStorageWriter(str(checkpoint / OPTIMIZER), save_distributed=True)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # that one process is assumed
             state_dict_saver.save(tensors, storage_writer=writer)
     if process_index() == 0:
         write_json(checkpoint / f"{OPTIMIZER}.json", {"state": rest, "param_groups": state["param_groups"]})
@@ -198,8 +185,9 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> 
     state: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer))  # zeros of the right shapes, to read into
     tensors, _ = _split(state["state"])
     if tensors:
-        with _without_warnings():
-            state_dict_loader.load(tensors, storage_reader=HuggingFaceStorageReader(str(checkpoint / OPTIMIZER)))
+        reader = HuggingFaceStorageReader(str(checkpoint / OPTIMIZER))
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # that one process is assumed
+            state_dict_loader.load(tensors, storage_reader=reader)
     saved = read_json(checkpoint / f"{OPTIMIZER}.json")
     for parameter, values in saved["state"].items():
         state["state"][parameter] |= values
@@ -218,14 +206,6 @@ def _split(state: dict[str, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[st
     return tensors, rest
 
 
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Hide torch's warning, in a run with one process, that it assumes one process."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
-
-
 def count_processes(checkpoint: Path) -> int:
     """How many processes wrote a checkpoint."""
     return len(list(checkpoint.glob("rng_state*.pth")))
@@ -239,24 +219,17 @@ def seed_anew(seed: int, step: int, process: int) -> None:
 
 def save_rollout(checkpoint: Path, process: int, batches: list[dict[str, Any]]) -> None:
     """Write this process's micro-batches of a rollout that serves steps after the checkpoint."""
-    torch.save([_moved(batch, torch.device("cpu")) for batch in batches], checkpoint / ROLLOUT.format(process))
+    torch.save(send_to_device(batches, "cpu"), checkpoint / ROLLOUT.format(process))
 
 
 def load_rollout(
     checkpoint: Path, process: int, processes: int, updates: int, accumulation: int
 ) -> list[dict[str, Any]]:
-    """Read this process's micro-batches of a rollout that :func:`save_rollout` wrote.
+    """This process's micro-batches of the rollout in the middle of which a checkpoint was written.
 
-    On another number of processes each update has the same responses, divided anew among the processes.
-
-    Args:
-        checkpoint: a checkpoint that was written in the middle of a rollout.
-        process, processes: the index of this process, and how many processes there are now.
-        updates: the optimiser steps that the rollout serves.
-        accumulation: the micro-batches of an update now.
-
-    Raises:
-        ConfigError: the checkpoint does not hold its rollout.
+    The rollout serves ``updates`` optimiser steps, each of which now has ``accumulation`` micro-batches. On another
+    number of processes each update has the same responses, divided anew among the processes. A ConfigError is raised
+    if the checkpoint does not hold its rollout.
     """
     if not (checkpoint / ROLLOUT.format(0)).exists():
         raise ConfigError(
@@ -287,17 +260,11 @@ def _joined(batches: list[dict[str, Any]]) -> dict[str, Any]:
             return values[0]
         if values[0].dim() == 1:
             return torch.cat(values)
-        longest = max(value.shape[1] for value in values)
-        missing = [longest - value.shape[1] for value in values]
-        sides = [(width, 0) if name.startswith("prompt") else (0, width) for width in missing]
-        return torch.cat([nn.functional.pad(value, side) for value, side in zip(values, sides, strict=True)])
+        rows, side = [row for value in values for row in value], "left" if name.startswith("prompt") else "right"
+        return pad_sequence(rows, batch_first=True, padding_side=side)
 
     return {name: join(name) for name in batches[0]}
 
 
 def _has_rows(value: Any) -> bool:
     return torch.is_tensor(value) and value.dim() > 0
-
-
-def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}

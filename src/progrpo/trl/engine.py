@@ -28,19 +28,25 @@ def check(recipe: Recipe) -> None:
     """Refuse what :func:`check_launch` refuses and, where TRL is installed, fields that it does not take."""
     check_launch(recipe)
     if find_spec("trl"):
-        from progrpo.trl.fields import check_fields
-        from progrpo.trl.settings import refuse_what_the_run_sets
+        from progrpo.trl.settings import check_fields
 
         check_fields(recipe)
-        refuse_what_the_run_sets(recipe)
 
 
 def check_launch(recipe: Recipe, started_processes: int | None = None) -> None:
-    """Raise a ConfigError if launch settings contradict each other, or if the number of processes that were started is
-    not the number that the recipe is written for."""
+    """Raise a ConfigError if launch settings contradict each other or the number of processes that were started."""
     launch, trl = recipe.launch, recipe.trl
     if has_server(recipe):
-        _check_server(recipe)
+        if launch.nodes > 1:
+            raise ConfigError(
+                f"trl.vllm_mode = 'server' is planned for one node, and launch.nodes is {launch.nodes}: accelerate "
+                "needs the same number of processes on each; set launch.nodes = 1, or vllm_mode = 'colocate'."
+            )
+        if launch.gpus_per_node and not 0 < launch.server_gpus < launch.gpus_per_node:
+            raise ConfigError(
+                "trl.vllm_mode = 'server' needs GPUs of its own: set launch.server_gpus to "
+                f"1..{launch.gpus_per_node - 1}, got {launch.server_gpus}."
+            )
     else:
         refuse_server_gpus(recipe)
         parallel = int(trl.get("vllm_tensor_parallel_size", 1)) if trl.get("use_vllm") else 1
@@ -66,20 +72,6 @@ def check_launch(recipe: Recipe, started_processes: int | None = None) -> None:
 def has_server(recipe: Recipe) -> bool:
     """Whether a vLLM server samples, on GPUs that do not train."""
     return bool(recipe.trl.get("use_vllm")) and recipe.trl.get("vllm_mode") == "server"
-
-
-def _check_server(recipe: Recipe) -> None:
-    launch = recipe.launch
-    if launch.nodes > 1:
-        raise ConfigError(
-            f"trl.vllm_mode = 'server' is planned for one node, and launch.nodes is {launch.nodes}: accelerate needs "
-            "the same number of processes on each; set launch.nodes = 1, or vllm_mode = 'colocate'."
-        )
-    if launch.gpus_per_node and not 0 < launch.server_gpus < launch.gpus_per_node:
-        raise ConfigError(
-            f"trl.vllm_mode = 'server' needs GPUs of its own: set launch.server_gpus to 1..{launch.gpus_per_node - 1}, "
-            f"got {launch.server_gpus}."
-        )
 
 
 def processes(recipe: Recipe) -> int:
@@ -174,11 +166,7 @@ def accelerate_file(recipe: Recipe) -> Path:
 
 
 def sharding(recipe: Recipe) -> Sharding:
-    """How weights are spread over a run's processes, as the configuration of accelerate says.
-
-    Raises:
-        ConfigError: ``launch.accelerate`` is not such a configuration, or its kind is not supported.
-    """
+    """How weights are spread over a run's processes, as accelerate's configuration says; a ConfigError if it can't."""
     import yaml
 
     if recipe.launch.processes == 1:

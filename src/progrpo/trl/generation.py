@@ -138,10 +138,6 @@ class OwnStreams(LogitsProcessor):
 
     A row's tokens then depend neither on the other rows nor on the process, up to the rounding of the model's
     arithmetic. They are drawn by inversion, as in :func:`progrpo.sampling.transformers.draw`.
-
-    Args:
-        streams: one for each row of the batch.
-        temperature, top_p: the settings of the sampling.
     """
 
     def __init__(self, streams: Sequence[np.random.Generator], temperature: float, top_p: float) -> None:

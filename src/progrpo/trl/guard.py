@@ -1,7 +1,8 @@
 """Stops a training before NaN or infinity reaches the weights, and keeps the batch that caused it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,24 +13,22 @@ from trl import GRPOTrainer
 MOST_NAMES = 20
 
 
+@dataclass(eq=False)
 class NonFiniteError(Exception):
-    """The loss or the gradient of a step is not finite; the optimizer has not seen it.
+    """The loss or the gradient of a step, or what tokens are drawn from, is not finite; the optimizer has not seen it.
 
-    Attributes:
-        what: ``"loss"``, ``"norm of the gradient"`` or ``"distribution of the next token"``.
-        value: NaN or an infinity.
-        process: the first process that has it.
-        batches: this process's micro-batches of the step, up to the one at fault, as TRL's loss took them; empty for a
-            distribution.
-        gradients: the names of this process's gradients that are not finite.
+    ``process`` is the first process that has such a value. ``batches`` are this process's micro-batches of the step, up
+    to the one at fault, as TRL's loss took them, and ``gradients`` the names of its gradients that are not finite.
     """
 
-    def __init__(
-        self, what: str, value: float, process: int, batches: list[dict[str, Any]], gradients: Sequence[str] = ()
-    ) -> None:
-        super().__init__(f"the {what} is {value}")
-        self.what, self.value, self.process = what, value, process
-        self.batches, self.gradients = batches, list(gradients)
+    what: str
+    value: float
+    process: int
+    batches: list[dict[str, Any]] = field(default_factory=list)
+    gradients: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"the {self.what} is {self.value}"
 
 
 class FiniteGuard(GRPOTrainer):
@@ -75,7 +74,7 @@ class FiniteGuard(GRPOTrainer):
             # progrpo's own sampling raises the first, torch.multinomial the second.
             if isinstance(error, FloatingPointError) or "probability tensor contains" in str(error):
                 process = self.accelerator.process_index
-                raise NonFiniteError("distribution of the next token", math.nan, process, []) from error
+                raise NonFiniteError("distribution of the next token", math.nan, process) from error
             raise
 
     def _find_bad_gradients(self) -> None:

@@ -1,6 +1,7 @@
 """The records of a run: metrics, rollouts, evaluations, and the batch of a step that failed."""
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from trl.models import unwrap_model_for_generation
 from progrpo.common.files import write_file, write_json
 from progrpo.common.processes import Share, first_decides
 from progrpo.common.progress import Progress
+from progrpo.common.signals import STOPPING
 from progrpo.evaluation.evaluate import evaluate, open_store
 from progrpo.evaluation.results import Evaluation
-from progrpo.recipes.build import sampling
+from progrpo.recipes.build import sampling, steps_per_rollout
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.evaluation import discard_samples_of_others
 from progrpo.runs.folder import RunFolder
@@ -61,18 +63,14 @@ class StepMetrics(GRPOTrainer):
 
     def _step_metrics(self, loss: Tensor, grad_norm: Any, learning_rate: float | None) -> dict[str, float]:
         metrics = {"loss": self.accelerator.gather(loss.reshape(1)).mean().item()}
-        if grad_norm is not None:
-            metrics["grad_norm"] = float(grad_norm)
-        if learning_rate is not None:
-            metrics["learning_rate"] = learning_rate
+        known = {"grad_norm": grad_norm, "learning_rate": learning_rate, "epoch": self.state.epoch}
+        metrics |= {name: float(value) for name, value in known.items() if value is not None}
         for name, values in self._metrics["train"].items():
             before, length = getattr(self, "_seen", {}).get(name, (values, 0))
             # TRL begins new lists when it logs.
             new = [value for value in values[length if before is values else 0 :] if not math.isnan(value)]
             if new:
                 metrics[name] = sum(new) / len(new)
-        if self.state.epoch is not None:
-            metrics["epoch"] = self.state.epoch
         return metrics
 
 
@@ -95,6 +93,18 @@ class Recorder(TrainerCallback):
         is_evaluated = first_decides((self.folder.evaluations / f"step-{step:06d}.json").exists)
         if self._has_evaluation(step) and not is_evaluated:
             self._evaluate(step)
+
+    def ask_to_stop(self, number: int, frame: Any) -> None:
+        """Handle SIGINT or SIGTERM: the first asks for a checkpoint and a stop after the step, a second stops at once.
+
+        With several processes a second signal changes nothing: a Ctrl-C reaches each of them twice, from the terminal
+        and from the launcher, which kills those that are left after half a minute.
+        """
+        self.stopped_by = number
+        if self.trainer.accelerator.num_processes == 1:
+            for stop_signal in STOPPING:
+                default = signal.default_int_handler if stop_signal == signal.SIGINT else signal.SIG_DFL
+                signal.signal(stop_signal, default)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # A signal reaches the processes during different steps, and they must stop after the same one. It may also come
@@ -126,14 +136,14 @@ class Recorder(TrainerCallback):
         """Write a rollout that ``training.rollouts_every`` asks for, and remember it in case its step fails."""
         self._rollout = rollout
         step = self.trainer.state.global_step + 1
-        if is_recorded(step, self.recipe.training.rollouts_every, self.trainer.steps_per_rollout):
+        if is_recorded(step, self.recipe.training.rollouts_every, steps_per_rollout(self.recipe)):
             file = rollout_file(self.folder.rollouts, step, self.trainer.accelerator.process_index)
             write_rollout(file, rollout_columns(rollout, step, self.reward))
 
     def keep_failure(self, failure: NonFiniteError) -> str:
         """Write the batch of a step that failed, and return the sentence that says where it is and what to do."""
         step, rank = self.trainer.state.global_step + 1, self.trainer.accelerator.process_index
-        folder = self.folder.failed_step(step)
+        folder = self.folder.path / f"failed-step-{step:06d}"
         folder.mkdir(exist_ok=True)
         with write_file(folder / f"micro-batches-rank{rank}.safetensors") as beside:
             save_file(batch_tensors(failure.batches), beside)
@@ -235,22 +245,21 @@ def whole_model(trainer: GRPOTrainer) -> Iterator[Any]:
     with unwrap_model_for_generation(
         trainer.model_wrapped, trainer.accelerator, gradient_checkpointing_kwargs=kwargs
     ) as model:
-        sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
-        states = [module._get_fsdp_state() for module in sharded]
-        # These are what set_reshard_after_forward sets. accelerate chooses them by module, and torch has no public way
-        # to read them.
-        settings = [
-            (state._auto_reshard_after_forward, [group.post_forward_mesh_info for group in state._fsdp_param_groups])
-            for state in states
-        ]
-        for module in sharded:
-            module.set_reshard_after_forward(False, recurse=False)
-            module.unshard()
+        sharded = []
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                # set_reshard_after_forward sets these. accelerate chooses them by module, and torch has no public way
+                # to read them.
+                state = module._get_fsdp_state()
+                infos = [(group, group.post_forward_mesh_info) for group in state._fsdp_param_groups]
+                sharded.append((module, state, state._auto_reshard_after_forward, infos))
+                module.set_reshard_after_forward(False, recurse=False)
+                module.unshard()
         try:
             yield model
         finally:
-            for module, state, (auto, infos) in zip(sharded, states, settings, strict=True):
+            for module, state, auto, infos in sharded:
                 module.reshard()
                 state._auto_reshard_after_forward = auto
-                for group, info in zip(state._fsdp_param_groups, infos, strict=True):
+                for group, info in infos:
                     group.post_forward_mesh_info = info

@@ -1,40 +1,40 @@
 """Runs a recipe with TRL: how a run starts, stops and is resumed."""
 
 import os
+import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from traceback import walk_tb
 from typing import Any
 
-import pandas as pd
 import transformers
 from accelerate import PartialState
 from datasets import Dataset
+from pyarrow import parquet
+from torch.distributed.checkpoint.api import CheckpointException
 
 from progrpo.common.environment import describe
 from progrpo.common.errors import ConfigError, Interrupted, RunError
+from progrpo.common.files import storage_fault
 from progrpo.common.processes import explain_lost_process, first_decides
 from progrpo.common.progress import Progress
-from progrpo.common.signals import STOPPING, stopping
+from progrpo.common.signals import stopping
 from progrpo.evaluation.results import Evaluation
 from progrpo.recipes.build import make_task, training_problems
 from progrpo.recipes.schema import Recipe
 from progrpo.runs.checkpoints import check_model
 from progrpo.runs.evaluation import finish
-from progrpo.runs.faults import explain_faults
 from progrpo.runs.folder import RunFolder
-from progrpo.sampling.models import load_model
-from progrpo.tasks import Problem
+from progrpo.tasks import Task
 from progrpo.tasks.rewards import Reward, task_reward
-from progrpo.trl.checkpoints import WholeCheckpoints, check_resumable, load_adapter, load_weights
-from progrpo.trl.fields import check_fields
+from progrpo.trl.checkpoints import WholeCheckpoints, check_resumable, load_start
 from progrpo.trl.generation import SeededResponses
 from progrpo.trl.guard import FiniteGuard, NonFiniteError
 from progrpo.trl.recorder import Recorder, StepMetrics, whole_model
-from progrpo.trl.settings import join_processes, lora_config, trl_config
+from progrpo.trl.settings import check_fields, join_processes, lora_config, trl_config
 from progrpo.trl.trainer import ProGRPOConfig, ProGRPOTrainer
 from progrpo.trl.vllm import check_vllm, reseed
 from progrpo.verify import Verdict
@@ -55,13 +55,13 @@ def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool
         ConfigError: the recipe can't be trained, or the folder holds a run already, is in use, can't be written, or
             has no good checkpoint.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
-        RunError: a file could not be stored, a server could not be reached, a loss or gradient was not finite, or
-            another process of the run has ended.
+        RunError: a file could not be stored, a server could not be reached, a loss or gradient was not finite, a file
+            of the checkpoint is not safe to load, or another process of the run has ended.
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     check_fields(recipe)
-    with folder.locked(), explain_faults(folder, _server_fault):
+    with folder.locked(), _explain_faults(folder):
         join_processes(recipe)
         with explain_lost_process(folder.path):
             return _train(recipe, folder, progress, resume)
@@ -70,21 +70,19 @@ def train(recipe: Recipe, folder: RunFolder, progress: Progress, *, resume: bool
 def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) -> Evaluation:
     steps = recipe.training.steps
     start = first_decides(lambda: folder.open(recipe, resume=resume, check=check_resumable))
+    checkpoint = folder.last_checkpoint() if start else None
     task = make_task(recipe)
     config = trl_config(recipe, task, folder.checkpoints)
     check_model(recipe.model.path)
     if config.use_vllm:
         first_decides(lambda: check_vllm(config, PartialState().num_processes, progress))
-    model, tokenizer = load_model(recipe.model.path, recipe.model.dtype, recipe.model.attention)
-    checkpoint = folder.last_checkpoint() if start else None
-    if checkpoint and not recipe.model.lora:
-        load_weights(checkpoint, model)
+    model, tokenizer = load_start(recipe, checkpoint)
     reward = task_reward(task, recipe.training.max_verifier_errors)
     environment = describe(recipe.seed)
     if folder.environment().get("packages") == environment["packages"]:  # other versions may give other verdicts
         _recall_verdicts(folder, reward)
     recorder = Recorder(recipe, folder, task, reward, progress)
-    dataset = _dataset(training_problems(recipe, task, tokenizer), config)
+    dataset = _dataset(recipe, task, tokenizer, config)
     with _explain_refusals(recipe):
         trainer = RecipeTrainer(
             model,
@@ -98,7 +96,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
             peft_config=lora_config(recipe),
         )
     if checkpoint and recipe.model.lora:
-        load_adapter(checkpoint, trainer.model)
+        trainer.model.load_adapter(str(checkpoint), trainer.model.active_adapters[0], is_trainable=True)
     if config.use_vllm and config.vllm_mode == "colocate":
         reseed(config, trainer.accelerator.process_index)
     trainer.keep_checkpoints = recipe.training.keep_checkpoints
@@ -115,8 +113,7 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
         trainer.optimizer.state.clear()  # the evaluation needs its memory
         trained: Any = whole_model(trainer)
     else:
-        model, _ = load_model(str(checkpoint), recipe.model.dtype, recipe.model.attention)
-        trained = nullcontext(model.to(trainer.accelerator.device))
+        trained = nullcontext(trainer.model.to(trainer.accelerator.device))
     with trained as model:
         evaluation = finish(recipe, folder, task, model, tokenizer, progress)
     trainer.state.global_step = steps
@@ -126,14 +123,9 @@ def _train(recipe: Recipe, folder: RunFolder, progress: Progress, resume: bool) 
 
 
 def _take_steps(trainer: RecipeTrainer, recorder: Recorder, checkpoint: Path | None) -> None:
-    """Train to the last step, from the start or from a checkpoint.
-
-    Raises:
-        Interrupted: a signal came before the last step.
-        RunError: a loss or gradient was not finite, or a file of the checkpoint is not safe to load.
-    """
+    """Train to the last step, from the start or from a checkpoint; the errors are those of :func:`train`."""
     try:
-        with stopping(_ask_to_stop(recorder)):
+        with stopping(recorder.ask_to_stop):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except NonFiniteError as failure:
         raise RunError(recorder.keep_failure(failure)) from failure
@@ -146,6 +138,27 @@ def _take_steps(trainer: RecipeTrainer, recorder: Recorder, checkpoint: Path | N
         stop = Interrupted(recorder.stopped_by, trainer.state.global_step)
         recorder.folder.note("stopped", step=stop.step, signal=signal.Signals(stop.signal_number).name)
         raise stop
+
+
+@contextmanager
+def _explain_faults(folder: RunFolder) -> Iterator[None]:
+    """Turn a fault of the disk or of vLLM's server into a :class:`RunError` that says how to continue, and note it."""
+    try:
+        yield
+    except (Exception, CheckpointException) as error:  # the second is a BaseException
+        if reason := storage_fault(error):
+            free = shutil.disk_usage(folder.path).free
+            what = f"{str(folder.path)!r} can't be written any more: {reason} ({free / 1e6:,.1f} MB free on its disk)"
+            remedy = "what was recorded before is kept; make room"
+        elif reason := _server_fault(error):
+            what, remedy = reason, "start it again"
+        else:
+            raise
+        checkpoint = folder.last_checkpoint()
+        start = f"from {checkpoint.name}" if checkpoint else "from the start, as no checkpoint had been written,"
+        with suppress(OSError):
+            folder.note("fault", reason=reason)
+        raise RunError(f"{what}; {remedy}, and continue {start} with: progrpo train --resume {folder.path}") from error
 
 
 def _server_fault(error: BaseException | None) -> str | None:
@@ -173,8 +186,9 @@ def _explain_refusals(recipe: Recipe) -> Iterator[None]:
         raise ConfigError(f"recipe {recipe.name!r} can't be trained with its settings: {reason}.") from error
 
 
-def _dataset(problems: list[Problem], config: ProGRPOConfig) -> Dataset:
+def _dataset(recipe: Recipe, task: Task, tokenizer: Any, config: ProGRPOConfig) -> Dataset:
     """The problems as TRL takes them. TRL drops a rollout that is not full, and so might make no step."""
+    problems = training_problems(recipe, task, tokenizer)
     prompts = config.generation_batch_size // config.num_generations
     if len(problems) < prompts:
         raise ConfigError(
@@ -189,13 +203,10 @@ def _recall_verdicts(folder: RunFolder, reward: Reward) -> None:
     same golds, so rollouts of older versions, without digests of their problems, are left out."""
     columns = ["problem_digest", "text", "status", "reason", "canonical"]
     for path in folder.recorded_rollouts():
-        rows: list[dict[Any, Any]] = []
         with suppress(OSError, ValueError):  # a damaged or older file costs only its verdicts
-            rows = pd.read_parquet(path, columns=columns).to_dict("records")
-        for row in rows:
-            canonical = row["canonical"] if isinstance(row["canonical"], str) else None  # pandas reads null as NaN
-            verdict = Verdict(row["status"], row["reason"], canonical)
-            reward.recall(row["problem_digest"], row["text"], verdict)
+            for row in parquet.read_table(path, columns=columns).to_pylist():
+                verdict = Verdict(row["status"], row["reason"], row["canonical"])
+                reward.recall(row["problem_digest"], row["text"], verdict)
 
 
 def _set_sharding(trainer: RecipeTrainer) -> None:
@@ -211,21 +222,3 @@ def _set_sharding(trainer: RecipeTrainer) -> None:
         if plugin.fsdp_version != 2:
             raise ConfigError("accelerate's configuration asks for FSDP 1; set fsdp_version: 2 in its fsdp_config.")
         plugin.set_state_dict_type("FULL_STATE_DICT")
-
-
-def _ask_to_stop(recorder: Recorder) -> Callable[[int, Any], None]:
-    """A handler: the first SIGINT or SIGTERM asks for a checkpoint and a stop after the step, a second one stops at
-    once.
-
-    With several processes a second signal changes nothing: a Ctrl-C reaches each of them twice, from the terminal and
-    from the launcher, which kills those that are left after half a minute.
-    """
-
-    def ask(number: int, frame: Any) -> None:
-        recorder.stopped_by = number
-        if recorder.trainer.accelerator.num_processes == 1:
-            for stop_signal in STOPPING:
-                default = signal.default_int_handler if stop_signal == signal.SIGINT else signal.SIG_DFL
-                signal.signal(stop_signal, default)
-
-    return ask

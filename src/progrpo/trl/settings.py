@@ -2,12 +2,14 @@
 
 from dataclasses import fields
 from datetime import timedelta
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import torch
 from accelerate import PartialState
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from progrpo.common.errors import ConfigError
 from progrpo.methods import SHARED_SETTINGS
@@ -16,10 +18,37 @@ from progrpo.recipes.build import batch, response_budget
 from progrpo.recipes.schema import Recipe
 from progrpo.tasks import Task
 from progrpo.trl.engine import check_launch
-from progrpo.trl.fields import check_reporting
 
 if TYPE_CHECKING:  # TRL takes seconds to import, and a plan does not need it
     from progrpo.trl.trainer import ProGRPOConfig
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "loss_type": ("grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "scale_rewards": ("group", "batch", "none", True, False),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "vllm_mode": ("server", "colocate"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+}
+"""The words that TRL takes for a field. It checks them where it uses them, sometimes only after the first rollout, and
+has no list of them; a contract test compares these with its source."""
+
+BOUNDS: dict[str, Any] = {
+    "num_iterations": Field(ge=1),
+    "steps_per_generation": Field(ge=1),
+    "generation_batch_size": Field(ge=1),
+    "dataloader_num_workers": Field(ge=0),
+    "ddp_timeout": Field(ge=1),
+    "top_p": Field(gt=0, le=1),
+    "top_k": Field(ge=0),
+    "min_p": Field(ge=0, le=1),
+    "repetition_penalty": Field(gt=0),
+    "top_entropy_quantile": Field(ge=0, le=1),
+    "adam_beta1": Field(ge=0, lt=1),
+    "adam_beta2": Field(ge=0, lt=1),
+    "adam_epsilon": Field(ge=0),
+}
+"""Ranges of numbers. Outside them, torch and transformers fail in the middle of a run, or accept senseless numbers."""
 
 _SET_BY_THE_RUN = {
     "--out": ("output_dir",),
@@ -60,15 +89,13 @@ _SET_BY_THE_RECIPE = {
 
 
 def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
-    """The recipe in TRL's terms.
-
-    Raises:
-        ConfigError: TRL refuses a setting, or does not have a key of ``[trl]`` or ``[methods]``.
-    """
+    """The recipe in TRL's terms; a ConfigError as of :func:`check_fields`, or if TRL refuses a setting."""
     from progrpo.trl.trainer import ProGRPOConfig
 
-    training = recipe.training
-    bf16 = recipe.model.dtype == "bfloat16"
+    check_fields(recipe)
+    processes = join_processes(recipe).num_processes
+    check_launch(recipe, processes)
+    training, is_on_cpu = recipe.training, not torch.cuda.is_available()
     settings: dict[str, Any] = {
         "output_dir": str(output_dir),
         "max_steps": training.steps,
@@ -78,7 +105,7 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
         **SHARED_SETTINGS,
         "beta": 0.0,
         # TRL's defaults, bfloat16 and recomputation, cost more than they save on a CPU.
-        "bf16": bf16,
+        "bf16": recipe.model.dtype == "bfloat16",
         "gradient_checkpointing": False,
         "logging_steps": 1,
         "logging_first_step": True,
@@ -88,28 +115,19 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
         "run_name": recipe.run_name,
         "disable_tqdm": True,
         "seed": recipe.seed,
-        "use_cpu": not torch.cuda.is_available(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": is_on_cpu,
+        "dataloader_pin_memory": not is_on_cpu,
         # Every weight of a dense model has a gradient, and its buffers are constants: DDP need not check.
         "ddp_find_unused_parameters": False,
         "ddp_broadcast_buffers": False,
     }
-    processes = join_processes(recipe).num_processes
-    check_launch(recipe, processes)
-    settings |= batch_settings(recipe, processes)
-    refuse_what_the_run_sets(recipe)
-    for table in (recipe.method_settings(), recipe.trl):
-        unknown = [name for name in table if name not in ProGRPOConfig.__dataclass_fields__]
-        if unknown:
-            raise ConfigError(f"{unknown[0]!r} is not a field of ProGRPOConfig: see GRPOConfig and ArmOptions.")
-        settings |= table
     try:
-        config = ProGRPOConfig(**settings)
+        config = ProGRPOConfig(**settings | batch_settings(recipe, processes) | recipe.method_settings() | recipe.trl)
     except (ImportError, OSError, TypeError, ValueError) as error:
         raise ConfigError(f"the settings of recipe {recipe.name!r} don't go together: {error}") from error
     check_reporting(config.report_to)
     other_ways = ("use_vllm", "use_transformers_continuous_batching", "top_k", "min_p", "generation_kwargs")
-    if recipe.training.seeded_responses and (in_use := [name for name in other_ways if getattr(config, name)]):
+    if training.seeded_responses and (in_use := [name for name in other_ways if getattr(config, name)]):
         raise ConfigError(
             f"training.seeded_responses needs transformers to sample, with temperature and top_p alone; remove it, or "
             f"remove trl.{in_use[0]}."
@@ -117,21 +135,67 @@ def trl_config(recipe: Recipe, task: Task, output_dir: Path) -> "ProGRPOConfig":
     return config
 
 
-def refuse_what_the_run_sets(recipe: Recipe) -> None:
-    """Refuse the fields of GRPOConfig that the run folder depends on, or that a key of the recipe sets.
+def check_fields(recipe: Recipe) -> None:
+    """Check that the keys of ``[trl]`` and ``[methods.NAME]`` are fields that they may set, and the values valid.
 
     Raises:
-        ConfigError: ``[trl]`` or ``[methods.NAME]`` has one of them.
+        ConfigError: the run folder depends on a field, or a key of the recipe sets it; there is no such field; a value
+            has a wrong type, a number is out of range, or TRL does not know a word.
+
+    >>> from progrpo.recipes.schema import load_recipe
+    >>> check_fields(load_recipe("countdown_cpu", ["trl.loss_type=foo"]))
+    Traceback (most recent call last):
+    progrpo.common.errors.ConfigError: trl.loss_type should be 'grpo', 'dapo', 'dr_grpo', 'bnpo', 'cispo', 'sapo', \
+'luspo' or 'vespo', got 'foo'.
     """
     by_run = {field: instead for instead, names in _SET_BY_THE_RUN.items() for field in names}
     for where, table, refused in (
-        (f"methods.{recipe.method}", recipe.methods.get(recipe.method, {}), by_run),
+        (f"methods.{recipe.method}", recipe.method_settings(), by_run),
         ("trl", recipe.trl, by_run | _SET_BY_THE_RECIPE),
     ):
-        for name in table:
+        for name, value in table.items():
             if name in refused:
                 instead = refused[name].replace("NAME", recipe.method)
                 raise ConfigError(f"{where}.{name} is set by the run; use {instead} instead.")
+            if name not in _fields():
+                raise ConfigError(
+                    f"{name!r} is not a field of ProGRPOConfig ([{where}]): see GRPOConfig and ArmOptions."
+                )
+            try:
+                _fields()[name].validate_python(value)
+            except ValidationError as error:
+                wanted = " or ".join(dict.fromkeys(detail["msg"].removeprefix("Input ") for detail in error.errors()))
+                raise ConfigError(f"{where}.{name} {wanted}, got {value!r}.") from None
+
+
+def check_reporting(report_to: list[str]) -> None:
+    """Raise a ConfigError for a service for training metrics that transformers does not know or is not installed."""
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    for name in report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(INTEGRATION_TO_CALLBACK)
+            raise ConfigError(f"trl.report_to must be 'none', 'all' or one of {known}, got {name!r}.")
+        if name not in get_available_reporting_integrations():
+            raise ConfigError(
+                f"trl.report_to is {name!r}, whose package is not installed here; install it (pip install {name}), or "
+                "leave trl.report_to out."
+            )
+
+
+@cache
+def _fields() -> dict[str, TypeAdapter[Any]]:
+    from progrpo.trl.trainer import ProGRPOConfig
+
+    hints = get_type_hints(ProGRPOConfig)
+    types = {name: hints[name] for name in ProGRPOConfig.__dataclass_fields__}
+    types |= {name: Literal[words] for name, words in CHOICES.items()}
+    types |= {name: Annotated[types[name], bound] for name, bound in BOUNDS.items()}
+    rules = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    return {name: TypeAdapter(hint, config=rules) for name, hint in types.items()}
 
 
 def join_processes(recipe: Recipe) -> PartialState:
@@ -152,11 +216,7 @@ def batch_settings(recipe: Recipe, processes: int) -> dict[str, int]:
 
 
 def lora_config(recipe: Recipe) -> Any:
-    """PEFT's LoraConfig for ``[model.lora]``; None if all weights are trained.
-
-    Raises:
-        ConfigError: peft is not installed.
-    """
+    """PEFT's LoraConfig for ``[model.lora]``; None if all weights are trained. A ConfigError says to install peft."""
     lora = recipe.model.lora
     if lora is None:
         return None
@@ -164,10 +224,5 @@ def lora_config(recipe: Recipe) -> Any:
         raise ConfigError("model.lora needs the package peft: pip install 'progrpo[peft]'.")
     from peft import LoraConfig
 
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-    )
+    sizes = {"r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    return LoraConfig(task_type="CAUSAL_LM", target_modules=lora.target_modules, **sizes)

@@ -27,27 +27,21 @@ from progrpo.common.errors import ConfigError
 from progrpo.core import answer_confidence, arm_advantages, prompt_confidence
 from progrpo.core.advantages import is_correct
 from progrpo.core.exploration import exploration_metrics, solution_digest
-from progrpo.core.precision import at_least_float32
+from progrpo.core.masking import at_least_float32
 from progrpo.methods.arm import ActivationWatch, ArmOptions
 from progrpo.tasks.rewards import Reward
 from progrpo.tasks.templates import response_text, template_opens_thinking
 from progrpo.trl.generation import generating_model, record_logps
 from trl import GRPOConfig, GRPOTrainer
 
-CanonicalForm = Callable[[dict[str, Any], Any], str | None]
-"""``(dataset row, completion) -> text``: the same text for two completions exactly if they are the same solution."""
-
 
 @dataclass
 class ProGRPOConfig(ArmOptions, GRPOConfig):
     """``GRPOConfig`` with the options of :class:`progrpo.methods.arm.ArmOptions`: ``alpha``, ``low_prob_fraction``,
-    ``activation``, ``center``, ``correct_above`` and ``correct_reward``.
+    ``activation``, ``center``, ``correct_above`` and ``correct_reward``, the name of a reward function as TRL logs it.
 
-    ``correct_reward`` is the name of a reward function, as TRL logs it. Every other argument is GRPOConfig's. One
-    default differs from TRL's: ``epsilon_high`` is 0.28, so that clipping is the paper's (0.2 / 0.28).
-
-    Raises:
-        ValueError: an option is outside its range.
+    Every other argument is GRPOConfig's. One default differs from TRL's: ``epsilon_high`` is 0.28, so that clipping is
+    the paper's (0.2 / 0.28). A ValueError is raised if an option is outside its range.
     """
 
     epsilon_high: float | None = field(default=0.28, metadata={"help": "Upper clipping bound; None takes epsilon."})
@@ -59,39 +53,37 @@ class ProGRPOConfig(ArmOptions, GRPOConfig):
 
 @dataclass(frozen=True)
 class Rollout:
-    """One process's scored responses of one generation, which ``on_rollout`` gets. B rows, in generation order."""
+    """One process's scored responses of one generation, which ``on_rollout`` gets. B rows, in generation order.
+
+    ``rows`` are dataset rows; ``completions`` are texts, or messages for conversational prompts; ``canonical`` holds
+    the canonical form of each right response, None for the others. A group has the same id in ``groups_B`` on every
+    process. ``rewards_B`` is the weighted sum of the reward functions. ``correct_rewards_B``, which is the same or the
+    reward ``correct_reward``, decides which responses are right: ``correct_B``, bool. ``grpo_advantages_B`` is A, and
+    ``advantages_B`` is A~.
+    """
 
     rows: list[dict[str, Any]]
-    """The dataset row of each response."""
     completions: list[Any]
-    """Text, or messages for conversational prompts."""
     token_ids: list[list[int]]
     canonical: list[str | None]
-    """The canonical form of each right response, None for the others."""
     groups_B: Tensor
-    """Group id, the same on every process."""
     logps_BT: Tensor
     mask_BT: Tensor
     rewards_B: Tensor
-    """The weighted sum of the reward functions."""
     correct_rewards_B: Tensor
-    """The rewards that say whether a response is right: ``rewards_B``, or those of ``correct_reward``."""
     correct_B: Tensor
-    """bool: right, by :func:`progrpo.core.advantages.is_correct`."""
     prompt_confidence_B: Tensor
     answer_confidence_B: Tensor
     grpo_advantages_B: Tensor
-    """A."""
     advantages_B: Tensor
-    """A~ = A + correction."""
 
 
 class ProGRPOTrainer(GRPOTrainer):
     """GRPOTrainer with confidence re-weighted advantages. It takes all arguments of GRPOTrainer, and two more:
 
     Args:
-        canonical_form: distinguishes solutions for the metric ``distinct_solutions``: a function of the dataset row
-            and the completion. By default it is the completion's text, stripped.
+        canonical_form: a function of the dataset row and the completion, whose text is the same exactly for the same
+            solution, for the metric ``distinct_solutions``. By default it is the completion's text, stripped.
         on_rollout: each process calls it with a :class:`Rollout` after every training generation is scored.
 
     Metrics beside TRL's: those of :func:`progrpo.core.exploration.exploration_metrics`, under ``train/`` or ``eval_``.
@@ -111,7 +103,7 @@ class ProGRPOTrainer(GRPOTrainer):
         reward_funcs: Any = None,
         args: ProGRPOConfig | None = None,
         *more: Any,
-        canonical_form: CanonicalForm | None = None,
+        canonical_form: Callable[[dict[str, Any], Any], str | None] | None = None,
         on_rollout: Callable[[Rollout], None] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -122,7 +114,7 @@ class ProGRPOTrainer(GRPOTrainer):
             raise TypeError(
                 f"args must be a ProGRPOConfig, got {type(args).__name__}: it takes the same arguments, and alpha."
             )
-        self.canonical_form = canonical_form or _stripped_text
+        self.canonical_form = canonical_form or (lambda row, completion: response_text(completion).strip())
         self.on_rollout = on_rollout
         self._scored: _Scored | None = None
         self._has_recorded = False
@@ -130,8 +122,7 @@ class ProGRPOTrainer(GRPOTrainer):
         super().__init__(model, reward_funcs, args, *more, **kwargs)
         if self.continuous_batching_config is not None:  # by default that engine returns no log-probs
             self.continuous_batching_config.return_logprobs = True
-        has_warned = _check_correct_reward(self)
-        self._activation_watch = ActivationWatch(args, knows_what_is_right=has_warned)
+        self._activation_watch = ActivationWatch(args, knows_what_is_right=_check_correct_reward(self))
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         if self.use_vllm:
@@ -408,7 +399,3 @@ def _replace_last(log: Any, values: list[float]) -> None:
     for _ in range(min(len(log), len(values))):
         log.pop()
     log.extend(values)
-
-
-def _stripped_text(row: dict[str, Any], completion: Any) -> str:
-    return response_text(completion).strip()

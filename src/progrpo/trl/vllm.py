@@ -11,21 +11,20 @@ import torch
 from transformers import set_seed
 
 from progrpo.common.errors import ConfigError
+from progrpo.common.progress import Progress
 
 if TYPE_CHECKING:
-    from progrpo.common.progress import Progress
     from progrpo.trl.trainer import ProGRPOConfig
 
 REQUEST_SECONDS = 5.0
 POLL_SECONDS = 1.0
 
 
-def check_vllm(config: "ProGRPOConfig", processes: int, progress: "Progress") -> None:
+def check_vllm(config: "ProGRPOConfig", processes: int, progress: Progress) -> None:
     """Refuse what TRL would refuse late or not at all, and wait for a server that is still starting.
 
     Raises:
-        ConfigError: vLLM is not installed, there is no GPU, the tensor parallelism is invalid, or no vLLM
-            server answers within ``vllm_server_timeout`` seconds.
+        ConfigError: vLLM is missing, there is no GPU, the tensor parallelism is invalid, or no server answers in time.
     """
     if find_spec("vllm") is None:
         raise ConfigError(
@@ -47,18 +46,13 @@ def check_vllm(config: "ProGRPOConfig", processes: int, progress: "Progress") ->
         )
 
 
-def wait_for_server(url: str, timeout: float, progress: "Progress") -> None:
-    """Return once vLLM's server answers ``/health``, and show that the run waits for it.
+def wait_for_server(url: str, timeout: float, progress: Progress) -> None:
+    """Return once vLLM's server answers ``/health``, and show that the run waits, for ``timeout`` seconds at most.
 
     TRL waits too, but silently, and without end if another program answers at the address.
 
-    Args:
-        url: ``http://host:port``.
-        timeout: in seconds.
-        progress: shows the wait.
-
     Raises:
-        ConfigError: there was no answer within ``timeout`` seconds, or ``url`` is not a URL.
+        ConfigError: there was no answer in that time, or ``url`` is not a URL.
     """
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"trl.vllm_server_base_url must be http://host:port or https://..., got {url!r}.")
@@ -90,9 +84,9 @@ def _unhealthy(url: str) -> str | None:
 
 
 def reseed(config: "ProGRPOConfig", process: int) -> None:
-    """Seed the generators that a colocated vLLM draws from with the run's seed.
+    """Seed this process's generators, from which a colocated vLLM draws, with the run's seed.
 
-    They are this process's generators. When vLLM starts, it seeds them with the number of the engine, so that runs with
-    different seeds would draw the same numbers. Processes that share an engine must draw the same numbers.
+    When vLLM starts, it seeds them with the number of the engine, so that runs with different seeds would draw the same
+    numbers. Processes that share an engine must draw the same numbers.
     """
     set_seed(config.seed + process // config.vllm_tensor_parallel_size)

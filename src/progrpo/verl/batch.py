@@ -19,7 +19,7 @@ from progrpo.common.errors import ConfigError
 from progrpo.core import arm_advantages, group_relative_advantages
 from progrpo.core.advantages import is_correct
 from progrpo.core.exploration import exploration_metrics, solution_digest
-from progrpo.core.precision import at_least_float32
+from progrpo.core.masking import at_least_float32
 from progrpo.methods.arm import ArmOptions
 from progrpo.runs.rollouts import is_recorded, rollout_file, write_rollout
 from progrpo.verify.thinking import begin_thinking, ends_in_thinking
