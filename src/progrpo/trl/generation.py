@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from progrpo.core.precision import at_least_float32
+from progrpo.core.masking import at_least_float32
 from progrpo.sampling.transformers import draw
 from trl import GRPOTrainer
 
