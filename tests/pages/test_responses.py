@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.pages.runs import rollout
 
-from progrpo.pages.collect import collect
-from progrpo.pages.responses import decoder_from, group_view, low_tokens, reader, verdict_of
+from progrpo.pages.collect import collect, verdict_of
+from progrpo.pages.responses import decoder_from, group_view, low_tokens, reader
 
 
 def test_first_and_last_step_of_each_method_with_the_same_prompts_mixed_first(make_run):

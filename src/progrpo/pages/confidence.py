@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from progrpo.evaluation.separation import auroc_within_problems, pooled_auroc
 from progrpo.pages.collect import Group
 from progrpo.pages.figures import AXIS, INK, PERCENT, SOFT, Figure, figure, mark, plain, rounded, series, whiskers
+from progrpo.pages.measures import numbers
 from progrpo.pages.summary import joined
-from progrpo.pages.tables import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,24 +36,16 @@ def rows_by_group(groups: Sequence[Group], responses: "pd.DataFrame") -> RowsByG
     return [(group, rows) for group, rows in by_group if len(rows)]
 
 
-def separations(groups: Sequence[Group], responses: "pd.DataFrame") -> list[dict[str, Any]]:
+def separations(by_group: RowsByGroup) -> list[dict[str, Any]]:
     """How well c(o|q) tells right from wrong in each group, and its means."""
     results = []
-    for group, rows in rows_by_group(groups, responses):
-        scores, right = rows["answer_confidence"].to_numpy(), rows["right"].to_numpy()
-        within, mixed = auroc_within_problems(scores, right, rows["problem_id"], rows["run"]) or (None, 0)
+    for group, rows in by_group:
+        scores, right, problems = rows["answer_confidence"].to_numpy(), rows["right"].to_numpy(), rows["problem_id"]
+        within, mixed = auroc_within_problems(scores, right, problems, rows["run"]) or (None, 0)
         means = rows.groupby("right")["answer_confidence"].mean()
         results.append(
-            {
-                "title": group.title,
-                "name": group.name,
-                "responses": len(rows),
-                "within": within,
-                "mixed": mixed,
-                "pooled": pooled_auroc(scores, right, rows["problem_id"]),
-                "right": means.get(True),
-                "wrong": means.get(False),
-            }
+            {"title": group.title, "name": group.name, "responses": len(rows), "within": within, "mixed": mixed}
+            | {"pooled": pooled_auroc(scores, right, problems), "right": means.get(True), "wrong": means.get(False)}
         )
     return results
 
@@ -90,9 +82,8 @@ def sentences(separated: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def confidence_figures(groups: Sequence[Group], responses: "pd.DataFrame") -> dict[str, Figure | None]:
+def confidence_figures(by_group: RowsByGroup) -> dict[str, Figure | None]:
     """The figures by id; None where no c(o|q) is known."""
-    by_group = rows_by_group(groups, responses)
     return {
         "confidence-share": share_right_figure(by_group),
         "confidence-spread": spread_figure(by_group) if by_group else None,
@@ -137,30 +128,30 @@ def spread_figure(by_group: RowsByGroup) -> Figure | None:
     edges = np.linspace(0, 1, BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
     height, most = 1 / len(by_group), 0.0
-    data, domains, notes = [], {}, []
+    data, notes = [], []
+    layout: dict[str, Any] = {"barmode": "relative", "height": 60 + 170 * len(by_group), "bargap": 0.08}
     for i, (group, rows) in enumerate(by_group):
         right, scores = rows["right"].to_numpy(), rows["answer_confidence"].to_numpy()
         top, number = 1 - i * height, str(i + 1) if i else ""
-        domains[f"yaxis{number}"] = [top - height * 0.86, top - height * 0.12]
+        layout[f"yaxis{number}"] = {"domain": [top - height * 0.86, top - height * 0.12]}
         share = f"{plain(group.title)}: {right.mean():.0%} right".replace("%", " %")
         place = {"x": 0, "xanchor": "left", "y": top, "yref": "paper", "yanchor": "top"}
         notes.append(place | {"text": share, "font": {"color": INK, "size": 13}})
-        for verdict, chosen, sign in (("right", right, 1), ("wrong", ~right, -1)):
-            colour = f"var(--{verdict})"
+        for verdict, chosen, sign, arrow in (("right", right, 1, "↑"), ("wrong", ~right, -1, "↓")):
+            colour, name = f"var(--{verdict})", f"{group.title}, {verdict}"
             shares = np.histogram(scores[chosen], edges)[0] / len(rows)
             most = max(most, float(shares.max()))
-            name, hover = f"{group.title}, {verdict}", "%{customdata:.1%} of all responses"
-            options: dict[str, Any] = {"name": name, "yaxis": f"y{number}", "customdata": rounded(shares)}
-            data.append(series("bars", centres, sign * shares, colour, hover=hover, **options))
-            text, anchor = ("↑ right", "top") if sign > 0 else ("↓ wrong", "bottom")
-            place = {"x": 1, "xanchor": "right", "y": 0.5 + 0.45 * sign, "yref": f"y{number} domain", "yanchor": anchor}
-            notes.append(place | {"text": text, "font": {"color": colour}})
+            options: dict[str, Any] = {"hover": "%{customdata:.1%} of all responses", "customdata": rounded(shares)}
+            data.append(series("bars", centres, sign * shares, colour, name=name, yaxis=f"y{number}", **options))
+            place = {"x": 1, "xanchor": "right", "y": 0.5 + 0.45 * sign, "yref": f"y{number} domain"}
+            place |= {"yanchor": "top" if sign > 0 else "bottom"}
+            notes.append(place | {"text": f"{arrow} {verdict}", "font": {"color": colour}})
     yaxis = {"showticklabels": False, "range": [-1.1 * most, 1.1 * most], "rangemode": "normal", "showgrid": False}
     yaxis = AXIS | yaxis | {"zeroline": True, "zerolinecolor": SOFT}
-    layout: dict[str, Any] = {name: yaxis | {"domain": domain} for name, domain in domains.items()}
-    layout |= {"annotations": [note | {"xref": "paper", "showarrow": False} for note in notes], "barmode": "relative"}
-    layout |= {"height": 60 + 170 * len(by_group), "hovermode": "closest", "bargap": 0.08}
-    return figure(data, "c(o|q)", xaxis={"range": [0, 1], "anchor": "free", "position": 0}, **layout)
+    layout |= {name: yaxis | own for name, own in layout.items() if name.startswith("yaxis")}
+    layout["annotations"] = [note | {"xref": "paper", "showarrow": False} for note in notes]
+    xaxis = {"range": [0, 1], "anchor": "free", "position": 0}
+    return figure(data, "c(o|q)", xaxis=xaxis, hovermode="closest", **layout)
 
 
 def problems_figure(by_group: RowsByGroup) -> Figure | None:

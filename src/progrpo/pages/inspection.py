@@ -16,7 +16,7 @@ from progrpo.inspection.values import as_list, as_text, response_of
 from progrpo.inspection.what_if import Effect
 from progrpo.pages.collect import tokenizer_places
 from progrpo.pages.figures import PERCENT, RIGHT, WRONG, Figure, Panel, figure, mark, series, upright
-from progrpo.pages.render import write_html
+from progrpo.pages.page import write_html
 from progrpo.pages.responses import GROUPS, Decode, decoder_from, finite, group_view
 from progrpo.runs.folder import RunFolder
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from progrpo.core import low_probability_mask
-from progrpo.pages.collect import MethodRuns, Run
+from progrpo.pages.collect import Group, Run, verdict_of
 from progrpo.runs.folder import RunFolder
 from progrpo.runs.rollouts import read_rollout
 
@@ -30,7 +30,7 @@ Row = dict[Any, Any]
 Decode = Callable[[int], str]
 
 
-def reader(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
+def reader(methods: Sequence[Group]) -> list[dict[str, Any]]:
     """By method and step, a few groups with their responses; empty without rollouts.
 
     One run of each method is read. If all methods have rollouts with the same seed, these are read, so that prompts are
@@ -40,13 +40,13 @@ def reader(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
     decoders = {name: decoder_from(run.tokenizers) for name, run in runs.items()}
     steps: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
     for place in (0, -1):
-        by_method = {name: read_groups(run.folder, run.rollout_steps[place]) for name, run in runs.items()}
+        by_method = {name: read_groups(run.folder, run.rollouts[place]["step"]) for name, run in runs.items()}
         for name, run in runs.items():
-            if place == 0 or len(run.rollout_steps) > 1:
+            if place == 0 or len(run.rollouts) > 1:
                 settings = run.recipe.method_settings() | run.recipe.trl
                 fraction = float(settings.get("low_prob_fraction", LOW_PROB_FRACTION))
                 views = [group_view(rows, decoders[name], fraction) for rows in choose_groups(name, by_method)]
-                steps[name].append({"step": run.rollout_steps[place], "groups": views})
+                steps[name].append({"step": run.rollouts[place]["step"], "groups": views})
     return [
         {"name": m.name, "title": m.title, "seed": runs[m.name].recipe.seed, "steps": steps[m.name]}
         for m in methods
@@ -54,8 +54,8 @@ def reader(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
     ]
 
 
-def _runs_to_read(methods: Sequence[MethodRuns]) -> dict[str, Run]:
-    with_rollouts = {method.name: [run for run in method.runs if run.rollout_steps] for method in methods}
+def _runs_to_read(methods: Sequence[Group]) -> dict[str, Run]:
+    with_rollouts = {method.name: [run for run in method.runs if run.rollouts] for method in methods}
     by_seed = {name: {run.recipe.seed: run for run in reversed(runs)} for name, runs in with_rollouts.items() if runs}
     shared = set.intersection(*map(set, by_seed.values())) if by_seed else set()
     return {name: runs[min(shared or runs)] for name, runs in by_seed.items()}
@@ -68,13 +68,6 @@ def read_groups(folder: RunFolder, step: int) -> dict[str, list[Row]]:
     for _, members in frame.assign(verdict=frame["reward"].map(verdict_of)).groupby("group", sort=True):
         by_prompt.setdefault(members["prompt"].iloc[0], members.to_dict("records"))
     return by_prompt
-
-
-def verdict_of(reward: float | None) -> str:
-    """``right`` for a reward above 0, ``wrong`` for others, ``not judged`` where the verifier failed."""
-    if reward is None or math.isnan(reward):
-        return "not judged"
-    return "right" if reward > 0 else "wrong"
 
 
 def choose_groups(name: str, by_method: dict[str, dict[str, list[Row]]]) -> list[list[Row]]:
