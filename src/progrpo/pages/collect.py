@@ -14,9 +14,6 @@ from progrpo.recipes.schema import Recipe
 from progrpo.runs.folder import FINAL, RunFolder
 from progrpo.runs.rollouts import read_rollout, recorded_steps
 
-TokenizerPlaces = tuple[str | Path, ...]
-"""Folders or models whose tokenizer may be the right one; the likeliest place comes first."""
-
 
 @dataclass(frozen=True)
 class Samples:
@@ -24,7 +21,8 @@ class Samples:
 
     label: str
     folder: Path
-    tokenizers: TokenizerPlaces
+    run: RunFolder | None
+    model: str
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,6 @@ class Run:
         return int(self.metrics[-1]["step"]) if self.metrics else 0
 
     @property
-    def tokenizers(self) -> TokenizerPlaces:
-        return tokenizer_places(self.folder, self.recipe.model.path)
-
-    @property
     def remaining_work(self) -> str:
         """What a run without a final evaluation lacks, as the end of a sentence that begins with the run's name."""
         steps = self.recipe.training.steps
@@ -79,12 +73,6 @@ class Group:
     """All runs of a method, by seed, also unfinished ones. A model has none, so only problems are paired."""
 
 
-def tokenizer_places(folder: RunFolder, model: str) -> TokenizerPlaces:
-    """The last checkpoint of a run, if it has one, and then the model that it started from."""
-    checkpoint = folder.last_checkpoint()
-    return (checkpoint, model) if checkpoint else (model,)
-
-
 def verdict_of(reward: float | None) -> str:
     """``right`` for a reward above 0, ``wrong`` for others, ``not judged`` where the verifier failed."""
     if reward is None or math.isnan(reward):
@@ -105,26 +93,25 @@ def collect(folders: Sequence[RunFolder]) -> list[Group]:
         by_method[run.recipe.method].append(run)
     groups = []
     for name, runs in by_method.items():
-        samples = [
-            Samples(f"seed {run.recipe.seed}" if len(runs) > 1 else "", run.folder.final_samples, run.tokenizers)
-            for run in runs
-            if run.final and run.folder.final_samples.is_dir()
-        ]
+        samples = []
+        for run in runs:
+            if run.final and run.folder.final_samples.is_dir():
+                label = f"seed {run.recipe.seed}" if len(runs) > 1 else ""
+                samples.append(Samples(label, run.folder.final_samples, run.folder, run.recipe.model.path))
         finals = [run.final for run in runs if run.final]
         groups.append(Group(name=name, title=METHODS[name].title, finals=finals, samples=samples, runs=runs))
     return [group for group in groups if group.runs]
 
 
 def _read(folder: RunFolder) -> Run:
-    final = folder.evaluations / f"{FINAL}.json"
-    return Run(
-        folder,
-        folder.recipe(),
-        folder.metrics(),
-        {step: _read_evaluation(file) for step, file in folder.evaluation_files().items()},
-        _read_evaluation(final) if final.exists() else None,
-        [{"step": step} | _confidence_by_verdict(folder, step) for step in recorded_steps(folder.rollouts)],
-    )
+    recipe, metrics, final = folder.recipe(), folder.metrics(), folder.evaluations / f"{FINAL}.json"
+    evaluations = {step: _read_evaluation(file) for step, file in folder.evaluation_files().items()}
+    rollouts = []
+    for step in recorded_steps(folder.rollouts):
+        rows = read_rollout(folder.rollouts, step, ["reward", "answer_confidence"])
+        confidence = rows["answer_confidence"].groupby(rows["reward"].map(verdict_of)).mean()
+        rollouts.append({"step": step} | confidence.dropna().to_dict())
+    return Run(folder, recipe, metrics, evaluations, _read_evaluation(final) if final.exists() else None, rollouts)
 
 
 def _read_evaluation(file: Path) -> Evaluation:
@@ -133,11 +120,6 @@ def _read_evaluation(file: Path) -> Evaluation:
         return Evaluation.from_json(value)
     except (KeyError, TypeError) as error:
         raise damaged_file(file, f"it is not an evaluation: {error}") from None
-
-
-def _confidence_by_verdict(folder: RunFolder, step: int) -> dict[str, float]:
-    rows = read_rollout(folder.rollouts, step, ["reward", "answer_confidence"])
-    return rows["answer_confidence"].groupby(rows["reward"].map(verdict_of)).mean().dropna().to_dict()
 
 
 def base_evaluations(groups: Sequence[Group]) -> list[Evaluation]:
@@ -172,8 +154,8 @@ def collect_models(folders: Sequence[Path]) -> dict[str, list[Group]]:
         title = f"{titles[i]} ({folder.name})" if titles.count(titles[i]) > 1 else titles[i]
         for name, evaluation in evaluations.items():
             store, model = folder / f"{name}-samples", str(evaluation.settings.get("model", ""))
-            tokenizers = tokenizer_places(RunFolder(Path(model)), model) if model else ()
-            samples = [Samples("", store, tokenizers)] if store.is_dir() else []
+            run = RunFolder(Path(model)) if model else None
+            samples = [Samples("", store, run, model)] if store.is_dir() else []
             benchmark = str(evaluation.settings.get("benchmark") or name)
             group = Group(name=f"model-{i}", title=title, finals=[evaluation], samples=samples)
             by_benchmark.setdefault(benchmark, []).append(group)

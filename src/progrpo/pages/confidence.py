@@ -52,13 +52,13 @@ def separations(by_group: RowsByGroup) -> list[dict[str, Any]]:
 
 def table(separated: Sequence[dict[str, Any]], on_benchmark: str) -> dict[str, Any]:
     """The :func:`separations` for a CSV file."""
-    areas = {"within": "auroc within problems", "pooled": "auroc over all responses"}
-    header = ["title", "responses", "problems with right and wrong"]
-    header += [name + end for name in areas.values() for end in ("", " low", " high")]
-    header += ["mean c(o|q) right", "mean c(o|q) wrong"]
+    areas = [
+        f"auroc {over}{end}" for over in ("within problems", "over all responses") for end in ("", " low", " high")
+    ]
+    header = ["title", "responses", "problems with right and wrong", *areas, "mean c(o|q) right", "mean c(o|q) wrong"]
     rows = []
     for row in separated:
-        intervals = [number for key in areas for number in numbers(row[key])]
+        intervals = [*numbers(row["within"]), *numbers(row["pooled"])]
         rows.append([row["title"], row["responses"], row["mixed"], *intervals, row["right"], row["wrong"]])
     return {"title": f"confidence and being right{on_benchmark}", "header": header, "rows": rows}
 

@@ -96,7 +96,7 @@ def chunks(
     solutions: dict[str, dict[str, int]] = {}
     for i, group in enumerate(groups):
         for samples in group.samples:
-            decode = cache(decoder_from(samples.tokenizers))
+            decode = cache(decoder_from(samples.run, samples.model))
             frame = read_samples(samples.folder, READER_COLUMNS, first=first).rename(columns={"tokens": "length"})
             frame["verdict"] = frame["status"].map(VERDICTS).fillna("not judged")
             for problem, members in frame.sort_values("index", kind="stable").groupby("problem_id", sort=False):

@@ -90,17 +90,10 @@ def compare(method: Group, baseline: Group, measure: str) -> Difference | None:
     values_a, values_b = values[: len(a)], values[len(a) :]
     if not seeds:
         values_a, values_b = values_a.mean(axis=0, keepdims=True), values_b.mean(axis=0, keepdims=True)
-    return Difference(
-        measure,
-        method,
-        baseline,
-        float(values_a.mean()),
-        float(values_b.mean()),
-        paired_difference(values_a, values_b),
-        (values_a - values_b).mean(axis=1).tolist() if seeds else [],
-        sign_test(values_a.mean(axis=0), values_b.mean(axis=0)),
-        len(common_problems([*a, *b])),
-    )
+    means, difference = (float(values_a.mean()), float(values_b.mean())), paired_difference(values_a, values_b)
+    per_seed = (values_a - values_b).mean(axis=1).tolist() if seeds else []
+    signs, shared = sign_test(values_a.mean(axis=0), values_b.mean(axis=0)), len(common_problems([*a, *b]))
+    return Difference(measure, method, baseline, *means, difference, per_seed, signs, shared)
 
 
 def differences(groups: Sequence[Group]) -> list[Difference]:
