@@ -78,3 +78,4 @@ def test_every_method_has_another_colour_and_mark():
     for looks in ({m.light for m in known}, {m.dark for m in known}, {m.symbol for m in known}):
         assert len(looks) == len(known)
     assert mark("a method without a colour").colour == "var(--m-base)"
+    assert (mark("model-0").name, mark("model-1").name) == ("grpo", "progrpo")

@@ -137,9 +137,7 @@ def is_evaluation_folder(folder: Path) -> bool:
 
 
 def collect_models(folders: Sequence[Path]) -> dict[str, list[Group]]:
-    """Read evaluation folders: by benchmark, the models in the order of the folders.
-
-    Two folders of the same model are told apart by the folders' names.
+    """Read evaluation folders: by benchmark, the models in the order of the folders, whose names tell equal ones apart.
 
     Raises:
         ConfigError: a folder has no evaluation in it.

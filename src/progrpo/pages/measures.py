@@ -32,19 +32,12 @@ def common_problems(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def samples_per_problem(evaluations: Sequence[Evaluation]) -> int:
-    """n of the evaluation with the fewest samples per problem, 0 if nothing was judged.
-
-    Single problems may have fewer judged samples than that.
-    """
+    """n of the evaluation with the fewest, 0 if nothing was judged. Single problems may have fewer judged samples."""
     return min((e.samples for e in evaluations if e.judged), default=0)
 
 
 def largest_k(n: int) -> int:
-    """The k to report for n samples: at most 32, and at most n / 2, because k = n is only "any correct".
-
-    >>> largest_k(64), largest_k(16), largest_k(2)
-    (32, 8, 1)
-    """
+    """The k to report for n samples: at most 32, and at most n / 2, because k = n is only "any correct"."""
     return max(1, min(LARGEST_K, n // 2))
 
 
@@ -121,10 +114,7 @@ def run_rows(groups: Sequence[Group], measures: Sequence[str]) -> list[Row]:
 
 
 def benchmark_table(benchmarks: Mapping[str, Sequence[Group]]) -> dict[str, Any]:
-    """Benchmarks by models with intervals: ``{measures, benchmarks: [{title, rows}]}``.
-
-    Each benchmark has its own largest k. A dash stands for a measure that a benchmark does not have.
-    """
+    """Benchmarks by models with intervals: ``{measures, benchmarks: [{title, rows}]}``. Each has its own largest k."""
     ns = sorted({samples_per_problem(finals_of(models)) for models in benchmarks.values()})
     ks = sorted({k for n in ns for k in _ks(n) if k > 1})
     measures = ["avg", *(f"pass@{k}" for k in ks), *(f"maj@{n}" for n in ns), *LAST_MEASURES]

@@ -28,11 +28,8 @@ def write_page(folders: Sequence[RunFolder | Path], out: Path, *, title: str | N
 
     Args:
         folders: run folders or evaluation folders, in any order.
-        out: the file to write; its folder is made. The file is never half written.
+        out: the file to write, which is returned; its folder is made. The file is never half written.
         title: the page's title; by default the methods and the task, or the models and the benchmarks.
-
-    Returns:
-        ``out``.
 
     Raises:
         ConfigError: no folder was given, runs and evaluations were given together, a folder is neither, or Plotly or
@@ -66,10 +63,7 @@ def write_html(out: Path, template: str, view: dict[str, Any]) -> Path:
     """Write a template with plain values as a single HTML file that loads nothing. It is never half written.
 
     Every text is escaped, and no text can end the script element that holds the page's JSON. ``figures`` and
-    ``tables`` of the view are what the page's script draws and exports, by id.
-
-    Raises:
-        ConfigError: Plotly or Jinja2 is not installed.
+    ``tables`` of the view are what the page's script draws and exports, by id. Raises as :func:`write_page`.
     """
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -203,22 +197,19 @@ def board(
 
 def model_sentences(benchmarks: Mapping[str, Sequence[Group]]) -> list[str]:
     """What is clear and what is not, benchmark by benchmark."""
-    lines = []
-    for name, models in benchmarks.items():
-        sentences = summary.sentences_compared(models) or [summary.sentence_alone(model) for model in models]
-        lines.append((f"{name}: " if len(benchmarks) > 1 else "") + " ".join(sentences))
-    return lines
+    sentences = {name: " ".join(summary.sentences(models)) for name, models in benchmarks.items()}
+    return [f"{name}: {text}" if len(benchmarks) > 1 else text for name, text in sentences.items()]
 
 
 def subtitle_of_models(benchmarks: Mapping[str, Sequence[Group]]) -> str:
     """The sampling settings that all evaluations share, in a line. The foot of the page has the settings of each."""
     settings = [model.finals[0].settings for models in benchmarks.values() for model in models]
     phrases = {"samples": "{} samples per problem", "temperature": "temperature {}", "top_p": "top_p {}"}
-    shown = []
-    for key, phrase in (phrases | {"max_new_tokens": "at most {} tokens"}).items():
-        values = {repr(each.get(key)) for each in settings}
-        shown += [phrase.format(value) for value in values if len(values) == 1 and value != "None"]
-    return ", ".join(shown)
+    phrases["max_new_tokens"] = "at most {} tokens"
+    values = {key: {repr(each.get(key)) for each in settings} for key in phrases}
+    return ", ".join(
+        phrases[key].format(*found) for key, found in values.items() if len(found) == 1 and found != {"None"}
+    )
 
 
 def subtitle(methods: Sequence[Group]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from progrpo.evaluation.intervals import mean_over_problems
 from progrpo.evaluation.results import Evaluation
 from progrpo.pages.collect import Group, Run
-from progrpo.pages.figures import PERCENT, ROWS, Figure, Panel, Series, figure, mark, plain, series, upright, whiskers
+from progrpo.pages.figures import PERCENT, ROWS, Figure, Panel, figure, mark, plain, series, upright, whiskers
 from progrpo.pages.measures import estimate, finals_of, known_values, largest_k, samples_per_problem
 from progrpo.pages.summary import Difference, interval_text
 
@@ -73,7 +73,7 @@ def curve(run: Run, measure: str) -> dict[int, float]:
     return {} if values is None else dict(zip(usable, values.mean(axis=1).tolist(), strict=True))
 
 
-def over_training(groups: Sequence[Group], measure: str) -> list[Series]:
+def over_training(groups: Sequence[Group], measure: str) -> list[Figure]:
     """A measure of :func:`curve` over training: each seed as a thin line, the mean over seeds on top.
 
     The mean is over the steps that all of a method's runs have: elsewhere it would jump where a seed joins or leaves.
@@ -81,7 +81,7 @@ def over_training(groups: Sequence[Group], measure: str) -> list[Series]:
     """
     import pandas as pd
 
-    data: list[Series] = []
+    data: list[Figure] = []
     is_marked = measure in LINES or measure.startswith("pass@")
     label, dash = LINES.get(measure, ("", "solid"))
     for group in groups:
@@ -117,7 +117,7 @@ def pass_at_k_figure(groups: Sequence[Group]) -> Figure | None:
 
     The line has every k. The band has fewer, evenly spread on the axis, because each k costs a bootstrap.
     """
-    data: list[Series] = []
+    data: list[Figure] = []
     most = 0
     for group in groups:
         every_k = range(1, samples_per_problem(group.finals) + 1)
@@ -148,8 +148,7 @@ def band_ks(n: int) -> list[int]:
     >>> band_ks(16)
     [1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 16]
     """
-    spread = np.geomspace(1, n, max(2, 3 * n.bit_length()))
-    return sorted({round(float(k)) for k in spread} | {1, n})
+    return sorted({round(float(k)) for k in np.geomspace(1, n, max(2, 3 * n.bit_length()))} | {1, n})
 
 
 def difference_figure(differences: Sequence[Difference]) -> Figure | None:

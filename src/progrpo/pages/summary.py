@@ -105,33 +105,25 @@ def differences(groups: Sequence[Group]) -> list[Difference]:
     return [difference for difference in compared if difference is not None]
 
 
-def sentences(methods: Sequence[Group]) -> list[str]:
-    """One or two sentences: what is clear, and what is not."""
-    if compared := sentences_compared(methods):
-        return compared
-    lines = []
-    if finished := [method for method in methods if method.finals]:
-        for method in finished:
-            runs = "one run" if len(method.finals) == 1 else f"{len(method.finals)} runs"
-            lines += [sentence_alone(method, f" ({runs})", "held-out problems"), *_sentences_since_base(method)]
+def sentences(groups: Sequence[Group]) -> list[str]:
+    """What is clear and what is not: each method or model against the baseline, or else what the only one solves."""
+    measures = ("pass@1", f"pass@{largest_k_of(groups)}", "distinct")
+    by_method: dict[str, list[Difference]] = {}
+    for d in differences(groups):
+        if d.measure in measures:
+            by_method.setdefault(d.method.name, []).append(d)
+    lines = [sentence for measured in by_method.values() for sentence in _compared(measured)]
+    if lines:
         return lines
-    for method in methods:
+    if finished := [group for group in groups if group.finals]:
+        return [sentence for group in finished for sentence in _alone(group)]
+    for method in groups:
         run = max(method.runs, key=lambda run: run.last_step)
         step = max(run.evaluations, default=0)
         lines.append(f"{method.title} {run.remaining_work}")
         if step and (value := estimate([run.evaluations[step]], "pass@1")):
             lines.append(f"At step {step} its pass@1 was {value.mean:.3f} ({value.low:.3f} to {value.high:.3f}).")
     return lines
-
-
-def sentences_compared(groups: Sequence[Group]) -> list[str]:
-    """Each method or model against the baseline; nothing if there is only one."""
-    measures = ("pass@1", f"pass@{largest_k_of(groups)}", "distinct")
-    by_method: dict[str, list[Difference]] = {}
-    for d in differences(groups):
-        if d.measure in measures:
-            by_method.setdefault(d.method.name, []).append(d)
-    return [sentence for measured in by_method.values() for sentence in _compared(measured)]
 
 
 def _compared(measured: list[Difference]) -> list[str]:
@@ -171,31 +163,29 @@ def _problem_by_problem(d: Difference) -> str:
     )
 
 
-def sentence_alone(group: Group, runs: str = "", problems_name: str = "problems") -> str:
-    """What one method or model solves; ``runs`` says in how many runs."""
+def _alone(group: Group) -> list[str]:
+    """What one method or model solves, and how a method changed its model's pass@1."""
     k, problems = largest_k_of([group]), len(common_problems(group.finals))
     first, most = estimate(group.finals, "pass@1"), estimate(group.finals, f"pass@{k}")
     if first is None or most is None:
-        return f"{group.title} has a final evaluation, but no problem has a judged sample: pass@k can't be estimated."
-    sentence = f"{group.title}{runs} solves {first.mean:.1%} of {problems} {problems_name} with one sample"
+        return [f"{group.title} has a final evaluation, but no problem has a judged sample: pass@k can't be estimated."]
+    runs = "one run" if len(group.finals) == 1 else f"{len(group.finals)} runs"
+    who, heldout = (f"{group.title} ({runs})", "held-out ") if group.runs else (group.title, "")
+    sentence = f"{who} solves {first.mean:.1%} of {problems} {heldout}problems with one sample"
     if k > 1:
         fewer = f" (of the {most.problems} with so many judged samples)" if (most.problems or 0) < problems else ""
         sentence += f" and {most.mean:.1%} with the best of {k}{fewer}"
-    return sentence.replace("%", " %") + "."
-
-
-def _sentences_since_base(method: Group) -> list[str]:
-    """pass@1 after and before training, on the problems of the first evaluation. It is unbiased, whatever n is."""
-    pairs = [(run.final, run.evaluations[0]) for run in method.runs if run.final and 0 in run.evaluations]
+    lines = [sentence.replace("%", " %") + "."]
+    pairs = [(run.final, run.evaluations[0]) for run in group.runs if run.final and 0 in run.evaluations]
     values = known_values([after for after, _ in pairs] + [before for _, before in pairs], "pass@1")
-    if values is None:
-        return []
-    after, before = np.split(values, 2)
-    change = paired_difference(after, before)
-    start = f"On the {values.shape[1]} problems that were also evaluated before training, pass@1"
-    means = f"{before.mean():.3f} before, {after.mean():.3f} after; {interval_text(change)}"
-    verb = ("rose" if change.mean > 0 else "fell") if is_clear(change) else "shows no clear change"
-    return [f"{start} {verb} ({means})."]
+    if values is not None:  # on the problems of the first evaluation; pass@1 is unbiased, whatever n is
+        after, before = np.split(values, 2)
+        change = paired_difference(after, before)
+        start = f"On the {values.shape[1]} problems that were also evaluated before training, pass@1"
+        means = f"{before.mean():.3f} before, {after.mean():.3f} after; {interval_text(change)}"
+        verb = ("rose" if change.mean > 0 else "fell") if is_clear(change) else "shows no clear change"
+        lines.append(f"{start} {verb} ({means}).")
+    return lines
 
 
 def text(methods: Sequence[Group]) -> str:
