@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from progrpo.evaluation.intervals import bootstrap_counts
 from progrpo.evaluation.separation import auroc_within_problems, pooled_auroc
 from progrpo.pages.collect import Group
 from progrpo.pages.figures import AXIS, INK, PERCENT, SOFT, Figure, figure, mark, plain, rounded, series, whiskers
@@ -108,19 +109,14 @@ def tenths(rows: "pd.DataFrame") -> tuple[NDArray[np.float64], ...]:
 
     Problems are resampled with all their responses. Equal scores stay in one part, so there may be fewer than ten.
     """
-    scores, right = rows["answer_confidence"].to_numpy(), rows["right"].to_numpy()
-    edges = np.unique(np.quantile(scores, np.arange(1, TENTHS) / TENTHS))
-    _, part = np.unique(np.searchsorted(edges, scores, side="left"), return_inverse=True)
-    problem = np.unique(rows["problem_id"].to_numpy(dtype=str), return_inverse=True)[1]
-    size = (int(problem.max()) + 1, int(part.max()) + 1)
-    all_PD, right_PD = np.zeros(size), np.zeros(size)
-    np.add.at(all_PD, (problem, part), 1)
-    np.add.at(right_PD, (problem, part), right)
-    drawn = np.random.default_rng(0).multinomial(size[0], np.full(size[0], 1 / size[0]), size=RESAMPLES)
+    scores = rows["answer_confidence"]
+    part = np.searchsorted(np.unique(np.quantile(scores, np.arange(1, TENTHS) / TENTHS)), scores)
+    counts = rows.groupby(["problem_id", part])["right"].agg(["size", "sum"]).unstack(fill_value=0)
+    all_PD, right_PD = counts["size"].to_numpy(), counts["sum"].to_numpy()
+    drawn = bootstrap_counts(len(counts), 0, RESAMPLES)
     with np.errstate(invalid="ignore"):
         low, high = np.nanpercentile((drawn @ right_PD) / (drawn @ all_PD), [2.5, 97.5], axis=0)
-    means = np.bincount(part, weights=scores) / np.bincount(part)
-    return means, right_PD.sum(axis=0) / all_PD.sum(axis=0), low, high
+    return scores.groupby(part).mean().to_numpy(), right_PD.sum(axis=0) / all_PD.sum(axis=0), low, high
 
 
 def spread_figure(by_group: RowsByGroup) -> Figure | None:
