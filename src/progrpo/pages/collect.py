@@ -35,7 +35,7 @@ class Run:
     evaluations: dict[int, Evaluation]
     """The evaluations during training, by step; step 0 is the base model."""
     final: Evaluation | None
-    rollouts: list[dict[str, Any]]
+    rollouts: list[dict[Any, Any]]
     """For each ``step`` with recorded rollouts, their mean c(o|q) by verdict, where there is one."""
 
     @property

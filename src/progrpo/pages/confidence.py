@@ -1,9 +1,10 @@
 """Does confidence go with being right? The final evaluation's c(o|q) against its verdicts."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from progrpo.evaluation.intervals import bootstrap_counts
@@ -13,10 +14,7 @@ from progrpo.pages.figures import AXIS, INK, PERCENT, SOFT, Figure, figure, mark
 from progrpo.pages.measures import numbers
 from progrpo.pages.summary import joined
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-RowsByGroup = list[tuple[Group, "pd.DataFrame"]]
+RowsByGroup = list[tuple[Group, pd.DataFrame]]
 BINS = 25
 TENTHS = 10
 MOST_POINTS = 2_000
@@ -29,7 +27,7 @@ MEANINGS = (
 )
 
 
-def rows_by_group(groups: Sequence[Group], responses: "pd.DataFrame") -> RowsByGroup:
+def rows_by_group(groups: Sequence[Group], responses: pd.DataFrame) -> RowsByGroup:
     """Each group with its judged responses whose c(o|q) is known; groups without such responses are left out."""
     judged = responses["status"].isin(["correct", "incorrect"]) & responses["answer_confidence"].notna()
     known = responses[judged].assign(right=responses["status"] == "correct")
@@ -104,7 +102,7 @@ def share_right_figure(by_group: RowsByGroup) -> Figure | None:
     return figure(data, title, "right", yaxis=yaxis, height=320, hovermode="closest")
 
 
-def tenths(rows: "pd.DataFrame") -> tuple[NDArray[np.float64], ...]:
+def tenths(rows: pd.DataFrame) -> tuple[NDArray[np.float64], ...]:
     """Mean c(o|q), share right, and the ends of its 95 % interval in each tenth of the responses by c(o|q).
 
     Problems are resampled with all their responses. Equal scores stay in one part, so there may be fewer than ten.

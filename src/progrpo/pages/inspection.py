@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from progrpo.inspection import summary
@@ -166,8 +167,6 @@ def lines_figure(
 
 def thinned(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points to draw: at most :data:`MOST_POINTS`, each the mean of equally many neighbours; NaN if none is known."""
-    import pandas as pd
-
     points = pd.DataFrame({"x": np.asarray(x), "y": np.asarray(y)}, dtype=np.float64)
     neighbours = points.groupby(np.arange(len(points)) // -(-len(points) // MOST_POINTS)).mean()
     return neighbours["x"].to_numpy(), neighbours["y"].to_numpy()

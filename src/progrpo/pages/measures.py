@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from progrpo.evaluation import results
@@ -59,13 +60,9 @@ def known_values(evaluations: Sequence[Evaluation], measure: str) -> NDArray[np.
     _, at, k = measure.partition("@")
     if not problems or (at and int(k) > samples_per_problem(evaluations)):
         return None
-    rows = []
-    for evaluation in evaluations:
-        by_problem = dict(zip((p.problem_id for p in evaluation.judged), evaluation.values(measure), strict=True))
-        rows.append([by_problem[problem] for problem in problems])
-    values = np.asarray(rows, dtype=np.float64)
-    known = np.isfinite(values).all(axis=0)
-    return values[:, known] if known.any() else None
+    rows = [pd.Series(e.values(measure), [p.problem_id for p in e.judged]) for e in evaluations]
+    values = pd.DataFrame(rows)[problems].dropna(axis=1).to_numpy()
+    return values if values.size else None
 
 
 def estimate(evaluations: Sequence[Evaluation], measure: str) -> Estimate | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from progrpo.evaluation.intervals import mean_over_problems
 from progrpo.evaluation.results import Evaluation
@@ -79,8 +80,6 @@ def over_training(groups: Sequence[Group], measure: str) -> list[Figure]:
     The mean is over the steps that all of a method's runs have: elsewhere it would jump where a seed joins or leaves.
     The points of measures that are known at a few steps are marked, and nothing is smoothed then.
     """
-    import pandas as pd
-
     data: list[Figure] = []
     is_marked = measure in LINES or measure.startswith("pass@")
     label, dash = LINES.get(measure, ("", "solid"))
@@ -128,7 +127,7 @@ def pass_at_k_figure(groups: Sequence[Group]) -> Figure | None:
         ks = band_ks(max(values))
         band = [mean_over_problems(values[k]) for k in ks]
         x, y = [*ks, *ks[::-1]], [*(e.low for e in band), *(e.high for e in band[::-1])]
-        fill = {"line": {"width": 0}, "fill": "toself", "fillcolor": f"var(--band-{look.name})"}
+        fill: dict[str, Any] = {"line": {"width": 0}, "fill": "toself", "fillcolor": f"var(--band-{look.name})"}
         data.append(series("lines", x, y, look, **fill))
         means = {k: float(known.mean()) for k, known in values.items()}
         problems = [known.shape[1] for known in values.values()]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from progrpo.evaluation.intervals import Estimate, SignTest, paired_difference, sign_test
 from progrpo.evaluation.results import Evaluation, fewer_problems
@@ -203,8 +204,6 @@ def text(methods: Sequence[Group]) -> str:
 
 def missing_from_runs(methods: Sequence[Group]) -> list[str]:
     """What a reader must know before the numbers of runs are compared."""
-    import pandas as pd
-
     runs, notes = [run for method in methods for run in method.runs], []
     for run in runs:
         if run.final:
