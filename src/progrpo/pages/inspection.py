@@ -222,7 +222,7 @@ def reader(inspection: Inspection) -> list[dict[str, Any]]:
         decode = decoder_from(folder, folder.recipe().model.path)
     views = {step: [_group(inspection, rows, raw, decode) for rows in groups] for step, groups in chosen.items()}
     steps_shown = [{"step": step, "groups": groups} for step, groups in views.items()]
-    return [{"name": "rollouts", "title": "Rollouts", "seed": None, "steps": steps_shown}]
+    return [{"title": "Rollouts", "seed": None, "steps": steps_shown}]
 
 
 def _choose_groups(inspection: Inspection, rows: NDArray[np.int64]) -> list[list[int]]:

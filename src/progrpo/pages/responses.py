@@ -40,19 +40,16 @@ def reader(methods: Sequence[Group]) -> list[dict[str, Any]]:
     shared = set.intersection(*map(set, by_seed.values())) if by_seed else set()
     runs = {title: runs[min(shared or runs)] for title, runs in by_seed.items()}
     decoders = {title: decoder_from(run.folder, run.recipe.model.path) for title, run in runs.items()}
-    steps: dict[str, list[dict[str, Any]]] = {title: [] for title in runs}
+    views: dict[str, Any] = {t: {"title": t, "seed": run.recipe.seed, "steps": []} for t, run in runs.items()}
     for place in (0, -1):
         rows = {title: read_groups(run.folder, run.rollouts[place]["step"]) for title, run in runs.items()}
         for title, run in runs.items():
             if place == 0 or len(run.rollouts) > 1:
                 settings = run.recipe.method_settings() | run.recipe.trl
                 fraction = float(settings.get("low_prob_fraction", LOW_PROB_FRACTION))
-                views = [group_view(group, decoders[title], fraction) for group in choose_groups(title, rows)]
-                steps[title].append({"step": run.rollouts[place]["step"], "groups": views})
-    return [
-        {"name": run.recipe.method, "title": title, "seed": run.recipe.seed, "steps": steps[title]}
-        for title, run in runs.items()
-    ]
+                groups = [group_view(group, decoders[title], fraction) for group in choose_groups(title, rows)]
+                views[title]["steps"].append({"step": run.rollouts[place]["step"], "groups": groups})
+    return list(views.values())
 
 
 def read_groups(folder: RunFolder, step: int) -> dict[str, list[Row]]:
