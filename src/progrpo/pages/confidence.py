@@ -81,15 +81,6 @@ def sentences(separated: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def confidence_figures(by_group: RowsByGroup) -> dict[str, Figure | None]:
-    """The figures by id; None where no c(o|q) is known."""
-    return {
-        "confidence-share": share_right_figure(by_group),
-        "confidence-spread": spread_figure(by_group) if by_group else None,
-        "confidence-problems": problems_figure(by_group),
-    }
-
-
 def share_right_figure(by_group: RowsByGroup) -> Figure | None:
     """The share of right responses in each tenth of a group's responses by c(o|q), against the tenth's mean c(o|q)."""
     data = []
@@ -121,7 +112,7 @@ def spread_figure(by_group: RowsByGroup) -> Figure | None:
     """How c(o|q) is spread: one row per group, right responses upwards, wrong ones downwards, as shares of all."""
     edges = np.linspace(0, 1, BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
-    height, most = 1 / len(by_group), 0.0
+    height, most = 1 / max(1, len(by_group)), 0.0
     data, notes = [], []
     layout: dict[str, Any] = {"barmode": "relative", "height": 60 + 170 * len(by_group), "bargap": 0.08}
     for i, (group, rows) in enumerate(by_group):

@@ -170,7 +170,10 @@ def board(
         "pass-at-k": plots.pass_at_k_figure(groups),
         "distinct-by-problem": plots.distinct_figure(groups),
         "coverage": plots.coverage_figure(groups, base),
-    } | confidence.confidence_figures(by_group)
+        "confidence-share": confidence.share_right_figure(by_group),
+        "confidence-spread": confidence.spread_figure(by_group),
+        "confidence-problems": confidence.problems_figure(by_group),
+    }
     suffix, on_benchmark = f"-{place + 1}" if place else "", f" on {title}" if several else ""
     first = problems.samples_in_page(responses)
     chunks, words = problems.chunks(prompts, groups, first)
