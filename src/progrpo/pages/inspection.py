@@ -55,8 +55,6 @@ EFFECTS = {
 }
 """The panels of each setting of ProGRPO: the title and the caption."""
 LINES = {
-    "reward": [("reward", PLAIN, "reward")],
-    "entropy": [("entropy", PLAIN, "entropy")],
     "groups": [
         *(("all right", RIGHT, "groups/all_right"), ("mixed", PLAIN, "groups/mixed")),
         *(("all wrong", WRONG, "groups/all_wrong"), ("one reward for all", CHANGED, "groups/same_reward")),
@@ -67,14 +65,14 @@ LINES = {
     "prompt-confidence": [("c(q)", PLAIN, "confidence/prompt")],
     "correction": [("correction", CHANGED, "correction")],
     "repetition": [("commonest answer", PLAIN, "commonest_answer"), ("duplicates", CHANGED, "duplicates")],
-    "length": [("length", PLAIN, "length")],
     "size": [("size", CHANGED, "size"), ("mean", PLAIN, "shift")],
     "order": [
         *(("told apart", PLAIN, "ordered"), ("reversed", WRONG, "reversed")),
         *(("new best", RIGHT, "new_best"), ("sign", CHANGED, "flipped")),
     ],
 }
-"""The lines of each panel: a name, a colour, and a measure of the responses or of the effect of ProGRPO."""
+"""The lines of a panel: a name, a colour, and a measure of the responses or of the effect of ProGRPO. Other panels
+have one line, which has the panel's name."""
 Y_AXES: dict[str, Any] = dict.fromkeys(("groups", "pass-at-k", "repetition"), PERCENT | {"range": [0, 1]})
 Y_AXES |= {"order": PERCENT, "correction": {"rangemode": "normal"}, "size": {"rangemode": "normal"}}
 
@@ -125,7 +123,7 @@ def training_panels(inspection: Inspection) -> list[Panel]:
     largest = [(name, CHANGED, name) for name in known if name.startswith("pass@") and name != "pass@1"][-1:]
     panels = []
     for name, (title, caption) in PANELS.items():
-        shown = LINES[name] + (largest if name == "pass-at-k" else [])
+        shown = LINES.get(name, [(name, PLAIN, name)]) + (largest if name == "pass-at-k" else [])
         lines = [(label, colour, known[measure]) for label, colour, measure in shown if measure in known]
         drawn = lines_figure(steps, lines, "step", Y_AXES.get(name, {}))
         panels.append(Panel(name, title, caption.format(unit=summary.length_unit(inspection)), drawn))
