@@ -55,7 +55,7 @@ class _Options(BackendOptions, _TargetOptions):
     """All arguments and options of ``progrpo evaluate``."""
 
     embeddings: str | None = Option(
-        None, help="A sentence-transformers model: measure how responses differ in meaning."
+        None, help="A sentence-transformers model: measure how far apart responses are in meaning."
     )
     codeforces: Path | None = Option(
         None,

@@ -49,7 +49,7 @@ class _Options:
         "Not needed with --model, or if prompts are texts.",
     )
     alpha: float | None = _progrpo(help="Strength of the correction; by default the run's, or 1.")
-    low_prob_fraction: float | None = _progrpo(help="Share of tokens that c(o|q) is of; by default the run's, or 0.2.")
+    low_prob_fraction: float | None = _progrpo(help="Share of tokens in c(o|q); by default the run's, or 0.2.")
     center: str | None = _progrpo(help="prompt, group or correct; by default the run's, or prompt where c(q) is known.")
     activation: str | None = _progrpo(help="any_correct or mixed; by default the run's, or any_correct.")
     model: str | None = Option(None, help="Compute missing log-probs with this model: a folder, a Hugging Face id, ...")
