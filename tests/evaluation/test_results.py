@@ -9,6 +9,7 @@ import pytest
 from progrpo.evaluation.at_k import pass_at_k
 from progrpo.evaluation.intervals import paired_difference
 from progrpo.evaluation.results import Evaluation, ProblemResult, fewer_problems
+from progrpo.pages.collect import Group
 from progrpo.pages.measures import estimate
 from progrpo.pages.summary import compare
 
@@ -113,21 +114,15 @@ def test_truncated_samples_are_a_share_of_all_drawn_samples() -> None:
     assert Evaluation({}, [one]).summary()["truncated"] == 1.0
 
 
-class One:
-    """A group of one evaluation, as on a page."""
-
-    samples: list[object] = []  # noqa: RUF012
-
-    def __init__(self, name: str, evaluation: Evaluation) -> None:
-        self.name = self.title = name
-        self.finals, self.finals_by_seed = [evaluation], {0: evaluation}
+def one(name: str, evaluation: Evaluation) -> Group:
+    return Group(name=name, title=name, finals=[evaluation], samples=[])
 
 
 def test_methods_are_compared_on_the_problems_with_k_samples_in_both() -> None:
     a = evaluation(result("p7", 2, errors=61))
     better = [replace(p, correct=p.correct + 4, wrong_votes=None) for p in WHOLE]
     b = evaluation(*better, result("p8", 0, errors=1))
-    at_4, at_64 = (compare(One("b", b), One("a", a), f"pass@{k}") for k in (4, 64))
+    at_4, at_64 = (compare(one("b", b), one("a", a), f"pass@{k}") for k in (4, 64))
     assert at_4 is not None
     assert at_64 is not None
     assert (at_4.difference.problems, at_64.difference.problems) == (199, 198)

@@ -6,7 +6,15 @@ import pytest
 
 from progrpo.evaluation.intervals import Estimate
 from progrpo.pages.collect import collect
-from progrpo.pages.confidence import confidence_figures, sentences, separations, tenths
+from progrpo.pages.confidence import (
+    problems_figure,
+    rows_by_group,
+    sentences,
+    separations,
+    share_right_figure,
+    spread_figure,
+    tenths,
+)
 from progrpo.pages.problems import read_responses
 
 
@@ -37,18 +45,18 @@ def test_equal_scores_stay_together():
 
 def test_the_spread_has_all_responses_right_ones_upwards_and_wrong_ones_downwards(make_run):
     methods = collect([make_run("grpo"), make_run("progrpo")])
-    responses = read_responses(methods)
-    spread = confidence_figures(methods, responses)["confidence-spread"]["data"]
+    by_group = rows_by_group(methods, read_responses(methods))
+    spread = spread_figure(by_group)["data"]
     assert [trace["name"] for trace in spread] == ["GRPO, right", "GRPO, wrong", "ProGRPO, right", "ProGRPO, wrong"]
     share_right = sum([0, 2, 4, 6, 8, 3]) / 48
     assert [sum(trace["y"]) for trace in spread[:2]] == pytest.approx([share_right, share_right - 1], abs=1e-3)
-    points = confidence_figures(methods, responses)["confidence-problems"]["data"][0]
+    points = problems_figure(by_group)["data"][0]
     assert points["y"] == [0.0, 0.25, 0.5, 0.75, 1.0, 0.375]
 
 
 def test_confident_responses_are_right_in_these_runs(make_run):
     methods = collect([make_run("grpo")])
-    (row,) = separations(methods, read_responses(methods))
+    (row,) = separations(rows_by_group(methods, read_responses(methods)))
     # In each problem the right samples are the more confident ones; two of six have no pair.
     assert (row["within"].mean, row["mixed"]) == (1.0, 4)
     assert row["right"] > row["wrong"]
@@ -69,6 +77,6 @@ def test_the_sentence_follows_the_interval(within, words):
 
 def test_without_samples_there_are_no_figures(make_run):
     methods = collect([make_run("grpo", samples=False)])
-    responses = read_responses(methods)
-    assert set(confidence_figures(methods, responses).values()) == {None}
-    assert separations(methods, responses) == []
+    by_group = rows_by_group(methods, read_responses(methods))
+    assert {draw(by_group) for draw in (share_right_figure, spread_figure, problems_figure)} == {None}
+    assert separations(by_group) == []

@@ -1,7 +1,5 @@
 """The figures show the right numbers, and Plotly accepts them."""
 
-from functools import partial
-
 import plotly.graph_objects as go
 import pytest
 
@@ -32,7 +30,7 @@ def _plain(value):
 
 def test_a_curve_is_the_mean_over_seeds_with_each_seed_behind(make_run):
     methods = collect([make_run("grpo", 0), make_run("grpo", 1, metrics=2)])
-    data = plots.over_training(methods, partial(plots.metric_curve, key="confidence/answer/mean"))
+    data = plots.over_training(methods, "confidence/answer/mean")
     assert [len(series["x"]) for series in data] == [4, 2, 2]
     assert data[-1]["y"] == [0.305, 0.305]
 
@@ -40,7 +38,7 @@ def test_a_curve_is_the_mean_over_seeds_with_each_seed_behind(make_run):
 def test_without_data_there_is_no_figure(make_run):
     methods = collect([make_run("grpo", final=False, metrics=0, evaluations=False, rollouts=False)])
     assert plots.training_panels(methods) == []
-    assert plots.over_training(methods, partial(plots.metric_curve, key="reward")) == []
+    assert plots.over_training(methods, "reward") == []
     assert plots.pass_at_k_figure(methods) is None
     assert plots.distinct_figure(methods) is None
     assert plots.coverage_figure(methods) is None
@@ -49,7 +47,7 @@ def test_without_data_there_is_no_figure(make_run):
 
 def test_the_last_point_of_pass_at_1_is_the_final_evaluation_on_the_same_problems(make_run):
     run = collect([make_run("grpo", correct=[8, 8, 8, 0, 0, 0])])[0].runs[0]
-    assert plots.pass_at_k_curve(run, 1) == pytest.approx({0: 1 / 3, 2: 1 / 3, 4: 1.0})
+    assert plots.curve(run, "pass@1") == pytest.approx({0: 1 / 3, 2: 1 / 3, 4: 1.0})
 
 
 def test_pass_at_k_has_every_k_and_a_band_of_bootstrap_intervals(make_run):
@@ -71,7 +69,7 @@ def test_long_curves_are_smoothed_and_short_ones_are_not(make_run):
     # The reward is a tenth of the step, so a window of three changes only the ends, where the window is cut.
     for seed, steps, ends in ((0, 59, (0.1, 5.9)), (1, 60, (0.15, 5.95))):
         methods = collect([make_run("grpo", seed, metrics=steps)])
-        *thin, mean = plots.over_training(methods, partial(plots.metric_curve, key="reward"))
+        *thin, mean = plots.over_training(methods, "reward")
         assert (len(thin), mean["y"][0], mean["y"][1], mean["y"][-1]) == (seed, ends[0], 0.2, ends[1])
 
 
@@ -80,3 +78,4 @@ def test_every_method_has_another_colour_and_mark():
     for looks in ({m.light for m in known}, {m.dark for m in known}, {m.symbol for m in known}):
         assert len(looks) == len(known)
     assert mark("a method without a colour").colour == "var(--m-base)"
+    assert (mark("model-0").name, mark("model-1").name) == ("grpo", "progrpo")

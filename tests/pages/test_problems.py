@@ -26,7 +26,7 @@ def keep(folder, samples, statuses, problem="p"):
     verdicts = [Verdict(status, "why", "same" if status == "correct" else None) for status in statuses]
     store.append({"problem_id": problem, "prompt": "?"}, 0, samples, verdicts)
     store.flush()
-    return Group(name="grpo", title="GRPO", finals=[], samples=[Samples("seed 0", folder, ())])
+    return Group(name="grpo", title="GRPO", finals=[], samples=[Samples("seed 0", folder, None, "")])
 
 
 def test_tokens_come_back_with_their_probability_and_t_low(tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.pages.runs import rollout
 
-from progrpo.pages.collect import collect
-from progrpo.pages.responses import decoder_from, group_view, low_tokens, reader, verdict_of
+from progrpo.pages.collect import collect, verdict_of
+from progrpo.pages.responses import decoder_from, group_view, low_tokens, reader
 
 
 def test_first_and_last_step_of_each_method_with_the_same_prompts_mixed_first(make_run):
@@ -33,7 +33,7 @@ def test_tokens_carry_text_probability_and_membership_in_t_low(make_run):
 
 def test_the_shipped_tokenizer_is_found_without_a_checkpoint(make_run):
     run = collect([make_run("grpo")])[0].runs[0]
-    assert decoder_from(run.tokenizers)(1) == "<eos>"
+    assert decoder_from(run.folder, run.recipe.model.path)(1) == "<eos>"
 
 
 def test_t_low_leaves_out_tokens_without_a_log_prob():

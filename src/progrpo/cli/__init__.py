@@ -15,9 +15,8 @@ from progrpo.cli.doctor import doctor
 from progrpo.cli.evaluate import evaluate
 from progrpo.cli.inspect import inspect
 from progrpo.cli.problems import problems
-from progrpo.cli.processes import let_first_process_speak
 from progrpo.cli.report import report
-from progrpo.cli.train import train
+from progrpo.cli.train import let_first_process_speak, train
 from progrpo.common.environment import process_index
 from progrpo.common.errors import ConfigError, RunError
 from progrpo.common.files import path_fault

@@ -3,7 +3,7 @@
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from typer import Option
 
@@ -19,43 +19,28 @@ BASE_URL = "http://127.0.0.1:8000/v1"
 class BackendOptions:
     """Options for who samples, and how."""
 
-    backend: Annotated[Literal["transformers", "vllm", "http"], Option(help="Where samples come from.")] = (
-        "transformers"
+    backend: Literal["transformers", "vllm", "http"] = Option("transformers", help="Where samples come from.")
+    base_url: str | None = Option(
+        None,
+        help=f"For --backend http: an OpenAI-compatible server; by default {BASE_URL}. $OPENAI_API_KEY is its key.",
     )
-    base_url: Annotated[
-        str | None,
-        Option(
-            help=f"For --backend http: an OpenAI-compatible server; by default {BASE_URL}. $OPENAI_API_KEY is its key."
-        ),
-    ] = None
-    concurrency: Annotated[int | None, Option(min=1, help="Requests to a server at the same time; by default 16.")] = (
-        None
+    concurrency: int | None = Option(None, min=1, help="Requests to a server at the same time; by default 16.")
+    timeout: float | None = Option(None, help="Seconds that one answer of a server may take; by default 600.")
+    retries: int | None = Option(None, min=0, help="How often a failed request is repeated; by default 5.")
+    patience: float | None = Option(None, min=0, help="Seconds to wait for a server that went away; by default 300.")
+    opens_thinking: bool = Option(
+        False,
+        "--opens-thinking",
+        help="The server's chat template ends prompts in `<think>`, as DeepSeek-R1's does: a response cut off in that "
+        "part has no answer. The other backends read the template themselves.",
     )
-    timeout: Annotated[float | None, Option(help="Seconds that one answer of a server may take; by default 600.")] = (
-        None
+    batch: int | None = Option(None, min=1, help="Samples generated at a time by transformers.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = Option(
+        None, help="The dtype of the weights; auto, the default for benchmarks, keeps the dtype of the files."
     )
-    retries: Annotated[int | None, Option(min=0, help="How often a failed request is repeated; by default 5.")] = None
-    patience: Annotated[
-        float | None,
-        Option(min=0, help="Seconds to wait for a server that stopped answering; by default 300."),
-    ] = None
-    opens_thinking: Annotated[
-        bool,
-        Option(
-            "--opens-thinking",
-            help="The server's chat template ends prompts in `<think>`, as DeepSeek-R1's does: a response cut off in "
-            "that part has no answer. The other backends read the template themselves.",
-        ),
-    ] = False
-    batch: Annotated[int | None, Option(min=1, help="Samples generated at a time by transformers.")] = None
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"] | None,
-        Option(help="The dtype of the weights; auto, the default for benchmarks, keeps the dtype of the files."),
-    ] = None
-    engine: Annotated[
-        list[str] | None,
-        Option(metavar="KEY=VALUE", help="An argument of vLLM's LLM, e.g. tensor_parallel_size=4; repeatable."),
-    ] = None
+    engine: list[str] | None = Option(
+        None, metavar="KEY=VALUE", help="An argument of vLLM's LLM, e.g. tensor_parallel_size=4; repeatable."
+    )
 
 
 OF_BACKEND: dict[str, tuple[str, ...]] = {
@@ -72,9 +57,12 @@ def backend_settings(options: BackendOptions, **defaults: Any) -> dict[str, Any]
     Raises:
         ConfigError: an option is set that only another backend takes.
     """
-    names = dict.fromkeys(name for taken in OF_BACKEND.values() for name in taken)
-    chosen = {name: value for name in names if _is_set(value := getattr(options, name))}
-    for name, value in chosen.items():
+    chosen = {}
+    for name in dict.fromkeys(name for taken in OF_BACKEND.values() for name in taken):
+        value = getattr(options, name)
+        if value is None or value is False or value == []:
+            continue
+        chosen[name] = value
         if name not in OF_BACKEND[options.backend]:
             owners = " or ".join(owner for owner, taken in OF_BACKEND.items() if name in taken)
             text = "" if value is True else f" {value[0] if isinstance(value, list) else value}"
@@ -83,10 +71,6 @@ def backend_settings(options: BackendOptions, **defaults: Any) -> dict[str, Any]
                 "choose that backend, or remove the option."
             )
     return {name: value for name, value in defaults.items() if name in OF_BACKEND[options.backend]} | chosen
-
-
-def _is_set(value: Any) -> bool:
-    return value is not None and value is not False and value != []
 
 
 def open_backend(name: str, path: str, settings: dict[str, Any]) -> "Backend":

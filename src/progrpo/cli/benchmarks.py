@@ -1,7 +1,5 @@
 """``progrpo benchmarks``"""
 
-from typing import Annotated
-
 from typer import Argument, Option
 
 from progrpo.common.errors import ConfigError
@@ -11,10 +9,8 @@ LONGEST_GOLD = 600
 
 
 def benchmarks(
-    name: Annotated[str | None, Argument(help="The benchmark to show in full.", show_default=False)] = None,
-    data: Annotated[
-        str | None, Option(metavar="FILE", help="A local file with its rows, or 'hub' to load them from the hub.")
-    ] = None,
+    name: str | None = Argument(None, help="The benchmark to show in full.", show_default=False),
+    data: str | None = Option(None, metavar="FILE", help="A local file with its rows; 'hub' loads them from the hub."),
 ) -> None:
     """List the benchmarks, or show one: what it is, how it is judged and, given its rows, its first problem.
 
@@ -24,37 +20,26 @@ def benchmarks(
     - `progrpo benchmarks aime24 --data aime24.jsonl`
     - `progrpo benchmarks math500 --data hub`
     """
-    if name is None and data is not None:
-        raise ConfigError("--data is for one benchmark: name it, as in progrpo benchmarks aime24 --data aime24.jsonl.")
-    if name is None:
-        _print_table()
-    else:
-        _print_one(name, data)
-
-
-def _print_table() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from progrpo.evaluation.benchmarks import BENCHMARKS
-
-    table = Table("name", "problems", "task", "metrics", "source", box=None, pad_edge=False)
-    table.columns[0].no_wrap, table.columns[1].justify = True, "right"
-    for name, row in BENCHMARKS.items():
-        table.add_row(name, f"{row.problems:,}", row.kind.name, ", ".join(row.metrics), row.source)
-    Console().print(table)
-
-
-def _print_one(name: str, data: str | None) -> None:
-    from progrpo.evaluation.benchmarks import benchmark
+    from progrpo.evaluation.benchmarks import BENCHMARKS, benchmark
     from progrpo.tasks.rows import NotOnHubError
     from progrpo.tasks.templates import prompt_text
 
+    if name is None and data is not None:
+        raise ConfigError("--data is for one benchmark: name it, as in progrpo benchmarks aime24 --data aime24.jsonl.")
+    if name is None:
+        table = Table("name", "problems", "task", "metrics", "source", box=None, pad_edge=False)
+        table.columns[0].no_wrap, table.columns[1].justify = True, "right"
+        for each, row in BENCHMARKS.items():
+            table.add_row(each, f"{row.problems:,}", row.kind.name, ", ".join(row.metrics), row.source)
+        Console().print(table)
+        return
     shown = benchmark(name)
-    task_line = f"{shown.kind.name}, preset {shown.preset}, verifier {shown.verifier}, template {shown.template}"
     print(f"{name}: {shown.about}")
     print(f"  source   {shown.source}")
-    print(f"  task     {task_line}")
+    print(f"  task     {shown.kind.name}, preset {shown.preset}, verifier {shown.verifier}, template {shown.template}")
     print(f"  samples  {shown.samples} a problem, of at most {shown.max_new_tokens} tokens")
     print(f"  metrics  {', '.join(shown.metrics)}")
     if data is None:
@@ -72,8 +57,8 @@ def _print_one(name: str, data: str | None) -> None:
     )
     if note := shown.count_note(len(problems)):
         print(note)
-    for row in task.bad_rows:
-        print(f"  {row}")
+    for bad_row in task.bad_rows:
+        print(f"  {bad_row}")
     gold = task.gold(problems[0])
     print(f"\n--- first problem\n{prompt_text(problems[0]['prompt'])}")
     print(f"--- gold\n{gold[:LONGEST_GOLD]}{'...' if len(gold) > LONGEST_GOLD else ''}")

@@ -8,11 +8,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from typer import Option
 
-from progrpo.cli.options import OverridesArgument, RecipeArgument
+from progrpo.cli.options import OVERRIDES, RECIPE
 from progrpo.common.errors import ConfigError, RunError
 from progrpo.common.files import write_json
 from progrpo.common.signals import stopping
@@ -26,15 +26,12 @@ POLL_SECONDS = 0.5
 
 
 def compare(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    methods: Annotated[str, Option(help="Methods, separated by commas.")] = "grpo,progrpo",
-    seeds: Annotated[str, Option(help="Seeds, separated by commas.")] = "0",
-    out: Annotated[Path | None, Option(help="Folder for the runs and the page; by default runs/RECIPE.")] = None,
-    jobs: Annotated[
-        int,
-        Option(min=0, help="Runs at the same time, which share the cores; 0: one for each core.", show_default=False),
-    ] = 0,
+    recipe: str = RECIPE,
+    overrides: list[str] | None = OVERRIDES,
+    methods: str = Option("grpo,progrpo", help="Methods, separated by commas."),
+    seeds: str = Option("0", help="Seeds, separated by commas."),
+    out: Path | None = Option(None, help="Folder for the runs and the page; by default runs/RECIPE."),
+    jobs: int = Option(0, min=0, show_default=False, help="Runs at a time, which share the cores; 0: one per core."),
 ) -> None:
     """Train several methods from the same start under the same budget, and show them on one page.
 
@@ -59,8 +56,14 @@ def compare(
     root = out or Path("runs") / recipes[0].name
     runs = [_Run(one, RunFolder(root / one.run_name)) for one in recipes]
     for run in runs:
-        run.check()
-    failures = _run_all(runs, jobs or _default_jobs(len(runs)))
+        if run.folder.recipe_file.exists() and run.folder.recipe() != run.recipe:
+            raise ConfigError(f"{run.name!r} holds a run with other settings; remove it, or choose another --out.")
+    if not jobs:
+        import torch
+
+        # On a CPU, small models gain more from a run on each core than from threads.
+        jobs = 1 if torch.cuda.is_available() else max(1, min(len(runs), os.cpu_count() or 1))
+    failures = _run_all(runs, jobs)
     finished = [run.folder for run in runs if run.name not in failures]
     if finished:
         from progrpo.pages import summary_text, write_page
@@ -91,11 +94,6 @@ class _Run:
     def __post_init__(self) -> None:
         self.name = str(self.folder.path)
         self.log = self.folder.path / "train.log"
-
-    def check(self) -> None:
-        """Refuse a folder that holds something else, before anything is started."""
-        if self.folder.recipe_file.exists() and self.folder.recipe() != self.recipe:
-            raise ConfigError(f"{self.name!r} holds a run with other settings; remove it, or choose another --out.")
 
     def start(self, bars: "Bars", threads: int) -> None:
         """Begin, or go on from the newest good checkpoint."""
@@ -181,25 +179,14 @@ def _run_all(runs: list[_Run], jobs: int) -> dict[str, str]:
                     if code:
                         fail(run, run.failure(code))
         finally:
-            _stop(running)
+            # The runs that still go on leave a checkpoint.
+            for run in running:
+                run.process.terminate()
+            for run in running:
+                run.process.wait()
+            if running:
+                print("Every run has left a checkpoint; the same command continues them.", file=sys.stderr)
     return failures
-
-
-def _stop(running: list[_Run]) -> None:
-    """Ask the runs that still go on to leave a checkpoint, and wait for them."""
-    for run in running:
-        run.process.terminate()
-    for run in running:
-        run.process.wait()
-    if running:
-        print("Every run has left a checkpoint; the same command continues them.", file=sys.stderr)
-
-
-def _default_jobs(runs: int) -> int:
-    """One run for each core on a CPU, where small models gain more from that than from threads. One run on a GPU."""
-    import torch
-
-    return 1 if torch.cuda.is_available() else max(1, min(runs, os.cpu_count() or 1))
 
 
 def _split(text: str, option: str) -> list[str]:

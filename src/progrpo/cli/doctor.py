@@ -32,7 +32,10 @@ def doctor() -> None:
     """
     packages = package_versions()
     print(f"Python {platform.python_version()} on {platform.platform()}")
-    print(f"device: {device_name()}, {_memory()}")
+    memory = "memory unknown"
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        memory = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f} GB of memory"
+    print(f"device: {device_name()}, {memory}")
     for name, version in packages.items():
         print(f"  {name:<22} {version or 'not installed'}")
     for part, (needed, remedy) in PARTS.items():
@@ -56,9 +59,3 @@ def _isolation() -> str:
         return str(error)
     lacks = "".join(f"; {layer}: {why}" for layer, why in missing.items())
     return f"isolation {level.name.lower()} (at least {MIN_ISOLATION.name.lower()} unless set otherwise){lacks}"
-
-
-def _memory() -> str:
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return "memory unknown"
-    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f} GB of memory"

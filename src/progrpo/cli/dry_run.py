@@ -4,7 +4,6 @@ from rich.console import Console
 from rich.table import Table
 
 from progrpo.launch.plan import Plan
-from progrpo.recipes.schema import Recipe
 
 SHARDING = {
     "NO": "one process",
@@ -53,6 +52,9 @@ def _facts(plan: Plan) -> Table:
     machines = f"{launch.nodes} x {launch.gpus_per_node} GPUs" if plan.gpu else "no GPU"
     server = f", {launch.server_gpus} of them vLLM's" if launch.server_gpus else ""
     updates = f"{training.updates_per_rollout} updates x " if training.updates_per_rollout > 1 else ""
+    held_out = recipe.evaluation
+    every = f"{held_out.samples_in_training} samples a problem every {held_out.every} steps"
+    then = f"; then progrpo evaluate on {', '.join(held_out.benchmarks)}" if held_out.benchmarks else ""
     rows = {
         "model": f"{recipe.model.path}: {model.config.model_type}, {model.config.num_hidden_layers} layers, "
         f"{model.parameters:,} parameters, {trained}; {recipe.model.dtype}",
@@ -65,23 +67,13 @@ def _facts(plan: Plan) -> Table:
         "updates": f"{training.steps:,}, {plan.rollouts * plan.responses:,} responses in all; a checkpoint every "
         f"{training.checkpoint_every}, the last {training.keep_checkpoints} kept",
         "method": ", ".join([recipe.method, *(f"{name} {value}" for name, value in recipe.method_settings().items())]),
-        "evaluation": _evaluation(recipe),
+        "evaluation": f"held-out problems: {every if held_out.every else 'none in training'}, "
+        f"{held_out.samples} samples a problem at the end{then}",
     }
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, text in rows.items():
         table.add_row(f"[bold]{name}[/bold]", text)
     return table
-
-
-def _evaluation(recipe: Recipe) -> str:
-    section = recipe.evaluation
-    during = (
-        f"{section.samples_in_training} samples a problem every {section.every} steps"
-        if section.every
-        else "none in training"
-    )
-    then = f"; then progrpo evaluate on {', '.join(section.benchmarks)}" if section.benchmarks else ""
-    return f"held-out problems: {during}, {section.samples} samples a problem at the end{then}"
 
 
 def _memory(plan: Plan) -> Table:

@@ -4,85 +4,67 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from typer import Argument, Option
 
 from progrpo.cli.backends import BackendOptions, backend_settings, open_backend
-from progrpo.cli.options import OverridesArgument, SkipBadRowsOption, options_from, with_skip_bad_rows
+from progrpo.cli.options import OVERRIDES, SKIP_BAD_ROWS, options_from, with_skip_bad_rows
 from progrpo.common.errors import ConfigError, RunError, ServerAwayError
 from progrpo.common.files import check_writable, storage_fault
 from progrpo.verify import AnswerStyle, VerifierFailedError
 
 if TYPE_CHECKING:
-    from progrpo.recipes.schema import Recipe
     from progrpo.sampling import Backend, Sampling
     from progrpo.tasks import Task
-
-_TaskT = TypeVar("_TaskT", bound="Task")
 
 
 @dataclass(kw_only=True)
 class _TargetOptions:
     """Options for what is evaluated, on what, and how it is sampled."""
 
-    model: Annotated[
-        str,
-        Argument(
-            metavar="MODEL_OR_RUN",
-            help="A run folder (its newest checkpoint), a checkpoint, a Hugging Face id, 'countdown' or 'smollm2'; "
-            "with --backend http the server's name for it.",
-        ),
-    ]
-    overrides: OverridesArgument = None
-    benchmarks: Annotated[
-        str | None,
-        Option(
-            help="Benchmarks by name, separated by commas; progrpo benchmarks lists them. By default the recipe's "
-            "evaluation.benchmarks or, if it has none, its held-out problems."
-        ),
-    ] = None
-    recipe: Annotated[
-        str | None, Option(help="The recipe whose benchmarks or held-out problems are taken; a run has its own.")
-    ] = None
-    data: Annotated[
-        list[str] | None, Option(metavar="NAME=FILE", help="A benchmark's rows from a local file; repeatable.")
-    ] = None
-    template: Annotated[
-        str | None, Option(help="The prompt of benchmarks: chat, base, plain, or a text with {problem} in it.")
-    ] = None
-    answer_style: Annotated[
-        AnswerStyle | None,
-        Option(help="Where a mathematical answer is: boxed, as in benchmarks; any also reads one without a box."),
-    ] = None
-    limit: Annotated[int | None, Option(min=1, help="How many problems of each benchmark, from the first.")] = None
-    samples: Annotated[int | None, Option(min=1, help="n: the number of responses to each problem.")] = None
-    temperature: Annotated[
-        float | None, Option(help="Sampling temperature; 0 takes the likeliest tokens and gives one response.")
-    ] = None
-    top_p: Annotated[float, Option(help="Sample from the likeliest tokens whose probabilities add up to this.")] = 1.0
-    max_new_tokens: Annotated[int | None, Option(min=1, help="How many tokens a response may have.")] = None
-    seed: Annotated[int | None, Option(min=0, help="The seed of the sampling.")] = None
+    model: str = Argument(
+        metavar="MODEL_OR_RUN",
+        help="A run folder (its newest checkpoint), a checkpoint, a Hugging Face id, 'countdown' or 'smollm2'; with "
+        "--backend http the server's name for it.",
+    )
+    overrides: list[str] | None = OVERRIDES
+    benchmarks: str | None = Option(
+        None,
+        help="Benchmarks by name, separated by commas; progrpo benchmarks lists them. By default the recipe's "
+        "evaluation.benchmarks or, if it has none, its held-out problems.",
+    )
+    recipe: str | None = Option(None, help="The recipe of the benchmarks or held-out problems; a run has its own.")
+    data: list[str] | None = Option(None, metavar="NAME=FILE", help="A benchmark's rows from a local file; repeatable.")
+    template: str | None = Option(
+        None, help="Prompts of benchmarks: chat, base, plain, or a text with {problem} in it."
+    )
+    answer_style: AnswerStyle | None = Option(
+        None, help="Where a mathematical answer is: boxed, as in benchmarks; any also reads one without a box."
+    )
+    limit: int | None = Option(None, min=1, help="How many problems of each benchmark, from the first.")
+    samples: int | None = Option(None, min=1, help="n: the number of responses to each problem.")
+    temperature: float | None = Option(None, help="Temperature; 0 takes the likeliest tokens and gives one response.")
+    top_p: float = Option(1.0, help="Sample from the likeliest tokens whose probabilities add up to this.")
+    max_new_tokens: int | None = Option(None, min=1, help="How many tokens a response may have.")
+    seed: int | None = Option(None, min=0, help="The seed of the sampling.")
 
 
 @dataclass(kw_only=True)
 class _Options(BackendOptions, _TargetOptions):
     """All arguments and options of ``progrpo evaluate``."""
 
-    embeddings: Annotated[
-        str | None, Option(help="A sentence-transformers model: measure how far apart responses are in meaning.")
-    ] = None
-    codeforces: Annotated[
-        Path | None,
-        Option(
-            metavar="FOLDER",
-            help="Rate the model on the benchmark codeforces by the standings in this folder; missing ones are "
-            "downloaded. In it, problems.json has the ids of rows without one, and ratings.json the number of humans "
-            "with each rating.",
-        ),
-    ] = None
-    out: Annotated[Path | None, Option(help="Folder for samples and results; by default evaluations/MODEL.")] = None
-    skip_bad_rows: SkipBadRowsOption = False
+    embeddings: str | None = Option(
+        None, help="A sentence-transformers model: measure how far apart responses are in meaning."
+    )
+    codeforces: Path | None = Option(
+        None,
+        metavar="FOLDER",
+        help="Rate the model on the benchmark codeforces by the standings in this folder; missing ones are downloaded. "
+        "In it, problems.json has the ids of rows without one, and ratings.json the number of humans with each rating.",
+    )
+    out: Path | None = Option(None, help="Folder for samples and results; by default evaluations/MODEL.")
+    skip_bad_rows: bool = SKIP_BAD_ROWS
 
 
 @options_from(_Options)
@@ -101,6 +83,7 @@ def evaluate(options: _Options) -> None:
     - `progrpo evaluate Qwen/Qwen2.5-7B --recipe qwen2.5_7b_dapo_math --backend vllm`
     - `progrpo evaluate my-model --benchmarks aime24 --data aime24=aime24.jsonl --backend http`
     """
+    from progrpo.recipes.build import make_task, sampling
     from progrpo.recipes.schema import load_recipe
 
     model, benchmarks, backend = options.model, options.benchmarks, options.backend
@@ -114,12 +97,18 @@ def evaluate(options: _Options) -> None:
     names = [name.strip() for name in benchmarks.split(",")] if benchmarks else recipe.evaluation.benchmarks
     _check_options(options, names)
     settings = backend_settings(options, batch=recipe.evaluation.batch, dtype="auto" if names else recipe.model.dtype)
-    into = options.out or Path("evaluations") / _file_name(model)
+    # The folder of Qwen/Qwen2.5-7B is Qwen--Qwen2.5-7B.
+    folder_name = "--".join(part for part in Path(model).parts if part not in ("/", ".", ".."))
+    into = options.out or Path("evaluations") / folder_name
     check_writable(into)
-    targets = _benchmark_targets(names, recipe, options) if names else [_recipe_target(recipe, options)]
+    if names:
+        targets = _benchmark_targets(names, recipe.seed, options)
+    else:
+        task = make_task(recipe)
+        targets = [_target(task.name, task, options, recipe.evaluation.samples, **asdict(sampling(recipe, task)))]
     opened = open_backend(backend, model if backend == "http" else _model_path(model), settings)
     try:
-        _evaluate_all(targets, opened, _label(model), into, options)
+        _evaluate_all(targets, opened, into, options)
     except Exception as error:
         if (reason := storage_fault(error)) is None:
             raise
@@ -147,14 +136,27 @@ def _check_options(options: _Options, benchmarks: list[str]) -> None:
     _sampling(options, max_new_tokens=1)
 
 
-@dataclass(frozen=True)
-class _Target:
+class _Target(NamedTuple):
     """A benchmark, or a recipe's held-out problems, and how to sample on it."""
 
     name: str
     task: "Task"
     n: int
     sampling: "Sampling"
+
+
+def _target(name: str, task: "Task", options: _Options, samples: int, **sampling: Any) -> _Target:
+    """The target as the options say, or else with so many samples and these settings of the sampling."""
+    from progrpo.tasks import MathTask
+
+    if options.answer_style is not None:
+        if not isinstance(task, MathTask):
+            raise ConfigError(
+                f"--answer-style {options.answer_style} is for mathematics, and the task is {task.name}: leave it out."
+            )
+        task = replace(task, answer_style=options.answer_style)
+    n = 1 if options.temperature == 0 else options.samples or samples
+    return _Target(name, task, n, _sampling(options, **sampling))
 
 
 def _sampling(options: _Options, **defaults: Any) -> "Sampling":
@@ -168,25 +170,18 @@ def _sampling(options: _Options, **defaults: Any) -> "Sampling":
         raise ConfigError(str(error)) from None
 
 
-def _samples(options: _Options, default: int) -> int:
-    return 1 if options.temperature == 0 else options.samples or default
-
-
-def _recipe_target(recipe: "Recipe", options: _Options) -> _Target:
-    from progrpo.recipes.build import make_task, sampling
-
-    task = _with_style(make_task(recipe), options.answer_style)
-    how = _sampling(options, **asdict(sampling(recipe, task)))
-    return _Target(task.name, task, _samples(options, recipe.evaluation.samples), how)
-
-
-def _benchmark_targets(names: list[str], recipe: "Recipe", options: _Options) -> list[_Target]:
+def _benchmark_targets(names: list[str], seed: int, options: _Options) -> list[_Target]:
     """The benchmarks and their problems, all read before anything is sampled."""
     from progrpo.evaluation.benchmarks import benchmark
     from progrpo.tasks.rows import NotOnHubError
 
     benchmarks = {name: benchmark(name) for name in names}
-    files = dict(map(_name_and_file, options.data or ()))
+    files = {}
+    for text in options.data or ():
+        name, _, file = text.partition("=")
+        if not (name and file):
+            raise ConfigError(f"--data must be of the form NAME=FILE, e.g. aime24=aime24.jsonl, got {text!r}.")
+        files[name] = file
     unknown = [name for name in files if name not in benchmarks]
     if unknown:
         raise ConfigError(f"--data names {unknown[0]!r}, which is not one of --benchmarks {','.join(names)}.")
@@ -194,37 +189,18 @@ def _benchmark_targets(names: list[str], recipe: "Recipe", options: _Options) ->
     for name, chosen in benchmarks.items():
         skip = options.skip_bad_rows or None
         task = chosen.task(files.get(name), limit=options.limit, template=options.template, skip_bad_rows=skip)
-        task = _with_style(task, options.answer_style)
+        target = _target(name, task, options, chosen.samples, max_new_tokens=chosen.max_new_tokens, seed=seed)
         try:
-            note = chosen.count_note(len(task.heldout_problems()))
+            note = chosen.count_note(len(target.task.heldout_problems()))
         except NotOnHubError as error:
             raise ConfigError(f"{str(error).rstrip('.')}: --data {name}=FILE.") from None
         if note and options.limit is None:
             print(f"progrpo: {name}: {note}", file=sys.stderr)
-        how = _sampling(options, max_new_tokens=chosen.max_new_tokens, seed=recipe.seed)
-        targets.append(_Target(name, task, _samples(options, chosen.samples), how))
+        targets.append(target)
     return targets
 
 
-def _name_and_file(text: str) -> tuple[str, str]:
-    name, equals, file = text.partition("=")
-    if not (name and equals and file):
-        raise ConfigError(f"--data must be of the form NAME=FILE, e.g. aime24=aime24.jsonl, got {text!r}.")
-    return name, file
-
-
-def _with_style(task: "_TaskT", style: AnswerStyle | None) -> "_TaskT":
-    """The task with answers read as ``--answer-style`` says."""
-    from progrpo.tasks import MathTask
-
-    if style is None:
-        return task
-    if not isinstance(task, MathTask):
-        raise ConfigError(f"--answer-style {style} is for mathematics, and the task is {task.name}: leave it out.")
-    return replace(task, answer_style=style)
-
-
-def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: Path, options: _Options) -> None:
+def _evaluate_all(targets: list[_Target], backend: "Backend", into: Path, options: _Options) -> None:
     """Evaluate on each target. A failure on one of them is reported, and the others go on.
 
     Raises:
@@ -234,11 +210,9 @@ def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: 
     failed: list[str] = []
     for target in targets:
         try:
-            _evaluate_one(target, backend, model, into, options)
-        except ServerAwayError:
-            raise
+            _evaluate_one(target, backend, into, options)
         except (ConfigError, VerifierFailedError) as error:
-            if len(targets) == 1:
+            if len(targets) == 1 or isinstance(error, ServerAwayError):
                 raise
             failed.append(target.name)
             print(f"progrpo: {target.name}: {error}", file=sys.stderr)
@@ -254,33 +228,26 @@ def _evaluate_all(targets: list[_Target], backend: "Backend", model: str, into: 
         )
 
 
-def _evaluate_one(target: _Target, backend: "Backend", model: str, into: Path, options: _Options) -> None:
+def _evaluate_one(target: _Target, backend: "Backend", into: Path, options: _Options) -> None:
     from progrpo.cli.progress import Bars
     from progrpo.cli.results import print_results
     from progrpo.evaluation.evaluate import evaluate_into
 
-    problems = target.task.heldout_problems()
+    name, task, n, sampling = target
+    path = Path(options.model)
+    model = path.resolve().name if path.exists() else options.model  # the name in records and on pages
+    problems = task.heldout_problems()
     with Bars() as bars:
         bar = bars.bar("")
-        bar.stage(target.name, len(problems) * target.n)
-        evaluation = evaluate_into(
-            into,
-            target.name,
-            backend,
-            target.task,
-            target.sampling,
-            n=target.n,
-            model=model,
-            embedding_model=options.embeddings,
-            on_progress=bar.advance,
-        )
-    print_results(target.name, evaluation)
-    if target.name == "codeforces" and options.codeforces is not None:
+        bar.stage(name, len(problems) * n)
+        how: dict[str, Any] = {"model": model, "embedding_model": options.embeddings, "on_progress": bar.advance}
+        evaluation = evaluate_into(into, name, backend, task, sampling, n=n, **how)
+    print_results(name, evaluation)
+    if name == "codeforces" and options.codeforces is not None:
         from progrpo.evaluation.codeforces import rate_from_folder
 
         counts = [(problem.samples, problem.correct) for problem in evaluation.problems]
-        rating = rate_from_folder(problems, counts, options.codeforces)
-        print(f"Codeforces rating, approximate: {rating}")
+        print(f"Codeforces rating, approximate: {rate_from_folder(problems, counts, options.codeforces)}")
 
 
 def _model_path(model: str) -> str:
@@ -309,13 +276,3 @@ def _model_path(model: str) -> str:
             file=sys.stderr,
         )
     return str(checkpoint)
-
-
-def _label(model: str) -> str:
-    """A model's name in records and on pages: the last part of a path, or an id as it is."""
-    return Path(model).resolve().name if Path(model).exists() else model
-
-
-def _file_name(model: str) -> str:
-    """A folder's name for a model: ``Qwen/Qwen2.5-7B`` is ``Qwen--Qwen2.5-7B``."""
-    return "--".join(part for part in Path(model).parts if part not in ("/", ".", ".."))

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 from typer import Argument, Option
 
@@ -13,72 +12,51 @@ from progrpo.common.files import check_page, check_writable, not_writable
 
 COLUMNS = ("prompt", "response", "step", "group", "answer", "token_ids", "logps", "prompt_logps", "entropy", "gold")
 """The options that name one column each."""
-_column = partial(Option, rich_help_panel="Columns, for files of another format")
-_right = partial(Option, rich_help_panel="What counts as right")
+_column = partial(Option, None, rich_help_panel="Columns, for files of another format")
+_right = partial(Option, None, rich_help_panel="What counts as right")
 _verify = partial(Option, rich_help_panel="Verdicts of progrpo's verifiers, in place of rewards")
-_progrpo = partial(Option, rich_help_panel="What ProGRPO would have done")
+_progrpo = partial(Option, None, rich_help_panel="What ProGRPO would have done")
 
 
 @dataclass(kw_only=True)
 class _Options:
     """All arguments and options of ``progrpo inspect``."""
 
-    paths: Annotated[
-        list[Path],
-        Argument(
-            metavar="FILE...",
-            help="Rollouts: parquet, JSON-lines or CSV files (also .gz, .zst), a folder of them, or a run folder.",
-        ),
-    ]
-    prompt: Annotated[str | None, _column(help="Column of prompts.")] = None
-    response: Annotated[str | None, _column(help="Column of responses.")] = None
-    reward: Annotated[str | None, _column(help="Column of rewards, or several: accuracy:1,format:0.2.")] = None
-    step: Annotated[str | None, _column(help="Column of training steps.")] = None
-    group: Annotated[str | None, _column(help="Column that tells groups apart; by default the prompt does.")] = None
-    answer: Annotated[str | None, _column(help="Column of final answers; by default the response's text.")] = None
-    token_ids: Annotated[str | None, _column(help="Column of response token ids, a list for each response.")] = None
-    logps: Annotated[str | None, _column(help="Column of response log-probs, a list for each, in nats.")] = None
-    prompt_logps: Annotated[
-        str | None, _column(help="Column of prompt log-probs, a list for each, without the first token.")
-    ] = None
-    entropy: Annotated[str | None, _column(help="Column of entropies: a mean or a list for each response.")] = None
-    correct_above: Annotated[
-        float | None, _right(help="A response is right if its reward is above this; by default the run's, or 0.")
-    ] = None
-    correct_reward: Annotated[
-        str | None, _right(help="Column of the reward that means right; by default the run's, or all of --reward.")
-    ] = None
-    verify: Annotated[str | None, _verify(help="A verifier, such as math_any, math, code or choice.")] = None
-    gold: Annotated[str | None, _verify(help="Column of golds that the verifier compares with.")] = None
-    opens_thinking: Annotated[
-        bool,
-        _verify(
-            "--opens-thinking",
-            help="The chat template ended prompts in `<think>`: a response that was cut off in that part has no "
-            "answer. Not needed with --model, or if prompts are texts.",
-        ),
-    ] = False
-    alpha: Annotated[float | None, _progrpo(help="Strength of the correction; by default the run's, or 1.")] = None
-    low_prob_fraction: Annotated[
-        float | None, _progrpo(help="Share of tokens that c(o|q) is computed from; by default the run's, or 0.2.")
-    ] = None
-    center: Annotated[
-        str | None, _progrpo(help="prompt, group or correct; by default the run's, or prompt where c(q) is known.")
-    ] = None
-    activation: Annotated[str | None, _progrpo(help="any_correct or mixed; by default the run's, or any_correct.")] = (
-        None
+    paths: list[Path] = Argument(
+        metavar="FILE...",
+        help="Rollouts: parquet, JSON-lines or CSV files (also .gz, .zst), a folder of them, or a run folder.",
     )
-    model: Annotated[
-        str | None, Option(help="Compute missing log-probs with this model: a folder, a Hugging Face id, ...")
-    ] = None
-    groups: Annotated[int, Option(help="With --model: the number of groups whose log-probs are computed.")] = 256
-    temperature: Annotated[float, Option(help="With --model: the temperature of those log-probs.")] = 1.0
-    out: Annotated[
-        Path | None, Option(help="The page, or a folder for it; by default inspect.html here, or in the run folder.")
-    ] = None
-    corrections: Annotated[
-        Path | None, Option(help="Also write each response's confidences and advantages to this parquet file.")
-    ] = None
+    prompt: str | None = _column(help="Column of prompts.")
+    response: str | None = _column(help="Column of responses.")
+    reward: str | None = _column(help="Column of rewards, or several: accuracy:1,format:0.2.")
+    step: str | None = _column(help="Column of training steps.")
+    group: str | None = _column(help="Column that tells groups apart; by default the prompt does.")
+    answer: str | None = _column(help="Column of final answers; by default the response's text.")
+    token_ids: str | None = _column(help="Column of response token ids, a list for each response.")
+    logps: str | None = _column(help="Column of response log-probs, a list for each, in nats.")
+    prompt_logps: str | None = _column(help="Column of prompt log-probs, a list for each, without the first token.")
+    entropy: str | None = _column(help="Column of entropies: a mean or a list for each response.")
+    correct_above: float | None = _right(help="A reward above this means right; by default the run's, or 0.")
+    correct_reward: str | None = _right(
+        help="Column of the reward that means right; by default the run's, or all of --reward."
+    )
+    verify: str | None = _verify(None, help="A verifier, such as math_any, math, code or choice.")
+    gold: str | None = _verify(None, help="Column of golds that the verifier compares with.")
+    opens_thinking: bool = _verify(
+        False,
+        "--opens-thinking",
+        help="The chat template ended prompts in `<think>`: a response that was cut off in that part has no answer. "
+        "Not needed with --model, or if prompts are texts.",
+    )
+    alpha: float | None = _progrpo(help="Strength of the correction; by default the run's, or 1.")
+    low_prob_fraction: float | None = _progrpo(help="Share of tokens in c(o|q); by default the run's, or 0.2.")
+    center: str | None = _progrpo(help="prompt, group or correct; by default the run's, or prompt where c(q) is known.")
+    activation: str | None = _progrpo(help="any_correct or mixed; by default the run's, or any_correct.")
+    model: str | None = Option(None, help="Compute missing log-probs with this model: a folder, a Hugging Face id, ...")
+    groups: int = Option(256, help="With --model: the number of groups whose log-probs are computed.")
+    temperature: float = Option(1.0, help="With --model: the temperature of those log-probs.")
+    out: Path | None = Option(None, help="The page, or its folder; by default inspect.html here, or in the run folder.")
+    corrections: Path | None = Option(None, help="A parquet file for each response's confidences and advantages.")
 
 
 @options_from(_Options)
@@ -97,9 +75,16 @@ def inspect(options: _Options) -> None:
     - `progrpo inspect rollouts/ --verify math_any --gold gts`
     - `progrpo inspect mine.jsonl --prompt question --response text --reward score --logps logprobs`
     """
-    page = _page(options.paths[0], options.out)  # before the files are read, which may take minutes
+    first = options.paths[0]
+    page = options.out or (first if (first / "recipe.json").exists() else Path())
+    page = page / "inspect.html" if page.is_dir() else page
+    check_page(page)  # before the files are read, which may take minutes
     if options.corrections is not None:
-        _check_corrections(options.corrections)
+        if options.corrections.is_dir():
+            raise ConfigError(
+                f"--corrections {str(options.corrections)!r} is a folder; give the name of a parquet file."
+            )
+        check_writable(options.corrections.parent)
     from progrpo import inspection
     from progrpo.cli.progress import Bars
     from progrpo.inspection import print_summary, write_corrections
@@ -121,21 +106,3 @@ def inspect(options: _Options) -> None:
         print(write_page(result, page))
     except OSError as error:
         raise not_writable(page.parent, error) from None
-
-
-def _page(path: Path, out: Path | None) -> Path:
-    """Where the page is written.
-
-    Raises:
-        ConfigError: it can't be written there.
-    """
-    page = out or (path if (path / "recipe.json").exists() else Path())
-    page = page / "inspect.html" if page.is_dir() else page
-    check_page(page)
-    return page
-
-
-def _check_corrections(file: Path) -> None:
-    if file.is_dir():
-        raise ConfigError(f"--corrections {str(file)!r} is a folder; give the name of a parquet file.")
-    check_writable(file.parent)

@@ -3,21 +3,15 @@
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 from typer import Argument, Option
 
 _OptionsT = TypeVar("_OptionsT")
 
-RecipeArgument = Annotated[
-    str, Argument(metavar="RECIPE", help="A TOML file, or the name of a built-in recipe such as countdown_cpu.")
-]
-OverridesArgument = Annotated[
-    list[str] | None, Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. training.steps=50.")
-]
-SkipBadRowsOption = Annotated[
-    bool, Option("--skip-bad-rows", help="Leave out rows of the data that can't be used, and count them.")
-]
+RECIPE = Argument(metavar="RECIPE", help="A TOML file, or the name of a built-in recipe such as countdown_cpu.")
+OVERRIDES = Argument(None, metavar="[KEY=VALUE]...", help="Overrides, e.g. training.steps=50.")
+SKIP_BAD_ROWS = Option(False, "--skip-bad-rows", help="Leave out rows of the data that can't be used, and count them.")
 
 
 def with_skip_bad_rows(overrides: list[str] | None, skip_bad_rows: bool) -> list[str]:

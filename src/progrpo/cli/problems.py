@@ -1,17 +1,15 @@
 """``progrpo problems``"""
 
-from typing import Annotated
-
 from typer import Option
 
-from progrpo.cli.options import OverridesArgument, RecipeArgument, SkipBadRowsOption, with_skip_bad_rows
+from progrpo.cli.options import OVERRIDES, RECIPE, SKIP_BAD_ROWS, with_skip_bad_rows
 
 
 def problems(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    show: Annotated[int, Option(min=0, help="How many prompts of each set to print in full.")] = 1,
-    skip_bad_rows: SkipBadRowsOption = False,
+    recipe: str = RECIPE,
+    overrides: list[str] | None = OVERRIDES,
+    show: int = Option(1, min=0, help="How many prompts of each set to print in full."),
+    skip_bad_rows: bool = SKIP_BAD_ROWS,
 ) -> None:
     """Show a recipe's problems as the model will see them: how many there are, prompts, golds, rows left out.
 

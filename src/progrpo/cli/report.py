@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
 from typer import Argument, Option
 
@@ -11,17 +10,12 @@ from progrpo.common.files import check_page
 
 
 def report(
-    runs: Annotated[
-        list[Path],
-        Argument(metavar="FOLDER...", help="Runs, folders of runs, or folders of progrpo evaluate."),
-    ],
-    out: Annotated[
-        Path | None,
-        Option(
-            help="The file to write. By default report.html in the folder of one run or evaluation; of several, "
-            "comparison.html in the folder that holds them all, or else here."
-        ),
-    ] = None,
+    runs: list[Path] = Argument(metavar="FOLDER...", help="Runs, folders of runs, or folders of progrpo evaluate."),
+    out: Path | None = Option(
+        None,
+        help="The file to write. By default report.html in the folder of one run or evaluation; of several, "
+        "comparison.html in the folder that holds them all, or else here.",
+    ),
 ) -> None:
     """Write one self-contained page that shows one run or evaluation, or compares several.
 
@@ -35,7 +29,11 @@ def report(
     from progrpo.pages import summary_text, write_page
 
     folders = _folders(runs)
-    page = out or _page_of(folders)
+    if len(folders) == 1:
+        page = out or folders[0] / "report.html"
+    else:  # a page of several folders must not replace a run's page or that of compare
+        parents = {folder.resolve().parent for folder in folders}
+        page = out or (folders[0].parent if len(parents) == 1 else Path()) / "comparison.html"
     check_page(page)
     print(summary_text(folders))
     print(write_page(folders, page))
@@ -71,11 +69,3 @@ def _folders(paths: list[Path]) -> list[Path]:
     if others:
         print(f"progrpo: left out, because they are neither runs nor evaluations: {', '.join(others)}", file=sys.stderr)
     return list(shown.values())
-
-
-def _page_of(folders: list[Path]) -> Path:
-    """The page's default path: a page of several folders must not replace a run's page or that of compare."""
-    if len(folders) == 1:
-        return folders[0] / "report.html"
-    parents = {folder.resolve().parent for folder in folders}
-    return (folders[0].parent if len(parents) == 1 else Path()) / "comparison.html"

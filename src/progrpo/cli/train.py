@@ -1,13 +1,13 @@
 """``progrpo train``"""
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from typer import Argument, Option
 
-from progrpo.cli.options import OverridesArgument, SkipBadRowsOption, with_skip_bad_rows
-from progrpo.cli.processes import let_first_process_speak
+from progrpo.cli.options import OVERRIDES, SKIP_BAD_ROWS, with_skip_bad_rows
 from progrpo.common.environment import process_index
 from progrpo.common.errors import ConfigError, Interrupted
 
@@ -15,18 +15,17 @@ if TYPE_CHECKING:
     from progrpo.recipes.schema import Recipe
     from progrpo.runs.folder import RunFolder
 
+HEAD_START = 3.0
+"""Seconds that the first process has to report. The launcher ends all processes as soon as one has ended."""
+
 
 def train(
-    recipe: Annotated[
-        str, Argument(metavar="RECIPE", help="A TOML file, a built-in recipe's name, or with --resume a run folder.")
-    ],
-    overrides: OverridesArgument = None,
-    out: Annotated[Path | None, Option(help="The run folder. By default runs/RECIPE-METHOD-seedSEED.")] = None,
-    resume: Annotated[bool, Option("--resume", help="Continue from the newest good checkpoint in the folder.")] = False,
-    skip_bad_rows: SkipBadRowsOption = False,
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="Print the plan: model, batch, memory, what to launch. Nothing is run.")
-    ] = False,
+    recipe: str = Argument(metavar="RECIPE", help="A TOML file, a built-in recipe, or with --resume a run folder."),
+    overrides: list[str] | None = OVERRIDES,
+    out: Path | None = Option(None, help="The run folder. By default runs/RECIPE-METHOD-seedSEED."),
+    resume: bool = Option(False, "--resume", help="Continue from the newest good checkpoint in the folder."),
+    skip_bad_rows: bool = SKIP_BAD_ROWS,
+    dry_run: bool = Option(False, "--dry-run", help="Run nothing; print the plan: model, batch, memory, commands."),
 ) -> None:
     """Train as a recipe says, evaluate on held-out problems, and leave a run folder with a report.
 
@@ -63,6 +62,12 @@ def train(
         print_plan(make_plan(loaded, recipe, [*changes, *(["--resume"] if resume else [])], folder))
     else:
         _run(loaded, folder, resume)
+
+
+def let_first_process_speak() -> None:
+    """Wait before this process fails, unless it is the first one, which reports the failure for all."""
+    if process_index():
+        time.sleep(HEAD_START)
 
 
 def _run(recipe: "Recipe", folder: "RunFolder", resume: bool) -> None:

@@ -1,5 +1,6 @@
 """Reading: run folders grouped by method, and evaluation folders grouped by benchmark."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,6 @@ from progrpo.recipes.schema import Recipe
 from progrpo.runs.folder import FINAL, RunFolder
 from progrpo.runs.rollouts import read_rollout, recorded_steps
 
-TokenizerPlaces = tuple[str | Path, ...]
-"""Folders or models whose tokenizer may be the right one; the likeliest place comes first."""
-
 
 @dataclass(frozen=True)
 class Samples:
@@ -23,24 +21,8 @@ class Samples:
 
     label: str
     folder: Path
-    tokenizers: TokenizerPlaces
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """Evaluations that belong together: the seeds of a method on a run page, a model on an evaluation page."""
-
-    name: str
-    """The name of its mark in the figures."""
-    title: str
-    finals: list[Evaluation]
-    samples: list[Samples]
-    seeds: Sequence[int] = ()
-    """The training seed of each final evaluation. Models have none, so only problems are paired."""
-
-    @property
-    def finals_by_seed(self) -> dict[int, Evaluation]:
-        return dict(zip(self.seeds, self.finals, strict=False))
+    run: RunFolder | None
+    model: str
 
 
 @dataclass(frozen=True)
@@ -49,13 +31,12 @@ class Run:
 
     folder: RunFolder
     recipe: Recipe
-    environment: dict[str, Any]
     metrics: list[dict[str, Any]]
     evaluations: dict[int, Evaluation]
     """The evaluations during training, by step; step 0 is the base model."""
     final: Evaluation | None
-    rollout_confidence: dict[int, tuple[float, float]]
-    """By step, the mean c(o|q) of the recorded rollouts that are right and of those that are wrong; NaN without any."""
+    rollouts: list[dict[Any, Any]]
+    """For each ``step`` with recorded rollouts, their mean c(o|q) by verdict, where there is one."""
 
     @property
     def label(self) -> str:
@@ -66,14 +47,6 @@ class Run:
     def last_step(self) -> int:
         """The newest step with metrics, 0 if there is none."""
         return int(self.metrics[-1]["step"]) if self.metrics else 0
-
-    @property
-    def rollout_steps(self) -> list[int]:
-        return list(self.rollout_confidence)
-
-    @property
-    def tokenizers(self) -> TokenizerPlaces:
-        return tokenizer_places(self.folder, self.recipe.model.path)
 
     @property
     def remaining_work(self) -> str:
@@ -88,19 +61,26 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodRuns(Group):
-    """The runs of one method, by seed."""
+class Group:
+    """Evaluations that belong together: the seeds of a method on a run page, a model on an evaluation page."""
 
-    runs: list[Run]
+    name: str
+    """The name of its mark in the figures."""
+    title: str
+    finals: list[Evaluation]
+    samples: list[Samples]
+    runs: Sequence[Run] = ()
+    """All runs of a method, by seed, also unfinished ones. A model has none, so only problems are paired."""
 
 
-def tokenizer_places(folder: RunFolder, model: str) -> TokenizerPlaces:
-    """The last checkpoint of a run, if it has one, and then the model that it started from."""
-    checkpoint = folder.last_checkpoint()
-    return (checkpoint, model) if checkpoint else (model,)
+def verdict_of(reward: float | None) -> str:
+    """``right`` for a reward above 0, ``wrong`` for others, ``not judged`` where the verifier failed."""
+    if reward is None or math.isnan(reward):
+        return "not judged"
+    return "right" if reward > 0 else "wrong"
 
 
-def collect(folders: Sequence[RunFolder]) -> list[MethodRuns]:
+def collect(folders: Sequence[RunFolder]) -> list[Group]:
     """Read the runs and group them by method, in the order of :data:`progrpo.methods.METHODS` (GRPO first).
 
     Raises:
@@ -108,33 +88,30 @@ def collect(folders: Sequence[RunFolder]) -> list[MethodRuns]:
     """
     if not folders:
         raise ConfigError("a report needs at least one run folder, got none.")
-    runs = sorted((_read(folder) for folder in folders), key=lambda run: (run.recipe.seed, run.folder.path.name))
-    by_method = ((name, [run for run in runs if run.recipe.method == name]) for name in METHODS)
-    return [_method_runs(name, members) for name, members in by_method if members]
-
-
-def _method_runs(name: str, runs: list[Run]) -> MethodRuns:
-    finished = [(run, run.final) for run in runs if run.final is not None]
-    samples = [
-        Samples(f"seed {run.recipe.seed}" if len(runs) > 1 else "", run.folder.final_samples, run.tokenizers)
-        for run, _ in finished
-        if run.folder.final_samples.is_dir()
-    ]
-    finals, seeds = [final for _, final in finished], [run.recipe.seed for run, _ in finished]
-    return MethodRuns(name=name, title=METHODS[name].title, finals=finals, samples=samples, seeds=seeds, runs=runs)
+    by_method: dict[str, list[Run]] = {name: [] for name in METHODS}
+    for run in sorted(map(_read, folders), key=lambda run: (run.recipe.seed, run.folder.path.name)):
+        by_method[run.recipe.method].append(run)
+    groups = []
+    for name, runs in by_method.items():
+        samples = []
+        for run in runs:
+            if run.final and run.folder.final_samples.is_dir():
+                label = f"seed {run.recipe.seed}" if len(runs) > 1 else ""
+                samples.append(Samples(label, run.folder.final_samples, run.folder, run.recipe.model.path))
+        finals = [run.final for run in runs if run.final]
+        groups.append(Group(name=name, title=METHODS[name].title, finals=finals, samples=samples, runs=runs))
+    return [group for group in groups if group.runs]
 
 
 def _read(folder: RunFolder) -> Run:
-    recipe, final = folder.recipe(), folder.evaluations / f"{FINAL}.json"
-    return Run(
-        folder,
-        recipe,
-        folder.environment(),
-        folder.metrics(),
-        {step: _read_evaluation(file) for step, file in folder.evaluation_files().items()},
-        _read_evaluation(final) if final.exists() else None,
-        {step: _confidence_by_verdict(folder, step) for step in recorded_steps(folder.rollouts)},
-    )
+    recipe, metrics, final = folder.recipe(), folder.metrics(), folder.evaluations / f"{FINAL}.json"
+    evaluations = {step: _read_evaluation(file) for step, file in folder.evaluation_files().items()}
+    rollouts = []
+    for step in recorded_steps(folder.rollouts):
+        rows = read_rollout(folder.rollouts, step, ["reward", "answer_confidence"])
+        confidence = rows["answer_confidence"].groupby(rows["reward"].map(verdict_of)).mean()
+        rollouts.append({"step": step} | confidence.dropna().to_dict())
+    return Run(folder, recipe, metrics, evaluations, _read_evaluation(final) if final.exists() else None, rollouts)
 
 
 def _read_evaluation(file: Path) -> Evaluation:
@@ -145,22 +122,13 @@ def _read_evaluation(file: Path) -> Evaluation:
         raise damaged_file(file, f"it is not an evaluation: {error}") from None
 
 
-def _confidence_by_verdict(folder: RunFolder, step: int) -> tuple[float, float]:
-    rows = read_rollout(folder.rollouts, step, ["reward", "answer_confidence"])
-    right, wrong = rows[rows["reward"] > 0], rows[rows["reward"] <= 0]
-    return float(right["answer_confidence"].mean()), float(wrong["answer_confidence"].mean())
-
-
-def base_evaluations(methods: Sequence[MethodRuns]) -> list[Evaluation]:
+def base_evaluations(groups: Sequence[Group]) -> list[Evaluation]:
     """The evaluations of step 0, one for each seed: methods with the same model and seed drew the same samples."""
-    runs = [run for method in methods for run in method.runs if 0 in run.evaluations]
+    runs = [run for group in groups for run in group.runs if 0 in run.evaluations]
     # A mean over two different starting models would mean nothing.
     if len({run.recipe.model.path for run in runs}) != 1:
         return []
-    by_seed: dict[int, Evaluation] = {}
-    for run in runs:
-        by_seed.setdefault(run.recipe.seed, run.evaluations[0])
-    return list(by_seed.values())
+    return list({run.recipe.seed: run.evaluations[0] for run in reversed(runs)}.values())
 
 
 def is_evaluation_folder(folder: Path) -> bool:
@@ -169,9 +137,7 @@ def is_evaluation_folder(folder: Path) -> bool:
 
 
 def collect_models(folders: Sequence[Path]) -> dict[str, list[Group]]:
-    """Read evaluation folders: by benchmark, the models in the order of the folders.
-
-    Two folders of the same model are told apart by the folders' names.
+    """Read evaluation folders: by benchmark, the models in the order of the folders, whose names tell equal ones apart.
 
     Raises:
         ConfigError: a folder has no evaluation in it.
@@ -186,8 +152,8 @@ def collect_models(folders: Sequence[Path]) -> dict[str, list[Group]]:
         title = f"{titles[i]} ({folder.name})" if titles.count(titles[i]) > 1 else titles[i]
         for name, evaluation in evaluations.items():
             store, model = folder / f"{name}-samples", str(evaluation.settings.get("model", ""))
-            tokenizers = tokenizer_places(RunFolder(Path(model)), model) if model else ()
-            samples = [Samples("", store, tokenizers)] if store.is_dir() else []
+            run = RunFolder(Path(model)) if model else None
+            samples = [Samples("", store, run, model)] if store.is_dir() else []
             benchmark = str(evaluation.settings.get("benchmark") or name)
             group = Group(name=f"model-{i}", title=title, finals=[evaluation], samples=samples)
             by_benchmark.setdefault(benchmark, []).append(group)

@@ -1,21 +1,20 @@
 """Does confidence go with being right? The final evaluation's c(o|q) against its verdicts."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from progrpo.evaluation.intervals import bootstrap_counts
 from progrpo.evaluation.separation import auroc_within_problems, pooled_auroc
 from progrpo.pages.collect import Group
 from progrpo.pages.figures import AXIS, INK, PERCENT, SOFT, Figure, figure, mark, plain, rounded, series, whiskers
+from progrpo.pages.measures import numbers
 from progrpo.pages.summary import joined
-from progrpo.pages.tables import numbers
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-RowsByGroup = list[tuple[Group, "pd.DataFrame"]]
+RowsByGroup = list[tuple[Group, pd.DataFrame]]
 BINS = 25
 TENTHS = 10
 MOST_POINTS = 2_000
@@ -28,7 +27,7 @@ MEANINGS = (
 )
 
 
-def rows_by_group(groups: Sequence[Group], responses: "pd.DataFrame") -> RowsByGroup:
+def rows_by_group(groups: Sequence[Group], responses: pd.DataFrame) -> RowsByGroup:
     """Each group with its judged responses whose c(o|q) is known; groups without such responses are left out."""
     judged = responses["status"].isin(["correct", "incorrect"]) & responses["answer_confidence"].notna()
     known = responses[judged].assign(right=responses["status"] == "correct")
@@ -36,37 +35,29 @@ def rows_by_group(groups: Sequence[Group], responses: "pd.DataFrame") -> RowsByG
     return [(group, rows) for group, rows in by_group if len(rows)]
 
 
-def separations(groups: Sequence[Group], responses: "pd.DataFrame") -> list[dict[str, Any]]:
+def separations(by_group: RowsByGroup) -> list[dict[str, Any]]:
     """How well c(o|q) tells right from wrong in each group, and its means."""
     results = []
-    for group, rows in rows_by_group(groups, responses):
-        scores, right = rows["answer_confidence"].to_numpy(), rows["right"].to_numpy()
-        within, mixed = auroc_within_problems(scores, right, rows["problem_id"], rows["run"]) or (None, 0)
+    for group, rows in by_group:
+        scores, right, problems = rows["answer_confidence"].to_numpy(), rows["right"].to_numpy(), rows["problem_id"]
+        within, mixed = auroc_within_problems(scores, right, problems, rows["run"]) or (None, 0)
         means = rows.groupby("right")["answer_confidence"].mean()
         results.append(
-            {
-                "title": group.title,
-                "name": group.name,
-                "responses": len(rows),
-                "within": within,
-                "mixed": mixed,
-                "pooled": pooled_auroc(scores, right, rows["problem_id"]),
-                "right": means.get(True),
-                "wrong": means.get(False),
-            }
+            {"title": group.title, "name": group.name, "responses": len(rows), "within": within, "mixed": mixed}
+            | {"pooled": pooled_auroc(scores, right, problems), "right": means.get(True), "wrong": means.get(False)}
         )
     return results
 
 
 def table(separated: Sequence[dict[str, Any]], on_benchmark: str) -> dict[str, Any]:
     """The :func:`separations` for a CSV file."""
-    areas = {"within": "auroc within problems", "pooled": "auroc over all responses"}
-    header = ["title", "responses", "problems with right and wrong"]
-    header += [name + end for name in areas.values() for end in ("", " low", " high")]
-    header += ["mean c(o|q) right", "mean c(o|q) wrong"]
+    areas = [
+        f"auroc {over}{end}" for over in ("within problems", "over all responses") for end in ("", " low", " high")
+    ]
+    header = ["title", "responses", "problems with right and wrong", *areas, "mean c(o|q) right", "mean c(o|q) wrong"]
     rows = []
     for row in separated:
-        intervals = [number for key in areas for number in numbers(row[key])]
+        intervals = [*numbers(row["within"]), *numbers(row["pooled"])]
         rows.append([row["title"], row["responses"], row["mixed"], *intervals, row["right"], row["wrong"]])
     return {"title": f"confidence and being right{on_benchmark}", "header": header, "rows": rows}
 
@@ -90,16 +81,6 @@ def sentences(separated: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def confidence_figures(groups: Sequence[Group], responses: "pd.DataFrame") -> dict[str, Figure | None]:
-    """The figures by id; None where no c(o|q) is known."""
-    by_group = rows_by_group(groups, responses)
-    return {
-        "confidence-share": share_right_figure(by_group),
-        "confidence-spread": spread_figure(by_group) if by_group else None,
-        "confidence-problems": problems_figure(by_group),
-    }
-
-
 def share_right_figure(by_group: RowsByGroup) -> Figure | None:
     """The share of right responses in each tenth of a group's responses by c(o|q), against the tenth's mean c(o|q)."""
     data = []
@@ -112,55 +93,50 @@ def share_right_figure(by_group: RowsByGroup) -> Figure | None:
     return figure(data, title, "right", yaxis=yaxis, height=320, hovermode="closest")
 
 
-def tenths(rows: "pd.DataFrame") -> tuple[NDArray[np.float64], ...]:
+def tenths(rows: pd.DataFrame) -> tuple[NDArray[np.float64], ...]:
     """Mean c(o|q), share right, and the ends of its 95 % interval in each tenth of the responses by c(o|q).
 
     Problems are resampled with all their responses. Equal scores stay in one part, so there may be fewer than ten.
     """
-    scores, right = rows["answer_confidence"].to_numpy(), rows["right"].to_numpy()
-    edges = np.unique(np.quantile(scores, np.arange(1, TENTHS) / TENTHS))
-    _, part = np.unique(np.searchsorted(edges, scores, side="left"), return_inverse=True)
-    problem = np.unique(rows["problem_id"].to_numpy(dtype=str), return_inverse=True)[1]
-    size = (int(problem.max()) + 1, int(part.max()) + 1)
-    all_PD, right_PD = np.zeros(size), np.zeros(size)
-    np.add.at(all_PD, (problem, part), 1)
-    np.add.at(right_PD, (problem, part), right)
-    drawn = np.random.default_rng(0).multinomial(size[0], np.full(size[0], 1 / size[0]), size=RESAMPLES)
+    scores = rows["answer_confidence"]
+    part = np.searchsorted(np.unique(np.quantile(scores, np.arange(1, TENTHS) / TENTHS)), scores)
+    counts = rows.groupby(["problem_id", part])["right"].agg(["size", "sum"]).unstack(fill_value=0)
+    all_PD, right_PD = counts["size"].to_numpy(), counts["sum"].to_numpy()
+    drawn = bootstrap_counts(len(counts), 0, RESAMPLES)
     with np.errstate(invalid="ignore"):
         low, high = np.nanpercentile((drawn @ right_PD) / (drawn @ all_PD), [2.5, 97.5], axis=0)
-    means = np.bincount(part, weights=scores) / np.bincount(part)
-    return means, right_PD.sum(axis=0) / all_PD.sum(axis=0), low, high
+    return scores.groupby(part).mean().to_numpy(), right_PD.sum(axis=0) / all_PD.sum(axis=0), low, high
 
 
 def spread_figure(by_group: RowsByGroup) -> Figure | None:
     """How c(o|q) is spread: one row per group, right responses upwards, wrong ones downwards, as shares of all."""
     edges = np.linspace(0, 1, BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
-    height, most = 1 / len(by_group), 0.0
-    data, domains, notes = [], {}, []
+    height, most = 1 / max(1, len(by_group)), 0.0
+    data, notes = [], []
+    layout: dict[str, Any] = {"barmode": "relative", "height": 60 + 170 * len(by_group), "bargap": 0.08}
     for i, (group, rows) in enumerate(by_group):
         right, scores = rows["right"].to_numpy(), rows["answer_confidence"].to_numpy()
         top, number = 1 - i * height, str(i + 1) if i else ""
-        domains[f"yaxis{number}"] = [top - height * 0.86, top - height * 0.12]
+        layout[f"yaxis{number}"] = {"domain": [top - height * 0.86, top - height * 0.12]}
         share = f"{plain(group.title)}: {right.mean():.0%} right".replace("%", " %")
         place = {"x": 0, "xanchor": "left", "y": top, "yref": "paper", "yanchor": "top"}
         notes.append(place | {"text": share, "font": {"color": INK, "size": 13}})
-        for verdict, chosen, sign in (("right", right, 1), ("wrong", ~right, -1)):
-            colour = f"var(--{verdict})"
+        for verdict, chosen, sign, arrow in (("right", right, 1, "↑"), ("wrong", ~right, -1, "↓")):
+            colour, name = f"var(--{verdict})", f"{group.title}, {verdict}"
             shares = np.histogram(scores[chosen], edges)[0] / len(rows)
             most = max(most, float(shares.max()))
-            name, hover = f"{group.title}, {verdict}", "%{customdata:.1%} of all responses"
-            options: dict[str, Any] = {"name": name, "yaxis": f"y{number}", "customdata": rounded(shares)}
-            data.append(series("bars", centres, sign * shares, colour, hover=hover, **options))
-            text, anchor = ("↑ right", "top") if sign > 0 else ("↓ wrong", "bottom")
-            place = {"x": 1, "xanchor": "right", "y": 0.5 + 0.45 * sign, "yref": f"y{number} domain", "yanchor": anchor}
-            notes.append(place | {"text": text, "font": {"color": colour}})
+            options: dict[str, Any] = {"hover": "%{customdata:.1%} of all responses", "customdata": rounded(shares)}
+            data.append(series("bars", centres, sign * shares, colour, name=name, yaxis=f"y{number}", **options))
+            place = {"x": 1, "xanchor": "right", "y": 0.5 + 0.45 * sign, "yref": f"y{number} domain"}
+            place |= {"yanchor": "top" if sign > 0 else "bottom"}
+            notes.append(place | {"text": f"{arrow} {verdict}", "font": {"color": colour}})
     yaxis = {"showticklabels": False, "range": [-1.1 * most, 1.1 * most], "rangemode": "normal", "showgrid": False}
     yaxis = AXIS | yaxis | {"zeroline": True, "zerolinecolor": SOFT}
-    layout: dict[str, Any] = {name: yaxis | {"domain": domain} for name, domain in domains.items()}
-    layout |= {"annotations": [note | {"xref": "paper", "showarrow": False} for note in notes], "barmode": "relative"}
-    layout |= {"height": 60 + 170 * len(by_group), "hovermode": "closest", "bargap": 0.08}
-    return figure(data, "c(o|q)", xaxis={"range": [0, 1], "anchor": "free", "position": 0}, **layout)
+    layout |= {name: yaxis | own for name, own in layout.items() if name.startswith("yaxis")}
+    layout["annotations"] = [note | {"xref": "paper", "showarrow": False} for note in notes]
+    xaxis = {"range": [0, 1], "anchor": "free", "position": 0}
+    return figure(data, "c(o|q)", xaxis=xaxis, hovermode="closest", **layout)
 
 
 def problems_figure(by_group: RowsByGroup) -> Figure | None:

@@ -5,14 +5,15 @@ light or the dark theme, so one figure serves both.
 """
 
 import math
+from functools import partial
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 Figure = dict[str, Any]
-"""``data``, a list of series, and ``layout``."""
-Series = dict[str, Any]
+"""``data``, a list of series, and ``layout``; a series is a dict as well."""
 
 
 class Panel(NamedTuple):
@@ -37,11 +38,6 @@ class Mark(NamedTuple):
     def colour(self) -> str:
         return f"var(--m-{self.name})"
 
-    @property
-    def band(self) -> str:
-        """The colour, see-through."""
-        return f"var(--band-{self.name})"
-
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; GRPO and ProGRPO also differ in lightness.
 # A method has the same mark on every page.
@@ -64,14 +60,12 @@ ROWS = {"autorange": "reversed", "showgrid": False, "type": "category", "dtick":
 """A y-axis with a row for each name; the first is at the top."""
 AXIS = {"gridcolor": "var(--grid)", "linecolor": "var(--rule)", "zeroline": False, "ticks": "", "nticks": 5}
 AXIS |= {"fixedrange": True, "automargin": True}
+plain = partial(escape, quote=False)
+"""A text that Plotly shows as it is: Plotly reads tags in names and labels."""
 
 
 def mark(name: str) -> Mark:
-    """The mark of a method, or of a model, which is called ``model-0``, ``model-1`` and so on; grey for other names.
-
-    >>> mark("progrpo").glyph, mark("model-1").glyph, mark("another method").glyph
-    ('■', '■', '○')
-    """
+    """The mark of a method, or of a model, which is called ``model-0``, ``model-1`` and so on; grey for other names."""
     kind, _, number = name.partition("-")
     if kind == "model" and number.isdecimal():
         name = MODEL_MARKS[int(number) % len(MODEL_MARKS)]
@@ -79,26 +73,13 @@ def mark(name: str) -> Mark:
 
 
 def palette_css(*, dark: bool) -> str:
-    """Declarations of the marks' CSS variables for one theme.
-
-    >>> palette_css(dark=False).split(";")[0]
-    '--m-grpo:#0072B2'
-    """
+    """Declarations of the marks' CSS variables for one theme: ``--m-grpo:#0072B2;...``."""
     declarations = ""
     for mark in MARKS:
         value = mark.dark if dark else mark.light
         red, green, blue = (int(value[i : i + 2], 16) for i in (1, 3, 5))
         declarations += f"--m-{mark.name}:{value};--band-{mark.name}:rgba({red},{green},{blue},.18);"
     return declarations
-
-
-def plain(text: str) -> str:
-    """A text that Plotly shows as it is: Plotly reads tags in names and labels.
-
-    >>> plain("a<b>")
-    'a&lt;b&gt;'
-    """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def rounded(values: ArrayLike) -> list[Any]:
@@ -115,7 +96,7 @@ def rounded(values: ArrayLike) -> list[Any]:
 
 def series(
     kind: str, x: ArrayLike, y: ArrayLike, look: Mark | str, *, name: str = "", hover: str = "", **more: Any
-) -> Series:
+) -> Figure:
     """``bars``, ``lines``, ``markers`` or ``lines+markers`` in the look of a mark, or of a colour.
 
     Without a ``hover`` text, nothing shows under the pointer. ``more`` are Plotly's settings; of these, ``marker`` and
@@ -144,11 +125,11 @@ def upright(x: float, dash: str = "solid") -> dict[str, Any]:
     return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": stroke}
 
 
-def figure(data: list[Series], x: str, y: str = "", *, legend: bool = False, **layout: Any) -> Figure | None:
+def figure(data: list[Figure], x: str, y: str = "", *, legend: bool = False, **layout: Any) -> Figure | None:
     """A figure with titles of its axes, in the style of the pages; None if there is nothing to draw.
 
-    ``layout`` are Plotly's settings where they differ from the shared ones; ``xaxis`` and ``yaxis`` are merged into
-    these. ``legend`` draws a legend above the figure, for figures that have none beside them on the page.
+    ``layout`` are Plotly's settings where they differ; ``xaxis`` and ``yaxis`` are merged into the shared ones.
+    ``legend`` draws a legend above the figure, for figures that have none beside them on the page.
     """
     title_x = {"title": {"text": x, "standoff": 4}}
     title_y = {"title": {"text": y}} if y else {}

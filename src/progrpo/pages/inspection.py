@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from progrpo.inspection import summary
@@ -13,10 +14,8 @@ from progrpo.inspection.collapse import means
 from progrpo.inspection.inspect import Inspection
 from progrpo.inspection.table import read_rows
 from progrpo.inspection.values import as_list, as_text, response_of
-from progrpo.inspection.what_if import Effect
-from progrpo.pages.collect import tokenizer_places
 from progrpo.pages.figures import PERCENT, RIGHT, WRONG, Figure, Panel, figure, mark, series, upright
-from progrpo.pages.render import write_html
+from progrpo.pages.page import write_html
 from progrpo.pages.responses import GROUPS, Decode, decoder_from, finite, group_view
 from progrpo.runs.folder import RunFolder
 
@@ -43,11 +42,19 @@ PANELS = {
     "repetition": ("Repetition", "The commonest answer's share of its group; the share of texts that repeat another."),
     "length": ("Length", "The mean, in {unit}."),
 }
-Line = tuple[str, str, str]
-"""A line's name, its colour, and the measure that it shows."""
-LINES: dict[str, list[Line]] = {
-    "reward": [("reward", PLAIN, "reward")],
-    "entropy": [("entropy", PLAIN, "entropy")],
+EFFECTS = {
+    "size": (
+        "Correction against {name}",
+        "Mean of Ã − A and of its size, at {other}. The dotted line is at {name}={chosen:g}.",
+    ),
+    "order": (
+        "Ranks and signs against {name}",
+        "At {other}: pairs that GRPO treats alike and ProGRPO tells apart, pairs whose order is reversed, groups with "
+        "a new best response, and responses whose advantage changes its sign.",
+    ),
+}
+"""The panels of each setting of ProGRPO: the title and the caption."""
+LINES = {
     "groups": [
         *(("all right", RIGHT, "groups/all_right"), ("mixed", PLAIN, "groups/mixed")),
         *(("all wrong", WRONG, "groups/all_wrong"), ("one reward for all", CHANGED, "groups/same_reward")),
@@ -58,22 +65,20 @@ LINES: dict[str, list[Line]] = {
     "prompt-confidence": [("c(q)", PLAIN, "confidence/prompt")],
     "correction": [("correction", CHANGED, "correction")],
     "repetition": [("commonest answer", PLAIN, "commonest_answer"), ("duplicates", CHANGED, "duplicates")],
-    "length": [("length", PLAIN, "length")],
+    "size": [("size", CHANGED, "size"), ("mean", PLAIN, "shift")],
+    "order": [
+        *(("told apart", PLAIN, "ordered"), ("reversed", WRONG, "reversed")),
+        *(("new best", RIGHT, "new_best"), ("sign", CHANGED, "flipped")),
+    ],
 }
-SHARE = PERCENT | {"range": [0, 1]}
-AROUND_0 = {"rangemode": "normal"}
-Y_AXES: dict[str, Any] = {"groups": SHARE, "pass-at-k": SHARE, "repetition": SHARE, "correction": AROUND_0}
+"""The lines of a panel: a name, a colour, and a measure of the responses or of the effect of ProGRPO. Other panels
+have one line, which has the panel's name."""
+Y_AXES: dict[str, Any] = dict.fromkeys(("groups", "pass-at-k", "repetition"), PERCENT | {"range": [0, 1]})
+Y_AXES |= {"order": PERCENT, "correction": {"rangemode": "normal"}, "size": {"rangemode": "normal"}}
 
 
 def write_page(inspection: Inspection, out: Path) -> Path:
-    """Write the page as a single HTML file that loads nothing from anywhere.
-
-    Returns:
-        ``out``; its folder is made. The file is never half written.
-
-    Raises:
-        ConfigError: Plotly or Jinja2 is not installed.
-    """
+    """Write the page as a single HTML file, as :func:`progrpo.pages.page.write_html` does, and return ``out``."""
     return write_html(out, "inspect.html.j2", assemble(inspection))
 
 
@@ -108,8 +113,7 @@ def assemble(inspection: Inspection) -> dict[str, Any]:
 
 def training_panels(inspection: Inspection) -> list[Panel]:
     """The measures over steps; none with a single step."""
-    steps, what_if = inspection.collapse.steps, inspection.what_if
-    values = dict(inspection.collapse.by_step)
+    steps, values, what_if = inspection.collapse.steps, dict(inspection.collapse.by_step), inspection.what_if
     if len(steps) < 2:
         return []
     if what_if is not None:
@@ -119,7 +123,7 @@ def training_panels(inspection: Inspection) -> list[Panel]:
     largest = [(name, CHANGED, name) for name in known if name.startswith("pass@") and name != "pass@1"][-1:]
     panels = []
     for name, (title, caption) in PANELS.items():
-        shown = LINES[name] + (largest if name == "pass-at-k" else [])
+        shown = LINES.get(name, [(name, PLAIN, name)]) + (largest if name == "pass-at-k" else [])
         lines = [(label, colour, known[measure]) for label, colour, measure in shown if measure in known]
         drawn = lines_figure(steps, lines, "step", Y_AXES.get(name, {}))
         panels.append(Panel(name, title, caption.format(unit=summary.length_unit(inspection)), drawn))
@@ -127,37 +131,22 @@ def training_panels(inspection: Inspection) -> list[Panel]:
 
 
 def what_if_panels(inspection: Inspection) -> list[Panel]:
-    """The effect of alpha and of low_prob_fraction."""
-    what_if = inspection.what_if
+    """The effects of alpha and of low_prob_fraction, each while the other stays as it is."""
+    what_if, panels = inspection.what_if, []
     if what_if is None:
         return []
-    settings = what_if.settings
-    alpha, fraction = f"alpha={settings.alpha:g}", f"low_prob_fraction={settings.low_prob_fraction:g}"
-    return [
-        *_effect_panels("alpha", what_if.by_alpha, settings.alpha, fraction),
-        *_effect_panels("low_prob_fraction", what_if.by_fraction, settings.low_prob_fraction, alpha),
-    ]
-
-
-def _effect_panels(name: str, effects: dict[float, Effect], chosen: float, other: str) -> list[Panel]:
-    """The effect of one setting, while the other stays as it is. A dotted line marks the chosen value."""
-
-    def curves(lines: Sequence[Line], yaxis: dict[str, Any]) -> Figure | None:
-        drawn = [(label, colour, [getattr(effect, key) for effect in effects.values()]) for label, colour, key in lines]
-        return lines_figure(list(effects), drawn, name, yaxis, at=chosen)
-
-    size = [("size", CHANGED, "size"), ("mean", PLAIN, "shift")]
-    order = [("told apart", PLAIN, "ordered"), ("reversed", WRONG, "reversed"), ("new best", RIGHT, "new_best")]
-    order.append(("sign", CHANGED, "flipped"))
-    about_size = f"Mean of Ã − A and of its size, at {other}. The dotted line is at {name}={chosen:g}."
-    about_order = (
-        f"At {other}: pairs that GRPO treats alike and ProGRPO tells apart, pairs whose order is reversed, groups with "
-        "a new best response, and responses whose advantage changes its sign."
-    )
-    return [
-        Panel(f"{name}-size", f"Correction against {name}", about_size, curves(size, AROUND_0)),
-        Panel(f"{name}-order", f"Ranks and signs against {name}", about_order, curves(order, PERCENT)),
-    ]
+    settings = vars(what_if.settings)
+    effects = {"alpha": what_if.by_alpha, "low_prob_fraction": what_if.by_fraction}
+    for name, other in (("alpha", "low_prob_fraction"), ("low_prob_fraction", "alpha")):
+        words = {"name": name, "chosen": settings[name], "other": f"{other}={settings[other]:g}"}
+        by_value = effects[name]
+        for kind, (title, caption) in EFFECTS.items():
+            lines = [
+                (label, colour, [getattr(e, key) for e in by_value.values()]) for label, colour, key in LINES[kind]
+            ]
+            drawn = lines_figure(list(by_value), lines, name, Y_AXES[kind], at=settings[name])
+            panels.append(Panel(f"{name}-{kind}", title.format(**words), caption.format(**words), drawn))
+    return panels
 
 
 def lines_figure(
@@ -175,25 +164,16 @@ def lines_figure(
 
 
 def thinned(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points to draw: at most :data:`MOST_POINTS`, each the mean of equally many neighbours; NaN if none is known.
-
-    >>> [list(map(float, values)) for values in thinned([1, 2], [0.5, 1.5])]
-    [[1.0, 2.0], [0.5, 1.5]]
-    """
-    import pandas as pd
-
+    """Points to draw: at most :data:`MOST_POINTS`, each the mean of equally many neighbours; NaN if none is known."""
     points = pd.DataFrame({"x": np.asarray(x), "y": np.asarray(y)}, dtype=np.float64)
-    place = np.arange(len(points)) // -(-len(points) // MOST_POINTS)
-    neighbours = points.groupby(place).mean()
+    neighbours = points.groupby(np.arange(len(points)) // -(-len(points) // MOST_POINTS)).mean()
     return neighbours["x"].to_numpy(), neighbours["y"].to_numpy()
 
 
 def confidence_histogram(inspection: Inspection) -> Figure | None:
     """How c(o|q) is spread over right and over wrong responses; None where it is not known."""
-    table = inspection.table
+    table, edges, data = inspection.table, np.linspace(0, 1, BINS + 1), []
     c_o_B = table.c_o_B(inspection.settings.low_prob_fraction)
-    edges = np.linspace(0, 1, BINS + 1)
-    data = []
     for name, colour, chosen_B in (("right", RIGHT, table.right_B), ("wrong", WRONG, table.wrong_B)):
         values = c_o_B[chosen_B & ~np.isnan(c_o_B)]
         if len(values):
@@ -213,16 +193,14 @@ def scatter(inspection: Inspection) -> Figure | None:
     if len(known) > SCATTERED:
         known = np.sort(np.random.default_rng(0).choice(known, SCATTERED, replace=False))
     right = table.right_B[what_if.rows_B[known]]
-    hover = "%{text}<br>c(o|q) %{x:.3f}, correction %{y:+.3f}"
-    data = []
+    hover, data = "%{text}<br>c(o|q) %{x:.3f}, correction %{y:+.3f}", []
     for name, colour, symbol, chosen in (("right", RIGHT, "circle", right), ("wrong", WRONG, "x", ~right)):
         rows = known[chosen]
-        steps, before, after = table.steps_B[what_if.rows_B[rows]], what_if.grpo_B[rows], what_if.progrpo_B[rows]
-        parts = zip(steps, before, after, strict=True)
+        before, after = what_if.grpo_B[rows], what_if.progrpo_B[rows]
+        parts = zip(table.steps_B[what_if.rows_B[rows]], before, after, strict=True)
         texts = [f"step {step}: A {a:.3f}, Ã {b:.3f}".replace("-", "−") for step, a, b in parts]
-        marker = {"symbol": symbol, "size": 6, "opacity": 0.6}
-        options: dict[str, Any] = {"name": name, "text": texts, "hover": hover}
-        data.append(series("markers", c_o_B[rows], after - before, colour, marker=marker, **options))
+        look: dict[str, Any] = {"marker": {"symbol": symbol, "size": 6, "opacity": 0.6}, "text": texts, "hover": hover}
+        data.append(series("markers", c_o_B[rows], after - before, colour, name=name, **look))
     yaxis = {"zeroline": True, "zerolinecolor": "var(--rule)", "rangemode": "normal"}
     axes = {"xaxis": {"range": [-0.02, 1.02], "showgrid": True}, "yaxis": yaxis}
     return figure(data, "c(o|q)", "correction", **axes, height=340, legend=True, hovermode="closest")
@@ -239,18 +217,17 @@ def reader(inspection: Inspection) -> list[dict[str, Any]]:
     raw = read_rows(inspection.source, [row for groups in chosen.values() for rows in groups for row in rows])
     decode, folder = inspection.decode, RunFolder(inspection.source.files[0].path.resolve().parent.parent)
     if decode is None and folder.recipe_file.exists():  # rollouts of a run of progrpo
-        decode = decoder_from(tokenizer_places(folder, folder.recipe().model.path))
+        decode = decoder_from(folder, folder.recipe().model.path)
     views = {step: [_group(inspection, rows, raw, decode) for rows in groups] for step, groups in chosen.items()}
     steps_shown = [{"step": step, "groups": groups} for step, groups in views.items()]
-    return [{"name": "rollouts", "title": "Rollouts", "seed": None, "steps": steps_shown}]
+    return [{"title": "Rollouts", "seed": None, "steps": steps_shown}]
 
 
 def _choose_groups(inspection: Inspection, rows: NDArray[np.int64]) -> list[list[int]]:
     """The responses of a few groups, mixed groups first and then in the order of the file."""
     table = inspection.table
     groups, index = np.unique(table.groups_B[rows], return_inverse=True)
-    right = np.bincount(index, weights=table.right_B[rows])
-    wrong = np.bincount(index, weights=table.wrong_B[rows])
+    right, wrong = (np.bincount(index, weights=verdicts_B[rows]) for verdicts_B in (table.right_B, table.wrong_B))
     mixed_first = np.argsort(~((right > 0) & (wrong > 0)), kind="stable")[:GROUPS]
     return [rows[table.groups_B[rows] == group][:SHOWN_RESPONSES].tolist() for group in groups[mixed_first]]
 
@@ -261,32 +238,32 @@ def _group(
     """One group as the report's reader shows it."""
     table, columns, what_if = inspection.table, inspection.source.columns, inspection.what_if
     fraction = inspection.settings.low_prob_fraction
-    right_B, wrong_B = table.right_B, table.wrong_B
+    right_B, wrong_B, c_o_B = table.right_B, table.wrong_B, table.c_o_B(fraction)
     before_B, after_B = np.full((2, table.size), np.nan)
     if what_if is not None:
         before_B[what_if.rows_B], after_B[what_if.rows_B] = what_if.grpo_B, what_if.progrpo_B
     words: dict[str, int] = {}
     shown = []
     for row in rows:
-        text = response_of(raw[row][columns.response])[:MOST_CHARACTERS]
-        scored = inspection.scored.get(row)
-        ids = scored.token_ids if scored else as_list(raw[row][columns.token_ids]) if columns.token_ids else None
-        logps = as_list(raw[row][columns.logps]) if columns.logps else scored.logps if scored else []
+        cells, scored = raw[row], inspection.scored.get(row)
+        text = response_of(cells[columns.response])[:MOST_CHARACTERS]
+        ids = scored.token_ids if scored else as_list(cells[columns.token_ids]) if columns.token_ids else None
+        logps = as_list(cells[columns.logps]) if columns.logps else scored.logps if scored else []
         if decode is None or ids is None:
             # Words are shown instead of tokens, and their probabilities are not known.
             pieces = re.findall(r"\S+\s*|\s+", text)
             ids, logps = [words.setdefault(piece, len(words)) for piece in pieces], []
         shown.append(
             {
-                "prompt": as_text(raw[row][columns.prompt])[:MOST_CHARACTERS],
+                "prompt": as_text(cells[columns.prompt])[:MOST_CHARACTERS],
                 "text": text,
                 "verdict": "right" if right_B[row] else "wrong" if wrong_B[row] else "not judged",
                 "token_ids": ids,
                 "logps": logps,
                 "canonical": str(table.answers_B[row]),
-                "reward": float(table.rewards_B[row]),
-                "prompt_confidence": float(table.c_q_B[row]),
-                "answer_confidence": float(table.c_o_B(fraction)[row]),
+                "reward": table.rewards_B[row],
+                "prompt_confidence": table.c_q_B[row],
+                "answer_confidence": c_o_B[row],
                 "grpo_advantage": before_B[row],
                 "correction": after_B[row] - before_B[row],
                 "advantage": after_B[row],

@@ -1,19 +1,18 @@
 """The figures of a report: curves over training, and what the final evaluations show."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from progrpo.evaluation.intervals import mean_over_problems
 from progrpo.evaluation.results import Evaluation
-from progrpo.pages.collect import Group, MethodRuns, Run
-from progrpo.pages.figures import PERCENT, ROWS, Figure, Panel, Series, figure, mark, plain, series, upright, whiskers
-from progrpo.pages.measures import estimate, known_values, samples_per_problem
-from progrpo.pages.summary import Difference, interval_text, largest_k
+from progrpo.pages.collect import Group, Run
+from progrpo.pages.figures import PERCENT, ROWS, Figure, Panel, figure, mark, plain, series, upright, whiskers
+from progrpo.pages.measures import estimate, finals_of, known_values, largest_k, samples_per_problem
+from progrpo.pages.summary import Difference, interval_text
 
-Curve = dict[float, float]
-"""Values by step."""
 SMOOTH_FROM = 60
 """From so many steps on, the mean over seeds is averaged over neighbouring steps, because noise hides a long curve."""
 
@@ -33,13 +32,13 @@ PANELS = {
     "confidence-by-verdict": (
         "c(o|q) of right and wrong rollouts",
         "Solid: right rollouts. Dashed: wrong ones. ProGRPO pulls down the right ones that are over-confident.",
-        None,
+        *("right", "wrong"),
     ),
-    "pass1": ("pass@1, held out", "The chance that one sample is right, on problems kept out of training.", None),
+    "pass1": ("pass@1, held out", "The chance that one sample is right, on problems kept out of training.", "pass@1"),
     "passk": (
         "pass@{k}, held out",
         "The chance that the best of {k} is right. A policy that collapses gains pass@1 and loses here.",
-        None,
+        "pass@{k}",
     ),
     "distinct": ("Different solutions in a group", "Different right answers to one prompt.", "distinct_solutions"),
     "mixed": (
@@ -50,7 +49,9 @@ PANELS = {
     "all-right": ("Groups all right", "Prompts that are solved every time.", "groups/all_right"),
     "all-wrong": ("Groups all wrong", "Prompts that are never solved.", "groups/all_wrong"),
 }
-"""By id: the title, the caption, and the metric of training that the panel shows, if it shows one."""
+"""By id: the title, the caption, and the measures of :func:`curve` that the panel shows."""
+LINES = {"right": (", right", "solid"), "wrong": (", wrong", "dash")}
+"""What follows the title in a line's name, and the style of the line, for measures that share a panel."""
 
 
 def window_for(steps: int) -> int:
@@ -58,76 +59,56 @@ def window_for(steps: int) -> int:
     return 1 if steps < SMOOTH_FROM else steps // 20 | 1
 
 
-def metric_curve(run: Run, key: str) -> Curve:
-    """A metric of training."""
-    return {record["step"]: float(record[key]) for record in run.metrics if record.get(key) is not None}
-
-
-def pass_at_k_curve(run: Run, k: int) -> Curve:
-    """pass@k of the evaluations during training, and of the final evaluation on the same problems."""
+def curve(run: Run, measure: str) -> dict[int, float]:
+    """A measure by step: a metric of training, the mean c(o|q) of recorded rollouts that are ``right`` or ``wrong``,
+    or ``pass@K`` of the evaluations during training and of the final one on the same problems."""
+    if not measure.startswith("pass@"):
+        records = [*run.metrics, *run.rollouts]
+        return {record["step"]: float(record[measure]) for record in records if record.get(measure) is not None}
     by_step = dict(run.evaluations)
     if run.final is not None and by_step:
         by_step[run.recipe.training.steps] = run.final
+    k = int(measure.removeprefix("pass@"))
     usable = {step: e for step, e in sorted(by_step.items()) if e.judged and e.samples >= k}
-    values = known_values(list(usable.values()), f"pass@{k}")
+    values = known_values(list(usable.values()), measure)
     return {} if values is None else dict(zip(usable, values.mean(axis=1).tolist(), strict=True))
 
 
-def confidence_curve(run: Run, place: int) -> Curve:
-    """The mean c(o|q) of the recorded rollouts that are right (place 0) or wrong (place 1)."""
-    return {step: means[place] for step, means in run.rollout_confidence.items() if np.isfinite(means[place])}
-
-
-def over_training(
-    methods: Sequence[MethodRuns],
-    curve: Callable[[Run], Curve],
-    *,
-    label: str = "",
-    dash: str = "solid",
-    markers: bool = False,
-) -> list[Series]:
-    """A quantity over training: each seed as a thin line, the mean over seeds on top.
+def over_training(groups: Sequence[Group], measure: str) -> list[Figure]:
+    """A measure of :func:`curve` over training: each seed as a thin line, the mean over seeds on top.
 
     The mean is over the steps that all of a method's runs have: elsewhere it would jump where a seed joins or leaves.
-    ``markers`` marks the points, for quantities that are known at a few steps; nothing is smoothed then. ``label``
-    follows a method's title, and ``dash`` is Plotly's name for the style of the lines.
+    The points of measures that are known at a few steps are marked, and nothing is smoothed then.
     """
-    import pandas as pd
-
-    data: list[Series] = []
-    for method in methods:
-        runs = [pd.Series(values) for run in method.runs if (values := curve(run))]
+    data: list[Figure] = []
+    is_marked = measure in LINES or measure.startswith("pass@")
+    label, dash = LINES.get(measure, ("", "solid"))
+    for group in groups:
+        runs = [pd.Series(values) for run in group.runs if (values := curve(run, measure))]
         if not runs:
             continue
-        look = mark(method.name)
-        window = 1 if markers else window_for(max(len(values) for values in runs))
+        look = mark(group.name)
+        window = 1 if is_marked else window_for(max(len(values) for values in runs))
         if len(runs) > 1 or window > 1:
-            thin: dict[str, Any] = {"line": {"width": 1, "dash": dash}, "opacity": 0.35}
-            data += [series("lines", values.index, values, look, **thin) for values in runs]
+            thin = {"width": 1, "dash": dash}
+            data += [series("lines", values.index, values, look, line=thin, opacity=0.35) for values in runs]
         # At the ends the window of the moving average is cut, not padded.
         mean = pd.concat(runs, axis=1, join="inner").mean(axis=1).rolling(window, center=True, min_periods=1).mean()
-        options: dict[str, Any] = {"name": method.title + label, "hover": "%{y:.3f}", "line": {"dash": dash}}
-        mode = "lines+markers" if markers or len(mean) == 1 else "lines"
-        data.append(series(mode, mean.index, mean, look, **options))
+        mode, name = "lines+markers" if is_marked or len(mean) == 1 else "lines", group.title + label
+        data.append(series(mode, mean.index, mean, look, name=name, hover="%{y:.3f}", line={"dash": dash}))
     return data
 
 
-def training_panels(methods: Sequence[MethodRuns]) -> list[Panel]:
+def training_panels(groups: Sequence[Group]) -> list[Panel]:
     """The panels over training that have something to show."""
-    k = largest_k(samples_per_problem([e for m in methods for run in m.runs for e in run.evaluations.values()]))
-
-    def marked(curve: Callable[..., Curve], label: str = "", dash: str = "solid", **options: Any) -> list[Series]:
-        return over_training(methods, partial(curve, **options), markers=True, label=label, dash=dash)
-
-    right, wrong = marked(confidence_curve, ", right", place=0), marked(confidence_curve, ", wrong", "dash", place=1)
-    curves = {"confidence-by-verdict": right + wrong, "pass1": marked(pass_at_k_curve, k=1)}
-    curves["passk"] = marked(pass_at_k_curve, k=k) if k > 1 else []
+    k = largest_k(samples_per_problem([e for g in groups for run in g.runs for e in run.evaluations.values()]))
     panels = []
-    for name, (title, caption, metric) in PANELS.items():
-        data = over_training(methods, partial(metric_curve, key=metric)) if metric else curves[name]
-        shown = figure(data, "step", yaxis=PERCENT if metric and metric.startswith("groups/") else {})
-        panels.append(Panel(name, title.format(k=k), caption.format(k=k), shown))
-    return [panel for panel in panels if panel.figure]
+    for name, (title, caption, *measures) in PANELS.items():
+        data = [line for measure in measures for line in over_training(groups, measure.format(k=k))]
+        shown = figure(data, "step", yaxis=PERCENT if measures[0].startswith("groups/") else {})
+        if shown and (name != "passk" or k > 1):
+            panels.append(Panel(name, title.format(k=k), caption.format(k=k), shown))
+    return panels
 
 
 def pass_at_k_figure(groups: Sequence[Group]) -> Figure | None:
@@ -135,27 +116,26 @@ def pass_at_k_figure(groups: Sequence[Group]) -> Figure | None:
 
     The line has every k. The band has fewer, evenly spread on the axis, because each k costs a bootstrap.
     """
-    data: list[Series] = []
+    data: list[Figure] = []
     most = 0
     for group in groups:
-        ks = range(1, samples_per_problem(group.finals) + 1)
-        values = {k: known for k in ks if (known := known_values(group.finals, f"pass@{k}")) is not None}
+        every_k = range(1, samples_per_problem(group.finals) + 1)
+        values = {k: known for k in every_k if (known := known_values(group.finals, f"pass@{k}")) is not None}
         if not values:
             continue
-        look, n = mark(group.name), max(values)
-        most = max(most, n)
-        bounds = [(k, e) for k in band_ks(n) if (e := estimate(group.finals, f"pass@{k}"))]
-        x = [k for k, _ in bounds] + [k for k, _ in reversed(bounds)]
-        y = [e.low for _, e in bounds] + [e.high for _, e in reversed(bounds)]
-        data.append(series("lines", x, y, look, line={"width": 0}, fill="toself", fillcolor=look.band))
-        means = [float(known.mean()) for known in values.values()]
+        look, most = mark(group.name), max(most, *values)
+        ks = band_ks(max(values))
+        band = [mean_over_problems(values[k]) for k in ks]
+        x, y = [*ks, *ks[::-1]], [*(e.low for e in band), *(e.high for e in band[::-1])]
+        fill: dict[str, Any] = {"line": {"width": 0}, "fill": "toself", "fillcolor": f"var(--band-{look.name})"}
+        data.append(series("lines", x, y, look, **fill))
+        means = {k: float(known.mean()) for k, known in values.items()}
         problems = [known.shape[1] for known in values.values()]
         fewer = [f" ({count} problems)" if len(set(problems)) > 1 else "" for count in problems]
-        options: dict[str, Any] = {"name": group.title, "text": fewer, "hover": "%{y:.3f}%{text}"}
-        data.append(series("lines", list(values), means, look, **options))
-        powers = [k for k in values if k.bit_count() == 1]
-        at_powers = [mean for k, mean in zip(values, means, strict=True) if k in powers]
-        data.append(series("markers", powers, at_powers, look))
+        hover, line = "%{y:.3f}%{text}", list(means.values())
+        data.append(series("lines", list(means), line, look, name=group.title, text=fewer, hover=hover))
+        powers = {k: mean for k, mean in means.items() if k.bit_count() == 1}
+        data.append(series("markers", list(powers), list(powers.values()), look))
     ticks = [1 << i for i in range(most.bit_length())]
     xaxis = {"type": "log", "tickvals": ticks, "ticktext": [str(k) for k in ticks]}
     return figure(data, "k, samples tried", "pass@k", xaxis=xaxis, yaxis={"rangemode": "normal"}, height=360)
@@ -167,8 +147,7 @@ def band_ks(n: int) -> list[int]:
     >>> band_ks(16)
     [1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 16]
     """
-    spread = np.geomspace(1, n, max(2, 3 * n.bit_length()))
-    return sorted({round(float(k)) for k in spread} | {1, n})
+    return sorted({round(float(k)) for k in np.geomspace(1, n, max(2, 3 * n.bit_length()))} | {1, n})
 
 
 def difference_figure(differences: Sequence[Difference]) -> Figure | None:
@@ -188,32 +167,32 @@ def difference_figure(differences: Sequence[Difference]) -> Figure | None:
             rows, hover = [row] * len(d.per_seed), "one seed: %{x:+.3f}<extra></extra>"
             marker = {"symbol": "line-ns-open", "size": 10}
             data.append(series("markers", d.per_seed, rows, "var(--soft)", marker=marker, hover=hover))
-    options: dict[str, Any] = {"height": 90 + 38 * len(shown), "shapes": [upright(0)], "hovermode": "closest"}
     title, xaxis = f"difference from {plain(shown[0].baseline.title)}", {"tickformat": "+.2f", "showgrid": True}
-    return figure(data, title, xaxis=xaxis, yaxis=ROWS, **options)
+    height, zero = 90 + 38 * len(shown), [upright(0)]
+    return figure(data, title, xaxis=xaxis, yaxis=ROWS, height=height, shapes=zero, hovermode="closest")
 
 
 def distinct_figure(groups: Sequence[Group]) -> Figure | None:
     """How many different correct solutions problems have: the share of problems by count, a bar for each group."""
     data = []
-    most = 0
     for group in groups:
         counts = known_values(group.finals, "distinct")
         if counts is not None:
-            most = max(most, int(counts.max()))
-            x = list(range(int(counts.max()) + 1))
-            shares, hover = [float(np.mean(counts == count)) for count in x], "%{y:.1%} of problems"
-            data.append(series("bars", x, shares, mark(group.name).colour, name=group.title, hover=hover))
-    title, xaxis = "different correct solutions of a problem", {"dtick": 1 if most < 16 else 5}
-    options: dict[str, Any] = {"height": 300, "bargap": 0.25, "bargroupgap": 0.08}
-    return figure(data, title, "problems", xaxis=xaxis, yaxis=PERCENT, **options)
+            shares, hover = np.bincount(counts.astype(int).ravel()) / counts.size, "%{y:.1%} of problems"
+            colour = mark(group.name).colour
+            data.append(series("bars", range(len(shares)), shares, colour, name=group.title, hover=hover))
+    title, xaxis = (
+        "different correct solutions of a problem",
+        {"dtick": 1 if all(len(s["x"]) <= 16 for s in data) else 5},
+    )
+    layout: dict[str, Any] = {"height": 300, "bargap": 0.25, "bargroupgap": 0.08}
+    return figure(data, title, "problems", xaxis=xaxis, yaxis=PERCENT, **layout)
 
 
 def coverage_figure(groups: Sequence[Group], base: Sequence[Evaluation] = ()) -> Figure | None:
     """Coverage with its interval: a row for each group, and one for the base model."""
-    rows = [(group.title, group.name, group.finals) for group in groups if group.finals]
-    n = samples_per_problem([e for _, _, finals in rows for e in finals])
-    if base and samples_per_problem(base) == n:
+    rows = [(group.title, group.name, group.finals) for group in groups]
+    if base and samples_per_problem(base) == samples_per_problem(finals_of(groups)):
         rows.insert(0, ("Base model", "base", list(base)))
     data = []
     for title, name, evaluations in rows:
@@ -223,5 +202,5 @@ def coverage_figure(groups: Sequence[Group], base: Sequence[Evaluation] = ()) ->
             row = series("bars", [value.mean], [plain(title)], mark(name).colour, hover=hover, error_x=error)
             data.append(row | {"orientation": "h", "width": 0.55})
     xaxis = PERCENT | {"rangemode": "tozero", "showgrid": True}
-    options: dict[str, Any] = {"height": 80 + 44 * len(data), "hovermode": "closest", "barmode": "overlay"}
-    return figure(data, "share of all solutions found", xaxis=xaxis, yaxis=ROWS, **options)
+    layout: dict[str, Any] = {"height": 80 + 44 * len(data), "hovermode": "closest", "barmode": "overlay"}
+    return figure(data, "share of all solutions found", xaxis=xaxis, yaxis=ROWS, **layout)

@@ -5,17 +5,15 @@ import gzip
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from progrpo.evaluation.store import SUMMARY_COLUMNS, read_samples
 from progrpo.pages.collect import Group
 from progrpo.pages.figures import mark
 from progrpo.pages.responses import LOW_PROB_FRACTION, MOST_TOKENS, decoder_from, finite, merge_same
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TOKEN_BUDGET = 6_000_000
 """The most tokens of evaluation responses in a page. They take some 20 MB."""
@@ -27,11 +25,9 @@ READER_COLUMNS = (*(name for name in SUMMARY_COLUMNS if name != "prompt"), "toke
 NUMBERS = ("answer_confidence", "entropy", "length")
 
 
-def read_responses(groups: Sequence[Group]) -> "pd.DataFrame":
+def read_responses(groups: Sequence[Group]) -> pd.DataFrame:
     """All kept responses of the groups, without texts and tokens; ``group`` and ``run`` are places in ``groups`` and
     in the group's ``samples``."""
-    import pandas as pd
-
     frames = [
         read_samples(samples.folder, COLUMNS).assign(group=i, run=j)
         for i, group in enumerate(groups)
@@ -40,14 +36,14 @@ def read_responses(groups: Sequence[Group]) -> "pd.DataFrame":
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*COLUMNS, "group", "run"])
 
 
-def prompts_by_problem(groups: Sequence[Group], responses: "pd.DataFrame") -> dict[str, str]:
+def prompts_by_problem(groups: Sequence[Group], responses: pd.DataFrame) -> dict[str, str]:
     """The prompts of the final evaluations' problems by id, in order; the id itself if no response was kept."""
     ids = dict.fromkeys(p.problem_id for group in groups for e in group.finals for p in e.problems)
     prompts = dict(zip(responses["problem_id"], responses["prompt"], strict=True))
     return {problem: str(prompts.get(problem) or problem) for problem in ids}
 
 
-def table(prompts: Mapping[str, str], groups: Sequence[Group], responses: "pd.DataFrame") -> dict[str, Any]:
+def table(prompts: Mapping[str, str], groups: Sequence[Group], responses: pd.DataFrame) -> dict[str, Any]:
     """The columns of the table. Each is a list over problems, with None where a group has nothing for a problem.
 
     ``correct`` and ``samples`` are sums over a group's seeds, and ``distinct`` is their mean. ``right`` and ``wrong``
@@ -71,7 +67,7 @@ def table(prompts: Mapping[str, str], groups: Sequence[Group], responses: "pd.Da
     return {"ids": list(prompts), "prompts": list(prompts.values()), "groups": columns}
 
 
-def samples_in_page(responses: "pd.DataFrame", budget: int = TOKEN_BUDGET) -> int | None:
+def samples_in_page(responses: pd.DataFrame, budget: int = TOKEN_BUDGET) -> int | None:
     """How many samples of each problem and run the page holds, always the first ones; None if all.
 
     The number is the same for all problems, so that no sample is picked for how it looks. It is at least 1.
@@ -96,7 +92,7 @@ def chunks(
     solutions: dict[str, dict[str, int]] = {}
     for i, group in enumerate(groups):
         for samples in group.samples:
-            decode = cache(decoder_from(samples.tokenizers))
+            decode = cache(decoder_from(samples.run, samples.model))
             frame = read_samples(samples.folder, READER_COLUMNS, first=first).rename(columns={"tokens": "length"})
             frame["verdict"] = frame["status"].map(VERDICTS).fillna("not judged")
             for problem, members in frame.sort_values("index", kind="stable").groupby("problem_id", sort=False):

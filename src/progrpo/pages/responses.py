@@ -12,14 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from progrpo.core import low_probability_mask
-from progrpo.pages.collect import MethodRuns, Run
+from progrpo.pages.collect import Group, verdict_of
 from progrpo.runs.folder import RunFolder
 from progrpo.runs.rollouts import read_rollout
 
 GROUPS = 6
 MOST_TOKENS = 600
-"""Tokens shown of a response, half of them its first and half its last: a phone could not open a page with every token
-of long reasoning."""
+"""Tokens shown of a response, half of them its first and half its last: phones can't open pages of long reasoning."""
 LOW_PROB_FRACTION = 0.2
 """The default of ProGRPOConfig, for recipes that leave it out."""
 NUMBERS = ("reward", "prompt_confidence", "answer_confidence", "grpo_advantage", "correction", "advantage")
@@ -30,35 +29,27 @@ Row = dict[Any, Any]
 Decode = Callable[[int], str]
 
 
-def reader(methods: Sequence[MethodRuns]) -> list[dict[str, Any]]:
+def reader(methods: Sequence[Group]) -> list[dict[str, Any]]:
     """By method and step, a few groups with their responses; empty without rollouts.
 
     One run of each method is read. If all methods have rollouts with the same seed, these are read, so that prompts are
     the same. At each step, prompts that are mixed (some responses right, some wrong) in most methods come first.
     """
-    runs = _runs_to_read(methods)
-    decoders = {name: decoder_from(run.tokenizers) for name, run in runs.items()}
-    steps: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
+    with_rollouts = {m.title: {run.recipe.seed: run for run in reversed(m.runs) if run.rollouts} for m in methods}
+    by_seed = {title: runs for title, runs in with_rollouts.items() if runs}
+    shared = set.intersection(*map(set, by_seed.values())) if by_seed else set()
+    runs = {title: runs[min(shared or runs)] for title, runs in by_seed.items()}
+    decoders = {title: decoder_from(run.folder, run.recipe.model.path) for title, run in runs.items()}
+    views: dict[str, Any] = {t: {"title": t, "seed": run.recipe.seed, "steps": []} for t, run in runs.items()}
     for place in (0, -1):
-        by_method = {name: read_groups(run.folder, run.rollout_steps[place]) for name, run in runs.items()}
-        for name, run in runs.items():
-            if place == 0 or len(run.rollout_steps) > 1:
+        rows = {title: read_groups(run.folder, run.rollouts[place]["step"]) for title, run in runs.items()}
+        for title, run in runs.items():
+            if place == 0 or len(run.rollouts) > 1:
                 settings = run.recipe.method_settings() | run.recipe.trl
                 fraction = float(settings.get("low_prob_fraction", LOW_PROB_FRACTION))
-                views = [group_view(rows, decoders[name], fraction) for rows in choose_groups(name, by_method)]
-                steps[name].append({"step": run.rollout_steps[place], "groups": views})
-    return [
-        {"name": m.name, "title": m.title, "seed": runs[m.name].recipe.seed, "steps": steps[m.name]}
-        for m in methods
-        if m.name in runs
-    ]
-
-
-def _runs_to_read(methods: Sequence[MethodRuns]) -> dict[str, Run]:
-    with_rollouts = {method.name: [run for run in method.runs if run.rollout_steps] for method in methods}
-    by_seed = {name: {run.recipe.seed: run for run in reversed(runs)} for name, runs in with_rollouts.items() if runs}
-    shared = set.intersection(*map(set, by_seed.values())) if by_seed else set()
-    return {name: runs[min(shared or runs)] for name, runs in by_seed.items()}
+                groups = [group_view(group, decoders[title], fraction) for group in choose_groups(title, rows)]
+                views[title]["steps"].append({"step": run.rollouts[place]["step"], "groups": groups})
+    return list(views.values())
 
 
 def read_groups(folder: RunFolder, step: int) -> dict[str, list[Row]]:
@@ -70,29 +61,20 @@ def read_groups(folder: RunFolder, step: int) -> dict[str, list[Row]]:
     return by_prompt
 
 
-def verdict_of(reward: float | None) -> str:
-    """``right`` for a reward above 0, ``wrong`` for others, ``not judged`` where the verifier failed."""
-    if reward is None or math.isnan(reward):
-        return "not judged"
-    return "right" if reward > 0 else "wrong"
-
-
-def choose_groups(name: str, by_method: dict[str, dict[str, list[Row]]]) -> list[list[Row]]:
-    """The groups of method ``name``: prompts that all methods have come first, mixed ones first among them."""
+def choose_groups(method: str, by_method: dict[str, dict[str, list[Row]]]) -> list[list[Row]]:
+    """A few groups of a method: prompts that all methods have come first, mixed ones first among them."""
 
     def rank(prompt: str) -> tuple[int, int]:
         holders = [groups[prompt] for groups in by_method.values() if prompt in groups]
         return -len(holders), -sum({"right", "wrong"} <= {row["verdict"] for row in rows} for rows in holders)
 
     # Prompts of the same rank stay in the file's order, so that no group is picked for how well it looks.
-    return [by_method[name][prompt] for prompt in sorted(by_method[name], key=rank)[:GROUPS]]
+    return [by_method[method][prompt] for prompt in sorted(by_method[method], key=rank)[:GROUPS]]
 
 
 def group_view(rows: list[Row], decode: Decode, fraction: float) -> dict[str, Any]:
-    """One group as the page shows it: right responses first, and of these the most confident one first.
-
-    A token is ``[text, probability, in T_low]``.
-    """
+    """One group as the page shows it: right responses first, and of these the most confident one first; a token is
+    ``[text, probability, in T_low]``."""
     solutions: dict[str, int] = {}
     ranked = sorted(rows, key=lambda r: (VERDICTS.index(r["verdict"]), -(finite(r["answer_confidence"]) or 0.0)))
     entries = merge_same(ranked, decode, fraction, solutions)
@@ -160,17 +142,13 @@ def low_tokens(logps_BT: NDArray[np.float64], fraction: float) -> NDArray[np.boo
 
 
 def cut(tokens: list[Any]) -> list[Any]:
-    """The first and the last half of :data:`MOST_TOKENS` tokens: the end holds the answer.
-
-    >>> len(cut(list(range(1000)))), cut([1, 2])
-    (600, [1, 2])
-    """
+    """The first and the last half of :data:`MOST_TOKENS` tokens: the end holds the answer."""
     half = MOST_TOKENS // 2
     return tokens if len(tokens) <= MOST_TOKENS else tokens[:half] + tokens[-half:]
 
 
-def decoder_from(places: Sequence[str | Path]) -> Decode:
-    """Token id -> text, by the first tokenizer in these places (folders or names of models), never from the network.
+def decoder_from(run: RunFolder | None, model: str) -> Decode:
+    """Token id -> text, by the tokenizer of the run's last checkpoint, or else of the model, never from the network.
 
     If no tokenizer on this machine can be read, a token is shown as its number, ``#17``.
     """
@@ -187,6 +165,7 @@ def decoder_from(places: Sequence[str | Path]) -> Decode:
 
         return AutoTokenizer.from_pretrained(str(place), local_files_only=True)
 
+    places = [place for place in (run and run.last_checkpoint(), model) if place]
     for load, place in product((from_file, from_model), places):
         with suppress(Exception):  # both libraries raise many kinds of error for a missing or damaged file
             tokenizer = load(place)

@@ -1,17 +1,20 @@
-"""What the numbers support: the sentences at the top of a page, and the differences that they rest on."""
+"""What the numbers support: the sentences at the top of a page, the differences that they rest on, and what a reader
+must know before the numbers are compared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from progrpo.evaluation.intervals import Estimate, SignTest, paired_difference, sign_test
-from progrpo.pages.collect import Group, MethodRuns
-from progrpo.pages.measures import common_problems, estimate, known_values, samples_per_problem
+from progrpo.evaluation.results import Evaluation, fewer_problems
+from progrpo.pages.collect import Group
+from progrpo.pages.measures import LAST_MEASURES, common_problems, estimate, known_values, largest_k_of
 
 BASELINE = "grpo"
-LARGEST_K = 32
-LAST_MEASURES = ("distinct", "coverage", "entropy")
+MOST_NAMED = 5
+"""The most problems without a judged sample that a note names."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,6 @@ class Difference:
     def title(self) -> str:
         return "distinct correct solutions" if self.measure == "distinct" else self.measure
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether the 95 % interval leaves out 0."""
-        return self.difference.low > 0 or self.difference.high < 0
-
-    @property
-    def seeds_agree(self) -> bool:
-        """Whether no two seeds point in opposite directions."""
-        return not (self.per_seed and min(self.per_seed) < 0 < max(self.per_seed))
-
 
 def signed(value: float, digits: int = 3) -> str:
     """``+0.043``, ``−0.012``: with a real minus sign.
@@ -77,13 +70,9 @@ def joined(phrases: Sequence[str], last: str = "and") -> str:
     return f"{', '.join(first)} {last} {final}" if first else final
 
 
-def largest_k(n: int) -> int:
-    """The k to report for n samples: at most 32, and at most n / 2, because k = n is only "any correct".
-
-    >>> largest_k(64), largest_k(16), largest_k(2)
-    (32, 8, 1)
-    """
-    return max(1, min(LARGEST_K, n // 2))
+def is_clear(difference: Estimate) -> bool:
+    """Whether the 95 % interval leaves out 0."""
+    return difference.low > 0 or difference.high < 0
 
 
 def compare(method: Group, baseline: Group, measure: str) -> Difference | None:
@@ -92,7 +81,7 @@ def compare(method: Group, baseline: Group, measure: str) -> Difference | None:
     Runs of the same seed are compared with each other. With no seed in common, each method's seeds are averaged first
     and only problems are paired.
     """
-    a_by_seed, b_by_seed = method.finals_by_seed, baseline.finals_by_seed
+    a_by_seed, b_by_seed = ({run.recipe.seed: run.final for run in g.runs if run.final} for g in (method, baseline))
     seeds = sorted(a_by_seed.keys() & b_by_seed.keys())
     a = [a_by_seed[seed] for seed in seeds] or method.finals
     b = [b_by_seed[seed] for seed in seeds] or baseline.finals
@@ -102,44 +91,34 @@ def compare(method: Group, baseline: Group, measure: str) -> Difference | None:
     values_a, values_b = values[: len(a)], values[len(a) :]
     if not seeds:
         values_a, values_b = values_a.mean(axis=0, keepdims=True), values_b.mean(axis=0, keepdims=True)
-    return Difference(
-        measure,
-        method,
-        baseline,
-        float(values_a.mean()),
-        float(values_b.mean()),
-        paired_difference(values_a, values_b),
-        (values_a - values_b).mean(axis=1).tolist() if seeds else [],
-        sign_test(values_a.mean(axis=0), values_b.mean(axis=0)),
-        len(common_problems([*a, *b])),
-    )
+    means, difference = (float(values_a.mean()), float(values_b.mean())), paired_difference(values_a, values_b)
+    per_seed = (values_a - values_b).mean(axis=1).tolist() if seeds else []
+    signs, shared = sign_test(values_a.mean(axis=0), values_b.mean(axis=0)), len(common_problems([*a, *b]))
+    return Difference(measure, method, baseline, *means, difference, per_seed, signs, shared)
 
 
 def differences(groups: Sequence[Group]) -> list[Difference]:
     """Every method or model with a final evaluation against GRPO, or against the first one if there is no GRPO."""
     finished = sorted((group for group in groups if group.finals), key=lambda group: group.name != BASELINE)
-    k = _largest_k_of(groups)
-    ks = sorted({1, k} | ({8} if k > 8 else set()))
-    measures = (*(f"pass@{k}" for k in ks), *LAST_MEASURES)
+    k = largest_k_of(groups)
+    measures = (*(f"pass@{k}" for k in sorted({1, min(k, 8), k})), *LAST_MEASURES)
     compared = [compare(group, finished[0], measure) for group in finished[1:] for measure in measures]
     return [difference for difference in compared if difference is not None]
 
 
-def _largest_k_of(groups: Sequence[Group]) -> int:
-    return largest_k(samples_per_problem([e for group in groups for e in group.finals]))
-
-
-def sentences(methods: Sequence[MethodRuns]) -> list[str]:
-    """One or two sentences: what is clear, and what is not."""
-    if compared := sentences_compared(methods):
-        return compared
-    finished = [method for method in methods if method.finals]
-    unfinished = [] if finished else methods
-    lines = []
-    for method in finished:
-        runs = "one run" if len(method.finals) == 1 else f"{len(method.finals)} runs"
-        lines += [sentence_alone(method, f" ({runs})", "held-out problems"), *_sentences_since_base(method)]
-    for method in unfinished:
+def sentences(groups: Sequence[Group]) -> list[str]:
+    """What is clear and what is not: each method or model against the baseline, or else what the only one solves."""
+    measures = ("pass@1", f"pass@{largest_k_of(groups)}", "distinct")
+    by_method: dict[str, list[Difference]] = {}
+    for d in differences(groups):
+        if d.measure in measures:
+            by_method.setdefault(d.method.name, []).append(d)
+    lines = [sentence for measured in by_method.values() for sentence in _compared(measured)]
+    if lines:
+        return lines
+    if finished := [group for group in groups if group.finals]:
+        return [sentence for group in finished for sentence in _alone(group)]
+    for method in groups:
         run = max(method.runs, key=lambda run: run.last_step)
         step = max(run.evaluations, default=0)
         lines.append(f"{method.title} {run.remaining_work}")
@@ -148,20 +127,10 @@ def sentences(methods: Sequence[MethodRuns]) -> list[str]:
     return lines
 
 
-def sentences_compared(groups: Sequence[Group]) -> list[str]:
-    """Each method or model against the baseline; nothing if there is only one."""
-    measures = ("pass@1", f"pass@{_largest_k_of(groups)}", "distinct")
-    by_method: dict[str, list[Difference]] = {}
-    for d in differences(groups):
-        if d.measure in measures:
-            by_method.setdefault(d.method.name, []).append(d)
-    return [sentence for measured in by_method.values() for sentence in _compared(measured)]
-
-
 def _compared(measured: list[Difference]) -> list[str]:
     method, baseline = measured[0].method.title, measured[0].baseline.title
-    clear = [d for d in measured if d.is_clear]
-    unclear = [f"{d.title} ({d.interval})" for d in measured if not d.is_clear]
+    clear = [d for d in measured if is_clear(d.difference)]
+    unclear = [f"{d.title} ({d.interval})" for d in measured if not is_clear(d.difference)]
     lines = []
     if clear:
         lines.append(f"Against {baseline}, {method} {joined([_clear_phrase(d) for d in clear])}.")
@@ -170,7 +139,7 @@ def _compared(measured: list[Difference]) -> list[str]:
         lines.append(f"There is no clear difference{between} in {joined(unclear, 'or')}.")
     lines += [_problem_by_problem(d) for d in measured if d.measure == "pass@1"]
     # An interval over problems can leave out 0 while a second seed points the other way.
-    if split := [d.title for d in clear if not d.seeds_agree]:
+    if split := [d.title for d in clear if d.per_seed and min(d.per_seed) < 0 < max(d.per_seed)]:
         lines.append(f"Seeds disagree on the direction in {joined(split)}: more seeds are needed.")
     return lines
 
@@ -195,35 +164,32 @@ def _problem_by_problem(d: Difference) -> str:
     )
 
 
-def sentence_alone(group: Group, runs: str = "", problems_name: str = "problems") -> str:
-    """What one method or model solves; ``runs`` says in how many runs."""
-    k, problems = _largest_k_of([group]), len(common_problems(group.finals))
+def _alone(group: Group) -> list[str]:
+    """What one method or model solves, and how a method changed its model's pass@1."""
+    k, problems = largest_k_of([group]), len(common_problems(group.finals))
     first, most = estimate(group.finals, "pass@1"), estimate(group.finals, f"pass@{k}")
     if first is None or most is None:
-        return f"{group.title} has a final evaluation, but no problem has a judged sample: pass@k can't be estimated."
-    sentence = f"{group.title}{runs} solves {first.mean:.1%} of {problems} {problems_name} with one sample"
+        return [f"{group.title} has a final evaluation, but no problem has a judged sample: pass@k can't be estimated."]
+    runs = "one run" if len(group.finals) == 1 else f"{len(group.finals)} runs"
+    who, heldout = (f"{group.title} ({runs})", "held-out ") if group.runs else (group.title, "")
+    sentence = f"{who} solves {first.mean:.1%} of {problems} {heldout}problems with one sample"
     if k > 1:
         fewer = f" (of the {most.problems} with so many judged samples)" if (most.problems or 0) < problems else ""
         sentence += f" and {most.mean:.1%} with the best of {k}{fewer}"
-    return sentence.replace("%", " %") + "."
-
-
-def _sentences_since_base(method: MethodRuns) -> list[str]:
-    """pass@1 after and before training, on the problems of the first evaluation. It is unbiased, whatever n is."""
-    pairs = [(run.final, run.evaluations[0]) for run in method.runs if run.final and 0 in run.evaluations]
+    lines = [sentence.replace("%", " %") + "."]
+    pairs = [(run.final, run.evaluations[0]) for run in group.runs if run.final and 0 in run.evaluations]
     values = known_values([after for after, _ in pairs] + [before for _, before in pairs], "pass@1")
-    if values is None:
-        return []
-    after, before = np.split(values, 2)
-    change = paired_difference(after, before)
-    start = f"On the {values.shape[1]} problems that were also evaluated before training, pass@1"
-    means = f"{before.mean():.3f} before, {after.mean():.3f} after; {interval_text(change)}"
-    if change.low <= 0 <= change.high:
-        return [f"{start} shows no clear change ({means})."]
-    return [f"{start} {'rose' if change.mean > 0 else 'fell'} ({means})."]
+    if values is not None:  # on the problems of the first evaluation; pass@1 is unbiased, whatever n is
+        after, before = np.split(values, 2)
+        change = paired_difference(after, before)
+        start = f"On the {values.shape[1]} problems that were also evaluated before training, pass@1"
+        means = f"{before.mean():.3f} before, {after.mean():.3f} after; {interval_text(change)}"
+        verb = ("rose" if change.mean > 0 else "fell") if is_clear(change) else "shows no clear change"
+        lines.append(f"{start} {verb} ({means}).")
+    return lines
 
 
-def text(methods: Sequence[MethodRuns]) -> str:
+def text(methods: Sequence[Group]) -> str:
     """The summary for a terminal: the sentences, and each difference with its interval and its seeds."""
     lines = sentences(methods)
     for d in differences(methods):
@@ -234,3 +200,67 @@ def text(methods: Sequence[MethodRuns]) -> str:
             f"difference {interval_text(d.difference)}{d.over}{seeds}"
         )
     return "\n".join(lines)
+
+
+def missing_from_runs(methods: Sequence[Group]) -> list[str]:
+    """What a reader must know before the numbers of runs are compared."""
+    runs, notes = [run for method in methods for run in method.runs], []
+    for run in runs:
+        if run.final:
+            notes += _problem_notes(f"{run.label}, final evaluation", run.final)
+        else:
+            notes.append(f"{run.label} {run.remaining_work}")
+        if not run.metrics:
+            notes.append(f"{run.label}: no training metrics.")
+        if not run.evaluations:
+            why = " (evaluation.every is 0)" if run.recipe.evaluation.every == 0 else ""
+            notes.append(f"{run.label}: no evaluations during training{why}.")
+        if not run.rollouts:
+            notes.append(f"{run.label}: no rollouts, so there are no responses to read.")
+    left_out = {"name", "method", "seed", "methods"}
+    settings = pd.json_normalize([run.recipe.model_dump(exclude=left_out) for run in runs])
+    if differing := [str(key) for key in settings if settings[key].map(repr).nunique() > 1]:
+        notes.append(f"The recipes differ in {', '.join(differing)}, which may be why the results differ.")
+    return notes + _hard_to_compare("final evaluations", [(run.label, run.final) for run in runs if run.final])
+
+
+def missing_from_models(benchmarks: Mapping[str, Sequence[Group]]) -> list[str]:
+    """What a reader must know before the numbers of models are compared."""
+    notes = []
+    titles = dict.fromkeys(model.title for models in benchmarks.values() for model in models)
+    for name, models in benchmarks.items():
+        if absent := [title for title in titles if title not in {model.title for model in models}]:
+            notes.append(f"{name}: not evaluated for {joined(absent)}.")
+        notes += _hard_to_compare(name, [(model.title, model.finals[0]) for model in models])
+        for model in models:
+            notes += _problem_notes(f"{name}, {model.title}", model.finals[0])
+            if not model.samples:
+                notes.append(f"{name}: the samples of {model.title} are not kept, so there is nothing to read.")
+    return notes
+
+
+def _hard_to_compare(label: str, evaluations: Sequence[tuple[str, Evaluation]]) -> list[str]:
+    """The sampling settings and the problems in which evaluations (with their titles) differ."""
+    notes = []
+    for key in ("samples", "temperature", "top_p", "max_new_tokens"):
+        if len({repr(evaluation.settings.get(key)) for _, evaluation in evaluations}) > 1:
+            by_title = ", ".join(f"{title} {evaluation.settings.get(key)}" for title, evaluation in evaluations)
+            counts = "; distinct solutions and coverage can't be compared" if key == "samples" else ""
+            notes.append(f"{label}: sampled with different {key} ({by_title}){counts}.")
+    if len({frozenset(p.problem_id for p in evaluation.problems) for _, evaluation in evaluations}) > 1:
+        notes.append(f"{label}: not on the same problems; differences are over the problems that they share.")
+    return notes
+
+
+def _problem_notes(label: str, evaluation: Evaluation) -> list[str]:
+    """The evaluation's own warnings, and the samples and problems that were not judged."""
+    notes = [f"{label}: {warning}" for warning in evaluation.settings.get("warnings", [])]
+    if errors := sum(p.errors for p in evaluation.problems):
+        fewer = fewer_problems([p.samples for p in evaluation.judged])
+        at_k = f" Measures at k are over {fewer}." if fewer else ""
+        notes.append(f"{label}: the verifier failed on {errors} samples; they are left out.{at_k}")
+    if unjudged := evaluation.unjudged:
+        named = ", ".join(unjudged[:MOST_NAMED]) + (", ..." if len(unjudged) > MOST_NAMED else "")
+        subject = "1 problem has" if len(unjudged) == 1 else f"{len(unjudged)} problems have"
+        notes.append(f"{label}: {subject} no judged sample and no part in any mean: {named}.")
+    return notes
