@@ -21,7 +21,6 @@ test-vllm: .venv-vllm/.installed
 
 test-verl: .venv-verl/.installed
 	OMP_NUM_THREADS=1 $(VERL) -m pytest -n 2 --dist worksteal tests/verl/in_verl  # a launch uses one core
-	OMP_NUM_THREADS=1 $(VERL) -m pytest --doctest-modules src/progrpo/verl/trainer.py
 
 check: format lint types doctest test
 

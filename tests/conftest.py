@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -21,20 +22,30 @@ if find_spec("vllm") is not None:  # on a CPU, before TRL or anything else impor
     )
 
 
-TAKE_MINUTES = (
-    ("test_kill.py", "test_distributed_training.py"),
-    ("test_runs.py", "test_smollm2_recipes.py", "test_distributed.py", "test_agreement.py"),
+SLOW = (
+    *("test_distributed_training.py", "cli/test_runs.py", "test_kill.py", "test_smollm2_recipes.py"),
+    *("trl/test_distributed.py", "test_agreement.py"),
+    # with verl
+    *("test_a_stopped_run_goes_on_from", "test_alpha_0_is_verls_grpo", "test_programs_on_two_workers"),
+    *("test_verl_runs.py", "test_verl_rewards.py", "test_workers_without_the_plugin", "test_a_failed_run_says"),
 )
-"""Files of tests that take some five minutes each."""
+"""Tests and files of tests that take long, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each half of the tests begins with the files that take longest: at the end, no other file would run beside
-    them."""
-    first, second = ([item for item in items if item.path.name in names] for names in TAKE_MINUTES)
-    others = [item for item in items if not any(item.path.name in names for names in TAKE_MINUTES)]
-    half = max(0, len(items) // 2 - len(first))
-    items[:] = [*first, *others[:half], *second, *others[half:]]
+    """Each process of pytest-xdist, which gets an equal part of the tests, begins with its share of the slow ones: at
+    the end, no other test would run beside them."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    found: dict[str | None, list[pytest.Item]] = {name: [] for name in (*SLOW, None)}
+    for item in items:
+        found[next((name for name in SLOW if name in item.nodeid), None)].append(item)
+    others = iter(found.pop(None))
+    slow = [tests for tests in found.values() if tests]
+    ordered: list[pytest.Item] = []
+    for process in range(processes):
+        first = [item for tests in slow[process::processes] for item in tests]
+        ordered += [*first, *islice(others, max(0, len(items) // processes - len(first)))]
+    items[:] = [*ordered, *others]
 
 
 Once = Callable[[str, Callable[[Path], object]], Path]

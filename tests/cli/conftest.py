@@ -2,9 +2,11 @@
 it."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,21 @@ class Cli:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def kill_as_soon_as(self, condition: Callable[[], object], *arguments: str) -> None:
+        """Run ``progrpo ARGUMENTS`` until the condition is true, and end it with SIGKILL."""
+        if self._server is not None:
+            run = self._server.start(*arguments, folder=self.folder, environment=self.environment)
+            assert run.wait_for(lambda: bool(condition())), run.err
+            run.kill()
+            assert run.wait() == -signal.SIGKILL
+            return
+        process, end = self.start(*arguments), time.monotonic() + 120
+        while not condition() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
 
     def __call__(self, *arguments: str, code: int = 0) -> Any:
         if self._server is not None:

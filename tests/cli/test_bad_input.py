@@ -141,3 +141,10 @@ def test_the_systems_refusal_of_a_path_is_one_sentence_and_a_bug_is_a_traceback(
     for bug in ("open('/nowhere/x')", "{}['reward']", "__import__('progrpo.no_such_module')"):
         lines = f"import progrpo.pages; progrpo.pages.summary_text = lambda folders: {bug}"
         assert "Traceback" in forked("report", str(tmp_path), code=1, patch=lines).err
+
+
+def test_fsdp_on_a_cpu_is_refused_by_name(cli: Any) -> None:
+    cli.environment |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    done = cli("train", "countdown_cpu", *cli.tiny, "--out", "run", code=2)
+    assert "asks for FSDP, which accelerate does not do on a CPU" in done.err
+    assert not (cli.folder / "run" / "recipe.json").exists()

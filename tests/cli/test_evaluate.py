@@ -2,10 +2,7 @@
 
 import inspect
 import json
-import os
 import re
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +36,9 @@ def test_held_out_problems_of_a_recipe(cli: Any) -> None:
 
 def test_a_killed_evaluation_goes_on_to_the_same_results(cli: Any) -> None:
     cli("evaluate", *HELD_OUT, "--out", "whole")
-    process = cli.start("evaluate", *HELD_OUT, "--batch", "2", "--out", "killed")
     parts = cli.folder / "killed" / "countdown-samples"
-    deadline = time.monotonic() + 120
-    while not list(parts.glob("part-*")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    arguments = ("evaluate", *HELD_OUT, "--batch", "2", "--out", "killed")
+    cli.kill_as_soon_as(lambda: list(parts.glob("part-*")), *arguments)
     kept = pd.read_parquet(parts)
     assert 0 < len(kept) < 40 * 24
     assert not (cli.folder / "killed" / "countdown.json").exists()

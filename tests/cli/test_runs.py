@@ -1,7 +1,6 @@
 """Runs from the command line: what they leave behind, and that they survive being stopped and killed."""
 
 import json
-import os
 import shutil
 import signal
 import time
@@ -102,10 +101,7 @@ def test_a_killed_run_loses_no_more_than_the_steps_since_its_checkpoint(cli: Any
     run = cli.folder / "run"
     for checkpoint in (2, 4):
         arguments = ["--resume", "run"] if checkpoint > 2 else ["countdown_cpu", *cli.tiny, "--out", "run"]
-        process = cli.start("train", *arguments)
-        wait_for((run / "checkpoints" / f"checkpoint-{checkpoint}").exists)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        cli.kill_as_soon_as((run / "checkpoints" / f"checkpoint-{checkpoint}").exists, "train", *arguments)
         assert (run / "checkpoints" / f"checkpoint-{checkpoint}" / "trainer_state.json").exists()
         for line in (run / "metrics.jsonl").read_text().splitlines():
             json.loads(line)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
+from tests.trl.images_run import train_on_images
 
 from progrpo.sampling.models import load_model
 from progrpo.trl import ProGRPOConfig, ProGRPOTrainer, Rollout
@@ -39,6 +40,8 @@ def reward(completion_ids: list[list[int]], **columns: Any) -> list[float | None
 
 
 def train(out: str, center: str, case: str) -> dict[str, Any]:
+    if case == "images":
+        return train_on_images(out, center)
     model, tokenizer = load_model("countdown")
     problems = [{"prompt": f"{i + 1} 2 3 : {i + 6} ;"} for i in range(6)]
     seen: list[Rollout] = []

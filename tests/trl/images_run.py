@@ -1,11 +1,8 @@
-"""Run by test_distributed.py on two processes: the prompts of the first one have images, the others have none."""
+"""Run by distributed_run.py on two processes: the prompts of the first one have images, the others have none."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset
 from PIL import Image
@@ -17,7 +14,7 @@ from trl import GRPOConfig, GRPOTrainer
 STATE = PartialState(cpu=True)
 
 
-def train(out: str, center: str) -> dict[str, Any]:
+def train_on_images(out: str, center: str) -> dict[str, Any]:
     model, processor = tiny_llava(Path(f"{out}-{center}-model{STATE.process_index}"))
     problems = [
         {
@@ -55,10 +52,3 @@ def train(out: str, center: str) -> dict[str, Any]:
     except ValueError as error:
         said = str(error)
     return {"steps": trainer.state.global_step, "said": said, "log": trainer.state.log_history[:1]}
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    out, *centers = sys.argv[1:]
-    records = {center: train(out, center) for center in centers}
-    Path(f"{out}-rank{STATE.process_index}.json").write_text(json.dumps(records))

@@ -1,5 +1,5 @@
 """Two processes with gloo, with groups split across them, have the same advantages as one process. A launch takes
-longer than a case, so each launch trains all cases, one after the other."""
+longer than a case, so one launch trains all cases, one after the other."""
 
 import json
 import math
@@ -11,21 +11,21 @@ import pytest
 from tests.trl.launch import launch
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
-IMAGES = Path(__file__).with_name("images_run.py")
 CASES = ["prompt-plain", "correct-plain", "prompt-one_token", "group-no_logps"]
-CENTERS = ["grpo", "group", "prompt"]
+IMAGES = ["grpo-images", "group-images", "prompt-images"]
 
 Ranks = list[dict[str, Any]]
 """What each process of a launch has recorded, by case."""
 
 
 @pytest.fixture(scope="module")
-def ranks_of(once: Any) -> Callable[[Path, list[str], int], Ranks]:
-    """``ranks_of(script, cases, processes)``"""
+def ranks_of(once: Any) -> Callable[[int], Ranks]:
+    """``ranks_of(processes)``; one process has no other that waits for it, and trains without images."""
 
-    def ranks(script: Path, cases: list[str], processes: int) -> Ranks:
-        name = f"{script.stem}-{processes}"
-        folder = once(name, lambda folder: launch(script, str(folder / "out"), *cases, processes=processes))
+    def ranks(processes: int) -> Ranks:
+        cases = CASES + (IMAGES if processes > 1 else [])
+        name = f"distributed-{processes}"
+        folder = once(name, lambda folder: launch(SCRIPT, str(folder / "out"), *cases, processes=processes))
         return [json.loads((folder / f"out-rank{rank}.json").read_text()) for rank in range(processes)]
 
     return ranks
@@ -34,7 +34,7 @@ def ranks_of(once: Any) -> Callable[[Path, list[str], int], Ranks]:
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_have_the_advantages_of_one(ranks_of: Any, case: str) -> None:
     """Also if the processes have different work: only one of them has prompts of one token, or no log-probs."""
-    [one], two = ([rank[case] for rank in ranks_of(SCRIPT, CASES, processes)] for processes in (1, 2))
+    [one], two = ([rank[case] for rank in ranks_of(processes)] for processes in (1, 2))
     assert [len(rank["groups"]) for rank in two] == [12, 12]
     assert set(two[0]["groups"]) & set(two[1]["groups"]), "no group is split: the test shows nothing"
     for name in ("prompts", "groups"):
@@ -48,13 +48,13 @@ def test_two_processes_have_the_advantages_of_one(ranks_of: Any, case: str) -> N
     assert len(set(one["advantages"])) > 6
 
 
-@pytest.mark.parametrize("center", CENTERS)
-def test_images_on_one_of_two_processes(ranks_of: Any, center: str) -> None:
+@pytest.mark.parametrize("case", IMAGES)
+def test_images_on_one_of_two_processes(ranks_of: Any, case: str) -> None:
     """Both train if GRPOTrainer trains, and both raise an error if one is raised: neither waits for the other."""
-    ranks = [rank[center] for rank in ranks_of(IMAGES, CENTERS, 2)]
-    if center == "prompt":
+    ranks = [rank[case] for rank in ranks_of(2)]
+    if case == "prompt-images":
         assert all("center='prompt' needs the likelihood of a prompt" in rank["said"] for rank in ranks)
         return
     assert [(rank["steps"], rank["said"]) for rank in ranks] == [(2, None)] * 2
-    if center == "group":
+    if case == "group-images":
         assert 0 < ranks[0]["log"][0]["confidence/prompt/mean"] < 1, "of the prompts without images"

@@ -295,18 +295,3 @@ def test_a_stopped_launcher_leaves_a_checkpoint_of_one_step_and_one_process_can_
     assert "was written by 2 processes" in err
     # The pieces of its rollouts have the numbers of the processes.
     assert_same_run(run, run_of("one")[0], tolerance=1e-5)
-
-
-def test_fsdp_on_a_cpu_is_refused_by_name(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "progrpo", "train", "countdown_cpu", *RECIPE, "--out", "run"],
-        cwd=tmp_path,
-        env=os.environ | FSDP | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "asks for FSDP, which accelerate does not do on a CPU" in done.stderr
-    assert not (tmp_path / "run" / "recipe.json").exists()

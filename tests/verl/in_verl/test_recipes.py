@@ -87,6 +87,15 @@ SMALL = [
     "evaluation.samples_in_training=2",
 ]
 
+OF_RESPONSES = re.compile(r"step$|reward|entropy|completions/|confidence/|correction/|groups/|distinct|verifier/")
+REFERENCE_MODEL = {
+    "actor_rollout_ref.actor.use_kl_loss": True,
+    "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 8,
+    "actor_rollout_ref.ref.strategy": "fsdp2",
+    "actor_rollout_ref.ref.use_torch_compile": False,
+    "actor_rollout_ref.ref.fsdp_config.use_torch_compile": False,
+}
+
 ROWS = {
     "dapo_math_17k": tiny.dapo_rows,
     "aime24": tiny.aime_rows,
@@ -309,17 +318,21 @@ def check_finished_run(
     assert (run / "environment.json").exists()
 
 
-def test_a_stopped_run_goes_on_from_its_newest_complete_checkpoint(tmp_path: Path, models: dict[str, Path]) -> None:
-    """Each rollout serves two optimiser steps, so that verl's step 1 is step 2 of the run folder."""
+def test_a_stopped_run_goes_on_from_its_newest_complete_checkpoint_as_the_run_did(
+    tmp_path: Path, models: dict[str, Path]
+) -> None:
+    """Each rollout serves two optimiser steps, so that verl's step 1 is step 2 of the run folder. A resumed run has two
+    models, as the confidences must be the policy's: the reference model is the one that the run started from."""
     words = [
         *arguments(STOPPED, tmp_path, models),
         *("training.updates_per_rollout=2", "training.checkpoint_every=2", "evaluation.every=2"),
         *("training.steps=500", "training.learning_rate=1e-2"),
+        *(f"verl.{key}={json.dumps(value)}" for key, value in REFERENCE_MODEL.items()),
     ]
     run, stopped = tmp_path / "run", []
 
     def stop_after_two_checkpoints() -> None:
-        while not (run / "checkpoints" / "checkpoint-4").exists():
+        while not (run / "checkpoints" / "checkpoint-4").exists() or len(metrics(run)) < 2:
             time.sleep(0.2)
         pid = int(next(iter((tmp_path / "pid").read_text().split())))
         os.kill(pid, signal.SIGTERM)
@@ -335,14 +348,15 @@ def test_a_stopped_run_goes_on_from_its_newest_complete_checkpoint(tmp_path: Pat
     assert stopped
     assert "Continue with: progrpo train --resume run" in done.stdout
     assert not left_over(run), "processes of verl or Ray outlive the run"
-    recorded = [line["step"] for line in metrics(run)]
-    assert recorded == list(range(2, 2 * len(recorded) + 1, 2))
+    recorded = metrics(run)
+    assert [line["step"] for line in recorded] == list(range(2, 2 * len(recorded) + 1, 2))
 
     # The newest checkpoint is cut short, as by a full disk; the run goes on from the one before it.
     checkpoints = run / "verl" / "checkpoints"
     newest = int((checkpoints / "latest_checkpointed_iteration.txt").read_text())
     damaged = checkpoints / f"global_step_{newest}" / "actor" / "optim_world_size_1_rank_0.pt"
     damaged.write_bytes(damaged.read_bytes()[:1000])
+    first_time = responses(run, 2 * newest - 1)
     steps = 2 * (newest + 1)
     settings = json.loads((run / "recipe.json").read_text())
     settings["training"]["steps"] = steps
@@ -354,8 +368,25 @@ def test_a_stopped_run_goes_on_from_its_newest_complete_checkpoint(tmp_path: Pat
     assert f"checkpoint of step {newest} is damaged or gone; the run goes on from step {newest - 1}" in done.stdout
     assert f"Resuming from {checkpoints / f'global_step_{newest - 1}'}" in (run / "verl" / "verl.log").read_text()
     check_finished_run(run, STOPPED, models, steps=steps, updates=2, learning_rate=1e-2)
+    # verl's step `newest` was done again: with the same responses and advantages. How verl then splits the rows in two
+    # updates depends on which of them are done first.
+    for before, now in zip(recorded, metrics(run), strict=False):
+        compared = {name: value for name, value in before.items() if OF_RESPONSES.match(name)}
+        assert {name: now[name] for name in compared} == pytest.approx(compared, rel=1e-4, abs=1e-6)
+    again = responses(run, 2 * newest - 1)
+    columns = ["problem_id", "text", "status"]
+    pd.testing.assert_frame_equal(again[columns], first_time[columns])
+    for name in ("reward", "prompt_confidence", "answer_confidence", "correction", "advantage"):
+        assert again[name].tolist() == pytest.approx(first_time[name].tolist(), rel=1e-4, abs=1e-5), name
+    assert again["correction"].any()
     # The first rollout's learning rate is that of the start of the warm-up, 0.
     assert metrics(run)[1]["approx_kl"] != 0, "the second update's ratios are not 1"
+
+
+def responses(run: Path, step: int) -> pd.DataFrame:
+    """The responses that the update of a step was the first to learn from, in an order that does not depend on time."""
+    rows = pd.concat(map(pd.read_parquet, (run / "rollouts").glob(f"step-{step:06d}-*")))
+    return rows.sort_values(["problem_id", "text", "answer_confidence"], ignore_index=True)
 
 
 def left_over(run: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """How verl loads the plugin, what the plugin refuses, and how the checks find that it is not loaded."""
 
+import doctest
 import json
 import os
 import subprocess
@@ -33,6 +34,15 @@ def test_importing_verl_registers_the_trainer_and_loads_no_trainer() -> None:
         "print(json.dumps([early, trainer is ProGRPOTrainer, issubclass(trainer, PPOTrainerSync)]))"
     )
     assert printed == [[], True, True]
+
+
+def test_the_examples_in_the_trainers_docstrings() -> None:
+    """Where verl is not installed, `make doctest` leaves this module out."""
+    from progrpo.verl import trainer
+
+    failed, tried = doctest.testmod(trainer)
+    assert tried
+    assert not failed
 
 
 def test_the_trainer_can_be_imported_first() -> None:
