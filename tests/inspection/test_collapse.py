@@ -58,7 +58,7 @@ def test_measures_match_plain_loops(tmp_path):
             "groups/mixed": fmean(len({r["r"] > 0 for r in g}) == 2 for g in judged_groups),
             "distinct_answers": fmean(len(counts) for counts in answers),
             "distinct_solutions": fmean(solutions),
-            "commonest_answer": fmean(max(c.values()) / c.total() for c in answers if c.total() > 1),
+            "most_common_answer": fmean(max(c.values()) / c.total() for c in answers if c.total() > 1),
             "duplicates": fmean(
                 0 if r["o"] not in [s["o"] for s in g[:k]] else 1 for g in groups.values() for k, r in enumerate(g)
             ),
@@ -99,7 +99,7 @@ def test_measures_match_values_worked_by_hand():
     # Group 2 was not judged at all: it is neither right nor wrong, and counts nowhere.
     assert (measured["groups/all_right"], measured["groups/mixed"], measured["groups/all_wrong"]) == (0, 0.5, 0.5)
     assert (measured["distinct_answers"], measured["distinct_solutions"]) == (1.5, 0.5)
-    assert measured["commonest_answer"] == pytest.approx(2 / 3)
+    assert measured["most_common_answer"] == pytest.approx(2 / 3)
     assert measured["duplicates"] == pytest.approx(2 / 6)
     assert math.isnan(measured["entropy"])
     assert math.isnan(measured["confidence/answer"])
@@ -107,7 +107,13 @@ def test_measures_match_values_worked_by_hand():
 
 CALM = {"reward": 0.5, "entropy": 1.0, "groups/all_right": 0.2, "groups/mixed": 0.6, "groups/all_wrong": 0.2}
 CALM |= {"groups/same_reward": 0.4}
-CALM |= {"distinct_answers": 4.0, "distinct_solutions": 2.0, "commonest_answer": 0.4, "duplicates": 0.1, "length": 50.0}
+CALM |= {
+    "distinct_answers": 4.0,
+    "distinct_solutions": 2.0,
+    "most_common_answer": 0.4,
+    "duplicates": 0.1,
+    "length": 50.0,
+}
 CALM |= {"confidence/answer": 0.4, "confidence/right": 0.5, "confidence/wrong": 0.3, "confidence/prompt": 0.2}
 
 
@@ -120,7 +126,7 @@ def collapse_with(**last: float) -> Collapse:
 def test_no_warning_where_nothing_is_wrong():
     assert warnings(collapse_with(), answers_are_final=False) == []
     better = collapse_with(
-        reward=0.9, entropy=0.6, confidence__right=0.55, duplicates=0.2, commonest_answer=0.7, length=30.0
+        reward=0.9, entropy=0.6, confidence__right=0.55, duplicates=0.2, most_common_answer=0.7, length=30.0
     )
     assert warnings(better, answers_are_final=False) == []
 
@@ -140,9 +146,9 @@ def test_no_warning_where_nothing_is_wrong():
             "30 % in steps 91 to 100.",
         ),
         (
-            {"commonest_answer": 0.85},
-            "One answer takes over: the commonest of a group makes up 40 % of its responses in steps 1 to 10, 85 % in "
-            "steps 91 to 100.",
+            {"most_common_answer": 0.85},
+            "One answer takes over: the most common in a group makes up 40 % of its responses in steps 1 to 10, 85 % "
+            "in steps 91 to 100.",
         ),
         (
             {"confidence__right": 0.8, "distinct_solutions": 1.5},
@@ -161,13 +167,13 @@ def test_each_warning_names_its_numbers(last, message):
 
 
 def test_no_warning_where_a_final_answer_takes_over_or_fewer_are_right():
-    assert warnings(collapse_with(commonest_answer=0.95), answers_are_final=True) == []
+    assert warnings(collapse_with(most_common_answer=0.95), answers_are_final=True) == []
     less_right = collapse_with(reward=0.2, confidence__right=0.8, distinct_solutions=1.0)
     assert warnings(less_right, answers_are_final=False) == []
 
 
 def test_unknown_measures_give_no_warning():
-    unknown = {name: math.nan for name in ("entropy", "confidence__right", "commonest_answer", "distinct_solutions")}
+    unknown = {name: math.nan for name in ("entropy", "confidence__right", "most_common_answer", "distinct_solutions")}
     assert warnings(collapse_with(**unknown), answers_are_final=False) == []
 
 

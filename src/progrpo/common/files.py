@@ -24,7 +24,7 @@ _TORCH_WRITER = re.compile(r"inline_container.* unexpected pos|iostream error")
 REMEDY = "put it back from a copy, or remove it"
 
 
-def beside_of(path: Path) -> Path:
+def temporary_name(path: Path) -> Path:
     """The path that a file or folder is first written to. Processes on two machines can have the same process id."""
     return path.with_name(f".{path.name}.{process_index()}-{os.getpid()}.tmp")
 
@@ -36,7 +36,7 @@ def write_file(path: Path) -> Iterator[Path]:
     It is on the disk before it replaces ``path``, so a machine that loses power has either the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = beside_of(path)
+    beside = temporary_name(path)
     try:
         yield beside
         sync(beside)
@@ -93,7 +93,7 @@ def append_line(path: Path, line: str) -> None:
 def write_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it replaces ``path`` if the block succeeds, and is removed if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = beside_of(path)
+    beside = temporary_name(path)
     beside.mkdir()
     try:
         yield beside
@@ -144,7 +144,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def check_writable(folder: Path) -> None:
     """Raise a ConfigError unless a file can be written into a folder. What was made to find out is removed again."""
-    probe, is_new = beside_of(folder / "probe"), not folder.exists()
+    probe, is_new = temporary_name(folder / "probe"), not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"?")

@@ -74,7 +74,7 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
                           the share of all groups, and counts rewards as the same only if they are equal
     distinct_answers      different answers among the judged responses of a group, mean over groups
     distinct_solutions    different answers among the right responses of a group, mean over groups
-    commonest_answer      share of a group's judged responses that give its commonest answer, mean over groups of two
+    most_common_answer    share of a group's judged responses that give its most common answer, mean over groups of two
                           and more
     duplicates            share of responses that repeat the text of an earlier one of their group
     length                mean over responses, tokens or words
@@ -103,7 +103,7 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
     known_N, right_N, judged_N = (
         np.bincount(groups_B[chosen_B], minlength=n_groups) for chosen_B in (table.known_B, right_B, judged_B)
     )
-    answers_N, commonest_N = _distinct(table, judged_B)
+    answers_N, most_common_N = _distinct(table, judged_B)
     solutions_N, _ = _distinct(table, right_B)
     rewards = pd.Series(table.rewards_B).groupby(groups_B)
     spread_N = (rewards.max() - rewards.min()).reindex(range(n_groups)).to_numpy()
@@ -119,7 +119,7 @@ def measure(table: Table, fraction: float, bins_B: Ints, n_bins: int) -> dict[st
         "groups/same_reward": over_groups(spread_N < SAME, judged_N > 0),
         "distinct_answers": over_groups(answers_N, judged_N > 0),
         "distinct_solutions": over_groups(solutions_N, known_N > 0),
-        "commonest_answer": over_groups(commonest_N / np.maximum(judged_N, 1), judged_N > 1),
+        "most_common_answer": over_groups(most_common_N / np.maximum(judged_N, 1), judged_N > 1),
         "duplicates": over_responses(duplicate_B.astype(np.float64)),
         "length": over_responses(table.lengths_B),
         "confidence/answer": over_responses(c_o_B),
@@ -149,18 +149,18 @@ def _pass_at_k(known_N: Ints, right_N: Ints, k: int) -> Floats:
 
 
 def _distinct(table: Table, chosen_B: Bools) -> tuple[Ints, Ints]:
-    """Of each group's chosen responses: how many different answers they give, and how many give the commonest."""
+    """Of each group's chosen responses: how many different answers they give, and how many give the most common one."""
     groups, answers = table.groups_B[chosen_B], table.answers_B[chosen_B]
     counts = pd.Series(answers).groupby([groups, answers]).size().groupby(level=0)
-    different, commonest = (counts.agg(name).reindex(range(table.n_groups), fill_value=0) for name in ("size", "max"))
-    return different.to_numpy(), commonest.to_numpy()
+    different, largest = (counts.agg(name).reindex(range(table.n_groups), fill_value=0) for name in ("size", "max"))
+    return different.to_numpy(), largest.to_numpy()
 
 
 def warnings(measured: Collapse, *, answers_are_final: bool) -> list[str]:
     """A sentence with its numbers for each thing that goes wrong; none where nothing does.
 
     With ``answers_are_final``, answers are final results, as of a mathematical problem. Where there is one right
-    result, a policy that learns gives it ever more often, so a commonest answer is not a sign of collapse.
+    result, a policy that learns gives it ever more often, so it is not a sign of collapse.
     """
     sentences = []
     # The last tenth shows the policy as it is now; without steps, all responses are used.
@@ -206,10 +206,10 @@ def _trends(measured: Collapse, answers_are_final: bool) -> list[str]:
         )
     if last["length"] < HALF * first["length"]:
         sentences.append(f"Responses shrank to less than half: {change('length', '.0f', ' long')}")
-    if rises("commonest_answer", TAKEN_OVER) and not answers_are_final:
+    if rises("most_common_answer", TAKEN_OVER) and not answers_are_final:
         sentences.append(
-            "One answer takes over: the commonest of a group makes up "
-            f"{change('commonest_answer', '.0%', ' of its responses')}"
+            "One answer takes over: the most common in a group makes up "
+            f"{change('most_common_answer', '.0%', ' of its responses')}"
         )
     return sentences
 

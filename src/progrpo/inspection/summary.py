@@ -25,14 +25,14 @@ TITLES = {
     "groups/same_reward": "groups with one reward for all",
     "distinct_answers": "different answers a group",
     "distinct_solutions": "different right answers a group",
-    "commonest_answer": "commonest answer's share",
+    "most_common_answer": "most common answer's share",
     "duplicates": "duplicates",
     "length": "length",
     "confidence/right": "confidence of right answers",
     "confidence/wrong": "confidence of wrong answers",
     "confidence/prompt": "confidence of prompts c(q)",
 }
-SHARES = ("groups/", "commonest_answer", "duplicates", "pass@")
+SHARES = ("groups/", "most_common_answer", "duplicates", "pass@")
 """The beginnings of the names of measures that are shown in percent."""
 NO_WARNING = "Nothing here says that the policy collapses."
 

@@ -39,7 +39,10 @@ PANELS = {
     "confidence": ("Confidence c(o|q) of answers", "How likely the policy finds its own least likely tokens."),
     "prompt-confidence": ("Confidence of prompts c(q)", "1 / perplexity. ProGRPO compares c(o|q) with it."),
     "correction": ("What ProGRPO would have added", "The mean correction Ã − A of a step's responses."),
-    "repetition": ("Repetition", "The commonest answer's share of its group; the share of texts that repeat another."),
+    "repetition": (
+        "Repetition",
+        "The most common answer's share of its group; the share of texts that repeat another.",
+    ),
     "length": ("Length", "The mean, in {unit}."),
 }
 EFFECTS = {
@@ -64,7 +67,7 @@ LINES = {
     "confidence": [("right", RIGHT, "confidence/right"), ("wrong", WRONG, "confidence/wrong")],
     "prompt-confidence": [("c(q)", PLAIN, "confidence/prompt")],
     "correction": [("correction", CHANGED, "correction")],
-    "repetition": [("commonest answer", PLAIN, "commonest_answer"), ("duplicates", CHANGED, "duplicates")],
+    "repetition": [("most common answer", PLAIN, "most_common_answer"), ("duplicates", CHANGED, "duplicates")],
     "size": [("size", CHANGED, "size"), ("mean", PLAIN, "shift")],
     "order": [
         *(("told apart", PLAIN, "ordered"), ("reversed", WRONG, "reversed")),

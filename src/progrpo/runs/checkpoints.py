@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from progrpo.common.errors import ConfigError
-from progrpo.common.files import beside_of, sync, write_json
+from progrpo.common.files import sync, temporary_name, write_json
 
 MANIFEST = "digests.json"
 ALGORITHM = "sha256"
@@ -128,4 +128,4 @@ def _digests(paths: Sequence[Path]) -> list[str]:
 def _remove(folder: Path) -> None:
     """Remove a folder after renaming it: a killed process then leaves no part of a checkpoint under its name."""
     if folder.exists():
-        shutil.rmtree(folder.rename(beside_of(folder)))
+        shutil.rmtree(folder.rename(temporary_name(folder)))
