@@ -153,6 +153,14 @@ def read_options(config: DictConfig) -> ArmOptions:
 
     Raises:
         ConfigError: an option is unknown or outside its range, or a setting of verl rules ProGRPO out.
+
+    >>> config = OmegaConf.create({
+    ...     "algorithm": {"adv_estimator": "grpo", "progrpo": {"alpha": 0.5}},
+    ...     "critic": {"enable": False},
+    ...     "actor_rollout_ref": {"rollout": {"n": 8}},
+    ... })
+    >>> read_options(config).alpha
+    0.5
     """
     mapping = OmegaConf.select(config, OPTIONS)
     if not isinstance(mapping, DictConfig | None):

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,15 @@ def test_the_metrics_describe_the_steps_responses(run: Path) -> None:
         assert metrics["confidence/answer/mean"] == pytest.approx(sum(row["confidences"][1] for row in rows) / 14)
         seen_errors += errors
     assert seen_errors > 0, "no response was one that the verifier failed on"
+
+
+def test_a_resumed_run_goes_on_as_the_undisturbed_one_did(run: Path, tmp_path: Path, data: dict[str, Path]) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    shutil.copytree(run / "checkpoints" / "global_step_2", checkpoints / "global_step_2")
+    (checkpoints / "latest_checkpointed_iteration.txt").write_text("2")
+    run_verl(tmp_path, *PROGRPO, "trainer.resume_mode=auto", model=run / "model", **data)
+    same_metrics(read_metrics(tmp_path), read_metrics(run)[2:], rel=1e-4, abs=1e-6)
 
 
 def test_two_workers_do_what_one_does(run: Path, tmp_path: Path, data: dict[str, Path]) -> None:
