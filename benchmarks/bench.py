@@ -1,16 +1,14 @@
 """``make bench``: paired timings, printed and written to benchmarks/results/bench.json.
 
-The two things that are compared run in one process and take turns, step by step, so that a drifting machine slows both.
+The two things that are compared take turns, step by step, so that a drifting machine slows both.
 The result is the median of the pairs' ratios, with the 95 % interval from 10,000 bootstrap resamples of the pairs.
 """
 
 import argparse
-import json
 import os
 import resource
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -26,20 +24,24 @@ RECIPE = "countdown_cpu"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=42, help="training steps of each trainer")
+    parser.add_argument("--steps", type=int, default=82, help="training steps of each trainer")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)
     if args.only:
-        print(json.dumps(ALONE[args.only](args.steps)))
+        measure, name = args.only.split(":")
+        trainer = TRAINERS[name](args.steps)
+        take_steps(trainer) if measure == "steps" else print_peak_memory(trainer)
         return
     results = {
         "answer_confidence / torch.sort, (512, 8192) float32": confidence_against_sort(),
-        "ProGRPOTrainer step / GRPOTrainer step": steps_against(our_trainer, their_trainer, args.steps),
+        "ProGRPOTrainer step / GRPOTrainer step": steps_against("ours", "grpo", args.steps),
         "ProGRPOTrainer peak memory / GRPOTrainer peak memory": memory_against(),
-        "TRL's default step / the recipe's step": steps_against(trl_default_trainer, our_trainer, args.steps // 2),
-        "the same, TRL with the recipe's micro-batch": steps_against(trl_large_batch, our_trainer, args.steps // 2),
-        "the same, on a CPU without bfloat16 units": alone("without-bf16", 6, ONEDNN_MAX_CPU_ISA="AVX2"),
+        "TRL's default step / the recipe's step": steps_against("trl-defaults", "ours", args.steps // 4),
+        "the same, TRL with the recipe's micro-batch": steps_against("trl-large-batch", "ours", args.steps // 4),
+        "the same, on a CPU without bfloat16 units": steps_against(
+            "trl-large-batch", "ours", 6, ONEDNN_MAX_CPU_ISA="AVX2"
+        ),
     }
     record("bench", results)
 
@@ -150,105 +152,82 @@ def make_trainer(trainer_class: Any, steps: int, changes: dict[str, Any], more: 
     return trainer
 
 
-def steps_against(one: Callable[[int], Any], other: Callable[[int], Any], steps: int) -> dict[str, float]:
-    """Seconds per step of two trainers that take turns and draw the same responses."""
-    turns = Turns()
-    trainers = [one(steps), other(steps)]
-    timings = [turns.timing(i) for i in range(2)]
-    threads = []
-    for trainer, timing in zip(trainers, timings, strict=True):
-        trainer.add_callback(timing)
-        threads.append(threading.Thread(target=run_quietly, args=(trainer, timing)))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if any(timing.error for timing in timings):
-        raise next(timing.error for timing in timings if timing.error)
+def steps_against(one: str, other: str, steps: int, **environment: str) -> dict[str, float]:
+    """Seconds per step of two of ``TRAINERS`` that take turns and draw the same responses.
+
+    Each has its own process, which sleeps while the other takes a step. In one process, the threads of two trainers
+    would be more than the cores, and OpenMP then wakes them anew for each operation.
+    """
+    options: dict[str, Any] = {"stdin": subprocess.PIPE, "env": os.environ | environment}
+    processes = [start(f"steps:{name}", steps, **options) for name in (one, other)]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(steps):
+        for process, measured in zip(processes, seconds, strict=True):
+            print("go", file=process.stdin, flush=True)
+            measured.append(answer(process))
+    for process in processes:
+        process.communicate()
     warm_up = 2
-    return ratio(timings[0].seconds[warm_up:], timings[1].seconds[warm_up:])
+    return ratio(seconds[0][warm_up:], seconds[1][warm_up:])
 
 
-def run_quietly(trainer: Any, timing: Any) -> None:
-    try:
-        trainer.train()
-    except BaseException as error:
-        timing.error = error
-    finally:
-        timing.leave()
+def take_steps(trainer: Any) -> None:
+    """Train, and before each step wait for a line on stdin; after it print the seconds that it took."""
+    from transformers import TrainerCallback
+
+    class Turn(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            sys.stdin.readline()
+            torch.manual_seed(state.global_step)  # both trainers draw the same responses, of the same lengths
+            self.start = time.perf_counter()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            print(f"{ANSWER}{time.perf_counter() - self.start}", flush=True)
+
+    trainer.add_callback(Turn())
+    trainer.train()
 
 
-class Turns:
-    """Lets two threads take steps in turn: after its step, a thread hands over to the other."""
+def start(what: str, steps: int, **options: Any) -> "subprocess.Popen[str]":
+    """Start this script for one measurement in a process of its own."""
+    command = [sys.executable, __file__, "--only", what, "--steps", str(steps)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
 
-    def __init__(self) -> None:
-        self.condition = threading.Condition()
-        self.turn = 0
-        self.left: set[int] = set()
 
-    def timing(self, index: int) -> Any:
-        from transformers import TrainerCallback
-
-        turns = self
-
-        class Timing(TrainerCallback):
-            seconds: list[float]
-            error: BaseException | None = None
-
-            def __init__(self) -> None:
-                self.seconds = []
-
-            def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                with turns.condition:
-                    turns.condition.wait_for(lambda: turns.turn == index or turns.left)
-                torch.manual_seed(state.global_step)  # both trainers draw the same responses, of the same lengths
-                self.start = time.perf_counter()
-
-            def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-                self.seconds.append(time.perf_counter() - self.start)
-                with turns.condition:
-                    turns.turn = 1 - index
-                    turns.condition.notify_all()
-
-            def leave(self) -> None:
-                with turns.condition:
-                    turns.left.add(index)
-                    turns.condition.notify_all()
-
-        return Timing()
+def answer(process: "subprocess.Popen[str]") -> float:
+    """The next number that a process printed as its answer."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(ANSWER):
+            return float(line.removeprefix(ANSWER))
+    raise RuntimeError(f"{process.args!r} ended without an answer, exit code {process.wait()}")
 
 
 def memory_against(rounds: int = 3) -> dict[str, float]:
     """The peak resident memory of a training process, ours divided by TRL's; each measurement has its own process."""
-    peaks: dict[str, list[float]] = {"our": [], "their": []}
+    peaks: dict[str, list[float]] = {"ours": [], "grpo": []}
     for _ in range(rounds):
-        for whose, gigabytes in peaks.items():
-            gigabytes.append(alone(f"{whose}-memory", 6)["gigabytes"])
-    measured = ratio(peaks["our"], peaks["their"])
+        for name, gigabytes in peaks.items():
+            with start(f"memory:{name}", 6) as process:
+                gigabytes.append(answer(process))
+    measured = ratio(peaks["ours"], peaks["grpo"])
     return {"ratio": measured["ratio"], "gigabytes": measured["seconds"], "pairs": rounds}
 
 
-def peak_memory(trainer: Any) -> dict[str, float]:
-    """Peak resident gigabytes of this process after some steps."""
+def print_peak_memory(trainer: Any) -> None:
+    """Train, and print the peak resident gigabytes of this process."""
     trainer.train()
     unit = 1 if sys.platform == "darwin" else 1024
-    return {"gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+    print(f"{ANSWER}{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}")
 
 
-# Measurements that need a process of their own.
-ALONE: dict[str, Callable[[int], dict[str, float]]] = {
-    "our-memory": lambda steps: peak_memory(our_trainer(steps)),
-    "their-memory": lambda steps: peak_memory(their_trainer(steps)),
-    "without-bf16": lambda steps: steps_against(trl_large_batch, our_trainer, steps),
+ANSWER = "answer: "
+TRAINERS: dict[str, Callable[[int], Any]] = {
+    "ours": our_trainer,
+    "grpo": their_trainer,
+    "trl-defaults": trl_default_trainer,
+    "trl-large-batch": trl_large_batch,
 }
-
-
-def alone(what: str, steps: int, **environment: str) -> dict[str, float]:
-    """Run one of ``ALONE`` in its own process."""
-    command = [sys.executable, __file__, "--only", what, "--steps", str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environment)
-    measured: dict[str, float] = json.loads(done.stdout.strip().split("\n")[-1])
-    return measured
 
 
 if __name__ == "__main__":
