@@ -153,22 +153,25 @@ def make_trainer(trainer_class: Any, steps: int, changes: dict[str, Any], more: 
 
 
 def steps_against(one: str, other: str, steps: int, **environment: str) -> dict[str, float]:
-    """Seconds per step of two of ``TRAINERS`` that take turns and draw the same responses.
+    """The ratio of the seconds per step of two of ``TRAINERS`` that take turns and draw the same responses.
 
-    Each has its own process, which sleeps while the other takes a step. In one process, the threads of two trainers
-    would be more than the cores, and OpenMP then wakes them anew for each operation.
+    Each has its own process, which sleeps while the other takes a step. In one process, two trainers would have more
+    threads than there are cores, and OpenMP would wake them anew for each operation.
     """
     options: dict[str, Any] = {"stdin": subprocess.PIPE, "env": os.environ | environment}
     processes = [start(f"steps:{name}", steps, **options) for name in (one, other)]
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(steps):
-        for process, measured in zip(processes, seconds, strict=True):
-            print("go", file=process.stdin, flush=True)
-            measured.append(answer(process))
-    for process in processes:
-        process.communicate()
+    measured: tuple[list[float], list[float]] = ([], [])
+    try:
+        for _ in range(steps):
+            for process, times in zip(processes, measured, strict=True):
+                print("go", file=process.stdin, flush=True)
+                times.append(answer(process))
+    finally:  # if one fails, the other must not train on alone
+        for process in processes:
+            process.kill()
+            process.communicate()
     warm_up = 2
-    return ratio(seconds[0][warm_up:], seconds[1][warm_up:])
+    return ratio(measured[0][warm_up:], measured[1][warm_up:])
 
 
 def take_steps(trainer: Any) -> None:

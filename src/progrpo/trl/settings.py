@@ -169,7 +169,7 @@ def check_fields(recipe: Recipe) -> None:
 
 
 def check_reporting(report_to: list[str]) -> None:
-    """Raise a ConfigError for a service for training metrics that transformers does not know or is not installed."""
+    """Raise a ConfigError if a service for metrics is unknown to transformers, or its package is not installed."""
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,
